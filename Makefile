@@ -1,0 +1,58 @@
+# The few verbs people need. `make demo` and `make test` do all their own set-up in .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+UV := $(BIN)/uv
+LOCKED := --python $(BIN)/python --require-hashes --compile-bytecode --build-constraint requirements.lock \
+	-r pyproject.toml -c requirements.lock
+OWN := domain application infrastructure entrypoints
+
+.PHONY: demo test check prove bench faults up lock system clean
+
+demo: .venv/demo.stamp
+	$(BIN)/headrace demo
+
+up: .venv/demo.stamp
+	$(BIN)/headrace up
+
+test: .venv/test.stamp
+	$(BIN)/pytest -n auto $(ARGS)
+
+check: .venv/test.stamp
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/python -m tests.architecture.module_size
+
+prove: .venv/test.stamp
+	$(BIN)/pytest -q -n auto -p tests.prove --prove $(ARGS)
+
+bench: .venv/test.stamp
+	$(BIN)/python -m benchmarks.run $(ARGS)
+
+lock: .venv/uv.stamp
+	$(UV) pip compile --universal --generate-hashes --no-annotate --no-header --all-extras \
+		--group test --group lint --group build pyproject.toml -o requirements.lock
+	$(UV) pip compile --universal --generate-hashes --no-annotate --no-header requirements-uv.in -o requirements-uv.txt
+
+# Nothing of Debian's is needed so far; the target stays so that CI and people can always call it.
+system:
+	@true
+
+clean:
+	rm -rf .venv headrace-demo
+
+.venv/uv.stamp: requirements-uv.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-uv.txt
+	touch $@
+
+.venv/demo.stamp: .venv/uv.stamp requirements.lock pyproject.toml
+	$(UV) pip install --quiet $(LOCKED) --extra demo --extra postgres --group build
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+	$(BIN)/python -m compileall -q $(OWN)
+	touch $@
+
+.venv/test.stamp: .venv/demo.stamp
+	$(UV) pip install --quiet $(LOCKED) --all-extras --group test --group lint --group build
+	touch $@

@@ -1,0 +1,1 @@
+"""Documents of every kind: put, planned, applied, deleted in one story."""

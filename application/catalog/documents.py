@@ -1,0 +1,211 @@
+"""Documents put, read, planned, applied and deleted: one story for pipelines and connections."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from domain.errors import InvalidInputError, NotFoundError
+from domain.identity.policy import Action, require
+from domain.identity.principal import Principal
+from domain.pipelines.plan import choose_publishing, guarantee
+from domain.pipelines.spec import DEFAULT_CONNECTION, PipelineSpec
+from domain.ports.unit_of_work import IDocumentRecords, IRecords, IUnitOfWork, Page, StoredDocument
+
+KINDS = ("connection", "pipeline")
+_ACTIONS = {"connection": Action.WRITE_CONNECTION, "pipeline": Action.WRITE_SPEC}
+
+
+@dataclass(frozen=True)
+class PutDocument:
+    """A checked and normalized document to store."""
+
+    kind: str
+    name: str
+    body: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Change:
+    """What applying would do to one document. `notes` say how it will publish, and what happens to its position."""
+
+    action: str
+    kind: str
+    name: str
+    fields: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """The documents of an organization."""
+
+    records: IRecords
+
+    async def put(self, principal: Principal, command: PutDocument) -> tuple[StoredDocument, bool]:
+        """Store a document; also say whether it is new.
+
+        Raises:
+            InvalidInputError: it names a connection that does not exist, or contradicts itself.
+        """
+        require(principal, _ACTIONS[command.kind])
+        async with self.records.unit() as unit:
+            before = await _records(unit, command.kind).get(principal.organization, command.name)
+            await self._check(unit, principal.organization, command, ())
+            stored = await self._put(unit, principal, command)
+            await unit.commit()
+        return stored, before is None
+
+    async def get(self, principal: Principal, kind: str, name: str) -> StoredDocument:
+        """Return a document.
+
+        Raises:
+            NotFoundError: there is none of that name.
+        """
+        require(principal, Action.READ)
+        async with self.records.unit() as unit:
+            stored = await _records(unit, kind).get(principal.organization, name)
+        if stored is None:
+            raise _missing(kind, name)
+        return stored
+
+    async def page(self, principal: Principal, kind: str, *, after: str | None = None, limit: int = 100) -> Page:
+        """Return a page of documents, ordered by name."""
+        require(principal, Action.READ)
+        async with self.records.unit() as unit:
+            return await _records(unit, kind).page(principal.organization, after=after, limit=limit)
+
+    async def revisions(self, principal: Principal, kind: str, name: str) -> Sequence[StoredDocument]:
+        """Return a document's revisions, newest first."""
+        await self.get(principal, kind, name)
+        async with self.records.unit() as unit:
+            return await _records(unit, kind).revisions(principal.organization, name)
+
+    async def delete(self, principal: Principal, kind: str, name: str) -> None:
+        """Forget a document; runs and destination rows stay.
+
+        Raises:
+            NotFoundError: there is none of that name.
+        """
+        require(principal, _ACTIONS[kind])
+        async with self.records.unit() as unit:
+            if not await _records(unit, kind).delete(principal.organization, name):
+                raise _missing(kind, name)
+            await unit.audit.add(principal, f"delete {kind}", name)
+            await unit.commit()
+
+    async def plan(self, principal: Principal, commands: Sequence[PutDocument], *, prune: bool) -> list[Change]:
+        """Say what applying a set of documents would change; nothing is stored.
+
+        Raises:
+            InvalidInputError: a document names a connection that is neither stored nor in the set.
+        """
+        require(principal, Action.READ)
+        async with self.records.unit() as unit:
+            return await self._changes(unit, principal, commands, prune=prune)
+
+    async def apply(self, principal: Principal, commands: Sequence[PutDocument], *, prune: bool) -> list[Change]:
+        """Store a set of documents in one transaction; with `prune`, forget those not in the set."""
+        for kind in {command.kind for command in commands} or set(KINDS):
+            require(principal, _ACTIONS[kind])
+        async with self.records.unit() as unit:
+            changes = await self._changes(unit, principal, commands, prune=prune)
+            for command in sorted(commands, key=lambda command: KINDS.index(command.kind)):
+                await self._put(unit, principal, command)
+            for change in changes:
+                if change.action == "delete":
+                    require(principal, _ACTIONS[change.kind])
+                    await _records(unit, change.kind).delete(principal.organization, change.name)
+                    await unit.audit.add(principal, f"delete {change.kind}", change.name)
+            await unit.commit()
+        return changes
+
+    async def _put(self, unit: IUnitOfWork, principal: Principal, command: PutDocument) -> StoredDocument:
+        records = _records(unit, command.kind)
+        stored = await records.put(principal.organization, command.name, dict(command.body), principal.subject)
+        await unit.audit.add(principal, f"put {command.kind}", command.name)
+        return stored
+
+    async def _changes(
+        self, unit: IUnitOfWork, principal: Principal, commands: Sequence[PutDocument], *, prune: bool
+    ) -> list[Change]:
+        organization = principal.organization
+        beside = {command.name for command in commands if command.kind == "connection"}
+        changes = []
+        for command in sorted(commands, key=lambda command: (KINDS.index(command.kind), command.name)):
+            await self._check(unit, organization, command, beside)
+            before = await _records(unit, command.kind).get(organization, command.name)
+            changes.append(_change(command, before))
+        if prune:
+            given = {(command.kind, command.name) for command in commands}
+            for kind in reversed(KINDS):
+                for stored in await _all(_records(unit, kind), organization):
+                    if (kind, stored.name) not in given:
+                        changes.append(Change("delete", kind, stored.name))
+        return changes
+
+    async def _check(
+        self, unit: IUnitOfWork, organization: str, command: PutDocument, beside: Sequence[str] | set[str]
+    ) -> None:
+        """Check what the document alone cannot tell: that its connections exist and its wishes agree."""
+        if command.kind != "pipeline":
+            return
+        spec = PipelineSpec.from_document(command.body)
+        choose_publishing(spec, ordered=True)
+        for name in {spec.source.connection, spec.destination.connection} - {DEFAULT_CONNECTION, *beside}:
+            if await unit.connections.get(organization, name) is None:
+                raise InvalidInputError(
+                    f"The pipeline {spec.name} names the connection {name}, which does not exist.",
+                    code="spec.connection_unknown",
+                )
+
+
+def _change(command: PutDocument, before: StoredDocument | None) -> Change:
+    if before is None:
+        return Change("create", command.kind, command.name, notes=_notes(command, None))
+    fields = tuple(_differences(before.document, command.body))
+    action = "update" if fields else "keep"
+    return Change(action, command.kind, command.name, fields, _notes(command, before) if fields else ())
+
+
+def _notes(command: PutDocument, before: StoredDocument | None) -> tuple[str, ...]:
+    if command.kind != "pipeline":
+        return ()
+    spec = PipelineSpec.from_document(command.body)
+    publishing = choose_publishing(spec, ordered=bool(spec.source.key or spec.source.path or spec.source.table))
+    notes = [f"publish: {publishing.publish.value}, because {publishing.reason}", guarantee(spec, publishing)]
+    if before is not None:
+        if PipelineSpec.from_document(before.document).fingerprint == spec.fingerprint:
+            notes.append("keeps its position")
+        else:
+            notes.append("starts again, because source, cursor, key or destination changed; the next run asks how")
+    return tuple(notes)
+
+
+def _differences(before: Any, after: Any, above: str = "") -> list[str]:
+    """Name the fields that differ, by dotted path."""
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        return [
+            difference
+            for key in sorted({*before, *after})
+            for difference in _differences(before.get(key), after.get(key), f"{above}.{key}" if above else key)
+        ]
+    return [] if before == after else [above]
+
+
+async def _all(records: IDocumentRecords, organization: str) -> list[StoredDocument]:
+    found: list[StoredDocument] = []
+    after: str | None = None
+    while True:
+        page = await records.page(organization, after=after, limit=200)
+        found += page.items
+        after = page.next_cursor
+        if after is None:
+            return found
+
+
+def _records(unit: IUnitOfWork, kind: str) -> IDocumentRecords:
+    return unit.pipelines if kind == "pipeline" else unit.connections
+
+
+def _missing(kind: str, name: str) -> NotFoundError:
+    return NotFoundError(f"There is no {kind} named {name}.", code=f"{kind}.not_found")

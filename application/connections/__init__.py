@@ -1,0 +1,1 @@
+"""Connections: opened when first used, tested, looked into."""

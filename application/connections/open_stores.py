@@ -1,0 +1,94 @@
+"""One open store per organization and connection revision, shared by all who need it and closed with the process."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+
+from domain.errors import InvalidInputError, NotFoundError
+from domain.pipelines.connection import ConnectionSpec
+from domain.pipelines.spec import DEFAULT_CONNECTION
+from domain.ports.data_store import IDataStore
+from domain.ports.secrets import ISecretProvider, Secret
+from domain.ports.unit_of_work import IRecords
+
+StoreBuilder = Callable[[str, ConnectionSpec, Mapping[str, Secret]], IDataStore]
+"""Builds a store of an organization from its spec and resolved secrets; does no I/O."""
+
+DEFAULT_SPEC = ConnectionSpec(name=DEFAULT_CONNECTION, kind="default")
+
+
+class OpenStores:
+    """Hands out open stores. `default` is the store of the settings; the rest come from connection documents."""
+
+    def __init__(
+        self,
+        records: IRecords,
+        default: IDataStore,
+        build: StoreBuilder,
+        secrets: Sequence[ISecretProvider],
+    ) -> None:
+        self._records = records
+        self._default = default
+        self._build = build
+        self._secrets = {provider.scheme: provider for provider in secrets}
+        self._open: dict[tuple[str, str], tuple[ConnectionSpec, IDataStore]] = {}
+        self._guard = asyncio.Lock()
+
+    async def spec_of(self, organization: str, name: str) -> ConnectionSpec:
+        """Load the spec of a connection.
+
+        Raises:
+            NotFoundError: there is none of that name (`connection.not_found`).
+        """
+        if name == DEFAULT_CONNECTION:
+            return DEFAULT_SPEC
+        async with self._records.unit() as unit:
+            stored = await unit.connections.get(organization, name)
+        if stored is None:
+            raise NotFoundError(
+                f"There is no connection named {name}; apply its file first.", code="connection.not_found"
+            )
+        return ConnectionSpec.from_document(stored.document)
+
+    async def get(self, organization: str, spec: ConnectionSpec) -> IDataStore:
+        """Return the open store of a connection; a changed spec closes the old store and opens a new one.
+
+        Raises:
+            StoreUnavailableError: it cannot be opened.
+        """
+        key = (organization, spec.name)
+        async with self._guard:
+            found = self._open.get(key)
+            if found is not None and found[0] == spec:
+                return found[1]
+            if found is not None:
+                del self._open[key]
+                await found[1].close()
+            store = self._default if spec == DEFAULT_SPEC else await self.built(organization, spec)
+            try:
+                await store.open()
+            except BaseException:
+                await store.close()
+                raise
+            self._open[key] = (spec, store)
+            return store
+
+    async def built(self, organization: str, spec: ConnectionSpec) -> IDataStore:
+        """Resolve the spec's secrets and build its store, without opening it."""
+        resolved = {}
+        for option, reference in spec.secrets.items():
+            scheme, _, name = reference.partition(":")
+            provider = self._secrets.get(scheme)
+            if provider is None:
+                raise InvalidInputError(f"There are no secrets of the scheme {scheme}.", code="secret.scheme")
+            resolved[option] = await provider.resolve(organization, name)
+        return self._build(organization, spec, resolved)
+
+    async def close(self) -> None:
+        """Close every store, the last opened first; all are tried even if one fails."""
+        async with self._guard:
+            stores = [store for _, store in reversed(self._open.values())]
+            self._open.clear()
+        results = await asyncio.gather(*(store.close() for store in stores), return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result

@@ -1,0 +1,52 @@
+"""Looks at a connection for its owner: which step fails, which tables there are."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from application.connections.open_stores import OpenStores
+from domain.errors import NotFoundError, PlatformError
+from domain.identity.policy import Action, require
+from domain.identity.principal import Principal
+from domain.pipelines.table import TableName, TableSchema
+from domain.ports.data_store import StoreHealth
+
+
+@dataclass(frozen=True)
+class ConnectionProbe:
+    """Tests connections and discovers their tables."""
+
+    stores: OpenStores
+
+    async def test(self, principal: Principal, name: str) -> StoreHealth:
+        """Try a connection; a failure is an answer, not an error.
+
+        Raises:
+            NotFoundError: no such connection.
+        """
+        require(principal, Action.PREVIEW)
+        spec = await self.stores.spec_of(principal.organization, name)
+        try:
+            store = await self.stores.get(principal.organization, spec)
+        except PlatformError as error:
+            step = {"store.sign_in": "sign_in", "connection.host_forbidden": "name"}.get(error.code, "network")
+            return StoreHealth(is_healthy=False, step=step, detail=error.message)
+        return await store.health_check()
+
+    async def tables(self, principal: Principal, name: str) -> Sequence[TableName]:
+        """List the tables of a connection."""
+        require(principal, Action.PREVIEW)
+        spec = await self.stores.spec_of(principal.organization, name)
+        return await (await self.stores.get(principal.organization, spec)).tables()
+
+    async def describe(self, principal: Principal, name: str, table: TableName) -> TableSchema:
+        """Describe one table of a connection.
+
+        Raises:
+            NotFoundError: no such table.
+        """
+        require(principal, Action.PREVIEW)
+        spec = await self.stores.spec_of(principal.organization, name)
+        found = await (await self.stores.get(principal.organization, spec)).describe(table)
+        if found is None:
+            raise NotFoundError(f"There is no table {table}.", code="table.not_found")
+        return found

@@ -1,0 +1,66 @@
+"""Is it alive, is it ready, and if not, which part is not."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import StrEnum
+
+
+class LifeState(StrEnum):
+    """States of the process; only `running` takes new work."""
+
+    STARTING = "starting"
+    RUNNING = "running"
+    SHUTTING_DOWN = "shutting_down"
+    STOPPED = "stopped"
+
+
+@dataclass
+class Life:
+    """The one flag that doors, worker and executor look at."""
+
+    state: LifeState = LifeState.STARTING
+
+    @property
+    def is_draining(self) -> bool:
+        """True once a shutdown has begun."""
+        return self.state in (LifeState.SHUTTING_DOWN, LifeState.STOPPED)
+
+
+@dataclass(frozen=True)
+class Readiness:
+    """The verdict and each part's trouble, None where there is none."""
+
+    is_ready: bool
+    parts: Mapping[str, str | None]
+
+
+PartCheck = Callable[[], Awaitable[str | None]]
+
+
+@dataclass(frozen=True)
+class HealthMonitor:
+    """Checks the needed parts, each within its own time (X4)."""
+
+    life: Life
+    time_limit: timedelta
+    parts: Mapping[str, PartCheck] = field(default_factory=dict)
+
+    async def readiness(self) -> Readiness:
+        """Check every part at once; never raises."""
+        troubles = await asyncio.gather(*(self._check(check) for check in self.parts.values()))
+        parts = dict(zip(self.parts, troubles, strict=True))
+        is_ready = self.life.state is LifeState.RUNNING and not any(parts.values())
+        return Readiness(is_ready, {"process": _process_trouble(self.life), **parts})
+
+    async def _check(self, check: PartCheck) -> str | None:
+        try:
+            async with asyncio.timeout(self.time_limit.total_seconds()):
+                return await check()
+        except TimeoutError:
+            return f"did not answer within {self.time_limit.total_seconds():g} s"
+
+
+def _process_trouble(life: Life) -> str | None:
+    return None if life.state is LifeState.RUNNING else life.state.value.replace("_", " ")

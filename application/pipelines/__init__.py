@@ -1,0 +1,1 @@
+"""Pipelines: launched, executed, tended, previewed, reset."""

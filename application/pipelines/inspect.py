@@ -1,0 +1,175 @@
+"""Looks at pipelines and runs: previews, dry runs, state, status, history."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from application.connections.open_stores import OpenStores
+from application.pipelines.preparing import RunPreparer, transform_plan
+from domain.errors import NotFoundError
+from domain.identity.policy import Action, require
+from domain.identity.principal import Principal
+from domain.pipelines.checkpoint import Counts, LaneState, merge_stats
+from domain.pipelines.quality import OnViolation, Rule
+from domain.pipelines.read_set import Lane
+from domain.pipelines.run import Run, RunState, Transition
+from domain.pipelines.spec import PipelineSpec
+from domain.ports.data_store import Batch
+from domain.ports.transformer import ITransformer
+from domain.ports.unit_of_work import IRecords, Page
+
+
+@dataclass(frozen=True)
+class Preview:
+    """The first rows after transforms, and what became of the rows that were read."""
+
+    columns: tuple[tuple[str, str], ...]
+    batches: tuple[Batch, ...]
+    counts: Counts
+    stats: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class PipelineStatus:
+    """Where a pipeline stands."""
+
+    name: str
+    revision: int
+    last_run: Run | None
+
+
+@dataclass(frozen=True)
+class PipelineInspector:
+    """Answers questions about pipelines and runs; changes nothing but what `reset` says."""
+
+    records: IRecords
+    stores: OpenStores
+    preparer: RunPreparer
+    transformer: ITransformer
+
+    async def preview(
+        self, principal: Principal, spec: PipelineSpec, *, limit: int | None, keep_rows: bool = True
+    ) -> Preview:
+        """Read, transform and judge up to `limit` rows without writing; with no limit, all of them (a dry run).
+
+        Raises:
+            NotFoundError, InvalidInputError: the source or a transform is wrong.
+        """
+        require(principal, Action.PREVIEW)
+        organization = principal.organization
+        spec = await self.preparer.with_key(organization, spec)
+        store = await self.preparer.source_store(organization, spec.source)
+        plan = await store.plan(replace(spec.source, cursor=None), lo=None, limit=limit)
+        lenient = replace(spec, quality=tuple(rule for rule in spec.quality if rule.is_row_rule))
+        rows = self.preparer.batch_rows(spec) if limit is None else min(limit, self.preparer.batch_rows(spec))
+        kept: list[Batch] = []
+        counts, stats = Counts(), dict[str, Any]()
+        async with (
+            self.transformer.prepare(transform_plan(_warning(lenient), plan, ())) as transform,
+            store.reader(replace(spec.source, cursor=None), plan, plan.streams[0], batch_rows=rows) as reader,
+        ):
+            columns = tuple((column.name, column.type) for column in transform.columns)
+            async for batch in reader.batches(None, limit=limit):
+                judged = await transform.apply(batch.data)
+                counts, stats = counts + judged.counts, merge_stats(stats, judged.stats)
+                if keep_rows:
+                    kept.append(judged.accepted)
+        return Preview(columns, tuple(kept), counts, stats)
+
+    async def spec_of(self, principal: Principal, name: str) -> PipelineSpec:
+        """Load a pipeline's latest spec.
+
+        Raises:
+            NotFoundError: no such pipeline.
+        """
+        require(principal, Action.READ)
+        async with self.records.unit() as unit:
+            stored = await unit.pipelines.get(principal.organization, name)
+        if stored is None:
+            raise NotFoundError(f"There is no pipeline named {name}.", code="pipeline.not_found")
+        return PipelineSpec.from_document(stored.document)
+
+    async def status(self, principal: Principal, name: str) -> PipelineStatus:
+        """Return a pipeline's revision and newest run."""
+        require(principal, Action.READ)
+        async with self.records.unit() as unit:
+            stored = await unit.pipelines.get(principal.organization, name)
+            last = await unit.runs.last_of(principal.organization, name)
+        if stored is None:
+            raise NotFoundError(f"There is no pipeline named {name}.", code="pipeline.not_found")
+        return PipelineStatus(name, stored.revision, last)
+
+    async def state(self, principal: Principal, name: str) -> LaneState:
+        """Read position and watermark at the destination, taking nothing over from a running worker."""
+        spec = await self.spec_of(principal, name)
+        organization = principal.organization
+        store = await self.stores.get(
+            organization, await self.stores.spec_of(organization, spec.destination.connection)
+        )
+        return await store.lane_state(Lane(organization, name), spec.destination.table)
+
+    async def reset(self, principal: Principal, name: str, watermark: str | None) -> LaneState:
+        """Forget the unfinished read set and set the watermark; rows at the destination stay as they are.
+
+        Raises:
+            FencedError: a run took over in between.
+        """
+        require(principal, Action.RESET_STATE)
+        spec = await self.spec_of(principal, name)
+        organization = principal.organization
+        store = await self.stores.get(
+            organization, await self.stores.spec_of(organization, spec.destination.connection)
+        )
+        async with self.records.unit() as unit:
+            fence = await unit.runs.next_fence(organization, name)
+            await unit.audit.add(principal, "reset", name)
+            await unit.commit()
+        lane = Lane(organization, name)
+        async with store.owner(lane, spec.destination.table, fence) as owner:
+            await owner.take_over()
+            await owner.reset(watermark)
+        return await store.lane_state(lane, spec.destination.table)
+
+    async def run(self, principal: Principal, run_id: str) -> Run:
+        """Return a run.
+
+        Raises:
+            NotFoundError: no such run in the principal's organization.
+        """
+        require(principal, Action.READ)
+        async with self.records.unit() as unit:
+            run = await unit.runs.get(principal.organization, run_id)
+        if run is None:
+            raise NotFoundError("There is no such run.", code="run.not_found")
+        return run
+
+    async def runs(
+        self,
+        principal: Principal,
+        *,
+        pipeline: str | None = None,
+        state: RunState | None = None,
+        after: str | None = None,
+        limit: int = 50,
+    ) -> Page:
+        """Return a page of runs, newest first."""
+        require(principal, Action.READ)
+        async with self.records.unit() as unit:
+            return await unit.runs.page(
+                principal.organization, pipeline=pipeline, state=state, after=after, limit=limit
+            )
+
+    async def transitions(self, principal: Principal, run_id: str) -> Sequence[Transition]:
+        """Return a run's history, oldest first."""
+        await self.run(principal, run_id)
+        async with self.records.unit() as unit:
+            return await unit.runs.transitions(principal.organization, run_id)
+
+
+def _warning(spec: PipelineSpec) -> PipelineSpec:
+    """A preview shows what violates a rule instead of stopping at it."""
+    return replace(spec, quality=tuple(_quarantining(rule) for rule in spec.quality))
+
+
+def _quarantining(rule: Rule) -> Rule:
+    return replace(rule, on_violation=OnViolation.QUARANTINE) if rule.on_violation is OnViolation.FAIL else rule

@@ -1,0 +1,158 @@
+"""What a run reads and where it lands, worked out once from the spec, the stores and the lane."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from application.connections.open_stores import OpenStores
+from domain.errors import InvalidInputError
+from domain.pipelines.plan import Publishing, choose_publishing
+from domain.pipelines.quality import Rule
+from domain.pipelines.read_set import Lane, ReadSet, SourcePlan
+from domain.pipelines.run import RunRequest
+from domain.pipelines.spec import Mode, PipelineSpec, Publish, SourceSpec
+from domain.pipelines.table import Column
+from domain.ports.data_store import IDataStore, Target
+from domain.ports.transformer import ITransformer, TransformPlan
+
+
+@dataclass(frozen=True)
+class RunPreparer:
+    """Plans reads and targets. `default_batch_rows` holds where a pipeline says nothing."""
+
+    stores: OpenStores
+    transformer: ITransformer
+    default_batch_rows: int
+    max_batch_rows: int
+
+    async def with_key(self, organization: str, spec: PipelineSpec) -> PipelineSpec:
+        """Give a `table:` source without a key its primary key.
+
+        Raises:
+            InvalidInputError: a cursor without any key (`cursor.key_missing`).
+        """
+        source = spec.source
+        if source.table is not None and not source.key:
+            store = await self.source_store(organization, source)
+            described = await store.describe(source.table)
+            if described is not None and described.primary_key:
+                source = replace(source, key=described.primary_key)
+        if source.cursor is not None and not source.key:
+            raise InvalidInputError(
+                f"The cursor {source.cursor.column} needs a key, and the table has no primary key: name one in "
+                "source.key.",
+                code="cursor.key_missing",
+            )
+        return replace(spec, source=source)
+
+    async def source_store(self, organization: str, source: SourceSpec) -> IDataStore:
+        """Open the source's store."""
+        return await self.stores.get(organization, await self.stores.spec_of(organization, source.connection))
+
+    async def read_set(
+        self, read_set_id: str, lane: Lane, spec: PipelineSpec, request: RunRequest, watermark: str | None
+    ) -> ReadSet:
+        """Plan the read of a run that starts at the lane's watermark."""
+        store = await self.source_store(lane.organization, spec.source)
+        lo = watermark if spec.source.cursor is not None and not request.full_refresh else None
+        plan = await store.plan(spec.source, lo=lo, limit=request.limit)
+        publishing = self.publishing(spec, plan, request)
+        shadow = None
+        if publishing.publish is Publish.RUN:
+            digest = hashlib.sha256(f"{lane}/{read_set_id}".encode()).hexdigest()[:16]
+            shadow = f"_headrace_stage_{digest}"
+        return ReadSet(
+            id=read_set_id,
+            fingerprint=spec.fingerprint,
+            plan=plan,
+            batch_rows=self.batch_rows(spec),
+            shadow=shadow,
+            expected=await self._expected(store, spec, plan),
+        )
+
+    def publishing(self, spec: PipelineSpec, plan: SourcePlan, request: RunRequest) -> Publishing:
+        """Choose how a planned read publishes."""
+        return choose_publishing(spec, ordered=plan.ordered, full_refresh=request.full_refresh)
+
+    def batch_rows(self, spec: PipelineSpec) -> int:
+        """The rows per batch.
+
+        Raises:
+            InvalidInputError: more than MAX_BATCH_SIZE.
+        """
+        rows = spec.run.batch_rows or self.default_batch_rows
+        if rows > self.max_batch_rows:
+            raise InvalidInputError(
+                f"run.batch_rows is above MAX_BATCH_SIZE, which is {self.max_batch_rows}.", code="spec.batch_rows"
+            )
+        return rows
+
+    async def target(
+        self, run_id: str, organization: str, spec: PipelineSpec, read_set: ReadSet, request: RunRequest
+    ) -> tuple[Target, TransformPlan]:
+        """Work out the landing columns: what the transforms give, in the types the destination has already.
+
+        Raises:
+            InvalidInputError: a transform or rule does not fit the source's columns.
+        """
+        destination = await self.stores.get(
+            organization, await self.stores.spec_of(organization, spec.destination.connection)
+        )
+        existing = await destination.describe(spec.destination.table)
+        plan = transform_plan(spec, read_set.plan, existing.columns if existing else ())
+        async with self.transformer.prepare(plan) as transform:
+            columns = tuple(transform.columns)
+        target = Target(
+            table=spec.destination.table,
+            mode=spec.destination.mode,
+            shadow=read_set.shadow,
+            columns=columns,
+            run_id=run_id,
+            metadata_columns=spec.destination.metadata_columns,
+            replaces=spec.destination.mode is Mode.REPLACE or request.full_refresh,
+        )
+        return target, plan
+
+    async def _expected(self, store: IDataStore, spec: PipelineSpec, plan: SourcePlan) -> Mapping[str, int] | None:
+        """Measure what `completeness` compares with, once, when the read is planned."""
+        expected: dict[str, int] = {}
+        for index, rule in enumerate(spec.quality):
+            if rule.kind == "completeness":
+                expected[str(index)] = await self._expected_of(store, spec, plan, rule)
+        return expected or None
+
+    async def _expected_of(self, store: IDataStore, spec: PipelineSpec, plan: SourcePlan, rule: Rule) -> int:
+        if isinstance(rule.expected, int):
+            return rule.expected
+        if rule.expected == "source_count":
+            return await store.count(spec.source, plan)
+        query = SourceSpec(query=str(rule.expected), parameters=spec.source.parameters)
+        async for batch in store.read(query, batch_rows=1):
+            return _single_number(batch, rule)
+        raise _not_a_number(rule)
+
+
+def transform_plan(spec: PipelineSpec, plan: SourcePlan, target: tuple[Column, ...]) -> TransformPlan:
+    """Describe the transforms of a planned read."""
+    return TransformPlan(
+        source=tuple(Column(name, kind) for name, kind in plan.columns),
+        steps=spec.transform,
+        rules=spec.quality,
+        target=target,
+        source_is_text=plan.is_text,
+    )
+
+
+def _single_number(batch: object, rule: Rule) -> int:
+    to_pylist = getattr(batch, "to_pylist", None)
+    rows = to_pylist() if callable(to_pylist) else []
+    values = list(rows[0].values()) if rows else []
+    if len(values) != 1 or not isinstance(values[0], int):
+        raise _not_a_number(rule)
+    return values[0]
+
+
+def _not_a_number(rule: Rule) -> InvalidInputError:
+    return InvalidInputError(
+        f"The query of {rule.label}'s expected must give one whole number.", code="quality.expected"
+    )

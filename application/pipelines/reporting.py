@@ -1,0 +1,47 @@
+"""The run's report: counts, verdicts, streams, and the first errors, in plain JSON."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from domain.pipelines.checkpoint import LaneState
+from domain.pipelines.read_set import ReadSet
+from domain.pipelines.report import StreamReport
+from domain.ports.data_store import Publication
+
+
+def run_report(
+    read_set: ReadSet, publication: Publication, streams: Sequence[StreamReport], *, adopted: bool
+) -> dict[str, Any]:
+    """Gather what the streams of a published read set did. `adopted` tells that an earlier run had begun it."""
+    seconds = max((report.seconds for report in streams), default=0.0)
+    read = sum(report.rows_read for report in streams)
+    return {
+        "read_set": read_set.id,
+        "adopted": adopted,
+        "watermark": read_set.plan.hi,
+        "published": "run" if read_set.shadow else "batch",
+        "snapshots": read_set.plan.snapshots,
+        "counts": publication.counts.as_dict(),
+        "bytes_read": sum(report.bytes_read for report in streams),
+        "batches": sum(report.batches for report in streams),
+        "retries": sum(report.retries for report in streams),
+        "seconds": round(seconds, 3),
+        "rows_per_second": round(read / seconds) if seconds else None,
+        "rules": [vars(result) for result in publication.judgement.results],
+        "first_errors": publication.stats.get("first_errors", []),
+        "streams": [report.as_dict() for report in streams],
+    }
+
+
+def published_report(state: LaneState) -> dict[str, Any]:
+    """Rebuild the report of a read set that was published by a worker that died before saying so."""
+    stats: Mapping[str, Any] = state.stats.get("stats", {})
+    return {
+        "read_set": state.read_set_id,
+        "adopted": False,
+        "watermark": state.watermark,
+        "counts": state.counts.as_dict(),
+        "rules": state.stats.get("verdicts", []),
+        "first_errors": stats.get("first_errors", []),
+        "streams": [],
+    }

@@ -1,0 +1,108 @@
+"""What a destination remembers about each stream, in the transaction of the rows."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+HEAD = "head"
+
+Position = tuple[str, ...]
+"""Values of (cursor, key) of the last committed row as text, or (file index, rows) for files."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Counting over source rows: read = used + filtered + quarantined + failed (D6)."""
+
+    read: int = 0
+    used: int = 0
+    filtered: int = 0
+    produced: int = 0
+    deduplicated: int = 0
+    quarantined: int = 0
+    failed: int = 0
+
+    def __add__(self, other: "Counts") -> "Counts":
+        return Counts(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+    def __post_init__(self) -> None:
+        if self.read != self.used + self.filtered + self.quarantined + self.failed:
+            raise ValueError(f"counts do not add up: {asdict(self)}")
+
+    def as_dict(self) -> dict[str, int]:
+        """Return the counts by name."""
+        return asdict(self)
+
+
+def merge_stats(left: Mapping[str, Any], right: Mapping[str, Any]) -> dict[str, Any]:
+    """Add two measures of streams: numbers add, mappings merge, lists join up to ten items, texts keep the first."""
+    merged = dict(left)
+    for key, value in right.items():
+        if key not in merged:
+            merged[key] = value
+        elif isinstance(value, Mapping):
+            merged[key] = merge_stats(merged[key], value)
+        elif isinstance(value, list):
+            merged[key] = (list(merged[key]) + value)[:10]
+        elif isinstance(value, int | float):
+            merged[key] = merged[key] + value
+    return merged
+
+
+@dataclass(frozen=True)
+class StreamState:
+    """One stream's row of the checkpoint table."""
+
+    stream: str
+    seq: int = 0
+    position: Position | None = None
+    state: str = "loading"
+    counts: Counts = field(default_factory=Counts)
+    stats: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_done(self) -> bool:
+        """A done stream has read up to its end."""
+        return self.state == "done"
+
+
+@dataclass(frozen=True)
+class LaneState:
+    """What the take-over read: the lane's watermark, its latest read set, and that read set's streams.
+
+    `stats` of the head hold the stored read set (`read_set`), the spec's `fingerprint` and, once published, the
+    `verdicts` of the rules.
+    """
+
+    state: str
+    fence: int
+    watermark: str | None = None
+    read_set_id: str | None = None
+    stats: Mapping[str, Any] = field(default_factory=dict)
+    streams: tuple[StreamState, ...] = ()
+
+    @property
+    def is_loading(self) -> bool:
+        """True while a read set is open and not published."""
+        return self.state == "loading"
+
+    @property
+    def seq(self) -> int:
+        """Batches committed in the latest read set: grows with progress, so it tells a poisoned run."""
+        return sum(stream.seq for stream in self.streams)
+
+    @property
+    def counts(self) -> Counts:
+        """Counts of the latest read set over all streams."""
+        return sum((stream.counts for stream in self.streams), Counts())
+
+
+@dataclass(frozen=True)
+class CheckpointUpdate:
+    """What one batch adds to its stream's row; `seq` is the new one, committed only if the old is `seq - 1`."""
+
+    seq: int
+    position: Position | None
+    counts: Counts
+    stats: Mapping[str, Any]
+    is_last: bool

@@ -1,0 +1,27 @@
+"""A named store of an organization: its kind, options and *references* to secrets."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+CONNECTION_KINDS = ("duckdb", "memory", "postgres", "files")
+
+
+@dataclass(frozen=True)
+class ConnectionSpec:
+    """What a connection document says. `secrets` maps an option to a reference such as `env:SHOP_PASSWORD`."""
+
+    name: str
+    kind: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    secrets: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> "ConnectionSpec":
+        """Build the spec from a document that `entrypoints/documents` has checked."""
+        return cls(
+            name=document["connection"],
+            kind=document["kind"],
+            options=dict(document.get("options") or {}),
+            secrets=dict(document.get("secrets") or {}),
+        )

@@ -1,0 +1,153 @@
+"""Quality rules and the pure judgement over what was measured."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from domain.pipelines.checkpoint import Counts
+
+
+class OnViolation(StrEnum):
+    """What a violated rule does to its rows or its run."""
+
+    FAIL = "fail"
+    QUARANTINE = "quarantine"
+    WARN = "warn"
+
+
+ROW_RULES = frozenset({"not_null", "between", "accepted_values", "matches", "sql"})
+RUN_RULES = frozenset({"unique", "row_count", "completeness", "null_rate"})
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule of a pipeline; which of the fields matter depends on `kind`."""
+
+    kind: str
+    on_violation: OnViolation = OnViolation.FAIL
+    column: str | None = None
+    columns: tuple[str, ...] = ()
+    minimum: Any = None
+    maximum: Any = None
+    values: tuple[Any, ...] = ()
+    pattern: str | None = None
+    expression: str | None = None
+    expected: Any = None
+    threshold: float | None = None
+
+    @property
+    def is_row_rule(self) -> bool:
+        """Row rules are judged per batch, run rules when the read set is done."""
+        return self.kind in ROW_RULES
+
+    @property
+    def needs_staging(self) -> bool:
+        """`unique` is measured over the staged rows; `fail` of a run rule must be able to publish nothing."""
+        return not self.is_row_rule and (self.kind == "unique" or self.on_violation is OnViolation.FAIL)
+
+    @property
+    def label(self) -> str:
+        """A short name for reports, unique enough to find the rule in the file."""
+        subject = self.column or ", ".join(self.columns) or self.expression or ""
+        return f"{self.kind}({subject})" if subject else self.kind
+
+
+@dataclass(frozen=True)
+class RuleResult:
+    """What became of one rule in one run."""
+
+    rule: str
+    scope: str
+    on_violation: str
+    verdict: str
+    checks: int
+    violations: int
+    value: float | None = None
+    threshold: float | None = None
+
+
+@dataclass(frozen=True)
+class Measures:
+    """Everything a publication is judged by, summed over the streams of the read set.
+
+    `violations` are per row rule, `nulls` per column, `duplicates` per tuple of columns.
+    """
+
+    counts: Counts
+    violations: Mapping[str, int] = field(default_factory=dict)
+    nulls: Mapping[str, int] = field(default_factory=dict)
+    duplicates: Mapping[tuple[str, ...], int] = field(default_factory=dict)
+    expected: Mapping[int, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The verdict over a read set."""
+
+    results: tuple[RuleResult, ...]
+
+    @property
+    def rejected(self) -> tuple[RuleResult, ...]:
+        """The results that forbid publishing."""
+        return tuple(result for result in self.results if result.verdict == "fail")
+
+
+def judge(rules: Sequence[Rule], measures: Measures) -> Judgement:
+    """Judge every rule over the measures of a finished read set; rules keep their order."""
+    return Judgement(tuple(_judge_one(index, rule, measures) for index, rule in enumerate(rules)))
+
+
+def _judge_one(index: int, rule: Rule, measures: Measures) -> RuleResult:
+    counts = measures.counts
+    value: float | None = None
+    threshold: float | None = rule.threshold
+    if rule.is_row_rule:
+        violations = measures.violations.get(rule_key(index, rule), 0)
+        checks = counts.read - counts.failed - counts.filtered
+        return _result(rule, "row", checks, violations, float(violations), None)
+    match rule.kind:
+        case "unique":
+            violations = measures.duplicates.get(rule.columns, 0)
+            value = float(violations)
+        case "row_count":
+            value = float(counts.used)
+            below = rule.minimum is not None and counts.used < rule.minimum
+            above = rule.maximum is not None and counts.used > rule.maximum
+            violations = int(below or above)
+            threshold = float(rule.minimum if rule.minimum is not None else rule.maximum)
+        case "completeness":
+            expected = measures.expected.get(index, 0)
+            value = counts.used / expected if expected else 1.0
+            violations = 0 if value >= (threshold or 0.0) else expected - counts.used
+        case "null_rate":
+            nulls = measures.nulls.get(rule.column or "", 0)
+            value = nulls / counts.used if counts.used else 0.0
+            threshold = float(rule.maximum)
+            violations = nulls if value > threshold else 0
+        case _:
+            raise ValueError(f"unknown rule {rule.kind}")
+    return _result(rule, "run", max(1, counts.used), violations, value, threshold)
+
+
+def _result(
+    rule: Rule, scope: str, checks: int, violations: int, value: float | None, threshold: float | None
+) -> RuleResult:
+    verdict = "pass"
+    if violations:
+        verdict = "quarantined" if rule.on_violation is OnViolation.QUARANTINE else rule.on_violation.value
+    return RuleResult(
+        rule=rule.label,
+        scope=scope,
+        on_violation=rule.on_violation.value,
+        verdict=verdict,
+        checks=checks,
+        violations=violations,
+        value=value,
+        threshold=threshold,
+    )
+
+
+def rule_key(index: int, rule: Rule) -> str:
+    """The key under which a stream's `stats` keep a row rule's violations."""
+    return f"{index}:{rule.kind}"

@@ -1,0 +1,102 @@
+"""What one run reads: planned once, stored, and never planned again on a resume."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Lane:
+    """The sequence of runs that share a position: `main`, or one parameter set."""
+
+    organization: str
+    pipeline: str
+    name: str = "main"
+
+    def __str__(self) -> str:
+        return f"{self.organization}/{self.pipeline}/{self.name}"
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A file of the read set, pinned by size and etag."""
+
+    path: str
+    size_bytes: int
+    etag: str
+
+
+@dataclass(frozen=True)
+class Stream:
+    """One partition: half-open range [lower, upper) of the partition column; None is unbounded."""
+
+    name: str
+    lower: str | None = None
+    upper: str | None = None
+
+
+@dataclass(frozen=True)
+class SourcePlan:
+    """What a source store answers when asked to plan a read.
+
+    `ordered` says whether a total order makes the read resumable; `columns` (name, type) is fixed for the whole read
+    set. `order` are the columns of that order. `limit` bounds the rows of a read without a cursor. `is_text`
+    says that values arrive as text and are converted to `columns` on the way.
+    """
+
+    columns: tuple[tuple[str, str], ...]
+    streams: tuple[Stream, ...]
+    ordered: bool
+    order: tuple[str, ...] = ()
+    lo: str | None = None
+    hi: str | None = None
+    files: tuple[SourceFile, ...] = ()
+    snapshots: int = 1
+    limit: int | None = None
+    is_text: bool = False
+    note: str | None = None
+
+
+@dataclass(frozen=True)
+class ReadSet:
+    """The stored plan of one run's read; `lo <= cursor < hi` where there is a cursor.
+
+    `fingerprint` ties it to the source, cursor, key and destination of the spec: only a spec with the same one may
+    finish it. `shadow` names the staging table, if any. `expected` holds the counts that `completeness` compares with.
+    """
+
+    id: str
+    fingerprint: str
+    plan: SourcePlan
+    batch_rows: int
+    shadow: str | None = None
+    expected: Mapping[str, int] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "ReadSet":
+        """Rebuild what `to_json` gave."""
+        plan = value["plan"]
+        return cls(
+            id=value["id"],
+            fingerprint=value["fingerprint"],
+            batch_rows=value["batch_rows"],
+            shadow=value["shadow"],
+            expected=value["expected"],
+            plan=SourcePlan(
+                columns=tuple((name, kind) for name, kind in plan["columns"]),
+                streams=tuple(Stream(**stream) for stream in plan["streams"]),
+                ordered=plan["ordered"],
+                order=tuple(plan["order"]),
+                lo=plan["lo"],
+                hi=plan["hi"],
+                files=tuple(SourceFile(**file) for file in plan["files"]),
+                snapshots=plan["snapshots"],
+                limit=plan["limit"],
+                is_text=plan["is_text"],
+                note=plan["note"],
+            ),
+        )

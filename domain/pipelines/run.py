@@ -1,0 +1,84 @@
+"""A run and the only moves its state may make (R1, R2)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+
+class RunState(StrEnum):
+    """States of a run; the last four are terminal."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    SKIPPED = "skipped"
+
+    @property
+    def is_terminal(self) -> bool:
+        """A terminal state absorbs."""
+        return self not in (RunState.QUEUED, RunState.RUNNING)
+
+
+ALLOWED_MOVES: Mapping[RunState, frozenset[RunState]] = {
+    RunState.QUEUED: frozenset({RunState.RUNNING, RunState.CANCELLED, RunState.SKIPPED}),
+    RunState.RUNNING: frozenset({RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED, RunState.QUEUED}),
+    RunState.SUCCEEDED: frozenset(),
+    RunState.FAILED: frozenset(),
+    RunState.CANCELLED: frozenset(),
+    RunState.SKIPPED: frozenset(),
+}
+
+
+def may_move(before: RunState, after: RunState) -> bool:
+    """Say whether the state machine knows this move."""
+    return after in ALLOWED_MOVES[before]
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """What the caller asked of this run, beside the pipeline's spec."""
+
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    limit: int | None = None
+    full_refresh: bool = False
+
+
+@dataclass(frozen=True)
+class Run:
+    """One execution of one revision over one declared read set. Times are UTC."""
+
+    id: str
+    organization: str
+    pipeline: str
+    revision: int
+    lane: str
+    state: RunState
+    request: RunRequest
+    fence: int = 0
+    attempt: int = 0
+    reason: str | None = None
+    read_set: Mapping[str, Any] | None = None
+    report: Mapping[str, Any] | None = None
+    error: Mapping[str, Any] | None = None
+    requested_by: str = ""
+    cancel_requested: bool = False
+    created_at: datetime | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Transition:
+    """One line of a run's history: who moved it, when, under which fence, and why (R6)."""
+
+    run_id: str
+    before: str | None
+    after: str
+    fence: int
+    actor: str
+    reason: str
+    at: datetime

@@ -1,0 +1,238 @@
+"""What a pipeline document asks for, once it has been checked: frozen, picklable, comparable."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from enum import StrEnum
+from typing import Any
+
+from domain.pipelines.quality import OnViolation, Rule
+from domain.pipelines.table import TableName
+
+NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")
+DEFAULT_CONNECTION = "default"
+
+
+class Mode(StrEnum):
+    """How rows land: added, or instead of what was there."""
+
+    APPEND = "append"
+    REPLACE = "replace"
+
+
+class Publish(StrEnum):
+    """When rows become visible: batch by batch, or once with the run."""
+
+    BATCH = "batch"
+    RUN = "run"
+
+
+@dataclass(frozen=True)
+class CursorSpec:
+    """The column that grows with time; `hold_back` is a duration for times and a number for integers."""
+
+    column: str
+    hold_back: timedelta | int | None = None
+
+
+@dataclass(frozen=True)
+class SourceSpec:
+    """Where rows come from: exactly one of `table`, `query` and `path`."""
+
+    connection: str = DEFAULT_CONNECTION
+    table: TableName | None = None
+    query: str | None = None
+    path: str | None = None
+    format: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    cursor: CursorSpec | None = None
+    key: tuple[str, ...] = ()
+
+    @property
+    def order(self) -> tuple[str, ...]:
+        """The columns that give the read a total order: cursor first, then key; empty if there is none."""
+        if not self.key:
+            return ()
+        cursor = (self.cursor.column,) if self.cursor else ()
+        return cursor + tuple(column for column in self.key if column not in cursor)
+
+
+@dataclass(frozen=True)
+class SqlStep:
+    """A row-wise SELECT over `batch`."""
+
+    sql: str
+
+
+@dataclass(frozen=True)
+class OnError:
+    """How many rows may fail to convert before the run fails; None is no bound, and both bounds hold."""
+
+    max_rows: int | None = None
+    max_share: float | None = None
+
+    def allows(self, failed: int, read: int) -> bool:
+        """Say whether so many failed rows out of so many read are within the bounds."""
+        if failed == 0:
+            return True
+        within_rows = self.max_rows is None or failed <= self.max_rows
+        return within_rows and (self.max_share is None or failed <= self.max_share * read)
+
+
+NO_ERRORS = OnError(max_rows=0)
+
+
+@dataclass(frozen=True)
+class DestinationSpec:
+    """Where rows go. `publish` None leaves the choice to the planner."""
+
+    table: TableName
+    connection: str = DEFAULT_CONNECTION
+    mode: Mode = Mode.APPEND
+    publish: Publish | None = None
+    metadata_columns: bool = True
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Bounds of a run. `batch_rows` None means the setting BATCH_SIZE."""
+
+    batch_rows: int | None = None
+    engine: str = "local"
+
+
+@dataclass(frozen=True)
+class PipelineSpec:
+    """A whole pipeline."""
+
+    name: str
+    source: SourceSpec
+    destination: DestinationSpec
+    transform: tuple[SqlStep, ...] = ()
+    quality: tuple[Rule, ...] = ()
+    on_error: OnError = NO_ERRORS
+    run: RunOptions = RunOptions()
+    description: str | None = None
+    owner: str | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> "PipelineSpec":
+        """Build the spec from a document that `entrypoints/documents` has checked and normalized."""
+        return cls(
+            name=document["pipeline"],
+            description=document.get("description"),
+            owner=document.get("owner"),
+            tags=dict(document.get("tags") or {}),
+            source=_source(document["source"]),
+            transform=tuple(SqlStep(sql=step["sql"]) for step in document.get("transform") or ()),
+            quality=tuple(_rule(rule) for rule in document.get("quality") or ()),
+            on_error=OnError(**document["on_error"]) if document.get("on_error") else NO_ERRORS,
+            destination=_destination(document["destination"]),
+            run=RunOptions(**(document.get("run") or {})),
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of what a position depends on: source, cursor, key and destination.
+
+        A revision with the same fingerprint may finish another one's read set and keeps the watermark.
+        """
+        source = self.source
+        identity = {
+            "source": [
+                source.connection,
+                str(source.table) if source.table else None,
+                source.query,
+                source.path,
+                source.format,
+                dict(source.options),
+                dict(source.parameters),
+            ],
+            "cursor": source.cursor.column if source.cursor else None,
+            "key": list(source.key),
+            "destination": [self.destination.connection, str(self.destination.table)],
+        }
+        return hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+    def with_parameters(self, parameters: Mapping[str, Any]) -> "PipelineSpec":
+        """Return the spec with some parameters replaced."""
+        if not parameters:
+            return self
+        merged = {**self.source.parameters, **parameters}
+        return replace(self, source=replace(self.source, parameters=merged))
+
+    def lane_for(self, parameters: Mapping[str, Any]) -> str:
+        """Name the lane of a run: parameters that change a pipeline with a cursor get one of their own."""
+        if self.source.cursor is None or self.with_parameters(parameters) == self:
+            return "main"
+        text = json.dumps({**self.source.parameters, **parameters}, sort_keys=True, default=str)
+        return f"params:{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def parse_duration(text: str) -> timedelta:
+    """Read `90s`, `5m`, `1h`, `2d`.
+
+    Raises:
+        ValueError: another shape.
+    """
+    match = re.fullmatch(r"([0-9]{1,9})(ms|s|m|h|d)", text)
+    if match is None:
+        raise ValueError("a duration is a whole number with ms, s, m, h or d, such as 5m")
+    unit = {"ms": "milliseconds", "s": "seconds", "m": "minutes", "h": "hours", "d": "days"}[match[2]]
+    return timedelta(**{unit: int(match[1])})
+
+
+def _source(value: Mapping[str, Any]) -> SourceSpec:
+    cursor = value.get("cursor")
+    table = value.get("table")
+    return SourceSpec(
+        connection=value.get("connection") or DEFAULT_CONNECTION,
+        table=TableName.parse(table) if table else None,
+        query=value.get("query"),
+        path=value.get("path"),
+        format=value.get("format"),
+        options=dict(value.get("options") or {}),
+        parameters=dict(value.get("parameters") or {}),
+        cursor=_cursor(cursor) if cursor else None,
+        key=tuple(value.get("key") or ()),
+    )
+
+
+def _cursor(value: Mapping[str, Any]) -> CursorSpec:
+    hold_back = value.get("hold_back")
+    return CursorSpec(
+        column=value["column"], hold_back=parse_duration(hold_back) if isinstance(hold_back, str) else hold_back
+    )
+
+
+def _destination(value: Mapping[str, Any]) -> DestinationSpec:
+    publish = value.get("publish")
+    metadata_columns = value.get("metadata_columns")
+    return DestinationSpec(
+        table=TableName.parse(value["table"]),
+        connection=value.get("connection") or DEFAULT_CONNECTION,
+        mode=Mode(value.get("mode") or "append"),
+        publish=Publish(publish) if publish else None,
+        metadata_columns=True if metadata_columns is None else metadata_columns,
+    )
+
+
+def _rule(value: Mapping[str, Any]) -> Rule:
+    return Rule(
+        kind=value["rule"],
+        on_violation=OnViolation(value.get("on_violation") or "fail"),
+        column=value.get("column"),
+        columns=tuple(value.get("columns") or ()),
+        minimum=value.get("min"),
+        maximum=value.get("max"),
+        values=tuple(value.get("values") or ()),
+        pattern=value.get("pattern"),
+        expression=value.get("sql"),
+        expected=value.get("expected"),
+        threshold=value.get("threshold"),
+    )

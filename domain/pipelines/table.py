@@ -1,0 +1,87 @@
+"""Tables and columns as every store describes them, in type names of our own.
+
+Types are: bool, int8 … int64, uint8 … uint64, float32, float64, decimal(p,s), string, binary, date, time, timestamp,
+timestamptz, uuid, json, interval, and `list<type>`. Anything else is `native:<the store's own name>`, which no other
+store accepts.
+"""
+
+import re
+from dataclasses import dataclass
+
+INTERNAL_PREFIX = "_headrace"
+LOADED_AT = "_headrace_loaded_at"
+RUN_ID = "_headrace_run_id"
+ORDINAL = "_headrace_ordinal"
+
+MAX_IDENTIFIER_BYTES = 63
+_IDENTIFIER = re.compile(r"[^\x00\r\n\"]+")
+_SYSTEM_SCHEMAS = frozenset({"pg_catalog", "information_schema", "pg_toast"})
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: its name as stored, its type in our names."""
+
+    name: str
+    type: str
+    nullable: bool = True
+
+
+@dataclass(frozen=True)
+class TableName:
+    """A table in a schema; no schema means the store's default one."""
+
+    table: str
+    schema: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> "TableName":
+        """Read `table` or `schema.table`.
+
+        Raises:
+            ValueError: a part is empty, too long, internal, in a system schema, or there are more than two.
+        """
+        parts = text.split(".")
+        if len(parts) > 2:
+            raise ValueError("a table is written as table or schema.table")
+        for part in parts:
+            check_identifier(part)
+        if len(parts) == 2 and (parts[0].lower() in _SYSTEM_SCHEMAS or parts[0].lower().startswith("pg_")):
+            raise ValueError("tables of the system's own schemas cannot be used")
+        if parts[-1].lower().startswith(INTERNAL_PREFIX):
+            raise ValueError("tables whose names start with _headrace belong to Headrace")
+        return cls(table=parts[-1], schema=parts[0] if len(parts) == 2 else None)
+
+    def beside(self, table: str) -> "TableName":
+        """Name another table in the same schema."""
+        return TableName(table=table, schema=self.schema)
+
+    def __str__(self) -> str:
+        return f"{self.schema}.{self.table}" if self.schema else self.table
+
+
+@dataclass(frozen=True)
+class TableSchema:
+    """What a store knows of a table."""
+
+    name: TableName
+    columns: tuple[Column, ...]
+    primary_key: tuple[str, ...] = ()
+
+    def column(self, name: str) -> Column | None:
+        """Find a column by its exact name."""
+        return next((column for column in self.columns if column.name == name), None)
+
+
+def check_identifier(text: str) -> None:
+    """Refuse what no store can take as a name.
+
+    Raises:
+        ValueError: empty, over 63 bytes, or with a quote, NUL or line break.
+    """
+    if not text:
+        raise ValueError("an identifier cannot be empty")
+    if len(text.encode()) > MAX_IDENTIFIER_BYTES:
+        raise ValueError(f"an identifier has at most {MAX_IDENTIFIER_BYTES} bytes")
+    if not _IDENTIFIER.fullmatch(text):
+        raise ValueError("an identifier cannot hold quotes, NUL or line breaks")

@@ -1,0 +1,233 @@
+"""The port to the users' tables: planned reads, fenced writes, atomic publication."""
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from domain.pipelines.checkpoint import CheckpointUpdate, Counts, LaneState, Position
+from domain.pipelines.quality import Judgement, Measures
+from domain.pipelines.read_set import Lane, ReadSet, SourcePlan, Stream
+from domain.pipelines.spec import Mode, SourceSpec
+from domain.pipelines.table import Column, TableName, TableSchema
+
+
+class Batch(Protocol):
+    """Rows in columns: anything that speaks the Arrow PyCapsule protocol and knows its size."""
+
+    @property
+    def num_rows(self) -> int: ...
+
+    @property
+    def nbytes(self) -> int: ...
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object: ...
+
+
+@dataclass(frozen=True)
+class SourceBatch:
+    """Rows as read. `position` is where a resumed read goes on after them; None when the read has no total order."""
+
+    data: Batch
+    position: Position | None
+
+
+@dataclass(frozen=True)
+class JudgedBatch:
+    """Rows that may land, and the refused ones.
+
+    `refused` has the columns ordinal (int64, place in the source batch), kind (`conversion` or `rule`), rule, reason
+    and record (the source row as JSON).
+    """
+
+    accepted: Batch
+    refused: Batch
+    counts: Counts
+    stats: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class StoreHealth:
+    """Whether a store works; `step` names the first one that failed: name, network, sign_in, query."""
+
+    is_healthy: bool
+    step: str | None = None
+    detail: str | None = None
+
+
+@dataclass(frozen=True)
+class Target:
+    """The destination of one run. `shadow` names the staging table, None when batches land in the table itself."""
+
+    table: TableName
+    mode: Mode
+    shadow: str | None
+    columns: tuple[Column, ...]
+    run_id: str
+    metadata_columns: bool
+    replaces: bool = False
+    """True when publishing puts the shadow in the place of the table (`mode: replace`, full refresh)."""
+
+
+@dataclass(frozen=True)
+class Publication:
+    """What a publish did: the verdicts and the sums over all streams."""
+
+    judgement: Judgement
+    counts: Counts
+    stats: Mapping[str, Any] = field(default_factory=dict)
+
+
+Judge = Callable[[Measures], Judgement]
+
+
+class IReader(ABC):
+    """Reads one stream of a read set, in its order."""
+
+    @abstractmethod
+    def batches(self, after: Position | None, *, limit: int | None = None) -> AsyncIterator[SourceBatch]:
+        """Yield the rows strictly after a position, at most `batch_rows` at a time and `limit` in all."""
+
+
+class IWriter(ABC):
+    """Commits batches of one stream under one fence."""
+
+    @abstractmethod
+    async def commit(self, batch: JudgedBatch, checkpoint: CheckpointUpdate) -> None:
+        """Make rows, quarantine and checkpoint durable in one transaction.
+
+        Raises:
+            FencedError: the fence is stale, the read set another one, or `seq` not the next; nothing changed.
+            SchemaMismatchError: the rows do not fit the table's types; nothing changed.
+        """
+
+
+class IOwner(ABC):
+    """The one owner of a lane at the destination; every method is one transaction under its fence."""
+
+    @abstractmethod
+    async def take_over(self) -> LaneState:
+        """Put the fence on every row of the lane and read where it stands.
+
+        Raises:
+            FencedError: the lane carries a higher fence, which the error names.
+        """
+
+    @abstractmethod
+    async def open_read_set(self, read_set: ReadSet, target: Target) -> None:
+        """Create what the target needs and put every stream of the read set at its beginning, staging emptied.
+
+        Raises:
+            ConflictError: another pipeline owns the table (`destination.owned`).
+            SchemaMismatchError: the table lacks a column or cannot take its type.
+        """
+
+    @abstractmethod
+    async def publish(
+        self, read_set: ReadSet, target: Target, uniques: Sequence[tuple[str, ...]], judge: Judge
+    ) -> Publication:
+        """Judge the finished read set and make it the lane's published state, with the watermark at its `hi`.
+
+        Raises:
+            QualityRejectedError: a verdict forbids it; nothing changed.
+        """
+
+    @abstractmethod
+    async def seal(self) -> None:
+        """Stop every writer of the open read set for good; the next take-over opens it again."""
+
+    @abstractmethod
+    async def reset(self, watermark: str | None) -> None:
+        """Forget the open read set and its staging, and put the watermark where it is told."""
+
+    @abstractmethod
+    async def release(self) -> None:
+        """Forget the lane and the pipeline's hold on the table; rows stay."""
+
+
+class IDataStore(ABC):
+    """Tabular data of the users, read and written in batches.
+
+    1. Values travel as parameters, never inside the query text.
+    2. Replaying a batch with its checkpoint leaves one copy.
+    3. A stale fence changes nothing and raises `FencedError`.
+    4. A failed commit leaves no visible rows.
+    5. Trouble on the way raises `StoreUnavailableError`, which is retryable.
+    6. A take-over raises the fence on every row of its lane and returns what was committed; a lower fence is refused.
+    7. Opening a read set puts its streams at the beginning, with an empty staging table.
+    8. Publishing is all or nothing: rows, verdict, watermark; it happens once.
+    9. After a seal no writer commits, whatever its fence, until the next take-over.
+    10. A reader yields rows in order, strictly after the position it is given; what was committed plus what is read
+        after it is the whole.
+    11. A table that one pipeline replaces takes no other writer.
+    12. A query that is not one read-only statement is refused and changes nothing.
+    13. Planning refuses NULL cursors and takes no row at or above `hi`.
+    14. A batch whose types do not fit the table is refused whole; no value is ever stored changed.
+    15. A table is described with its columns, types of our names, and primary key; an absent one is None.
+    16. Closing releases everything, also when opening failed; a closed store can be opened again.
+    """
+
+    @abstractmethod
+    async def open(self) -> None:
+        """Connect. The caller closes, also when this raises."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Release everything; harmless when nothing is open."""
+
+    @abstractmethod
+    async def health_check(self) -> StoreHealth:
+        """Try the store and say which step failed; never raises."""
+
+    @abstractmethod
+    async def tables(self) -> Sequence[TableName]:
+        """List the tables that can be read, ordered by name, without Headrace's own."""
+
+    @abstractmethod
+    async def describe(self, table: TableName) -> TableSchema | None:
+        """Describe a table, or None if there is none."""
+
+    @abstractmethod
+    def read(self, source: SourceSpec, *, batch_rows: int) -> AsyncIterator[Batch]:
+        """Yield the rows of a source without a plan: for previews and expected counts."""
+
+    @abstractmethod
+    async def write(self, table: TableName, batches: Sequence[Batch]) -> int:
+        """Append batches of one schema in one transaction, creating the table if absent; return the rows.
+
+        Not fenced: for set-up and tests. Runs write through `writer`.
+        """
+
+    @abstractmethod
+    async def plan(self, source: SourceSpec, *, lo: str | None, limit: int | None) -> SourcePlan:
+        """Fix what a run will read: columns, order, bounds, streams.
+
+        Raises:
+            NotFoundError: no such table or file.
+            InvalidInputError: NULL cursors, unknown columns, a type that cannot be a cursor.
+        """
+
+    @abstractmethod
+    async def count(self, source: SourceSpec, plan: SourcePlan) -> int:
+        """Count the rows of a planned read."""
+
+    @abstractmethod
+    async def lane_state(self, lane: Lane, table: TableName) -> LaneState:
+        """Read where a lane stands without taking it over; an unknown lane is idle with fence 0."""
+
+    @abstractmethod
+    def owner(self, lane: Lane, table: TableName, fence: int) -> AbstractAsyncContextManager[IOwner]:
+        """Act on a lane at the destination under a fence, with one connection and one thread."""
+
+    @abstractmethod
+    def reader(
+        self, source: SourceSpec, plan: SourcePlan, stream: Stream, *, batch_rows: int
+    ) -> AbstractAsyncContextManager[IReader]:
+        """Read a stream with one connection and one thread."""
+
+    @abstractmethod
+    def writer(
+        self, lane: Lane, target: Target, read_set_id: str, stream: str, fence: int
+    ) -> AbstractAsyncContextManager[IWriter]:
+        """Write a stream with one connection and one thread."""

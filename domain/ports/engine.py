@@ -1,0 +1,61 @@
+"""The port to where streams run."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from domain.pipelines.checkpoint import StreamState
+from domain.pipelines.connection import ConnectionSpec
+from domain.pipelines.read_set import Lane, ReadSet, Stream
+from domain.pipelines.report import StreamReport
+from domain.pipelines.spec import PipelineSpec
+from domain.ports.data_store import Target
+from domain.ports.transformer import TransformPlan
+
+
+@dataclass(frozen=True)
+class StreamTask:
+    """Everything a stream needs to run anywhere: frozen, picklable, secrets only as references."""
+
+    spec: PipelineSpec
+    lane: Lane
+    source: ConnectionSpec
+    destination: ConnectionSpec
+    target: Target
+    transform: TransformPlan
+    read_set: ReadSet
+    stream: Stream
+    state: StreamState
+    fence: int
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What one committed batch added, for progress displays and events."""
+
+    stream: str
+    seq: int
+    rows_read: int
+    rows_used: int
+    seconds: float
+
+
+Stop = Callable[[], str | None]
+"""Asked after every batch; a reason to stop, or None to go on."""
+
+OnProgress = Callable[[Progress], None]
+
+RunStream = Callable[[StreamTask, Stop, OnProgress], Awaitable[StreamReport]]
+
+
+class IEngine(ABC):
+    """Runs independent streams.
+
+    1. Every task is run once and its report returned, in the order of the tasks.
+    2. When one stream fails the others are asked to stop, and the first failure is raised after all have ended.
+    3. A task survives pickling: nothing but its fields reaches the stream.
+    """
+
+    @abstractmethod
+    async def run(self, tasks: Sequence[StreamTask], *, stop: Stop, on_progress: OnProgress) -> list[StreamReport]:
+        """Run the streams of one read set."""

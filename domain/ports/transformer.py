@@ -1,0 +1,67 @@
+"""The port to whatever turns source rows into judged rows."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+
+from domain.pipelines.quality import Rule
+from domain.pipelines.spec import SqlStep
+from domain.pipelines.table import Column
+from domain.ports.data_store import Batch, JudgedBatch
+
+
+@dataclass(frozen=True)
+class TransformPlan:
+    """What to do with each batch of a read set; picklable.
+
+    `source` are the columns the transforms see. When `source_is_text` the batch arrives as strings, to be converted.
+    `target` are the destination's columns that already exist: values are converted to their types.
+    """
+
+    source: tuple[Column, ...]
+    steps: tuple[SqlStep, ...] = ()
+    rules: tuple[Rule, ...] = ()
+    target: tuple[Column, ...] = ()
+    source_is_text: bool = False
+
+
+class IPreparedTransform(ABC):
+    """A compiled transform with one engine instance and one thread of its own."""
+
+    @property
+    @abstractmethod
+    def columns(self) -> Sequence[Column]:
+        """The columns of accepted rows, in order."""
+
+    @abstractmethod
+    async def apply(self, batch: Batch) -> JudgedBatch:
+        """Convert, transform and judge one batch.
+
+        Raises:
+            QualityRejectedError: a row rule with `on_violation: fail` was violated.
+        """
+
+    @abstractmethod
+    def empty(self) -> JudgedBatch:
+        """Judge no rows: what a stream without rows commits."""
+
+
+class ITransformer(ABC):
+    """Row-wise transforms and row rules.
+
+    1. Each source row is counted once: used, filtered, quarantined or failed.
+    2. A refused row is kept as it was read, with its place and reason.
+    3. A value that does not convert without loss makes its row `failed`; nothing is rounded or wrapped.
+    4. A transform that is not row-wise is refused (`transform.not_row_wise`), as the result would depend on batches.
+    5. No transform reaches files, sockets, settings or other relations than `batch`.
+    6. A rule's values and patterns are data, never text of a statement; patterns are RE2 and match the whole value.
+    """
+
+    @abstractmethod
+    def prepare(self, plan: TransformPlan) -> AbstractAsyncContextManager[IPreparedTransform]:
+        """Compile a plan.
+
+        Raises:
+            InvalidInputError: a step or rule is wrong, with the column or expression named.
+        """

@@ -1,0 +1,288 @@
+"""The port to the platform's own records: one transaction at a time, committed by the use case."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import Any, Self
+
+from domain.events import Event
+from domain.identity.principal import Principal, Role
+from domain.pipelines.run import Run, RunState, Transition
+
+
+@dataclass(frozen=True)
+class StoredDocument:
+    """A document as it was put, with its revision (1 for the first) and when."""
+
+    name: str
+    revision: int
+    document: Mapping[str, Any]
+    updated_by: str
+    updated_at: datetime
+
+
+@dataclass(frozen=True)
+class Page:
+    """Items of a keyset page and the cursor of the next one, None at the end."""
+
+    items: Sequence[Any]
+    next_cursor: str | None
+
+
+class IDocumentRecords(ABC):
+    """Named, revisioned documents of one kind (pipelines or connections)."""
+
+    @abstractmethod
+    async def get(self, organization: str, name: str) -> StoredDocument | None:
+        """Return the latest revision."""
+
+    @abstractmethod
+    async def page(self, organization: str, *, after: str | None, limit: int) -> Page:
+        """Return documents ordered by name."""
+
+    @abstractmethod
+    async def revisions(self, organization: str, name: str) -> Sequence[StoredDocument]:
+        """Return all revisions, newest first."""
+
+    @abstractmethod
+    async def put(self, organization: str, name: str, document: Mapping[str, Any], actor: str) -> StoredDocument:
+        """Store a new revision; an equal document keeps the old one."""
+
+    @abstractmethod
+    async def delete(self, organization: str, name: str) -> bool:
+        """Forget a document; say whether there was one. Its runs stay."""
+
+
+class IRunRecords(ABC):
+    """Runs and their claims. The row is the truth about a run."""
+
+    @abstractmethod
+    async def insert(self, run: Run) -> None:
+        """Store a queued run with its first transition."""
+
+    @abstractmethod
+    async def get(self, organization: str, run_id: str) -> Run | None:
+        """Return a run."""
+
+    @abstractmethod
+    async def page(
+        self,
+        organization: str,
+        *,
+        pipeline: str | None,
+        state: RunState | None,
+        after: str | None,
+        limit: int,
+    ) -> Page:
+        """Return runs, newest first."""
+
+    @abstractmethod
+    async def claim(self, run_id: str, *, owner: str, lease: timedelta) -> Run | None:
+        """Claim a queued run or one whose lease has expired, raising the pipeline's fence.
+
+        Returns None when there is nothing to claim: not due, held by another, terminal, or its lane is busy.
+        """
+
+    @abstractmethod
+    async def raise_fence(self, run_id: str, fence: int, *, above: int) -> int | None:
+        """Claim again above a destination's fence; None if `fence` is not the claim any more."""
+
+    @abstractmethod
+    async def renew(self, run_id: str, fence: int, *, lease: timedelta) -> str | None:
+        """Prolong a lease; the reason to stop (`fenced`, `cancelled`), or None to go on."""
+
+    @abstractmethod
+    async def store_read_set(self, run_id: str, fence: int, read_set: Mapping[str, Any]) -> bool:
+        """Keep the plan of a claimed run; False when fenced."""
+
+    @abstractmethod
+    async def finish(
+        self,
+        run_id: str,
+        fence: int,
+        state: RunState,
+        *,
+        reason: str,
+        report: Mapping[str, Any] | None,
+        error: Mapping[str, Any] | None,
+    ) -> bool:
+        """Move a claimed run to a terminal state; False when fenced."""
+
+    @abstractmethod
+    async def release(self, run_id: str, fence: int, *, reason: str) -> bool:
+        """Give a claimed run back to the queue; False when fenced."""
+
+    @abstractmethod
+    async def note(self, run_id: str, fence: int, *, reason: str) -> bool:
+        """Write why a claimed run stands where it stands (`sealing`); False when fenced."""
+
+    @abstractmethod
+    async def request_cancel(self, organization: str, run_id: str, actor: str) -> RunState | None:
+        """Cancel a run that was never claimed; flag any other unfinished one. None when unknown."""
+
+    @abstractmethod
+    async def transitions(self, organization: str, run_id: str) -> Sequence[Transition]:
+        """Return the run's history, oldest first."""
+
+    @abstractmethod
+    async def claimable(self, *, unrung_since: timedelta, limit: int) -> Sequence[tuple[str, str]]:
+        """Return (organization, run id) of queued runs not rung lately and of running ones whose lease is over."""
+
+    @abstractmethod
+    async def stamp_rung(self, run_ids: Sequence[str]) -> None:
+        """Remember that the doorbell was rung."""
+
+    @abstractmethod
+    async def last_of(self, organization: str, pipeline: str) -> Run | None:
+        """Return the newest run of a pipeline."""
+
+    @abstractmethod
+    async def unfinished(self, organization: str, pipeline: str, lane: str) -> Run | None:
+        """Return the oldest unfinished run of a lane, preferring the claimed one."""
+
+    @abstractmethod
+    async def next_fence(self, organization: str, pipeline: str) -> int:
+        """Raise the pipeline's fence for work outside a run (reset) and return it."""
+
+
+class IIdentityRecords(ABC):
+    """Organizations and API keys."""
+
+    @abstractmethod
+    async def ensure_organization(self, slug: str) -> None:
+        """Create an organization if absent."""
+
+    @abstractmethod
+    async def add_key(self, principal: Principal, *, prefix: str, digest: str, expires_at: datetime | None) -> None:
+        """Store a key's digest; the key itself is never stored."""
+
+    @abstractmethod
+    async def find_key(self, prefix: str) -> tuple[str, Principal] | None:
+        """Return (digest, principal) of a live key."""
+
+
+@dataclass(frozen=True)
+class StoredEvent:
+    """An event of the outbox."""
+
+    id: int
+    organization: str
+    event_type: str
+    payload: Mapping[str, Any]
+
+
+class IEventOutbox(ABC):
+    """Events, committed with the state that caused them."""
+
+    @abstractmethod
+    async def add(self, event: Event) -> None:
+        """Store an event."""
+
+    @abstractmethod
+    async def unsent(self, *, limit: int) -> Sequence[StoredEvent]:
+        """Return events that no subscriber has been told of, oldest first."""
+
+    @abstractmethod
+    async def mark_sent(self, ids: Sequence[int]) -> None:
+        """Remember that events were told."""
+
+
+class IAuditRecords(ABC):
+    """Who did what, kept for good."""
+
+    @abstractmethod
+    async def add(self, principal: Principal, action: str, subject: str) -> None:
+        """Store a line in the transaction of the deed."""
+
+
+class IUnitOfWork(ABC):
+    """One transaction over the platform's records; entered with `async with`.
+
+    1. Nothing is visible to others before `commit`; leaving without it rolls everything back.
+    2. A claim raises the pipeline's fence, and a worker's write under an older fence changes nothing.
+    3. At most one claimed, unfinished run exists per (organization, pipeline, lane).
+    4. A terminal state absorbs: no later move changes it.
+    5. A lease that has run out, or whose process is gone from this host, can be claimed by another.
+    6. A record of one organization is not found from another, and cannot refer to one.
+    7. State and its events commit together.
+    8. The connection is returned whatever happens.
+    """
+
+    pipelines: IDocumentRecords
+    connections: IDocumentRecords
+    runs: IRunRecords
+    identity: IIdentityRecords
+    events: IEventOutbox
+    audit: IAuditRecords
+
+    @abstractmethod
+    async def __aenter__(self) -> Self: ...
+
+    @abstractmethod
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    @abstractmethod
+    async def commit(self) -> None:
+        """Make everything durable."""
+
+
+class ILease(ABC):
+    """A claim that is being renewed in the background."""
+
+    @abstractmethod
+    def stop_reason(self) -> str | None:
+        """Why the holder must stop now (`lease_lost`, `cancelled`), or None; costs nothing to ask."""
+
+    @abstractmethod
+    def moved_to(self, fence: int) -> None:
+        """Go on renewing under a raised fence."""
+
+
+class IRecords(ABC):
+    """The door to the platform's database: opened once, hands out units of work."""
+
+    @abstractmethod
+    async def open(self) -> None:
+        """Connect and check that the schema is the expected revision.
+
+        Raises:
+            UnavailableError: unreachable, or migrations are pending (`records.behind`).
+        """
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Release every connection; harmless when nothing is open."""
+
+    @abstractmethod
+    async def health_check(self) -> str | None:
+        """Name the trouble, or None."""
+
+    @abstractmethod
+    async def upgrade(self) -> str:
+        """Bring the schema to the newest revision, under a lock, and return it."""
+
+    @abstractmethod
+    async def current(self) -> tuple[str | None, str]:
+        """Return the schema's revision and the newest known."""
+
+    @abstractmethod
+    def unit(self) -> IUnitOfWork:
+        """Start a unit of work."""
+
+    @abstractmethod
+    def hold_lease(self, run_id: str, fence: int, *, lease: timedelta) -> AbstractAsyncContextManager[ILease]:
+        """Renew a claim in a thread and connection of its own until the block ends."""
+
+    @abstractmethod
+    async def changes(self) -> int:
+        """A number that differs after another process wrote, where the database can tell cheaply; else always 0."""
+
+
+def role_set(names: Sequence[str]) -> frozenset[Role]:
+    """Read stored role names."""
+    return frozenset(Role(name) for name in names)

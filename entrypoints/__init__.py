@@ -1,0 +1,1 @@
+"""Who calls: parse, call one use case, render."""

@@ -1,0 +1,97 @@
+"""Settings and the records' schema: config show|check|reference|schema, db upgrade|current."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from entrypoints.cli.context import Cli
+from entrypoints.cli.render import AsJson, print_json, print_table
+
+if TYPE_CHECKING:
+    from domain.ports.unit_of_work import IRecords
+
+app = typer.Typer(help="Settings.", no_args_is_help=True)
+database = typer.Typer(help="The schema of the platform's records.", no_args_is_help=True)
+
+
+@app.command()
+def show(context: typer.Context, as_json: AsJson = False) -> None:
+    """Show every setting with its origin; secrets are masked."""
+    from entrypoints.composition import configuration
+
+    cli: Cli = context.obj
+    rows = configuration.shown(cli.loaded)
+    if as_json:
+        print_json([{"name": name, "value": value, "origin": origin} for name, value, origin in rows])
+        return
+    print_table(["setting", "value", "origin"], rows)
+
+
+@app.command()
+def check(context: typer.Context, as_json: AsJson = False) -> None:
+    """Check the settings; all problems are told at once."""
+    cli: Cli = context.obj
+    environment = cli.loaded.settings.app.environment
+    print_json({"ok": True, "environment": environment}) if as_json else print(f"ok, for {environment}")
+
+
+@app.command()
+def reference() -> None:
+    """Print the settings reference in Markdown."""
+    from entrypoints.composition import configuration
+
+    print(configuration.reference(), end="")
+
+
+@app.command()
+def schema(
+    kind: Annotated[str, typer.Argument(help="settings, pipeline or connection")] = "settings",
+) -> None:
+    """Print a JSON Schema for editors."""
+    from domain.errors import InvalidInputError
+    from entrypoints.composition import configuration
+    from entrypoints.documents.reading import json_schema
+
+    if kind not in ("settings", "pipeline", "connection"):
+        raise InvalidInputError("A schema is one of settings, pipeline, connection.", code="usage")
+    print(configuration.schema() if kind == "settings" else json_schema(kind), end="")
+
+
+@database.command()
+def upgrade(context: typer.Context, as_json: AsJson = False) -> None:
+    """Bring the records' schema to the newest revision."""
+    cli: Cli = context.obj
+    cli.paths.create_home()
+
+    async def run(records: IRecords) -> str:
+        try:
+            await records.open()
+            return await records.upgrade()
+        finally:
+            await records.close()
+
+    revision = asyncio.run(run(cli.container.gateways.records()))
+    print_json({"revision": revision}) if as_json else print(f"the records are at revision {revision}")
+
+
+@database.command()
+def current(context: typer.Context, as_json: AsJson = False) -> None:
+    """Show the records' schema revision and the newest known."""
+    cli: Cli = context.obj
+    cli.paths.create_home()
+
+    async def run(records: IRecords) -> tuple[str | None, str]:
+        try:
+            await records.open()
+            return await records.current()
+        finally:
+            await records.close()
+
+    revision, newest = asyncio.run(run(cli.container.gateways.records()))
+    if as_json:
+        print_json({"revision": revision, "newest": newest})
+        return
+    print(f"revision {revision or 'none'}, newest {newest}")

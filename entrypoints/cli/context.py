@@ -1,0 +1,140 @@
+"""What every command starts from: the project, the settings, and the system opened for one call."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import os
+import signal
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from application.catalog.documents import PutDocument
+    from domain.identity.principal import Principal
+    from entrypoints.cli.remote import RemoteServer
+    from entrypoints.composition.container import Container
+    from entrypoints.composition.paths import Paths
+    from entrypoints.documents.project import Project
+    from entrypoints.use_cases import UseCases
+    from infrastructure.settings_sources import LoadedSettings
+
+T = TypeVar("T")
+
+
+@dataclass
+class Cli:
+    """One invocation. Everything is made when it is first asked for, so `--help` costs nothing."""
+
+    flags: Mapping[str, str] = field(default_factory=dict)
+    profile: str | None = None
+    organization: str | None = None
+    is_verbose: bool = False
+
+    @cached_property
+    def project(self) -> Project:
+        """The project that the working directory lies in."""
+        from entrypoints.documents.project import find_project
+
+        return find_project(Path.cwd(), self.profile or os.environ.get("HEADRACE_PROFILE"))
+
+    @cached_property
+    def loaded(self) -> LoadedSettings:
+        """The settings with their origins; also sets up the logs and arms failpoints."""
+        from entrypoints.composition.start import start
+
+        return start(self.project.root, self.flags, quiet=not self.is_verbose)
+
+    @cached_property
+    def container(self) -> Container:
+        """The whole system, not yet opened."""
+        from entrypoints.composition.container import build_container
+
+        return build_container(self.loaded.settings, self.project.folder)
+
+    @property
+    def paths(self) -> Paths:
+        """Where the embedded files live."""
+        paths: Paths = self.container.paths()
+        return paths
+
+    @property
+    def principal(self) -> Principal:
+        """The local administrator, named after the operating system's user."""
+        from domain.identity.principal import Principal, Role
+
+        organization = self.organization or self.loaded.settings.app.organization
+        return Principal(f"cli:{_user()}", organization, frozenset({Role.PLATFORM_ADMIN}))
+
+    def server(self) -> RemoteServer | None:
+        """The running `headrace up` of this home, if there is one."""
+        from entrypoints.cli.remote import find_server
+
+        return find_server(self.paths)
+
+    def refuse_beside_server(self, instead: str) -> None:
+        """Refuse a command that needs the DuckDB file while `headrace up` owns it.
+
+        Raises:
+            BusyError: naming the call that works.
+        """
+        from domain.errors import BusyError
+
+        server = self.server()
+        if server is not None and self.loaded.settings.store.kind == "duckdb":
+            raise BusyError(
+                f"headrace up (process {server.pid}) owns the DuckDB file. Ask it instead: {server.curl(instead)}",
+                code="store.in_use",
+            )
+
+    def call(self, action: Callable[[UseCases], Awaitable[T]], *, with_store: bool = False) -> T:
+        """Open the system, do one thing, close it. The first SIGINT or SIGTERM drains, the second aborts."""
+        from entrypoints.composition.lifecycle import running
+
+        async def opened() -> T:
+            async with running(self.container, with_store=with_store) as use_cases:
+                _drain_on_signals(use_cases)
+                return await action(use_cases)
+
+        return asyncio.run(opened())
+
+    def documents(self, path: Path | None) -> list[PutDocument]:
+        """Read the documents of a file or project folder, all problems at once."""
+        from application.catalog.documents import PutDocument
+        from domain.errors import InvalidInputError
+        from entrypoints.documents.project import document_files, read_all
+
+        folder = path or self.project.folder
+        if not folder.exists():
+            raise InvalidInputError(f"{folder} does not exist.", code="file.unreadable")
+        files = document_files(folder)
+        if not files:
+            raise InvalidInputError(
+                f"There are no documents in {folder}: connections/*.yaml and pipelines/*.yaml are looked for.",
+                code="project.empty",
+            )
+        return [PutDocument(found.kind, found.name, found.body) for found in read_all(files, self.project.variables)]
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
+
+
+def _drain_on_signals(use_cases: UseCases) -> None:
+    from application.operations.health import LifeState
+
+    loop = asyncio.get_running_loop()
+
+    def drain() -> None:
+        if use_cases.life.is_draining:
+            os._exit(130)
+        use_cases.life.state = LifeState.SHUTTING_DOWN
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, drain)

@@ -1,0 +1,47 @@
+"""Errors as exit codes and sentences: 1 the work failed, 2 bad input, 3 unavailable, 4 not allowed."""
+
+import sys
+
+from domain import errors
+
+EXIT_CODES: dict[type[errors.PlatformError], int] = {
+    errors.InvalidInputError: 2,
+    errors.SpecError: 2,
+    errors.QueryRefusedError: 2,
+    errors.SettingsError: 2,
+    errors.UnauthenticatedError: 4,
+    errors.PermissionDeniedError: 4,
+    errors.NotFoundError: 2,
+    errors.ConflictError: 1,
+    errors.FencedError: 1,
+    errors.BusyError: 3,
+    errors.WorkFailedError: 1,
+    errors.QualityRejectedError: 1,
+    errors.ConversionError: 1,
+    errors.SchemaMismatchError: 1,
+    errors.SourceChangedError: 1,
+    errors.UnavailableError: 3,
+    errors.StoreUnavailableError: 3,
+    errors.MissingExtraError: 3,
+    errors.PlatformError: 1,
+}
+
+
+def exit_code(error: errors.PlatformError) -> int:
+    """Find the code of the nearest class in the table."""
+    return next(EXIT_CODES[kind] for kind in type(error).__mro__ if kind in EXIT_CODES)
+
+
+def show_error(error: errors.PlatformError) -> None:
+    """Write an error for a person: the sentence, then every problem with its place."""
+    print(f"error: {printable(error.message)} [{error.code}]", file=sys.stderr)
+    if len(error.problems) > 1 or (error.problems and error.problems[0].message != error.message):
+        for problem in error.problems:
+            print(f"  {printable(problem.place)}: {printable(problem.message)} [{problem.code}]", file=sys.stderr)
+    elif error.problems:
+        print(f"  at {printable(error.problems[0].place)}", file=sys.stderr)
+
+
+def printable(text: str) -> str:
+    """Drop control characters, so that no stored text can move a terminal's cursor."""
+    return "".join(character if character.isprintable() or character == "\n" else "?" for character in text)

@@ -1,0 +1,79 @@
+"""The installation: up, health, doctor."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from entrypoints.cli.context import Cli
+from entrypoints.cli.render import AsJson, print_json, print_table
+
+if TYPE_CHECKING:
+    from entrypoints.use_cases import UseCases
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the root."""
+    for command in (up, health, doctor):
+        app.command()(command)
+
+
+def up(
+    context: typer.Context,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port to bind; 0 takes a free one.")] = None,
+) -> None:
+    """Serve the API and run pipelines in this process, until SIGTERM or Ctrl-C."""
+    from entrypoints.composition.up import serve
+
+    cli: Cli = context.obj
+    cli.is_verbose = True
+    if port is not None:
+        cli.flags = {**cli.flags, "http.port": str(port)}
+    settings = cli.loaded.settings
+    sys.exit(serve(cli.container, settings))
+
+
+def health(context: typer.Context, as_json: AsJson = False) -> None:
+    """Check each part: of the running headrace up, or of what this process would open."""
+    cli: Cli = context.obj
+    server = cli.server()
+    if server is not None:
+        found: dict[str, Any] = server.request("GET", "/ready")
+    else:
+
+        async def check(use_cases: UseCases) -> dict[str, Any]:
+            readiness = await use_cases.health.readiness()
+            return {"ready": readiness.is_ready, "parts": dict(readiness.parts)}
+
+        found = cli.call(check)
+    if as_json:
+        print_json(found)
+    else:
+        print_table(["part", "trouble"], [[name, trouble or "none"] for name, trouble in found["parts"].items()])
+    if not found["ready"]:
+        raise typer.Exit(3)
+
+
+def doctor(context: typer.Context, as_json: AsJson = False) -> None:
+    """Look at the whole installation and say what to do about what is wrong."""
+    from domain.errors import PlatformError
+    from entrypoints.composition.doctor import findings
+
+    cli: Cli = context.obj
+    try:
+        loaded = cli.loaded
+    except PlatformError as error:
+        rows = [("settings", False, f"{problem.place}: {problem.message}") for problem in error.problems]
+    else:
+        rows = findings(loaded.settings, cli.paths, cli.server() is not None)
+        if cli.server() is None:
+            readiness = cli.call(lambda use_cases: use_cases.health.readiness())
+            rows += [(name, trouble is None, trouble or "works") for name, trouble in readiness.parts.items()]
+    if as_json:
+        print_json([{"check": name, "ok": is_ok, "detail": detail} for name, is_ok, detail in rows])
+    else:
+        print_table(["check", "ok", "detail"], rows)
+    if not all(is_ok for _, is_ok, _ in rows):
+        raise typer.Exit(3)

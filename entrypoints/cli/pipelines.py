@@ -1,0 +1,103 @@
+"""Stored pipelines: list, show, state, reset, delete."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from entrypoints.cli.context import Cli
+from entrypoints.cli.render import AsJson, print_json, print_table
+
+app = typer.Typer(help="Stored pipelines.", no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(help="The pipeline's name.")]
+
+
+@app.command("list")
+def list_pipelines(context: typer.Context, as_json: AsJson = False) -> None:
+    """List pipelines by name."""
+    cli: Cli = context.obj
+    page = cli.call(lambda use_cases: use_cases.catalog.page(cli.principal, "pipeline", limit=1000))
+    if as_json:
+        print_json({"items": page.items, "next_cursor": page.next_cursor})
+        return
+    rows = [
+        [stored.name, stored.revision, stored.document["destination"]["table"], stored.document.get("owner") or ""]
+        for stored in page.items
+    ]
+    print_table(["pipeline", "revision", "table", "owner"], rows)
+
+
+@app.command()
+def show(context: typer.Context, name: Name, as_json: AsJson = False) -> None:
+    """Show a pipeline's stored document."""
+    cli: Cli = context.obj
+    stored = cli.call(lambda use_cases: use_cases.catalog.get(cli.principal, "pipeline", name))
+    if as_json:
+        print_json(stored)
+        return
+    print(f"revision {stored.revision}, by {stored.updated_by} at {stored.updated_at:%Y-%m-%d %H:%M:%S}")
+    print(json.dumps(stored.document, indent=2, ensure_ascii=False))
+
+
+@app.command()
+def state(context: typer.Context, name: Name, as_json: AsJson = False) -> None:
+    """Show position and watermark at the destination."""
+    from entrypoints.rendering import state_body
+
+    cli: Cli = context.obj
+    cli.refuse_beside_server(f"GET /v1/pipelines/{name}/state")
+    found = state_body(name, cli.call(lambda use_cases: use_cases.inspector.state(cli.principal, name)))
+    _show_state(found, as_json=as_json)
+
+
+@app.command()
+def reset(
+    context: typer.Context,
+    name: Name,
+    to: Annotated[str | None, typer.Option(help="The watermark to go on from; without it, from the beginning.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Forget the unfinished load and move the watermark; rows at the destination stay."""
+    from entrypoints.rendering import state_body
+
+    cli: Cli = context.obj
+    cli.refuse_beside_server(f"POST /v1/pipelines/{name}/reset")
+    if not yes:
+        where = f"from {to}" if to else "from the beginning"
+        typer.confirm(
+            f"{name} will read again {where}; rows that are already there are not removed. Go on?", abort=True
+        )
+    found = cli.call(lambda use_cases: use_cases.inspector.reset(cli.principal, name, to))
+    _show_state(state_body(name, found), as_json=as_json)
+
+
+@app.command()
+def delete(
+    context: typer.Context,
+    name: Name,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Forget a pipeline; its runs and the rows at the destination stay."""
+    cli: Cli = context.obj
+    if not yes:
+        typer.confirm(f"Forget the pipeline {name}?", abort=True)
+    cli.call(lambda use_cases: use_cases.catalog.delete(cli.principal, "pipeline", name))
+    print(f"forgot pipeline {name}")
+
+
+def _show_state(found: dict[str, object], *, as_json: bool) -> None:
+    if as_json:
+        print_json(found)
+        return
+    print(f"{found['pipeline']}: {found['state']}, watermark {found['watermark'] or 'none'}")
+    streams = found["streams"]
+    assert isinstance(streams, list)
+    rows = [
+        [s["stream"], s["state"], s["seq"], ", ".join(s["position"] or ()), s["counts"]["read"], s["counts"]["used"]]
+        for s in streams
+    ]
+    print_table(["stream", "state", "batches", "position", "read", "used"], rows)

@@ -1,0 +1,100 @@
+"""The client of a running `headrace up`: the same words, over its API."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import urllib3
+
+from domain import errors
+
+if TYPE_CHECKING:
+    from entrypoints.composition.paths import Paths
+
+_BY_STATUS: dict[int, type[errors.PlatformError]] = {
+    400: errors.InvalidInputError,
+    401: errors.UnauthenticatedError,
+    403: errors.PermissionDeniedError,
+    404: errors.NotFoundError,
+    409: errors.ConflictError,
+    422: errors.InvalidInputError,
+    503: errors.UnavailableError,
+}
+
+
+@dataclass(frozen=True)
+class RemoteServer:
+    """An address and a key."""
+
+    url: str
+    pid: int
+    key: str
+
+    def curl(self, call: str) -> str:
+        """Write a call such as `GET /v1/runs` for a person to copy."""
+        method, _, path = call.partition(" ")
+        return f"curl -X {method} -H 'Authorization: Bearer <key of admin.key>' {self.url}{path}"
+
+    def request(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
+        """Send one request and return its JSON.
+
+        Raises:
+            PlatformError: what the server's problem says, or that it cannot be reached.
+        """
+        headers = {"Authorization": f"Bearer {self.key}"}
+        content = None
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+            content = json.dumps(body)
+        try:
+            answer = urllib3.request(
+                method, self.url + path, headers=headers, body=content, timeout=60.0, retries=False
+            )
+        except urllib3.exceptions.HTTPError as error:
+            raise errors.UnavailableError(f"headrace up at {self.url} does not answer.", code="server.gone") from error
+        found = json.loads(answer.data) if answer.data else None
+        if answer.status >= 400:
+            raise _problem(answer.status, found if isinstance(found, dict) else {})
+        return found
+
+    def put_documents(self, documents: list[Any]) -> None:
+        """Put documents, connections first."""
+        for document in sorted(documents, key=lambda document: document.kind):
+            self.request("PUT", f"/v1/{document.kind}s/{document.name}", dict(document.body))
+
+    def watch(self, run_id: str, *, every_seconds: float = 0.2) -> Iterator[dict[str, Any]]:
+        """Yield the run as it stands until it is at its end."""
+        while True:
+            run = self.request("GET", f"/v1/runs/{run_id}")
+            yield run
+            if run["state"] not in ("queued", "running"):
+                return
+            time.sleep(every_seconds)
+
+
+def find_server(paths: Paths) -> RemoteServer | None:
+    """Find the running `headrace up` of a home; a file left by a killed one is ignored."""
+    from entrypoints.composition.server_file import read_server
+
+    found = read_server(paths.server)
+    if found is None:
+        return None
+    try:
+        key = paths.admin_key.read_text(encoding="ascii").strip()
+    except OSError as error:
+        raise errors.PermissionDeniedError(f"The key in {paths.admin_key} cannot be read.") from error
+    return RemoteServer(found.url, found.pid, key)
+
+
+def _problem(status: int, found: Mapping[str, Any]) -> errors.PlatformError:
+    kind = _BY_STATUS.get(status, errors.WorkFailedError)
+    message = str(found.get("detail") or found.get("title") or f"The server answered {status}.")
+    problems = [
+        errors.Problem(str(item.get("loc", "")), str(item.get("code", "")), str(item.get("msg", "")))
+        for item in found.get("errors", [])
+    ]
+    return kind(message, code=str(found.get("code", "server.error")), problems=problems)

@@ -1,0 +1,135 @@
+"""Results on stdout, as JSON or for people; progress on stderr, as one live line or plain ones."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, is_dataclass
+from datetime import datetime
+from enum import Enum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from entrypoints.cli.errors import printable
+
+if TYPE_CHECKING:
+    from domain.ports.engine import Progress
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def as_plain(value: Any) -> Any:
+    """Turn dataclasses, enums and times into JSON values."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return as_plain(asdict(value))
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, Mapping):
+        return {str(key): as_plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [as_plain(item) for item in value]
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
+def print_json(value: Any) -> None:
+    """Print JSON for programs."""
+    print(json.dumps(as_plain(value), indent=2, ensure_ascii=False))
+
+
+def print_table(headers: Sequence[str], rows: Sequence[Sequence[Any]], *, title: str | None = None) -> None:
+    """Print aligned columns; numbers to the right."""
+    texts = [[_cell(value) for value in row] for row in rows]
+    widths = [max([len(header), *(len(row[i]) for row in texts)]) for i, header in enumerate(headers)]
+    numeric = [
+        bool(rows) and all(isinstance(row[i], int | float) or row[i] is None for row in rows)
+        for i in range(len(headers))
+    ]
+    if title:
+        print(f"\n{title}")
+    for row in [list(headers), ["─" * width for width in widths], *texts]:
+        cells = [
+            cell.rjust(width) if is_number else cell.ljust(width)
+            for cell, width, is_number in zip(row, widths, numeric, strict=True)
+        ]
+        print("  ".join(cells).rstrip())
+
+
+def print_report(run: Mapping[str, Any]) -> None:
+    """Print what a finished run did."""
+    report = run.get("report") or {}
+    counts = report.get("counts") or {}
+    rate = report.get("rows_per_second")
+    print(f"run {run['id']}: {run['state']}")
+    if counts:
+        print_table(
+            ["read", "used", "filtered", "quarantined", "failed", "seconds", "rows/s"],
+            [
+                [
+                    *(counts[name] for name in ("read", "used", "filtered", "quarantined", "failed")),
+                    report.get("seconds"),
+                    rate,
+                ]
+            ],
+        )
+    rules = report.get("rules") or []
+    if rules:
+        print_table(
+            ["rule", "scope", "verdict", "violations", "value", "threshold"],
+            [
+                [r["rule"], r["scope"], r["verdict"], r["violations"], _rounded(r["value"]), r["threshold"]]
+                for r in rules
+            ],
+            title="rules",
+        )
+    for error in report.get("first_errors") or []:
+        print(f"  {error['kind']}: {printable(error['message'])}")
+    if report.get("watermark"):
+        print(f"watermark: {report['watermark']}")
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 6)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:,.6g}" if value != int(value) else f"{value:,.0f}"
+    return printable(str(value))
+
+
+def progress_line(name: str) -> Callable[[Progress], None]:
+    """Return a callback that shows batches: one live line on a terminal, else a line every two seconds."""
+    is_live = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+    started = time.monotonic()
+    state = {"read": 0, "told": started}
+
+    def show(progress: Progress) -> None:
+        now = time.monotonic()
+        state["read"] += progress.rows_read
+        rate = round(state["read"] / (now - started)) if now > started else 0
+        text = f"{name}: batch {progress.seq}, {state['read']:,} rows read, {rate:,} rows/s"
+        if is_live:
+            print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+        elif now - state["told"] >= 2:
+            print(text, file=sys.stderr, flush=True)
+            state["told"] = now
+
+    return show
+
+
+def end_progress() -> None:
+    """Leave the live line."""
+    if sys.stderr.isatty() and not os.environ.get("NO_COLOR"):
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)

@@ -1,0 +1,287 @@
+"""Runs: run, preview, and the runs there were."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from entrypoints.cli.context import Cli
+from entrypoints.cli.errors import printable
+from entrypoints.cli.render import (
+    AsJson,
+    as_plain,
+    end_progress,
+    print_json,
+    print_report,
+    print_table,
+    progress_line,
+)
+
+if TYPE_CHECKING:
+    from application.catalog.documents import PutDocument
+    from domain.pipelines.run import RunRequest
+    from entrypoints.cli.remote import RemoteServer
+    from entrypoints.use_cases import UseCases
+
+runs = typer.Typer(help="Runs that were asked for.", no_args_is_help=True)
+
+Target = Annotated[str, typer.Argument(help="A pipeline's name, or a file ending in .yaml, .yml or .json.")]
+Parameters = Annotated[
+    list[str] | None, typer.Option("--param", metavar="NAME=VALUE", help="A parameter of the source query.")
+]
+Limit = Annotated[int | None, typer.Option(min=1, help="Read at most so many rows.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the root."""
+    app.command()(run)
+    app.command()(preview)
+
+
+def run(
+    context: typer.Context,
+    target: Target,
+    param: Parameters = None,
+    limit: Limit = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Read, transform and judge; write nothing.")] = False,
+    full_refresh: Annotated[
+        bool, typer.Option("--full-refresh", help="Read everything again and replace the table in one step.")
+    ] = False,
+    detach: Annotated[bool, typer.Option("--detach", help="Only ask a running headrace up; do not wait.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run a pipeline and wait for its report; goes through a running headrace up."""
+    from domain.errors import UnavailableError
+    from domain.pipelines.run import RunRequest
+
+    cli: Cli = context.obj
+    name, documents = _named(cli, target)
+    request = RunRequest(_parameters(param), limit, full_refresh)
+    server = cli.server()
+    if dry_run:
+        _preview(cli, server, name, documents, limit=limit, is_dry_run=True, as_json=as_json)
+        return
+    if server is not None:
+        _run_remotely(server, name, documents, request, detach=detach, as_json=as_json)
+        return
+    if detach:
+        raise UnavailableError("--detach needs a running headrace up to leave the run to.", code="server.gone")
+    found = cli.call(lambda use_cases: _run_here(cli, use_cases, name, documents, request), with_store=False)
+    _finish(as_plain(found), name, as_json=as_json)
+
+
+def preview(
+    context: typer.Context,
+    target: Target,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="Rows to read.")] = 10,
+    as_json: AsJson = False,
+) -> None:
+    """Show the first rows after transforms and rules; writes nothing."""
+    cli: Cli = context.obj
+    name, documents = _named(cli, target)
+    _preview(cli, cli.server(), name, documents, limit=limit, is_dry_run=False, as_json=as_json)
+
+
+@runs.command("list")
+def list_runs(
+    context: typer.Context,
+    pipeline: Annotated[str | None, typer.Option(help="Only runs of this pipeline.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=500)] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """List runs, newest first."""
+    cli: Cli = context.obj
+    page = cli.call(lambda use_cases: use_cases.inspector.runs(cli.principal, pipeline=pipeline, limit=limit))
+    if as_json:
+        print_json({"items": page.items, "next_cursor": page.next_cursor})
+        return
+    rows = [
+        [run.id, run.pipeline, run.state.value, run.attempt, _time(run.created_at), run.reason or ""]
+        for run in page.items
+    ]
+    print_table(["run", "pipeline", "state", "attempt", "asked for", "reason"], rows)
+
+
+@runs.command("show")
+def show_run(context: typer.Context, run_id: str, as_json: AsJson = False) -> None:
+    """Show a run: its report, its error, its history."""
+    cli: Cli = context.obj
+
+    async def load(use_cases: UseCases) -> tuple[Any, Any]:
+        found = await use_cases.inspector.run(cli.principal, run_id)
+        return found, await use_cases.inspector.transitions(cli.principal, run_id)
+
+    found, transitions = cli.call(load)
+    if as_json:
+        print_json({**as_plain(found), "transitions": as_plain(transitions)})
+        return
+    print_report(as_plain(found))
+    if found.error:
+        print(f"error: {printable(found.error['message'])} [{found.error['code']}]")
+    rows = [[_time(t.at), t.before or "", t.after, t.fence, t.reason] for t in transitions]
+    print_table(["at", "from", "to", "fence", "reason"], rows, title="history")
+
+
+async def _run_here(cli: Cli, use_cases: UseCases, name: str, documents: list[PutDocument], request: RunRequest) -> Any:
+    """Apply, then run in this process: first what an earlier process left unfinished, else a new run."""
+    from application.pipelines.launch import TriggerRun
+    from domain.errors import ConflictError
+
+    if documents:
+        await use_cases.catalog.apply(cli.principal, documents, prune=False)
+    command = TriggerRun(name, request)
+    show = progress_line(name)
+    unfinished = await use_cases.launcher.unfinished(cli.principal, command)
+    if unfinished is not None and not request.full_refresh:
+        resumed = await use_cases.executor.execute(unfinished.id, show)
+        end_progress()
+        if resumed is None:
+            raise ConflictError(f"Another process is running {name} (run {unfinished.id}).", code="run.lane_busy")
+        print(f"resumed run {resumed.id}, which an earlier process left unfinished", file=sys.stderr)
+        return resumed
+    claimed = await use_cases.launcher.launch_claimed(cli.principal, command)
+    finished = await use_cases.executor.perform(claimed, show)
+    end_progress()
+    return finished
+
+
+def _run_remotely(
+    server: RemoteServer,
+    name: str,
+    documents: list[PutDocument],
+    request: RunRequest,
+    *,
+    detach: bool,
+    as_json: bool,
+) -> None:
+    server.put_documents(documents)
+    body = {
+        "parameters": dict(request.parameters),
+        "limit": request.limit,
+        "full_refresh": request.full_refresh,
+    }
+    asked = server.request("POST", f"/v1/pipelines/{name}/trigger", body)
+    if detach:
+        print_json(asked) if as_json else print(f"asked for run {asked['id']}")
+        return
+    found: dict[str, Any] = asked
+    for found in server.watch(asked["id"]):
+        pass
+    _finish(found, name, as_json=as_json)
+
+
+def _finish(found: dict[str, Any], name: str, *, as_json: bool) -> None:
+    if as_json:
+        print_json(found)
+    else:
+        print_report(found)
+    state = found["state"]
+    if state == "succeeded":
+        return
+    error = found.get("error") or {}
+    if error:
+        print(f"error: {printable(error['message'])} [{error['code']}]", file=sys.stderr)
+    if state in ("queued", "running"):
+        what = "stopped at a checkpoint" if state == "queued" else "is unfinished: its destination cannot be reached"
+        print(f"The run {what}. Go on with: headrace run {name}", file=sys.stderr)
+        raise typer.Exit(1 if state == "queued" else 3)
+    print(f"See what was committed: headrace pipelines state {name}", file=sys.stderr)
+    raise typer.Exit(3 if error.get("retryable") else 1)
+
+
+def _preview(
+    cli: Cli,
+    server: RemoteServer | None,
+    name: str,
+    documents: list[PutDocument],
+    *,
+    limit: int | None,
+    is_dry_run: bool,
+    as_json: bool,
+) -> None:
+    if server is not None:
+        server.put_documents(documents)
+        found = server.request("POST", f"/v1/pipelines/{name}/preview", {"limit": limit, "rows": not is_dry_run})
+    else:
+        found = cli.call(lambda use_cases: _preview_here(cli, use_cases, name, documents, limit, is_dry_run))
+    if as_json:
+        print_json(found)
+        return
+    if not is_dry_run:
+        headers = [column["name"] for column in found["columns"]]
+        print_table(headers, [[row.get(header) for header in headers] for row in found["rows"]])
+    counts = found["counts"]
+    kept = ", ".join(f"{counts[key]:,} {key}" for key in ("read", "used", "filtered", "quarantined", "failed"))
+    print(f"{kept}; nothing was written")
+
+
+async def _preview_here(
+    cli: Cli, use_cases: UseCases, name: str, documents: list[PutDocument], limit: int | None, is_dry_run: bool
+) -> dict[str, Any]:
+    from domain.pipelines.spec import PipelineSpec
+    from entrypoints.rendering import preview_body
+
+    if documents:
+        await use_cases.catalog.apply(cli.principal, [d for d in documents if d.kind == "connection"], prune=False)
+        body = next(document.body for document in documents if document.kind == "pipeline")
+        spec = PipelineSpec.from_document(body)
+    else:
+        spec = await use_cases.inspector.spec_of(cli.principal, name)
+    found = await use_cases.inspector.preview(cli.principal, spec, limit=limit, keep_rows=not is_dry_run)
+    return preview_body(found)
+
+
+def _named(cli: Cli, target: str) -> tuple[str, list[PutDocument]]:
+    """The pipeline's name, and the documents to apply first: the file's own and the connections it names."""
+    from domain.errors import InvalidInputError
+    from entrypoints.documents.project import is_file_name
+
+    if not is_file_name(target):
+        return target, []
+    own = cli.documents(Path(target))
+    if len(own) != 1 or own[0].kind != "pipeline":
+        raise InvalidInputError(f"{target} is not a pipeline's file.", code="spec.kind")
+    body = own[0].body
+    named = {body["source"].get("connection"), body["destination"].get("connection")} - {None, "default"}
+    return own[0].name, [*_connections(cli, Path(target), named), *own]
+
+
+def _connections(cli: Cli, file: Path, names: set[str | None]) -> list[PutDocument]:
+    """The named connections that lie in the project, or beside the file when there is no project."""
+    from application.catalog.documents import PutDocument
+    from entrypoints.documents.project import document_files, read_all
+
+    folders = {cli.project.folder, file.absolute().parent, file.absolute().parent.parent}
+    paths = {path for folder in folders for path in document_files(folder) if path.parent.name == "connections"}
+    chosen = [path for path in sorted(paths) if path.stem in names]
+    found = read_all(chosen, cli.project.variables)
+    return [PutDocument(document.kind, document.name, document.body) for document in found]
+
+
+def _parameters(given: list[str] | None) -> dict[str, Any]:
+    from domain.errors import InvalidInputError
+
+    parameters: dict[str, Any] = {}
+    for assignment in given or []:
+        name, separator, text = assignment.partition("=")
+        if not separator:
+            raise InvalidInputError("--param wants NAME=VALUE.", code="run.parameter")
+        parameters[name] = _typed(text)
+    return parameters
+
+
+def _typed(text: str) -> Any:
+    """Read numbers, true, false and null as JSON does; everything else is text."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return text
+    return value if isinstance(value, int | float | bool | None) else text
+
+
+def _time(moment: Any) -> str:
+    return moment.strftime("%Y-%m-%d %H:%M:%S") if moment else ""

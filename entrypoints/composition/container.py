@@ -1,0 +1,41 @@
+"""The whole system on one screen: read this first."""
+
+from pathlib import Path
+
+from dependency_injector import containers, providers
+
+from entrypoints.composition.gateways import Gateways
+from entrypoints.composition.paths import Paths
+from entrypoints.composition.use_cases import UseCases
+from infrastructure.runtime import NoTelemetry, RandomIdentifiers, SystemClock
+from infrastructure.settings import Settings
+
+
+class Runtime(containers.DeclarativeContainer):
+    """Clock, identifiers, telemetry."""
+
+    clock = providers.Singleton(SystemClock)
+    identifiers = providers.Singleton(RandomIdentifiers)
+    telemetry = providers.Singleton(NoTelemetry)
+
+
+class Container(containers.DeclarativeContainer):
+    """Runtime (with what time and identity), gateways (through which adapters), use cases (doing what)."""
+
+    settings = providers.Dependency(instance_of=Settings)
+    paths = providers.Dependency(instance_of=Paths)
+
+    runtime = providers.Container(Runtime)
+    gateways = providers.Container(Gateways, settings=settings, paths=paths, clock=runtime.clock)
+    use_cases = providers.Container(
+        UseCases,
+        settings=settings,
+        identifiers=runtime.identifiers,
+        telemetry=runtime.telemetry,
+        gateways=gateways,
+    )
+
+
+def build_container(settings: Settings, project: Path) -> Container:
+    """Build a fresh container; nothing is opened yet."""
+    return Container(settings=providers.Object(settings), paths=providers.Object(Paths.of(settings, project)))

@@ -1,0 +1,44 @@
+"""What can be told of an installation without opening it."""
+
+import importlib.util
+import platform
+import shutil
+import stat
+import sys
+
+from entrypoints.composition.paths import Paths
+from infrastructure.settings import Settings
+
+_FREE_SHARE = 0.1
+
+
+def findings(settings: Settings, paths: Paths, is_served: bool) -> list[tuple[str, bool, str]]:
+    """Return (check, whether it is well, what was found or what to do)."""
+    rows = [
+        ("python", sys.version_info >= (3, 11), platform.python_version()),
+        ("settings", True, f"environment {settings.app.environment}, store {settings.store.kind}"),
+        ("server", True, "headrace up is running" if is_served else "not running"),
+        _extra(settings),
+        _disk(paths),
+    ]
+    if paths.home.exists():
+        mode = stat.S_IMODE(paths.home.stat().st_mode)
+        is_closed = mode & 0o077 == 0
+        rows.append(("home", is_closed, str(paths.home) if is_closed else f"chmod 700 {paths.home}"))
+    else:
+        rows.append(("home", True, f"{paths.home} will be made at the first run"))
+    return rows
+
+
+def _extra(settings: Settings) -> tuple[str, bool, str]:
+    has_driver = importlib.util.find_spec("adbc_driver_postgresql") is not None
+    is_needed = settings.store.kind == "postgres" or settings.metadata.kind == "postgres"
+    detail = "installed" if has_driver else "not installed: pip install 'headrace[postgres]' for Postgres"
+    return "extra postgres", has_driver or not is_needed, detail
+
+
+def _disk(paths: Paths) -> tuple[str, bool, str]:
+    folder = next(parent for parent in (paths.home, *paths.home.parents) if parent.exists())
+    usage = shutil.disk_usage(folder)
+    share = usage.free / usage.total
+    return "disk", share >= _FREE_SHARE, f"{share:.0%} free"

@@ -1,0 +1,167 @@
+"""Every door to the outside world, chosen by settings."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from dependency_injector import containers, providers
+
+from domain.errors import InvalidInputError
+from domain.pipelines.connection import ConnectionSpec
+from domain.ports.cache import ICache
+from domain.ports.data_store import IDataStore
+from domain.ports.message_queue import IMessageQueue
+from domain.ports.runtime import IClock
+from domain.ports.secrets import Secret
+from entrypoints.composition.paths import Paths
+from infrastructure.caches.memory import InMemoryCache
+from infrastructure.metadata.records import SqlRecords, sqlite_url
+from infrastructure.queues.memory import InMemoryMessageQueue
+from infrastructure.secrets.environment import EnvironmentSecretProvider
+from infrastructure.secrets.files import FileSecretProvider
+from infrastructure.settings import DatabaseSettings, Settings
+from infrastructure.settings_sources import is_setting_name
+from infrastructure.stores.duckdb import DuckDBDataStore, DuckDBOptions
+from infrastructure.stores.files import FilesDataStore
+from infrastructure.stores.memory import InMemoryDataStore
+from infrastructure.stores.postgres import PostgresDataStore
+from infrastructure.stores.postgres_session import PostgresAddress
+from infrastructure.transforms.duckdb import DuckDBTransformer
+
+
+def embedded_options(settings: Settings, paths: Paths) -> DuckDBOptions:
+    """The settings' own DuckDB file."""
+    chosen = settings.store.duckdb
+    return DuckDBOptions(chosen.path or paths.data, chosen.memory_limit, chosen.threads, paths.scratch)
+
+
+def database_address(database: DatabaseSettings) -> PostgresAddress:
+    """The Postgres of DB_*."""
+    password = database.password.get_secret_value() if database.password else None
+    return PostgresAddress(
+        host=database.host or "",
+        port=database.port,
+        database=database.name or "",
+        user=database.user or "",
+        password=Secret(password) if password is not None else None,
+    )
+
+
+def records_url(settings: Settings, paths: Paths) -> str:
+    """Where the platform's records are."""
+    if settings.metadata.kind == "sqlite":
+        return sqlite_url(paths.records)
+    if settings.metadata.url is not None:
+        return settings.metadata.url.get_secret_value().replace("postgresql://", "postgresql+asyncpg://", 1)
+    return database_address(settings.database).url(driver="postgresql+asyncpg")
+
+
+def confined(root: Path, relative: str) -> Path:
+    """A path of a connection under the data root, links resolved.
+
+    Raises:
+        InvalidInputError: it leads out of the root (`path.forbidden`).
+    """
+    path = root / relative
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise InvalidInputError("A path stays inside the project's folder.", code="path.forbidden")
+    return path
+
+
+def postgres_connection(spec: ConnectionSpec, secrets: Mapping[str, Secret], paths: Paths) -> PostgresDataStore:
+    """A named Postgres."""
+    options = spec.options
+    certificate = options.get("ssl_ca_cert")
+    return PostgresDataStore(
+        PostgresAddress(
+            host=options["host"],
+            port=options["port"],
+            database=options["database"],
+            user=options["user"],
+            password=secrets.get("password"),
+            sslmode=options["sslmode"],
+            ssl_ca_cert=str(confined(paths.data_root, certificate)) if certificate else None,
+            connect_timeout_seconds=options["connect_timeout_seconds"],
+        )
+    )
+
+
+def duckdb_connection(
+    spec: ConnectionSpec, secrets: Mapping[str, Secret], paths: Paths, settings: Settings
+) -> DuckDBDataStore:
+    """A named DuckDB file."""
+    chosen = settings.store.duckdb
+    path = confined(paths.data_root, spec.options["path"])
+    return DuckDBDataStore(DuckDBOptions(path, chosen.memory_limit, chosen.threads, paths.scratch))
+
+
+def files_connection(spec: ConnectionSpec, secrets: Mapping[str, Secret], paths: Paths) -> FilesDataStore:
+    """A folder of files."""
+    return FilesDataStore(confined(paths.data_root, spec.options["root"]))
+
+
+def memory_connection(spec: ConnectionSpec, secrets: Mapping[str, Secret]) -> InMemoryDataStore:
+    """A named store in memory."""
+    return InMemoryDataStore()
+
+
+class ConnectionStores:
+    """Builds the store of a named connection by its kind."""
+
+    def __init__(self, by_kind: Callable[..., IDataStore]) -> None:
+        self._by_kind = by_kind
+
+    def __call__(self, organization: str, spec: ConnectionSpec, secrets: Mapping[str, Secret]) -> IDataStore:
+        del organization  # One data root serves the one organization there is by now.
+        return self._by_kind(spec.kind, spec=spec, secrets=secrets)
+
+
+class Gateways(containers.DeclarativeContainer):
+    """Adapters. A `Selector` chooses by setting; nothing here does I/O before the lifecycle opens it."""
+
+    settings = providers.Dependency(instance_of=Settings)
+    paths = providers.Dependency(instance_of=Paths)
+    clock: providers.Dependency[IClock] = providers.Dependency(instance_of=IClock)  # type: ignore[type-abstract]
+
+    data_store: providers.Selector[IDataStore] = providers.Selector(
+        settings.provided.store.kind,
+        duckdb=providers.Singleton(DuckDBDataStore, options=providers.Callable(embedded_options, settings, paths)),
+        memory=providers.Singleton(InMemoryDataStore),
+        postgres=providers.Singleton(
+            PostgresDataStore, address=providers.Callable(database_address, settings.provided.database)
+        ),
+    )
+    connection_store: providers.FactoryAggregate[Any] = providers.FactoryAggregate(
+        postgres=providers.Factory(postgres_connection, paths=paths),
+        duckdb=providers.Factory(duckdb_connection, paths=paths, settings=settings),
+        files=providers.Factory(files_connection, paths=paths),
+        memory=providers.Factory(memory_connection),
+    )
+    connection_stores = providers.Singleton(ConnectionStores, by_kind=connection_store.provider)
+    cache: providers.Selector[ICache] = providers.Selector(
+        settings.provided.cache.kind, memory=providers.Singleton(InMemoryCache, clock=clock)
+    )
+    queue: providers.Selector[IMessageQueue] = providers.Selector(
+        settings.provided.queue.kind, memory=providers.Singleton(InMemoryMessageQueue)
+    )
+    records = providers.Singleton(
+        SqlRecords,
+        url=providers.Callable(records_url, settings, paths),
+        pool_size=settings.provided.database.pool_size,
+        max_overflow=settings.provided.database.max_overflow,
+        upgrade_on_open=settings.provided.metadata.upgrade_on_open,
+    )
+    unit_of_work = providers.Factory(SqlRecords.unit, records)
+    secrets = providers.List(
+        providers.Singleton(
+            EnvironmentSecretProvider,
+            prefix=settings.provided.secrets.environment_prefix,
+            is_setting=providers.Object(is_setting_name),
+        ),
+        providers.Singleton(FileSecretProvider, root=paths.provided.secrets),
+    )
+    transformer = providers.Singleton(
+        DuckDBTransformer,
+        memory_limit=settings.provided.store.duckdb.memory_limit,
+        threads=settings.provided.store.duckdb.threads,
+    )

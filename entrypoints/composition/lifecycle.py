@@ -1,0 +1,52 @@
+"""Opens the selected parts in written order and closes them in reverse, whatever happens between."""
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from application.connections.open_stores import DEFAULT_SPEC
+from application.operations.health import LifeState
+from entrypoints.composition.container import Container
+from entrypoints.composition.paths import Paths
+from entrypoints.use_cases import UseCases
+
+
+@asynccontextmanager
+async def running(container: Container, *, with_store: bool) -> AsyncIterator[UseCases]:
+    """Open the system and hand out its use cases.
+
+    `with_store` opens the default store at once, so that a store that cannot be opened is told before any work; other
+    stores open when they are first used.
+    """
+    paths: Paths = container.paths()
+    paths.create_home()
+    gateways = container.gateways
+    use_cases: UseCases = container.use_cases.everything()
+    async with AsyncExitStack() as stack:
+        for part in (gateways.records(), gateways.cache(), gateways.queue()):
+            stack.push_async_callback(part.close)
+            await part.open()
+        stack.push_async_callback(use_cases.stores.close)
+        async with use_cases.records.unit() as unit:
+            await unit.identity.ensure_organization(use_cases.organization)
+            await unit.commit()
+        if with_store:
+            await use_cases.stores.get(use_cases.organization, DEFAULT_SPEC)
+        use_cases.life.state = LifeState.RUNNING
+        try:
+            yield use_cases
+        finally:
+            use_cases.life.state = LifeState.SHUTTING_DOWN
+    use_cases.life.state = LifeState.STOPPED
+
+
+async def ensure_admin_key(use_cases: UseCases, paths: Paths) -> str:
+    """Return the embedded administrator's key, creating it on the first start in a file only its owner can read."""
+    try:
+        return paths.admin_key.read_text(encoding="ascii").strip()
+    except FileNotFoundError:
+        key = await use_cases.authenticator.create_administrator(use_cases.organization, "admin")
+    descriptor = os.open(paths.admin_key, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="ascii") as file:
+        file.write(key + "\n")
+    return key

@@ -1,0 +1,43 @@
+"""`server.json` in the home: where a running `headrace up` listens, so that commands go through it."""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from infrastructure.metadata.leases import is_gone, this_process
+
+
+@dataclass(frozen=True)
+class ServerFile:
+    """The address of a running server and the process that is it."""
+
+    url: str
+    pid: int
+
+
+def write_server(path: Path, url: str) -> None:
+    """Write the file for its owner only, in one step."""
+    temporary = path.with_suffix(f".{os.getpid()}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        json.dump({"url": url, "pid": os.getpid(), "process": this_process()}, file)
+    temporary.replace(path)
+
+
+def read_server(path: Path) -> ServerFile | None:
+    """Read the file, or None if there is none or its process is gone."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if is_gone(found["process"]):
+            return None
+        return ServerFile(found["url"], found["pid"])
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def remove_server(path: Path) -> None:
+    """Remove the file if it is ours."""
+    found = read_server(path)
+    if found is not None and found.pid == os.getpid():
+        path.unlink(missing_ok=True)

@@ -1,0 +1,137 @@
+"""What the system does, built from the gateways."""
+
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+
+from dependency_injector import containers, providers
+
+from application.catalog.documents import Catalog
+from application.connections.open_stores import DEFAULT_SPEC, OpenStores
+from application.connections.probe import ConnectionProbe
+from application.events.announce import Announcer, log_event
+from application.identity.access import Authenticator
+from application.operations.health import HealthMonitor, Life
+from application.pipelines.execute import RunExecutor
+from application.pipelines.inspect import PipelineInspector
+from application.pipelines.launch import RunLauncher
+from application.pipelines.preparing import RunPreparer
+from application.pipelines.stream import StreamRunner
+from application.pipelines.tend import RunTender
+from domain.errors import PlatformError
+from domain.ports.runtime import IIdentifiers, ITelemetry
+from entrypoints.use_cases import UseCases as AllUseCases
+from infrastructure.engines.local import LocalEngine
+from infrastructure.metadata.leases import this_process
+from infrastructure.security.api_keys import ApiKeys
+from infrastructure.settings import Settings
+
+
+def store_trouble(stores: OpenStores, organization: str) -> Callable[[], Awaitable[str | None]]:
+    """Readiness of the default store: opened if it is not, and tried."""
+
+    async def check() -> str | None:
+        try:
+            store = await stores.get(organization, DEFAULT_SPEC)
+        except PlatformError as error:
+            return error.message
+        health = await store.health_check()
+        return None if health.is_healthy else f"{health.step}: {health.detail}"
+
+    return check
+
+
+class UseCases(containers.DeclarativeContainer):
+    """Use cases; all of them singletons without state of their own."""
+
+    settings = providers.Dependency(instance_of=Settings)
+    identifiers: providers.Dependency[IIdentifiers] = providers.Dependency()
+    telemetry: providers.Dependency[ITelemetry] = providers.Dependency()
+    gateways = providers.DependenciesContainer()
+
+    lease = providers.Singleton(timedelta, seconds=settings.provided.run.lease_seconds)
+    owner = providers.Singleton(this_process)
+    life = providers.Singleton(Life)
+    stores = providers.Singleton(
+        OpenStores,
+        records=gateways.records,
+        default=gateways.data_store,
+        build=gateways.connection_stores,
+        secrets=gateways.secrets,
+    )
+    announcer = providers.Singleton(
+        Announcer, records=gateways.records, subscribers=providers.List(providers.Object(log_event))
+    )
+    preparer = providers.Singleton(
+        RunPreparer,
+        stores=stores,
+        transformer=gateways.transformer,
+        default_batch_rows=settings.provided.run.batch_size,
+        max_batch_rows=settings.provided.run.max_batch_size,
+    )
+    stream_runner = providers.Singleton(StreamRunner, stores=stores, transformer=gateways.transformer)
+    engine = providers.Singleton(LocalEngine, run_stream=stream_runner.provided.run)
+    executor = providers.Singleton(
+        RunExecutor,
+        records=gateways.records,
+        stores=stores,
+        engine=engine,
+        preparer=preparer,
+        announcer=announcer,
+        identifiers=identifiers,
+        telemetry=telemetry,
+        owner=owner,
+        lease=lease,
+        is_draining=providers.Factory(lambda life: lambda: life.is_draining, life),
+    )
+    launcher = providers.Singleton(
+        RunLauncher,
+        records=gateways.records,
+        queue=gateways.queue,
+        identifiers=identifiers,
+        owner=owner,
+        lease=lease,
+    )
+    inspector = providers.Singleton(
+        PipelineInspector,
+        records=gateways.records,
+        stores=stores,
+        preparer=preparer,
+        transformer=gateways.transformer,
+    )
+    tender = providers.Singleton(
+        RunTender,
+        records=gateways.records,
+        queue=gateways.queue,
+        announcer=announcer,
+        ring_again_after=lease,
+    )
+    health = providers.Singleton(
+        HealthMonitor,
+        life=life,
+        time_limit=providers.Singleton(timedelta, seconds=settings.provided.http.ready_timeout_seconds),
+        parts=providers.Dict(
+            records=gateways.records.provided.health_check,
+            store=providers.Factory(store_trouble, stores, settings.provided.app.organization),
+            queue=gateways.queue.provided.health_check,
+            cache=gateways.cache.provided.health_check,
+        ),
+    )
+    everything = providers.Singleton(
+        AllUseCases,
+        catalog=providers.Singleton(Catalog, records=gateways.records),
+        launcher=launcher,
+        executor=executor,
+        inspector=inspector,
+        probe=providers.Singleton(ConnectionProbe, stores=stores),
+        authenticator=providers.Singleton(Authenticator, records=gateways.records, keys=providers.Singleton(ApiKeys)),
+        tender=tender,
+        announcer=announcer,
+        health=health,
+        life=life,
+        stores=stores,
+        records=gateways.records,
+        queue=gateways.queue,
+        organization=settings.provided.app.organization,
+        concurrency=settings.provided.run.concurrency,
+        tick=providers.Singleton(timedelta, seconds=settings.provided.run.tick_seconds),
+    )

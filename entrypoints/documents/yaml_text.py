@@ -1,0 +1,199 @@
+"""Text to plain values, each with its line and column; whatever YAML might misread is a problem instead."""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+
+from domain.errors import Problem, SpecError
+
+MAX_DEPTH = 40
+MAX_BYTES = 10 * 1024 * 1024
+_MAX_NODES = 200_000
+
+Path = tuple[str | int, ...]
+
+_CORE_BOOLS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
+_CORE_NULLS = frozenset({"", "~", "null", "Null", "NULL"})
+_CORE_INT = re.compile(r"[-+]?(0|[1-9][0-9]*)")
+_CORE_FLOAT = re.compile(r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+)([eE][-+]?[0-9]+)?")
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
+
+
+@dataclass
+class ParsedText:
+    """Plain values with the places they came from (1-based line and column, by path)."""
+
+    filename: str
+    value: Any = None
+    places: dict[Path, tuple[int, int]] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+    def place(self, path: Path) -> str:
+        """Return `file:line:column` of the nearest known ancestor of a path, and the path itself."""
+        for length in range(len(path), -1, -1):
+            if path[:length] in self.places:
+                line, column = self.places[path[:length]]
+                return f"{self.filename}:{line}:{column}"
+        return self.filename
+
+    def add(self, path: Path, code: str, message: str) -> None:
+        """Note a problem at a path."""
+        where = ".".join(str(part) for part in path)
+        text = f"{where}: {message}" if where else message
+        self.problems.append(Problem(self.place(path), code, text))
+
+
+def parse_text(text: str, filename: str) -> ParsedText:
+    """Read one YAML or JSON document.
+
+    Raises:
+        SpecError: it cannot be read at all (`spec.yaml`); smaller problems are in the result.
+    """
+    _check_shape(text, filename)
+    parsed = ParsedText(filename)
+    try:
+        node = yaml.compose(text, Loader=_NoAliases)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f"{filename}:{mark.line + 1}:{mark.column + 1}" if mark else filename
+        message = f"This is not YAML: {error.problem or error.context}."
+        raise SpecError([Problem(place, "spec.yaml", message)]) from error
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise SpecError([Problem(filename, "spec.yaml", "This is not YAML.")]) from error
+    if node is None:
+        raise SpecError([Problem(filename, "spec.yaml", "The document is empty.")])
+    parsed.value = _value(node, (), parsed)
+    return parsed
+
+
+class _NoAliases(yaml.SafeLoader):
+    """Aliases make small text large, so there are none."""
+
+    _count = 0
+
+    def compose_node(self, parent: Node | None, index: Any) -> Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.composer.ComposerError(None, None, "aliases are not allowed", self.get_mark())
+        self._count += 1
+        if self._count > _MAX_NODES:
+            raise yaml.composer.ComposerError(None, None, "the document has too many parts", self.get_mark())
+        node: Node | None = super().compose_node(parent, index)
+        return node
+
+
+def _check_shape(text: str, filename: str) -> None:
+    """Refuse what would cost too much to parse, before parsing it."""
+    if len(text) > MAX_BYTES:
+        raise SpecError([Problem(filename, "spec.yaml", "The document is larger than 10 MiB.")])
+    if "\x00" in text or _SURROGATE.search(text):
+        raise SpecError([Problem(filename, "spec.yaml", "The document holds NUL or half a surrogate pair.")])
+    depth = 0
+    for character in text:
+        if character in "[{":
+            depth += 1
+            if depth > MAX_DEPTH:
+                raise SpecError([Problem(filename, "spec.yaml", f"The document nests deeper than {MAX_DEPTH}.")])
+        elif character in "]}":
+            depth = max(0, depth - 1)
+    for number, line in enumerate(text.splitlines(), start=1):
+        indent = len(line) - len(line.lstrip(" -?"))
+        if indent > MAX_DEPTH * 10:
+            raise SpecError([Problem(f"{filename}:{number}:1", "spec.yaml", "The document nests too deep.")])
+
+
+def _value(node: Node, path: Path, parsed: ParsedText) -> Any:
+    parsed.places.setdefault(path, (node.start_mark.line + 1, node.start_mark.column + 1))
+    if len(path) > MAX_DEPTH:
+        raise SpecError([Problem(parsed.place(path), "spec.yaml", f"The document nests deeper than {MAX_DEPTH}.")])
+    if isinstance(node, MappingNode):
+        return _mapping(node, path, parsed)
+    if isinstance(node, SequenceNode):
+        return [_value(item, (*path, index), parsed) for index, item in enumerate(node.value)]
+    assert isinstance(node, ScalarNode)
+    return _scalar(node, path, parsed)
+
+
+def _mapping(node: MappingNode, path: Path, parsed: ParsedText) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key_node, value_node in node.value:
+        if not isinstance(key_node, ScalarNode) or not key_node.tag.startswith("tag:yaml.org,2002:"):
+            parsed.add(path, "spec.yaml", "a key must be text")
+            continue
+        key = key_node.value
+        parsed.places[(*path, key)] = (key_node.start_mark.line + 1, key_node.start_mark.column + 1)
+        if key in result:
+            parsed.add((*path, key), "spec.duplicate_key", "is written twice")
+            continue
+        result[key] = _value(value_node, (*path, key), parsed)
+    return result
+
+
+def _scalar(node: ScalarNode, path: Path, parsed: ParsedText) -> Any:
+    kind = node.tag.removeprefix("tag:yaml.org,2002:")
+    text = node.value
+    if "\x00" in text or _SURROGATE.search(text):
+        parsed.add(path, "spec.yaml", "holds NUL or half a surrogate pair")
+        return ""
+    if node.style is not None:
+        if kind != "str":
+            parsed.add(path, "spec.yaml", "tags are not allowed")
+        return text
+    match kind:
+        case "str" | "timestamp" | "value":
+            return text
+        case "null" if text in _CORE_NULLS:
+            return None
+        case "bool" if text in _CORE_BOOLS:
+            return _CORE_BOOLS[text]
+        case "int" if _CORE_INT.fullmatch(text):
+            return int(text) if len(text) < 40 else _refuse(path, parsed, "is too large a number")
+        case "float" if _CORE_FLOAT.fullmatch(text):
+            number = float(text)
+            return number if math.isfinite(number) else _refuse(path, parsed, "is too large a number")
+        case "bool" | "int" | "float" | "null":
+            parsed.add(path, "spec.ambiguous", "is read differently by different YAML versions; write text in quotes")
+            return text
+        case _:
+            parsed.add(path, "spec.yaml", "tags are not allowed")
+            return text
+
+
+def _refuse(path: Path, parsed: ParsedText, message: str) -> None:
+    parsed.add(path, "spec.value", message)
+
+
+def substitute(parsed: ParsedText, variables: Mapping[str, Any], allowed: re.Pattern[str]) -> None:
+    """Put variables into identifiers and parameters, in place; any other `${…}` stays as it is."""
+    parsed.value = _substituted(parsed.value, (), parsed, variables, allowed)
+
+
+_VARIABLE = re.compile(r"\$\{var\.([a-zA-Z0-9_]*)\}")
+
+
+def _substituted(
+    value: Any, path: Path, parsed: ParsedText, variables: Mapping[str, Any], allowed: re.Pattern[str]
+) -> Any:
+    if isinstance(value, dict):
+        return {key: _substituted(item, (*path, key), parsed, variables, allowed) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_substituted(item, (*path, index), parsed, variables, allowed) for index, item in enumerate(value)]
+    if not isinstance(value, str):
+        return value
+    names = _VARIABLE.findall(value)
+    if not names:
+        return value
+    unknown = [name for name in names if name not in variables]
+    if unknown:
+        parsed.add(path, "spec.variable", f"the variable {unknown[0]} is not declared in headrace.toml")
+        return value
+    if not allowed.fullmatch(".".join(str(part) for part in path)):
+        parsed.add(path, "spec.variable", "variables stand in identifiers and parameters only")
+        return value
+    if _VARIABLE.fullmatch(value):
+        return variables[names[0]]
+    return _VARIABLE.sub(lambda match: str(variables[match[1]]), value)

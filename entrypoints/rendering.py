@@ -1,0 +1,107 @@
+"""Use-case results as plain JSON, the same at every door."""
+
+from typing import Any
+
+from application.pipelines.inspect import PipelineStatus, Preview
+from domain.pipelines.checkpoint import LaneState
+from domain.pipelines.run import Run, Transition
+from domain.pipelines.table import TableSchema
+
+
+def preview_body(preview: Preview) -> dict[str, Any]:
+    """Columns, rows and counts of a preview; values that JSON has no type for are text."""
+    rows: list[dict[str, Any]] = []
+    for batch in preview.batches:
+        to_pylist = getattr(batch, "to_pylist", list)
+        rows += [{name: _plain(value) for name, value in row.items()} for row in to_pylist()]
+    return {
+        "columns": [{"name": name, "type": kind} for name, kind in preview.columns],
+        "rows": rows,
+        "counts": preview.counts.as_dict(),
+        "first_errors": preview.stats.get("first_errors", []),
+    }
+
+
+def run_body(run: Run) -> dict[str, Any]:
+    """A run as the API shows it."""
+    return {
+        "id": run.id,
+        "pipeline": run.pipeline,
+        "revision": run.revision,
+        "lane": run.lane,
+        "state": run.state.value,
+        "attempt": run.attempt,
+        "reason": run.reason,
+        "cancel_requested": run.cancel_requested,
+        "requested_by": run.requested_by,
+        "request": {
+            "parameters": dict(run.request.parameters),
+            "limit": run.request.limit,
+            "full_refresh": run.request.full_refresh,
+        },
+        "created_at": run.created_at.isoformat() if run.created_at else None,
+        "started_at": run.started_at.isoformat() if run.started_at else None,
+        "finished_at": run.finished_at.isoformat() if run.finished_at else None,
+        "report": run.report,
+        "error": run.error,
+    }
+
+
+def transition_body(transition: Transition) -> dict[str, Any]:
+    """A line of a run's history."""
+    return {
+        "from": transition.before,
+        "to": transition.after,
+        "fence": transition.fence,
+        "actor": transition.actor,
+        "reason": transition.reason,
+        "at": transition.at.isoformat(),
+    }
+
+
+def status_body(status: PipelineStatus) -> dict[str, Any]:
+    """Where a pipeline stands."""
+    last = status.last_run
+    report = (last.report or {}) if last else {}
+    return {
+        "pipeline": status.name,
+        "revision": status.revision,
+        "watermark": report.get("watermark"),
+        "last_run": run_body(last) if last else None,
+    }
+
+
+def state_body(name: str, state: LaneState) -> dict[str, Any]:
+    """Position and watermark at the destination."""
+    return {
+        "pipeline": name,
+        "state": state.state,
+        "watermark": state.watermark,
+        "fence": state.fence,
+        "counts": state.counts.as_dict(),
+        "streams": [
+            {
+                "stream": stream.stream,
+                "state": stream.state,
+                "seq": stream.seq,
+                "position": list(stream.position) if stream.position else None,
+                "counts": stream.counts.as_dict(),
+            }
+            for stream in state.streams
+        ],
+    }
+
+
+def table_body(schema: TableSchema) -> dict[str, Any]:
+    """A table's columns and key."""
+    return {
+        "table": str(schema.name),
+        "columns": [{"name": c.name, "type": c.type, "nullable": c.nullable} for c in schema.columns],
+        "primary_key": list(schema.primary_key),
+    }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return str(value)
+    return value if isinstance(value, str | int | float | bool | None) else str(value)

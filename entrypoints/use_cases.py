@@ -1,0 +1,39 @@
+"""The one object that every door receives: the use cases, built by composition."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from application.catalog.documents import Catalog
+from application.connections.open_stores import OpenStores
+from application.connections.probe import ConnectionProbe
+from application.events.announce import Announcer
+from application.identity.access import Authenticator
+from application.operations.health import HealthMonitor, Life
+from application.pipelines.execute import RunExecutor
+from application.pipelines.inspect import PipelineInspector
+from application.pipelines.launch import RunLauncher
+from application.pipelines.tend import RunTender
+from domain.ports.message_queue import IMessageQueue
+from domain.ports.unit_of_work import IRecords
+
+
+@dataclass(frozen=True)
+class UseCases:
+    """Everything a door may call."""
+
+    catalog: Catalog
+    launcher: RunLauncher
+    executor: RunExecutor
+    inspector: PipelineInspector
+    probe: ConnectionProbe
+    authenticator: Authenticator
+    tender: RunTender
+    announcer: Announcer
+    health: HealthMonitor
+    life: Life
+    stores: OpenStores
+    records: IRecords
+    queue: IMessageQueue
+    organization: str
+    concurrency: int
+    tick: timedelta

@@ -1,0 +1,1 @@
+"""The worker: consume the doorbell, execute runs, tend."""

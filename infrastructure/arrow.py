@@ -1,0 +1,180 @@
+"""Arrow types in our names, and casts that refuse rather than change a value; shared by the adapter families."""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from domain.errors import SchemaMismatchError
+from domain.pipelines.table import Column
+from domain.ports.data_store import Batch
+
+_SIMPLE: dict[str, pa.DataType] = {
+    "bool": pa.bool_(),
+    "int8": pa.int8(),
+    "int16": pa.int16(),
+    "int32": pa.int32(),
+    "int64": pa.int64(),
+    "uint8": pa.uint8(),
+    "uint16": pa.uint16(),
+    "uint32": pa.uint32(),
+    "uint64": pa.uint64(),
+    "float32": pa.float32(),
+    "float64": pa.float64(),
+    "string": pa.string(),
+    "binary": pa.binary(),
+    "date": pa.date32(),
+    "time": pa.time64("us"),
+    "timestamp": pa.timestamp("us"),
+    "timestamptz": pa.timestamp("us", "UTC"),
+    "interval": pa.month_day_nano_interval(),
+    # Text on the way, checked and stored as what they are by the destination.
+    "uuid": pa.string(),
+    "json": pa.string(),
+}
+_DECIMAL = re.compile(r"decimal\(([0-9]+),(-?[0-9]+)\)")
+_TEXTS = frozenset({"string", "uuid", "json"})
+
+
+def arrow_type(name: str) -> pa.DataType:
+    """Return the Arrow type that carries one of our type names.
+
+    Raises:
+        SchemaMismatchError: the name is none of ours.
+    """
+    if name in _SIMPLE:
+        return _SIMPLE[name]
+    if match := _DECIMAL.fullmatch(name):
+        return pa.decimal128(int(match[1]), int(match[2]))
+    if name.startswith("list<") and name.endswith(">"):
+        return pa.list_(arrow_type(name[5:-1]))
+    if name.startswith("native:"):
+        return pa.string()  # Read as the store writes it in text, and cast back by the store that takes it.
+    raise SchemaMismatchError(f"There is no type {name}.")
+
+
+def logical_type(kind: pa.DataType) -> str:
+    """Name an Arrow type in our names."""
+    for name, simple in _SIMPLE.items():
+        if kind.equals(simple):
+            return name
+    if pa.types.is_decimal(kind):
+        return f"decimal({kind.precision},{kind.scale})"
+    if pa.types.is_timestamp(kind):
+        return "timestamptz" if kind.tz else "timestamp"
+    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind) or pa.types.is_null(kind):
+        return "string"
+    if pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind) or pa.types.is_binary_view(kind):
+        return "binary"
+    if pa.types.is_date(kind):
+        return "date"
+    if pa.types.is_time(kind):
+        return "time"
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return f"list<{logical_type(kind.value_type)}>"
+    if pa.types.is_dictionary(kind):
+        return logical_type(kind.value_type)
+    return f"native:{kind}"
+
+
+def to_table(batch: Batch) -> pa.Table:
+    """Take a batch of any library as an Arrow table, without a copy."""
+    return batch if isinstance(batch, pa.Table) else pa.table(batch)
+
+
+def columns_of(schema: pa.Schema) -> tuple[Column, ...]:
+    """Describe an Arrow schema in our type names."""
+    return tuple(Column(field.name, logical_type(field.type)) for field in schema)
+
+
+def conform(table: pa.Table, columns: Sequence[Column]) -> pa.Table:
+    """Give each column the Arrow type of its namesake in `columns`, in that order; absent ones become NULL.
+
+    Raises:
+        SchemaMismatchError: a column without a namesake, or a value that would change.
+    """
+    known = {column.name for column in columns}
+    extra = [name for name in table.column_names if name not in known]
+    if extra:
+        raise SchemaMismatchError(f"The destination has no column named {', '.join(extra)}.")
+    arrays = []
+    for column in columns:
+        wanted = arrow_type(column.type)
+        if column.name in table.column_names:
+            arrays.append(_cast(table.column(column.name), wanted, column))
+        else:
+            arrays.append(pa.nulls(table.num_rows, wanted))
+    return pa.table(arrays, names=[column.name for column in columns])
+
+
+def _cast(values: pa.ChunkedArray, wanted: pa.DataType, column: Column) -> pa.ChunkedArray:
+    if values.type.equals(wanted):
+        return values
+    if not _is_exact_pair(values.type, wanted):
+        raise SchemaMismatchError(
+            f"Column {column.name} is {logical_type(values.type)} and the destination's is {column.type}; "
+            "change one of them with a cast in the transform or query."
+        )
+    try:
+        return pc.cast(values, wanted, safe=True)
+    except pa.ArrowInvalid as error:
+        raise SchemaMismatchError(
+            f"Column {column.name} holds a value that {column.type} cannot take unchanged."
+        ) from error
+
+
+def _is_exact_pair(given: pa.DataType, wanted: pa.DataType) -> bool:
+    """Whether a safe cast either keeps every value or raises. Decimal ← float rounds silently, so it is not."""
+    types = pa.types
+    if types.is_null(given):
+        return True
+    if types.is_integer(given):
+        return bool(types.is_integer(wanted) or types.is_floating(wanted) or types.is_decimal(wanted))
+    if types.is_floating(given):
+        return bool(types.is_floating(wanted) and wanted.bit_width >= given.bit_width)
+    if types.is_decimal(given):
+        return bool(types.is_decimal(wanted))
+    if types.is_timestamp(given):
+        return bool(types.is_timestamp(wanted) and bool(given.tz) == bool(wanted.tz))
+    if types.is_date(given):
+        return bool(types.is_date(wanted))
+    if types.is_time(given):
+        return bool(types.is_time(wanted))
+    if types.is_dictionary(given):
+        return bool(given.value_type.equals(wanted))
+    texts = types.is_large_string(given) or types.is_string(given) or types.is_string_view(given)
+    if texts:
+        return bool(types.is_string(wanted) or types.is_large_string(wanted))
+    binaries = types.is_large_binary(given) or types.is_binary_view(given) or types.is_fixed_size_binary(given)
+    if binaries:
+        return bool(types.is_binary(wanted))
+    if types.is_list(given) or types.is_large_list(given):
+        return bool(types.is_list(wanted) and (_same_or_exact(given.value_type, wanted.value_type)))
+    return False
+
+
+def _same_or_exact(given: pa.DataType, wanted: pa.DataType) -> bool:
+    return bool(given.equals(wanted)) or _is_exact_pair(given, wanted)
+
+
+def is_text(type_name: str) -> bool:
+    """Whether values of this type travel as text."""
+    return type_name in _TEXTS
+
+
+def rechunk(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
+    """Join and cut record batches so that each table has exactly `rows` rows, the last one fewer."""
+    waiting: list[pa.RecordBatch] = []
+    count = 0
+    for batch in batches:
+        while batch.num_rows:
+            part = batch.slice(0, rows - count)
+            batch = batch.slice(part.num_rows)
+            waiting.append(part)
+            count += part.num_rows
+            if count == rows:
+                yield pa.Table.from_batches(waiting)
+                waiting, count = [], 0
+    if waiting:
+        yield pa.Table.from_batches(waiting)

@@ -1,0 +1,1 @@
+"""Adapters of IEngine: where streams run."""

@@ -1,0 +1,42 @@
+"""IEngine in this process: streams as tasks of the event loop, each with its own threads."""
+
+import asyncio
+from collections.abc import Sequence
+
+from domain.pipelines.report import StreamReport
+from domain.ports.engine import IEngine, OnProgress, RunStream, Stop, StreamTask
+
+
+class LocalEngine(IEngine):
+    """Runs up to `parallelism` streams at a time."""
+
+    def __init__(self, run_stream: RunStream, *, parallelism: int = 4) -> None:
+        self._run_stream = run_stream
+        self._parallelism = parallelism
+
+    async def run(self, tasks: Sequence[StreamTask], *, stop: Stop, on_progress: OnProgress) -> list[StreamReport]:
+        gate = asyncio.Semaphore(self._parallelism)
+        failures: list[BaseException] = []
+
+        def stop_when_failed() -> str | None:
+            return "sibling_failed" if failures else stop()
+
+        async def run_one(task: StreamTask) -> StreamReport | None:
+            async with gate:
+                if failures:
+                    return None
+                try:
+                    return await self._run_stream(task, stop_when_failed, on_progress)
+                except BaseException as error:  # noqa: BLE001 - raised again below, once the siblings have stopped
+                    failures.append(error)
+                    return None
+
+        running = [asyncio.create_task(run_one(task)) for task in tasks]
+        try:
+            reports = await asyncio.gather(*running)
+        except asyncio.CancelledError:
+            await asyncio.gather(*running, return_exceptions=True)
+            raise
+        if failures:
+            raise failures[0]
+        return [report for report in reports if report is not None]

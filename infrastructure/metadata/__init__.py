@@ -1,0 +1,1 @@
+"""Adapters of IRecords and IUnitOfWork: the platform's own records, in SQLAlchemy on SQLite or Postgres."""

@@ -1,0 +1,98 @@
+"""Named, revisioned documents on SQLAlchemy."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Row, Table, and_, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from domain.ports.unit_of_work import IDocumentRecords, Page, StoredDocument
+
+
+class SqlDocumentRecords(IDocumentRecords):
+    """Documents of one kind: a head row per name, and all revisions."""
+
+    def __init__(self, connection: AsyncConnection, heads: Table, revisions: Table) -> None:
+        self._connection = connection
+        self._heads = heads
+        self._revisions = revisions
+
+    async def get(self, organization: str, name: str) -> StoredDocument | None:
+        result = await self._connection.execute(self._latest(organization).where(self._heads.c.name == name))
+        row = result.first()
+        return _stored(row) if row else None
+
+    async def page(self, organization: str, *, after: str | None, limit: int) -> Page:
+        query = self._latest(organization).order_by(self._heads.c.name).limit(limit + 1)
+        if after is not None:
+            query = query.where(self._heads.c.name > after)
+        rows = (await self._connection.execute(query)).all()
+        items = [_stored(row) for row in rows[:limit]]
+        return Page(items, items[-1].name if len(rows) > limit else None)
+
+    async def revisions(self, organization: str, name: str) -> Sequence[StoredDocument]:
+        revisions = self._revisions
+        query = (
+            select(revisions)
+            .where(revisions.c.org_id == organization, revisions.c.name == name)
+            .order_by(revisions.c.revision.desc())
+        )
+        return [_stored(row) for row in (await self._connection.execute(query)).all()]
+
+    async def put(self, organization: str, name: str, document: Mapping[str, Any], actor: str) -> StoredDocument:
+        current = await self.get(organization, name)
+        if current is not None and current.document == document:
+            return current
+        heads = self._heads
+        where = and_(heads.c.org_id == organization, heads.c.name == name)
+        moved = await self._connection.execute(
+            update(heads)
+            .where(where)
+            .values(revision=heads.c.revision + 1, is_deleted=False)
+            .returning(heads.c.revision)
+        )
+        revision = moved.scalar()
+        if revision is None:
+            revision = 1
+            await self._connection.execute(insert(heads).values(org_id=organization, name=name, revision=1))
+        stored = StoredDocument(name, revision, dict(document), actor, datetime.now(UTC))
+        await self._connection.execute(
+            insert(self._revisions).values(
+                org_id=organization,
+                name=name,
+                revision=revision,
+                document=stored.document,
+                updated_by=actor,
+                updated_at=stored.updated_at,
+            )
+        )
+        return stored
+
+    async def delete(self, organization: str, name: str) -> bool:
+        heads = self._heads
+        result = await self._connection.execute(
+            update(heads)
+            .where(heads.c.org_id == organization, heads.c.name == name, heads.c.is_deleted.is_(False))
+            .values(is_deleted=True)
+        )
+        return result.rowcount == 1
+
+    def _latest(self, organization: str) -> Any:
+        heads, revisions = self._heads, self._revisions
+        return (
+            select(revisions)
+            .join(
+                heads,
+                and_(
+                    heads.c.org_id == revisions.c.org_id,
+                    heads.c.name == revisions.c.name,
+                    heads.c.revision == revisions.c.revision,
+                ),
+            )
+            .where(heads.c.org_id == organization, heads.c.is_deleted.is_(False))
+        )
+
+
+def _stored(row: Row[Any]) -> StoredDocument:
+    return StoredDocument(row.name, row.revision, row.document, row.updated_by, row.updated_at)

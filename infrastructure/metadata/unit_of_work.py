@@ -1,0 +1,160 @@
+"""IUnitOfWork on SQLAlchemy: one connection, one transaction."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Self
+
+from sqlalchemy import insert, or_, select, update
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from domain.errors import ConflictError, UnavailableError
+from domain.events import Event
+from domain.identity.principal import Principal
+from domain.ports.unit_of_work import (
+    IAuditRecords,
+    IEventOutbox,
+    IIdentityRecords,
+    IUnitOfWork,
+    StoredEvent,
+    role_set,
+)
+from infrastructure.metadata.documents import SqlDocumentRecords
+from infrastructure.metadata.runs import SqlRunRecords
+from infrastructure.metadata.tables import (
+    api_keys,
+    audit,
+    connection_revisions,
+    connections,
+    events,
+    organizations,
+    pipeline_revisions,
+    pipelines,
+)
+
+
+class SqlUnitOfWork(IUnitOfWork):
+    """Begins when entered; leaving without `commit` rolls back."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        self._connection: AsyncConnection | None = None
+
+    async def __aenter__(self) -> Self:
+        connection = self._engine.connect()
+        try:
+            await connection.start()
+            await connection.begin()
+        except (OperationalError, OSError, TimeoutError) as error:
+            await connection.close()
+            raise records_unavailable() from error
+        self._connection = connection
+        self.pipelines = SqlDocumentRecords(connection, pipelines, pipeline_revisions)
+        self.connections = SqlDocumentRecords(connection, connections, connection_revisions)
+        self.runs = SqlRunRecords(connection)
+        self.identity = SqlIdentityRecords(connection)
+        self.events = SqlEventOutbox(connection)
+        self.audit = SqlAuditRecords(connection)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
+        if isinstance(error, IntegrityError):
+            raise ConflictError(
+                "The records refuse this: a name is taken or something it refers to is gone."
+            ) from error
+        if isinstance(error, OperationalError | OSError) or (
+            isinstance(error, DBAPIError) and error.connection_invalidated
+        ):
+            raise records_unavailable() from error
+
+    async def commit(self) -> None:
+        assert self._connection is not None
+        await self._connection.commit()
+
+
+class SqlIdentityRecords(IIdentityRecords):
+    """Organizations and API keys."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def ensure_organization(self, slug: str) -> None:
+        found = await self._connection.execute(select(organizations.c.id).where(organizations.c.id == slug))
+        if found.first() is None:
+            await self._connection.execute(insert(organizations).values(id=slug, created_at=datetime.now(UTC)))
+
+    async def add_key(self, principal: Principal, *, prefix: str, digest: str, expires_at: datetime | None) -> None:
+        await self._connection.execute(
+            insert(api_keys).values(
+                org_id=principal.organization,
+                prefix=prefix,
+                digest=digest,
+                subject=principal.subject,
+                roles=sorted(principal.roles),
+                created_at=datetime.now(UTC),
+                expires_at=expires_at,
+            )
+        )
+
+    async def find_key(self, prefix: str) -> tuple[str, Principal] | None:
+        is_live = or_(api_keys.c.expires_at.is_(None), api_keys.c.expires_at > datetime.now(UTC))
+        query = select(api_keys).where(api_keys.c.prefix == prefix, api_keys.c.revoked_at.is_(None), is_live)
+        row = (await self._connection.execute(query)).first()
+        if row is None:
+            return None
+        return row.digest, Principal(row.subject, row.org_id, role_set(row.roles))
+
+
+class SqlEventOutbox(IEventOutbox):
+    """Events in the transaction of the state that caused them."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def add(self, event: Event) -> None:
+        await self._connection.execute(
+            insert(events).values(
+                org_id=event.organization,
+                event_type=event.event_type,
+                payload=event.payload(),
+                created_at=datetime.now(UTC),
+            )
+        )
+
+    async def unsent(self, *, limit: int) -> Sequence[StoredEvent]:
+        query = select(events).where(events.c.sent_at.is_(None)).order_by(events.c.id).limit(limit)
+        rows = (await self._connection.execute(query)).all()
+        return [StoredEvent(row.id, row.org_id, row.event_type, row.payload) for row in rows]
+
+    async def mark_sent(self, ids: Sequence[int]) -> None:
+        if ids:
+            await self._connection.execute(update(events).where(events.c.id.in_(ids)).values(sent_at=datetime.now(UTC)))
+
+
+class SqlAuditRecords(IAuditRecords):
+    """The audit trail."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def add(self, principal: Principal, action: str, subject: str) -> None:
+        await self._connection.execute(
+            insert(audit).values(
+                org_id=principal.organization,
+                subject=principal.subject,
+                action=action,
+                object=subject[:200],
+                at=datetime.now(UTC),
+            )
+        )
+
+
+def records_unavailable() -> UnavailableError:
+    """The one sentence for records that cannot be reached; the driver's text stays in the cause."""
+    return UnavailableError("The platform's records cannot be reached.", code="records.unavailable")

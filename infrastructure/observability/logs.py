@@ -1,0 +1,70 @@
+"""Structured logs: JSON for machines, a console for people, one line never more than one line."""
+
+import logging
+import re
+import sys
+from collections.abc import MutableMapping
+from typing import Any
+
+import structlog
+
+_SECRET_KEY = re.compile(r"password|passwd|secret|token|api_?key|authorization|credential|private_?key", re.IGNORECASE)
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\x1b]")
+
+
+def configure_logs(*, level: str, as_json: bool, service: str, version: str, environment: str) -> None:
+    """Send structlog and the standard library's loggers through one chain to stderr."""
+    constants = {"service": service, "version": version, "environment": environment}
+
+    def add_constants(_logger: Any, _name: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        return {**line, **constants}
+
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        scrub,
+    ]
+    renderer: Any
+    if as_json:
+        shared.append(add_constants)
+        renderer = structlog.processors.JSONRenderer(ensure_ascii=False)
+    else:
+        renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=_no_locals)
+    structlog.configure(
+        processors=[
+            *shared,
+            structlog.processors.format_exc_info,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    # Parsing attempts of sqlglot are ours to report; uvicorn's access lines are replaced by our own.
+    for noisy, quieter in (("sqlglot", "ERROR"), ("uvicorn.access", "CRITICAL"), ("alembic", "WARNING")):
+        logging.getLogger(noisy).setLevel(quieter)
+
+
+def scrub(_logger: Any, _name: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Mask values whose key smells of a secret, and keep control characters from forging lines."""
+    for key, value in line.items():
+        if _SECRET_KEY.search(key):
+            line[key] = "***"
+        elif isinstance(value, str):
+            line[key] = _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", value)
+    return line
+
+
+def _no_locals(sio: Any, exc_info: Any) -> None:
+    structlog.dev.plain_traceback(sio, exc_info)

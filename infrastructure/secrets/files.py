@@ -1,0 +1,40 @@
+"""ISecretProvider for `file:` references: files under one folder per organization, as Kubernetes mounts them."""
+
+import asyncio
+import stat
+from pathlib import Path
+
+from domain.errors import InvalidInputError, NotFoundError
+from domain.ports.secrets import ISecretProvider, Secret
+
+_MAX_BYTES = 64 * 1024
+
+
+class FileSecretProvider(ISecretProvider):
+    """Reads regular files that lie, links resolved, under the root."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    @property
+    def scheme(self) -> str:
+        return "file"
+
+    async def resolve(self, organization: str, name: str) -> Secret:
+        return await asyncio.to_thread(self._read, name)
+
+    def _read(self, name: str) -> Secret:
+        root = self._root.resolve()
+        path = (root / name).resolve()
+        if not path.is_relative_to(root) or path == root:
+            raise InvalidInputError("A reference file:… stays inside the secrets folder.", code="secret.forbidden")
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise NotFoundError(f"The secret file:{name} does not exist.", code="secret.not_found") from error
+        if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX_BYTES:
+            raise InvalidInputError("A secret is a regular file of at most 64 KiB.", code="secret.forbidden")
+        try:
+            return Secret(path.read_text(encoding="utf-8").rstrip("\r\n"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise NotFoundError(f"The secret file:{name} cannot be read.", code="secret.not_found") from error

@@ -1,0 +1,296 @@
+"""One frozen tree of settings in sections; `settings_sources.py` fills it and knows where each value came from."""
+
+import ipaddress
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from domain.errors import Problem
+
+_KNOWN_SECRETS = frozenset(
+    {"password", "postgres", "secret", "changeme", "change-me", "admin", "headrace", "test", "123456", "default", ""}
+)
+
+
+def _ascii_digits(value: Any) -> Any:
+    """Pydantic takes `5_432`, and Python any Unicode digit; a setting takes neither."""
+    if isinstance(value, bool):
+        raise ValueError("must be a whole number")
+    if isinstance(value, str) and not re.fullmatch(r"-?[0-9]{1,18}", value):
+        raise ValueError("must be a whole number in ASCII digits")
+    return value
+
+
+def _network(value: Any) -> Any:
+    """Check one network in CIDR form."""
+    try:
+        ipaddress.ip_network(value)
+    except ValueError as error:
+        raise ValueError("must be a network such as 10.0.0.0/8") from error
+    return value
+
+
+def _list(value: Any) -> Any:
+    return [item.strip() for item in value.split(",") if item.strip()] if isinstance(value, str) else value
+
+
+Int = Annotated[int, BeforeValidator(_ascii_digits)]
+Port = Annotated[Int, Field(ge=1, le=65535)]
+Networks = Annotated[tuple[Annotated[str, BeforeValidator(_network)], ...], BeforeValidator(_list)]
+LogLevel = Literal["debug", "info", "warning", "error"]
+Lower = BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)
+
+
+def setting(default: Any, description: str, *, env: str | tuple[str, ...] = (), later: int | None = None) -> Any:
+    """Declare a setting: its meaning, its names in the user's documents, and the step from which it acts."""
+    names: list[Any] = [env] if isinstance(env, str) else list(env)
+    return Field(default, description=description, json_schema_extra={"env": names, "later": later})
+
+
+class Section(BaseModel):
+    """A frozen group of settings; unknown names are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class AppSettings(Section):
+    """The installation as a whole."""
+
+    environment: Annotated[Literal["development", "testing", "staging", "production"], Lower] = setting(
+        "development", "Where this runs; production refuses debug, low sampling and known secrets.", env="ENVIRONMENT"
+    )
+    debug: bool = setting(False, "More detail in logs; refused in production.", env="DEBUG")
+    name: str = setting("headrace", "The name in logs and in the API's title.", env="APP_NAME")
+    api_version: str = setting("v1", "The version shown by the API.", env="API_VERSION")
+    organization: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,47}$")] = setting(
+        "default", "The slug of the embedded organization; destinations know it by this name."
+    )
+
+
+class DuckDBSettings(Section):
+    """The embedded store."""
+
+    path: Path | None = setting(None, "The DuckDB file; by default data.duckdb in the home.")
+    memory_limit: Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(MB|GB|MiB|GiB)$")] = setting(
+        "1GB", "Memory DuckDB may use before it spills to the scratch folder."
+    )
+    threads: Annotated[Int, Field(ge=1, le=256)] = setting(2, "Threads of the embedded engine.")
+
+
+class StoreSettings(Section):
+    """The store named `default`."""
+
+    kind: Literal["duckdb", "memory", "postgres"] = setting("duckdb", "The store that `connection: default` means.")
+    duckdb: DuckDBSettings = DuckDBSettings()
+
+
+class MetadataSettings(Section):
+    """The platform's own records."""
+
+    kind: Literal["sqlite", "postgres"] = setting("sqlite", "Where Headrace keeps specs, runs and keys.")
+    url: SecretStr | None = setting(None, "A Postgres URL for the records alone, instead of DB_*.")
+    upgrade_on_open: bool = setting(True, "Bring the records' schema up to date at start.")
+
+
+class CacheSettings(Section):
+    """The cache in front of online values."""
+
+    kind: Literal["memory"] = setting("memory", "The cache.")
+
+
+class QueueSettings(Section):
+    """The doorbell between API and worker."""
+
+    kind: Literal["memory"] = setting("memory", "The queue.")
+
+
+class DatabaseSettings(Section):
+    """One Postgres, for store.kind=postgres and metadata.kind=postgres."""
+
+    host: str | None = setting(None, "Host of the Postgres.", env="DB_HOST")
+    port: Port = setting(5432, "Port of the Postgres.", env="DB_PORT")
+    name: str | None = setting(None, "Database.", env="DB_NAME")
+    user: str | None = setting(None, "User.", env="DB_USER")
+    password: SecretStr | None = setting(None, "Password.", env="DB_PASSWORD")
+    pool_size: Annotated[Int, Field(ge=1, le=1000)] = setting(
+        5, "Connections kept for the records.", env="DB_POOL_SIZE"
+    )
+    max_overflow: Annotated[Int, Field(ge=0, le=1000)] = setting(
+        10, "Connections beyond those, when busy.", env="DB_MAX_OVERFLOW"
+    )
+
+
+class SnowflakeSettings(Section):
+    """Snowflake, from the step that brings its store."""
+
+    account: str | None = setting(None, "Account.", env="SNOWFLAKE_ACCOUNT", later=6)
+    user: str | None = setting(None, "User.", env="SNOWFLAKE_USER", later=6)
+    password: SecretStr | None = setting(None, "Password.", env="SNOWFLAKE_PASSWORD", later=6)
+    warehouse: str | None = setting(None, "Warehouse.", env="SNOWFLAKE_WAREHOUSE", later=6)
+    database: str | None = setting(None, "Database.", env="SNOWFLAKE_DATABASE", later=6)
+    schema_name: str | None = setting(None, "Schema.", env="SNOWFLAKE_SCHEMA", later=6)
+    role: str | None = setting(None, "Role.", env="SNOWFLAKE_ROLE", later=6)
+    private_key_file: Path | None = setting(None, "Key file.", env="SNOWFLAKE_PRIVATE_KEY_FILE", later=6)
+
+
+class RedisSettings(Section):
+    """Redis, from the step that brings its adapters."""
+
+    host: str | None = setting(None, "Host.", env="REDIS_HOST", later=2)
+    port: Port = setting(6379, "Port.", env="REDIS_PORT", later=2)
+    password: SecretStr | None = setting(None, "Password.", env="REDIS_PASSWORD", later=2)
+    db: Annotated[Int, Field(ge=0, le=15)] = setting(0, "Database number.", env="REDIS_DB", later=2)
+    ssl: bool = setting(False, "Connect with TLS.", env="REDIS_SSL", later=2)
+
+
+class TelemetrySettings(Section):
+    """OpenTelemetry, from the step that brings it."""
+
+    enabled: bool = setting(False, "Send traces and metrics.", env="OTEL_ENABLED", later=8)
+    service_name: str = setting("headrace", "The service's name.", env="OTEL_SERVICE_NAME", later=8)
+    exporter_endpoint: str | None = setting(
+        None, "Where to send.", env=("OTEL_EXPORTER_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"), later=8
+    )
+    protocol: Literal["grpc", "http/protobuf"] = setting(
+        "http/protobuf", "How to send.", env="OTEL_EXPORTER_OTLP_PROTOCOL", later=8
+    )
+    sampling_rate: Annotated[float, Field(ge=0, le=1)] = setting(
+        1.0, "Share of traces kept.", env=("OTEL_SAMPLING_RATE", "OTEL_TRACES_SAMPLER_ARG"), later=8
+    )
+    log_level: Annotated[LogLevel, Lower] = setting(
+        "info", "Level of OpenTelemetry's own logs.", env="OTEL_LOG_LEVEL", later=8
+    )
+
+
+class RunSettings(Section):
+    """Defaults of runs."""
+
+    batch_size: Annotated[Int, Field(ge=1, le=10_000_000)] = setting(
+        50_000, "Rows per batch where a pipeline says nothing.", env="BATCH_SIZE"
+    )
+    max_batch_size: Annotated[Int, Field(ge=1, le=10_000_000)] = setting(
+        1_000_000, "The most rows per batch that a pipeline may ask for.", env="MAX_BATCH_SIZE"
+    )
+    max_retries: Annotated[Int, Field(ge=0, le=100)] = setting(
+        3, "Attempts after a retryable failure.", env="MAX_RETRIES", later=2
+    )
+    timeout_seconds: Annotated[Int, Field(ge=1, le=604_800)] = setting(
+        3600, "Longest duration of a run.", env="TIMEOUT_SECONDS", later=2
+    )
+    warehouse: str | None = setting(None, "Snowflake warehouse of runs.", env="WAREHOUSE", later=6)
+    lease_seconds: Annotated[Int, Field(ge=1, le=3600)] = setting(30, "How long a worker holds a run without renewing.")
+    tick_seconds: Annotated[float, Field(ge=0.05, le=60)] = setting(
+        1.0, "How often lost rings and expired leases are looked for."
+    )
+    concurrency: Annotated[Int, Field(ge=1, le=256)] = setting(4, "Runs at a time in one process.")
+
+
+class FlagSettings(Section):
+    """Switches of the user's documents."""
+
+    enable_caching: bool = setting(True, "Answer features from the cache.", env="ENABLE_CACHING", later=5)
+    enable_rate_limiting: bool = setting(True, "Limit requests.", env="ENABLE_RATE_LIMITING", later=4)
+
+
+class HttpSettings(Section):
+    """The API's socket."""
+
+    host: str = setting("127.0.0.1", "Address to bind; anything but loopback is reachable by others.")
+    port: Annotated[Int, Field(ge=0, le=65535)] = setting(8080, "Port to bind; 0 takes a free one.")
+    max_body_bytes: Annotated[Int, Field(ge=1024, le=1_073_741_824)] = setting(
+        10 * 1024 * 1024, "Largest request body."
+    )
+    grace_seconds: Annotated[Int, Field(ge=1, le=600)] = setting(25, "How long a shutdown may take.")
+    ready_timeout_seconds: Annotated[float, Field(ge=0.1, le=60)] = setting(
+        2.0, "How long readiness waits for each part."
+    )
+
+
+class LogSettings(Section):
+    """Log lines on stderr."""
+
+    format: Literal["auto", "console", "json"] = setting("auto", "`auto` is console in development and JSON elsewhere.")
+    level: Annotated[LogLevel, Lower] = setting("info", "Lowest level shown.")
+
+
+class SecretSettings(Section):
+    """Confinement of secret references."""
+
+    file_root: Path | None = setting(None, "The folder of `file:` references; by default secrets in the project.")
+    environment_prefix: str = setting("", "What the names of `env:` references start with.")
+
+
+class ConnectionSettings(Section):
+    """What connections may reach."""
+
+    allow_networks: Networks = setting((), "Private networks that connections may dial, such as 10.0.0.0/8.")
+
+
+class Settings(BaseSettings):
+    """The whole tree. Build it with `load_settings`; its own sources are switched off."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    app: AppSettings = AppSettings()
+    home: Path | None = setting(None, "Where the embedded files live; by default .headrace in the project.")
+    data_root: Path | None = setting(None, "The folder that paths of connections stay in; by default the project.")
+    store: StoreSettings = StoreSettings()
+    metadata: MetadataSettings = MetadataSettings()
+    cache: CacheSettings = CacheSettings()
+    queue: QueueSettings = QueueSettings()
+    database: DatabaseSettings = DatabaseSettings()
+    snowflake: SnowflakeSettings = SnowflakeSettings()
+    redis: RedisSettings = RedisSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
+    run: RunSettings = RunSettings()
+    flags: FlagSettings = FlagSettings()
+    http: HttpSettings = HttpSettings()
+    logs: LogSettings = LogSettings()
+    secrets: SecretSettings = SecretSettings()
+    connections: ConnectionSettings = ConnectionSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take nothing but what the loader gives."""
+        return (init_settings,)
+
+    @property
+    def uses_database(self) -> bool:
+        """Whether DB_* is in use."""
+        return self.store.kind == "postgres" or (self.metadata.kind == "postgres" and self.metadata.url is None)
+
+
+def problems_across(settings: Settings) -> Iterator[Problem]:
+    """Check what only several settings together can tell: sections in use, and the rules of production."""
+    if settings.uses_database:
+        for name in ("host", "name", "user"):
+            if getattr(settings.database, name) is None:
+                why = "store.kind" if settings.store.kind == "postgres" else "metadata.kind"
+                yield Problem(f"DB_{name.upper()}", "settings.missing", f"is required because {why} is postgres")
+    if settings.run.batch_size > settings.run.max_batch_size:
+        yield Problem("BATCH_SIZE", "settings.range", "is larger than MAX_BATCH_SIZE")
+    if settings.app.environment != "production":
+        return
+    if settings.app.debug:
+        yield Problem("DEBUG", "settings.production", "is not allowed in production")
+    if settings.telemetry.sampling_rate < 0.1:
+        yield Problem("OTEL_SAMPLING_RATE", "settings.production", "is below 0.1, which production refuses")
+    secrets = {
+        "DB_PASSWORD": settings.database.password,
+        "REDIS_PASSWORD": settings.redis.password,
+        "SNOWFLAKE_PASSWORD": settings.snowflake.password,
+    }
+    for name, secret in secrets.items():
+        if secret is not None and secret.get_secret_value().lower() in _KNOWN_SECRETS:
+            yield Problem(name, "settings.production", "is a well-known value, which production refuses")

@@ -1,0 +1,267 @@
+"""Fills the settings from flags, environment, files and defaults, and remembers where each value came from."""
+
+import difflib
+import json
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dotenv import dotenv_values
+from pydantic import BaseModel, SecretStr, ValidationError
+from pydantic.fields import FieldInfo
+
+from domain.errors import Problem, SettingsError
+from infrastructure.settings import Settings, problems_across
+
+PREFIX = "HEADRACE_"
+# Names with our prefix that are not settings of the tree.
+_OTHER_NAMES = frozenset({"HEADRACE_PROFILE", "HEADRACE_FAILPOINT", "HEADRACE_SECRETS_DIR", "HEADRACE_KEY"})
+
+
+@dataclass(frozen=True)
+class SettingInfo:
+    """One setting: its dotted path, environment names (the first is ours to show), and declaration."""
+
+    path: str
+    names: tuple[str, ...]
+    field: FieldInfo
+
+    @property
+    def later(self) -> int | None:
+        """The step of the road from which it acts, or None when it acts now."""
+        extra = self.field.json_schema_extra
+        found = extra.get("later") if isinstance(extra, dict) else None
+        return found if isinstance(found, int) else None
+
+
+@dataclass(frozen=True)
+class LoadedSettings:
+    """The settings and the origin of each value that is not a default, by dotted path."""
+
+    settings: Settings
+    origins: Mapping[str, str]
+
+
+def catalog() -> list[SettingInfo]:
+    """List every setting, in the order of the tree."""
+    return list(_walk(Settings, ()))
+
+
+def is_setting_name(name: str) -> bool:
+    """Say whether a name of the environment is a setting's, so that no secret reference may use it."""
+    return name.upper().startswith(PREFIX) or any(name.upper() in info.names for info in catalog())
+
+
+def load_settings(
+    *,
+    root: Path | None,
+    flags: Mapping[str, str] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> LoadedSettings:
+    """Read every source, in order: flag, environment, .env.<environment>, .env, headrace.toml, secrets folder.
+
+    `root` is the project's folder, or None outside of one. Reads `.env` files of the root or the working directory.
+
+    Raises:
+        SettingsError: with all problems at once, their source and the nearest valid name, never a value.
+    """
+    surroundings = dict(os.environ if environment is None else environment)
+    folder = root or Path.cwd()
+    problems: list[Problem] = []
+    infos = catalog()
+    by_name = {name: info.path for info in infos for name in info.names}
+    by_path = {info.path: info for info in infos}
+    layers: list[tuple[str, dict[str, Any]]] = []
+
+    flag_values = dict(flags or {})
+    problems += _unknown_paths(flag_values, by_path, "flag --set")
+    layers.append(("flag --set", flag_values))
+    layers.append(("environment", _named(surroundings, by_name, "environment", problems)))
+    base = _dotenv(folder / ".env")
+    chosen = flag_values.get("app.environment") or surroundings.get("ENVIRONMENT") or base.get("ENVIRONMENT")
+    if chosen:
+        named_file = folder / f".env.{chosen.lower()}" if chosen.isalnum() else folder / ".env"
+        layers.append((named_file.name, _named(_dotenv(named_file), by_name, named_file.name, problems)))
+    layers.append((".env", _named(base, by_name, ".env", problems)))
+    layers.append(("headrace.toml", _toml(folder / "headrace.toml", by_path, problems)))
+    secrets_folder = surroundings.get("HEADRACE_SECRETS_DIR")
+    if secrets_folder:
+        layers.append(("secrets folder", _secrets(Path(secrets_folder), by_name)))
+
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for source, layer in layers:
+        for path, value in layer.items():
+            if path in by_path and path not in values:
+                values[path] = value
+                origins[path] = source
+    settings, found = _validated(values, origins, by_path)
+    problems += found
+    if settings is not None:
+        problems += list(problems_across(settings))
+    if problems or settings is None:
+        raise SettingsError(problems)
+    return LoadedSettings(settings, origins)
+
+
+def shown(loaded: LoadedSettings) -> list[tuple[str, str, str]]:
+    """Return (name, value, origin) of every setting, secrets masked."""
+    rows = []
+    for info in catalog():
+        value: Any = loaded.settings
+        for part in info.path.split("."):
+            value = getattr(value, part)
+        if isinstance(value, SecretStr):
+            text = "***"
+        elif value is None:
+            text = ""
+        elif isinstance(value, bool):
+            text = str(value).lower()
+        elif isinstance(value, tuple):
+            text = ",".join(value)
+        else:
+            text = str(value)
+        rows.append((info.names[0], text, loaded.origins.get(info.path, "default")))
+    return rows
+
+
+def reference() -> str:
+    """Write the settings reference in Markdown."""
+    lines = [
+        "# Settings",
+        "",
+        "Generated by `headrace config reference`; a test compares.",
+        "",
+        "Order: `--set path=value`, environment, `.env.<environment>`, `.env`, `[settings]` of `headrace.toml`, the",
+        "folder `HEADRACE_SECRETS_DIR` (one file a name), default. The *path* is what `--set` and `headrace.toml` use.",
+        "",
+        "| name | path | default | meaning |",
+        "|---|---|---|---|",
+    ]
+    for info in catalog():
+        default = info.field.get_default(call_default_factory=True)
+        text = "" if default is None else str(default).lower() if isinstance(default, bool) else str(default)
+        text = "" if text == "()" else text
+        acts = f" *(read and checked now, acts from step {info.later})*" if info.later else ""
+        names = ", ".join(f"`{name}`" for name in info.names)
+        lines.append(f"| {names} | `{info.path}` | {f'`{text}`' if text else ''} | {info.field.description}{acts} |")
+    return "\n".join(lines) + "\n"
+
+
+def schema() -> str:
+    """Return the JSON Schema of `[settings]`."""
+    return json.dumps(Settings.model_json_schema(), indent=2, default=str) + "\n"
+
+
+def _walk(model: type[BaseModel], above: tuple[str, ...]) -> Iterator[SettingInfo]:
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from _walk(kind, (*above, name))
+            continue
+        path = (*above, name)
+        extra = field.json_schema_extra
+        documented = extra.get("env") if isinstance(extra, dict) else None
+        own = PREFIX + "__".join(path).upper()
+        names = tuple(str(n) for n in documented) if isinstance(documented, list) and documented else (own,)
+        yield SettingInfo(".".join(path), names, field)
+
+
+def _named(
+    values: Mapping[str, str | None], by_name: Mapping[str, str], source: str, problems: list[Problem]
+) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name, value in values.items():
+        path = by_name.get(name.upper())
+        if path is not None and value is not None:
+            found.setdefault(path, value)
+        elif name.upper().startswith(PREFIX) and not _is_other(name.upper()):
+            problems.append(_unknown(name, source, list(by_name)))
+    return found
+
+
+def _is_other(name: str) -> bool:
+    return name in _OTHER_NAMES or name.startswith("HEADRACE_TEST_")
+
+
+def _unknown_paths(values: Mapping[str, Any], by_path: Mapping[str, Any], source: str) -> list[Problem]:
+    return [_unknown(path, source, list(by_path)) for path in values if path not in by_path]
+
+
+def _unknown(name: str, source: str, known: list[str]) -> Problem:
+    nearest = difflib.get_close_matches(name.upper(), [candidate.upper() for candidate in known], n=1, cutoff=0.5)
+    original = {candidate.upper(): candidate for candidate in known}
+    hint = f"; did you mean {original[nearest[0]]}?" if nearest else ""
+    return Problem(f"{name} ({source})", "settings.unknown", f"is not a setting{hint}")
+
+
+def _dotenv(path: Path) -> dict[str, str | None]:
+    return dict(dotenv_values(path, interpolate=False)) if path.is_file() else {}
+
+
+def _toml(path: Path, by_path: Mapping[str, Any], problems: list[Problem]) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        problems.append(Problem("headrace.toml", "settings.toml", f"is not TOML: {error}"))
+        return {}
+    section = document.get("settings", {})
+    if not isinstance(section, dict):
+        problems.append(Problem("headrace.toml", "settings.toml", "settings must be a table"))
+        return {}
+    flat = dict(_flattened(section, ()))
+    problems += _unknown_paths(flat, by_path, "headrace.toml")
+    return flat
+
+
+def _flattened(section: Mapping[str, Any], above: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
+    for name, value in section.items():
+        if isinstance(value, dict):
+            yield from _flattened(value, (*above, name))
+        else:
+            yield ".".join((*above, name)), value
+
+
+def _secrets(folder: Path, by_name: Mapping[str, str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name, path in by_name.items():
+        for candidate in (folder / name, folder / name.lower()):
+            if candidate.is_file():
+                found.setdefault(path, candidate.read_text(encoding="utf-8").rstrip("\r\n"))
+    return found
+
+
+def _validated(
+    values: Mapping[str, Any], origins: Mapping[str, str], by_path: Mapping[str, SettingInfo]
+) -> tuple[Settings | None, list[Problem]]:
+    tree: dict[str, Any] = {}
+    for path, value in values.items():
+        *parents, leaf = path.split(".")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[leaf] = value
+    try:
+        return Settings(**tree), []
+    except ValidationError as error:
+        problems = []
+        for item in error.errors(include_input=False, include_url=False, include_context=False):
+            path = _known_path(item["loc"], by_path)
+            info = by_path.get(path)
+            name = info.names[0] if info else path
+            message = item["msg"].removeprefix("Value error, ")
+            problems.append(Problem(f"{name} ({origins.get(path, 'default')})", "settings.value", message))
+        return None, problems
+
+
+def _known_path(location: tuple[int | str, ...], by_path: Mapping[str, SettingInfo]) -> str:
+    for length in range(len(location), 0, -1):
+        path = ".".join(str(part) for part in location[:length])
+        if path in by_path:
+            return path
+    return ".".join(str(part) for part in location)

@@ -1,0 +1,206 @@
+"""Quoting and guarding of SQL, shared by the adapter families: the only place where names become text."""
+
+from collections.abc import Mapping
+
+import sqlglot
+from sqlglot import exp
+from sqlglot.errors import SqlglotError
+
+from domain.errors import InvalidInputError, QueryRefusedError
+from domain.pipelines.table import INTERNAL_PREFIX, ORDINAL, TableName, check_identifier
+
+_WRITES = (
+    exp.Insert,
+    exp.Update,
+    exp.Delete,
+    exp.Merge,
+    exp.Create,
+    exp.Drop,
+    exp.Alter,
+    exp.Command,
+    exp.Copy,
+    exp.Into,
+    exp.Lock,
+    exp.Set,
+    exp.Pragma,
+    exp.Attach,
+    exp.Detach,
+    exp.Transaction,
+    exp.Commit,
+    exp.Rollback,
+    exp.TruncateTable,
+    exp.Use,
+    exp.Kill,
+)
+# A result of these depends on when or how often they run, so a resumed run would differ from an uninterrupted one.
+_UNSTABLE = frozenset(
+    {
+        "random",
+        "rand",
+        "uuid",
+        "gen_random_uuid",
+        "uuidv4",
+        "uuidv7",
+        "now",
+        "today",
+        "current_timestamp",
+        "current_date",
+        "current_time",
+        "get_current_timestamp",
+        "get_current_time",
+        "transaction_timestamp",
+        "localtime",
+        "localtimestamp",
+        "current_localtime",
+        "current_localtimestamp",
+        "nextval",
+        "currval",
+        "setseed",
+        "txid_current",
+        "getenv",
+        "getvariable",
+        "current_setting",
+    }
+)
+
+
+def quote(name: str) -> str:
+    """Quote an identifier for Postgres and DuckDB.
+
+    Raises:
+        InvalidInputError: what `check_identifier` refuses (`identifier.invalid`).
+    """
+    try:
+        check_identifier(name)
+    except ValueError as error:
+        raise InvalidInputError(str(error), code="identifier.invalid") from error
+    return f'"{name}"'
+
+
+def quote_table(table: TableName) -> str:
+    """Quote a table with its schema, if it has one."""
+    return f"{quote(table.schema)}.{quote(table.table)}" if table.schema else quote(table.table)
+
+
+def parse_query(sql: str, dialect: str) -> exp.Query:
+    """Parse one read-only statement.
+
+    Raises:
+        QueryRefusedError: unparsable, several statements, not read-only, or it names a table of Headrace's own.
+    """
+    if "\x00" in sql:
+        raise QueryRefusedError("The query holds a NUL character.", code="query.unparsable")
+    try:
+        statements = [statement for statement in sqlglot.parse(sql, dialect=dialect) if statement is not None]
+    except (SqlglotError, RecursionError) as error:
+        raise QueryRefusedError("The query cannot be parsed.", code="query.unparsable") from error
+    if not statements:
+        raise QueryRefusedError("The query is empty.", code="query.unparsable")
+    if len(statements) > 1:
+        raise QueryRefusedError("Only one statement is allowed.", code="query.multiple_statements")
+    statement = statements[0]
+    if not isinstance(statement, exp.Query) or statement.find(*_WRITES) is not None:
+        raise QueryRefusedError("Only a statement that reads is allowed.", code="query.not_readonly")
+    for table in statement.find_all(exp.Table):
+        if table.name.lower().startswith(INTERNAL_PREFIX):
+            raise QueryRefusedError("Tables named _headrace* cannot be read.", code="query.forbidden_relation")
+    return statement
+
+
+def bind_names(sql: str, dialect: str, parameters: Mapping[str, object], render: Mapping[str, str]) -> str:
+    """Replace `:name` placeholders by the text that `render` gives for each name.
+
+    Raises:
+        QueryRefusedError: a placeholder without a parameter (`query.parameter_missing`).
+    """
+    tree = parse_query(sql, dialect)
+
+    def put(node: exp.Expr) -> exp.Expr:
+        if isinstance(node, exp.Placeholder) and node.name:
+            if node.name not in parameters:
+                raise QueryRefusedError(
+                    f"The query uses :{node.name}, which is not among the parameters.", code="query.parameter_missing"
+                )
+            return sqlglot.parse_one(render[node.name], dialect=dialect)
+        return node
+
+    if not any(isinstance(node, exp.Placeholder) and node.name for node in tree.find_all(exp.Placeholder)):
+        return sql
+    return tree.transform(put).sql(dialect=dialect)
+
+
+def row_wise(sql: str) -> str:
+    """Check that a transform is one row-wise SELECT over `batch`, and make it carry the rows' ordinals.
+
+    Raises:
+        InvalidInputError: `transform.not_row_wise`, `transform.not_deterministic`, or what `parse_query` refuses.
+    """
+    tree = parse_query(sql, "duckdb")
+    if not isinstance(tree, exp.Select):
+        raise _not_row_wise("set operations")
+    if not tree.expressions:
+        raise _not_row_wise("FROM without SELECT")
+    forbidden: tuple[tuple[type[exp.Expr], str], ...] = (
+        (exp.AggFunc, "aggregates"),
+        (exp.Window, "window functions"),
+        (exp.Subquery, "subqueries"),
+        (exp.Join, "joins"),
+        (exp.Unnest, "unnest"),
+        (exp.Explode, "unnest"),
+        (exp.Lateral, "lateral joins"),
+        (exp.TableSample, "sampling"),
+        (exp.Columns, "COLUMNS(…)"),
+        (exp.Exists, "subqueries"),
+    )
+    for part in ("group", "having", "qualify", "distinct", "limit", "offset", "order", "sample", "with_", "with"):
+        if tree.args.get(part):
+            raise _not_row_wise({"with_": "with", "order": "order by", "group": "group by"}.get(part, part))
+    for kind, words in forbidden:
+        if tree.find(kind) is not None:
+            raise _not_row_wise(words)
+    if len(list(tree.find_all(exp.Select))) > 1:
+        raise _not_row_wise("subqueries")
+    tables = [table.sql(dialect="duckdb") for table in tree.find_all(exp.Table)]
+    if tables != ["batch"]:
+        raise _not_row_wise("any relation other than batch")
+    _refuse_unstable(tree)
+    if any(column.name.lower() == ORDINAL for column in tree.find_all(exp.Column, exp.Identifier)):
+        raise InvalidInputError(f"{ORDINAL} is a name of Headrace's own.", code="transform.reserved_name")
+    stars = [item for item in tree.expressions if item.find(exp.Star) is not None and not item.find(exp.Func)]
+    if len(stars) > 1:
+        raise _not_row_wise("more than one *")
+    if not stars:
+        tree = tree.select(exp.column(ORDINAL, quoted=True))
+    return tree.sql(dialect="duckdb")
+
+
+def _refuse_unstable(tree: exp.Expr) -> None:
+    for function in tree.find_all(exp.Func):
+        names = (
+            {function.name.lower()}
+            if isinstance(function, exp.Anonymous)
+            else {name.lower() for name in function.sql_names()}
+        )
+        if names & _UNSTABLE:
+            raise InvalidInputError(
+                f"{sorted(names & _UNSTABLE)[0]} gives another result when a run is resumed; "
+                "use it in the source query, or the metadata columns.",
+                code="transform.not_deterministic",
+            )
+
+
+def _not_row_wise(words: str) -> InvalidInputError:
+    return InvalidInputError(
+        f"A transform works row by row, so {words} cannot be used: the result would depend on where batches end. "
+        "Put it into the source query.",
+        code="transform.not_row_wise",
+    )
+
+
+def check_row_predicate(expression: str) -> None:
+    """Check that the text of an `sql` rule is one row-wise expression.
+
+    Raises:
+        InvalidInputError: as `row_wise`.
+    """
+    row_wise(f"SELECT (\n{expression}\n) AS verdict FROM batch")

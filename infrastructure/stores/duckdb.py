@@ -1,0 +1,358 @@
+"""IDataStore on a DuckDB file: the embedded default. One process owns the file."""
+
+import threading
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from domain.errors import InvalidInputError, PlatformError, StoreUnavailableError
+from domain.failpoints import fail_at
+from domain.pipelines.checkpoint import LaneState, Position
+from domain.pipelines.read_set import Lane, SourcePlan, Stream
+from domain.pipelines.spec import CursorSpec, SourceSpec
+from domain.pipelines.table import INTERNAL_PREFIX, Column, TableName, TableSchema
+from domain.ports.data_store import (
+    Batch,
+    IDataStore,
+    IOwner,
+    IReader,
+    IWriter,
+    SourceBatch,
+    StoreHealth,
+    Target,
+)
+from infrastructure.arrow import columns_of, conform, rechunk, to_table
+from infrastructure.sql import bind_names, parse_query, quote, quote_table
+from infrastructure.stores.cursors import integer_end, is_integer_cursor, position_after, time_end
+from infrastructure.stores.duckdb_session import DuckDBSession, logical_of, named, native_of, translate
+from infrastructure.stores.sql_owner import SqlOwner, read_lane
+from infrastructure.stores.sql_writer import SqlWriter
+from infrastructure.threads import OneThread
+
+
+@dataclass(frozen=True)
+class DuckDBOptions:
+    """Bounds of the embedded engine. `path` None keeps everything in memory."""
+
+    path: Path | None
+    memory_limit: str = "1GB"
+    threads: int = 2
+    scratch: Path | None = None
+
+
+class DuckDBDataStore(IDataStore):
+    """Tables in one DuckDB file; writers take turns, readers see a snapshot."""
+
+    def __init__(self, options: DuckDBOptions) -> None:
+        self._options = options
+        self._connection: duckdb.DuckDBPyConnection | None = None
+        self._write_lock = threading.Lock()
+
+    async def open(self) -> None:
+        if self._connection is not None:
+            return
+        thread = OneThread("duckdb-open")
+        try:
+            self._connection = await thread.call(self._connect)
+        finally:
+            thread.close()
+
+    def _connect(self) -> duckdb.DuckDBPyConnection:
+        options = self._options
+        target = ":memory:" if options.path is None else str(options.path)
+        config: dict[str, Any] = {
+            "memory_limit": options.memory_limit,
+            "threads": options.threads,
+            "python_enable_replacements": False,
+            "autoinstall_known_extensions": False,
+            "autoload_known_extensions": False,
+        }
+        try:
+            if options.path is not None:
+                options.path.parent.mkdir(parents=True, exist_ok=True)
+            if options.scratch is not None:
+                config["temp_directory"] = str(options.scratch)
+            connection = duckdb.connect(target, config=config)
+            connection.execute("SET GLOBAL TimeZone = 'UTC'")
+            connection.execute("SET enable_external_access = false")
+            connection.execute("SET lock_configuration = true")
+        except duckdb.Error as error:
+            raise translate(error) from error
+        except OSError as error:
+            raise StoreUnavailableError(f"The folder of {target} cannot be used: {error.strerror}.") from error
+        return connection
+
+    async def close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    async def health_check(self) -> StoreHealth:
+        try:
+            async with self._session() as (session, thread):
+                await thread.call(session.execute, "SELECT 1")
+        except PlatformError as error:
+            return StoreHealth(is_healthy=False, step="query", detail=error.message)
+        return StoreHealth(is_healthy=True)
+
+    async def tables(self) -> Sequence[TableName]:
+        async with self._session() as (session, thread):
+            rows = await thread.call(
+                session.execute,
+                "SELECT schema_name, table_name FROM duckdb_tables() WHERE database_name = current_database() "
+                "UNION ALL SELECT schema_name, view_name FROM duckdb_views() "
+                "WHERE database_name = current_database() AND NOT internal ORDER BY 1, 2",
+            )
+        return [
+            TableName(table, None if schema == "main" else schema)
+            for schema, table in rows
+            if not table.startswith(INTERNAL_PREFIX)
+        ]
+
+    async def describe(self, table: TableName) -> TableSchema | None:
+        async with self._session() as (session, thread):
+            return await thread.call(session.describe, table)
+
+    async def read(self, source: SourceSpec, *, batch_rows: int) -> AsyncIterator[Batch]:
+        text, parameters = _selection(source)
+        async with self._cursor() as (cursor, thread):
+            async for batch in thread.iterate(_batches(cursor, text, parameters, batch_rows)):
+                yield batch
+
+    async def write(self, table: TableName, batches: Sequence[Batch]) -> int:
+        tables = [to_table(batch) for batch in batches]
+
+        def append(session: DuckDBSession) -> int:
+            with session.transaction():
+                if session.describe(table) is None:
+                    if table.schema:
+                        session.execute(f"CREATE SCHEMA IF NOT EXISTS {quote(table.schema)}")
+                    columns = columns_of(tables[0].schema)
+                    definitions = ", ".join(f"{quote(c.name)} {native_of(c.type)}" for c in columns)
+                    session.execute(f"CREATE TABLE {quote_table(table)} ({definitions})")
+                described = session.describe(table)
+                assert described is not None
+                for rows in tables:
+                    columns = tuple(c for c in described.columns if c.name in rows.column_names)
+                    session.ingest(table, conform(rows, columns), columns)
+            return sum(rows.num_rows for rows in tables)
+
+        async with self._session() as (session, thread):
+            return await thread.call(append, session)
+
+    async def plan(self, source: SourceSpec, *, lo: str | None, limit: int | None) -> SourcePlan:
+        async with self._cursor() as (cursor, thread):
+            return await thread.call(self._plan, cursor, source, lo, limit)
+
+    def _plan(
+        self, cursor: duckdb.DuckDBPyConnection, source: SourceSpec, lo: str | None, limit: int | None
+    ) -> SourcePlan:
+        text, parameters = _selection(source)
+        columns = _describe_selection(cursor, text, parameters)
+        kinds = {column.name: column.type for column in columns}
+        for name in source.order:
+            if name not in kinds:
+                raise InvalidInputError(f"The source has no column {name}.", code="source.column_missing")
+        hi = None
+        if source.cursor is not None:
+            hi = self._end_of(cursor, source.cursor, kinds, text, parameters, lo, limit)
+        return SourcePlan(
+            columns=tuple((column.name, column.type) for column in columns),
+            streams=(Stream("0"),),
+            ordered=bool(source.order),
+            order=source.order,
+            lo=lo,
+            hi=hi,
+            limit=None if source.cursor else limit,
+        )
+
+    def _end_of(
+        self,
+        cursor: duckdb.DuckDBPyConnection,
+        spec: CursorSpec,
+        kinds: Mapping[str, str],
+        text: str,
+        parameters: Mapping[str, Any],
+        lo: str | None,
+        limit: int | None,
+    ) -> str:
+        name, kind = quote(spec.column), kinds[spec.column]
+        is_integer = is_integer_cursor(spec, kind)
+        nulls = _fetch(cursor, f"SELECT count(*) FROM (SELECT 1 FROM {text} WHERE {name} IS NULL LIMIT 1)", parameters)
+        if nulls[0][0]:
+            raise InvalidInputError(f"The cursor column {spec.column} holds NULL.", code="cursor.null")
+        if is_integer:
+            hi = integer_end(_fetch(cursor, f"SELECT max({name}) FROM {text}", parameters)[0][0], spec, lo)
+        else:
+            hi = time_end(datetime.now(UTC), spec, kind)
+            hi = hi if lo is None else max(hi, lo)
+        if limit is not None:
+            bounds, bound = _bounds(spec.column, kind, lo, hi)
+            rows = _fetch(
+                cursor,
+                f"SELECT CAST({name} AS VARCHAR) FROM {text} WHERE {bounds} ORDER BY {name} LIMIT 1 OFFSET {limit:d}",
+                {**parameters, **bound},
+            )
+            hi = rows[0][0] if rows else hi
+        return hi
+
+    async def count(self, source: SourceSpec, plan: SourcePlan) -> int:
+        text, parameters = _selection(source)
+        where, bound = _bounds_of(source, plan)
+        async with self._cursor() as (cursor, thread):
+            rows = await thread.call(
+                _fetch, cursor, f"SELECT count(*) FROM {text} WHERE {where}", {**parameters, **bound}
+            )
+        return min(int(rows[0][0]), plan.limit) if plan.limit is not None else int(rows[0][0])
+
+    async def lane_state(self, lane: Lane, table: TableName) -> LaneState:
+        async with self._session() as (session, thread):
+            return await thread.call(read_lane, session, lane, table)
+
+    @asynccontextmanager
+    async def owner(self, lane: Lane, table: TableName, fence: int) -> AsyncIterator[IOwner]:
+        async with self._session() as (session, thread):
+            yield SqlOwner(session, thread, lane, table, fence)
+
+    @asynccontextmanager
+    async def reader(
+        self, source: SourceSpec, plan: SourcePlan, stream: Stream, *, batch_rows: int
+    ) -> AsyncIterator[IReader]:
+        async with self._cursor() as (cursor, thread):
+            yield DuckDBReader(cursor, thread, source, plan, batch_rows)
+
+    @asynccontextmanager
+    async def writer(
+        self, lane: Lane, target: Target, read_set_id: str, stream: str, fence: int
+    ) -> AsyncIterator[IWriter]:
+        async with self._session() as (session, thread):
+            yield SqlWriter(session, thread, lane, target, read_set_id, stream, fence)
+
+    def _opened(self) -> duckdb.DuckDBPyConnection:
+        if self._connection is None:
+            raise StoreUnavailableError("The DuckDB store is not open.")
+        return self._connection
+
+    @asynccontextmanager
+    async def _session(self) -> AsyncIterator[tuple[DuckDBSession, OneThread]]:
+        session = DuckDBSession(self._opened(), self._write_lock)
+        thread = OneThread("duckdb-write")
+        try:
+            yield session, thread
+        finally:
+            await thread.call(session.close)
+            thread.close()
+
+    @asynccontextmanager
+    async def _cursor(self) -> AsyncIterator[tuple[duckdb.DuckDBPyConnection, OneThread]]:
+        """A cursor in a read-only transaction, so that no query of a user can write."""
+        cursor = self._opened().cursor()
+        thread = OneThread("duckdb-read")
+        try:
+            await thread.call(cursor.execute, "BEGIN TRANSACTION READ ONLY")
+            yield cursor, thread
+        finally:
+            await thread.call(cursor.close)
+            thread.close()
+
+
+class DuckDBReader(IReader):
+    """Reads a stream in the order of (cursor, key)."""
+
+    def __init__(
+        self,
+        cursor: duckdb.DuckDBPyConnection,
+        thread: OneThread,
+        source: SourceSpec,
+        plan: SourcePlan,
+        batch_rows: int,
+    ) -> None:
+        self._cursor = cursor
+        self._thread = thread
+        self._source = source
+        self._plan = plan
+        self._batch_rows = batch_rows
+
+    async def batches(self, after: Position | None, *, limit: int | None = None) -> AsyncIterator[SourceBatch]:
+        plan = self._plan
+        text, parameters = _selection(self._source)
+        where, bound = _bounds_of(self._source, plan)
+        kinds = dict(plan.columns)
+        if after is not None:
+            left = ", ".join(quote(name) for name in plan.order)
+            right = ", ".join(f"CAST($after_{n} AS {native_of(kinds[c])})" for n, c in enumerate(plan.order))
+            where = f"{where} AND ({left}) > ({right})"
+            bound |= {f"after_{number}": value for number, value in enumerate(after)}
+        names = ", ".join(quote(name) for name, _ in plan.columns)
+        order = f" ORDER BY {', '.join(quote(name) for name in plan.order)}" if plan.order else ""
+        bounded = f" LIMIT {limit:d}" if limit is not None else ""
+        query = f"(SELECT {names} FROM {text} WHERE {where}{order}{bounded})"
+        columns = tuple(Column(name, kind) for name, kind in plan.columns)
+        rows = _batches(self._cursor, query, {**parameters, **bound}, self._batch_rows)
+        async for batch in self._thread.iterate(rows):
+            fail_at("extract.mid_page")
+            table = conform(batch, columns)
+            yield SourceBatch(table, position_after(table, plan.order) if plan.order else None)
+
+
+def _selection(source: SourceSpec) -> tuple[str, dict[str, Any]]:
+    """Give the source as a FROM item with its bound parameters."""
+    if source.table is not None:
+        return quote_table(source.table), {}
+    if source.query is None:
+        raise InvalidInputError("A DuckDB source names a table or a query.", code="source.kind")
+    parse_query(source.query, "duckdb")
+    parameters = {f"p_{name}": value for name, value in source.parameters.items()}
+    render = {name: f"$p_{name}" for name in source.parameters}
+    query = bind_names(source.query, "duckdb", source.parameters, render)
+    used = {name: value for name, value in parameters.items() if f"${name}" in query}
+    return f"(\n{query}\n) AS source", used
+
+
+def _bounds(column: str, kind: str, lo: str | None, hi: str | None) -> tuple[str, dict[str, Any]]:
+    conditions, bound = ["true"], {}
+    if lo is not None:
+        conditions.append(f"{quote(column)} >= CAST($lo AS {native_of(kind)})")
+        bound["lo"] = lo
+    if hi is not None:
+        conditions.append(f"{quote(column)} < CAST($hi AS {native_of(kind)})")
+        bound["hi"] = hi
+    return " AND ".join(conditions), bound
+
+
+def _bounds_of(source: SourceSpec, plan: SourcePlan) -> tuple[str, dict[str, Any]]:
+    if source.cursor is None:
+        return "true", {}
+    return _bounds(source.cursor.column, dict(plan.columns)[source.cursor.column], plan.lo, plan.hi)
+
+
+def _describe_selection(
+    cursor: duckdb.DuckDBPyConnection, text: str, parameters: Mapping[str, Any]
+) -> tuple[Column, ...]:
+    rows = _fetch(cursor, f"DESCRIBE SELECT * FROM {text}", parameters)
+    return tuple(Column(row[0], logical_of(row[1])) for row in rows)
+
+
+def _fetch(cursor: duckdb.DuckDBPyConnection, sql: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+    try:
+        rows: list[tuple[Any, ...]] = cursor.execute(sql, named(parameters)).fetchall()
+    except duckdb.Error as error:
+        raise translate(error) from error
+    return rows
+
+
+def _batches(
+    cursor: duckdb.DuckDBPyConnection, text: str, parameters: Mapping[str, Any], rows: int
+) -> Iterator[pa.Table]:
+    try:
+        # `execute().to_arrow_reader()` would hold the whole result; a relation streams it.
+        relation = cursor.sql(f"SELECT * FROM {text}", params=named(parameters))
+        yield from rechunk(relation.to_arrow_reader(rows), rows)
+    except duckdb.Error as error:
+        raise translate(error) from error

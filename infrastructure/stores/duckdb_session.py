@@ -1,0 +1,264 @@
+"""One DuckDB cursor as the fence sees it: a lock taken before BEGIN and held to COMMIT, and types by name."""
+
+import re
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from domain.errors import (
+    BusyError,
+    InvalidInputError,
+    NotFoundError,
+    PlatformError,
+    SchemaMismatchError,
+    StoreUnavailableError,
+)
+from domain.failpoints import fail_at
+from domain.pipelines.read_set import Lane
+from domain.pipelines.table import Column, TableName, TableSchema
+from infrastructure.sql import quote, quote_table
+from infrastructure.stores.sql_session import (
+    CHECKPOINT,
+    OWNER,
+    QUARANTINE,
+    QUARANTINE_COLUMNS,
+    Session,
+    checkpoint_ddl,
+    owner_ddl,
+)
+
+_TO_LOGICAL = {
+    "BOOLEAN": "bool",
+    "TINYINT": "int8",
+    "SMALLINT": "int16",
+    "INTEGER": "int32",
+    "BIGINT": "int64",
+    "HUGEINT": "decimal(38,0)",
+    "UTINYINT": "uint8",
+    "USMALLINT": "uint16",
+    "UINTEGER": "uint32",
+    "UBIGINT": "uint64",
+    "FLOAT": "float32",
+    "DOUBLE": "float64",
+    "VARCHAR": "string",
+    "BLOB": "binary",
+    "DATE": "date",
+    "TIME": "time",
+    "TIMESTAMP": "timestamp",
+    "TIMESTAMP_S": "timestamp",
+    "TIMESTAMP_MS": "timestamp",
+    "TIMESTAMP WITH TIME ZONE": "timestamptz",
+    "UUID": "uuid",
+    "JSON": "json",
+    "INTERVAL": "interval",
+}
+_TO_NATIVE = {logical: native for native, logical in reversed(_TO_LOGICAL.items())} | {
+    "timestamp": "TIMESTAMP",
+    "decimal(38,0)": "DECIMAL(38,0)",
+}
+_DECIMAL = re.compile(r"DECIMAL\(([0-9]+),\s*([0-9]+)\)")
+
+
+def logical_of(native: str) -> str:
+    """Name a DuckDB type in our names."""
+    if native in _TO_LOGICAL:
+        return _TO_LOGICAL[native]
+    if match := _DECIMAL.fullmatch(native):
+        return f"decimal({match[1]},{match[2]})"
+    if native.endswith("[]"):
+        return f"list<{logical_of(native[:-2])}>"
+    if native.startswith("ENUM("):
+        return "string"
+    return f"native:{native}"
+
+
+def native_of(logical: str) -> str:
+    """Spell one of our types in DuckDB's SQL.
+
+    Raises:
+        SchemaMismatchError: another store's native type.
+    """
+    if logical in _TO_NATIVE:
+        return _TO_NATIVE[logical]
+    if logical.startswith("decimal("):
+        return logical.upper()
+    if logical.startswith("list<"):
+        return f"{native_of(logical[5:-1])}[]"
+    raise SchemaMismatchError(f"DuckDB has no type for {logical}.")
+
+
+def translate(error: duckdb.Error) -> PlatformError:
+    """Turn a driver's error into one of ours. Only errors about the text of a query keep their first line."""
+    first_line = str(error).strip().splitlines()[0][:300] if str(error).strip() else ""
+    match error:
+        case duckdb.CatalogException() if "does not exist" in first_line:
+            return NotFoundError(first_line, code="table.not_found")
+        case duckdb.CatalogException() | duckdb.BinderException() | duckdb.ParserException():
+            return InvalidInputError(first_line, code="query.invalid")
+        case duckdb.ConversionException() | duckdb.ConstraintException() | duckdb.OutOfRangeException():
+            return SchemaMismatchError("DuckDB could not take a value: wrong type, out of range, or a constraint.")
+        case duckdb.PermissionException() | duckdb.InvalidInputException():
+            return InvalidInputError("DuckDB refused the statement.", code="query.refused")
+        case duckdb.IOException() if "Could not set lock" in str(error):
+            holder = re.search(r"PID ([0-9]+)", str(error))
+            who = f"process {holder[1]}" if holder else "another process"
+            return BusyError(f"The DuckDB file is in use by {who}; one process owns the file.", code="store.in_use")
+        case duckdb.IOException() if "No space left" in str(error):
+            return StoreUnavailableError("The disk is full.", code="disk_full")
+        case _:
+            return StoreUnavailableError(f"DuckDB failed ({type(error).__name__}).")
+
+
+class DuckDBSession(Session):
+    """A cursor of the store's one connection."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, write_lock: threading.Lock) -> None:
+        self._connection = connection
+        self._cursor = connection.cursor()
+        self._write_lock = write_lock
+        self._holds_lock = False
+
+    def begin(self) -> None:
+        # Before BEGIN: a transaction that waited inside would see an old snapshot and conflict at commit.
+        self._write_lock.acquire()
+        self._holds_lock = True
+        try:
+            self._run("BEGIN TRANSACTION")
+        except BaseException:
+            self._release()
+            raise
+
+    def commit(self) -> None:
+        try:
+            self._run("COMMIT")
+            fail_at("batch.commit_sent")
+        except BaseException:
+            self.rollback()
+            raise
+        finally:
+            self._release()
+
+    def rollback(self) -> None:
+        try:
+            self._cursor.execute("ROLLBACK")
+        except duckdb.Error:
+            pass  # There was no transaction left to undo.
+        finally:
+            self._release()
+
+    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        rows: list[tuple[Any, ...]] = self._run(sql, list(parameters)).fetchall()
+        return rows
+
+    def ingest(self, table: TableName, rows: pa.Table, columns: Sequence[Column]) -> None:
+        names = ", ".join(quote(column.name) for column in columns)
+        try:
+            self._cursor.register("_headrace_rows", rows)
+            self._cursor.execute(f"INSERT INTO {quote_table(table)} ({names}) SELECT {names} FROM _headrace_rows")
+            self._cursor.unregister("_headrace_rows")
+        except duckdb.Error as error:
+            raise translate(error) from error
+
+    def describe(self, table: TableName) -> TableSchema | None:
+        return describe(self._cursor, table)
+
+    def type_name(self, logical: str) -> str:
+        return native_of(logical)
+
+    def create_stage(self, stage: TableName, like: TableName | None, columns: Sequence[Column]) -> None:
+        existing = self.describe(like) if like else None
+        names = {column.name for column in columns}
+        kept = [c for c in existing.columns if c.name not in names] if existing else []
+        types = [(existing.column(column.name) if existing else None) or column for column in columns]
+        definitions = ", ".join(
+            f"{quote(column.name)} {native_of(column.type)}"
+            for column in [*types, *(c for c in kept if not c.name.startswith("_headrace_"))]
+        )
+        self.execute(f"CREATE TABLE {quote_table(stage)} ({definitions})")
+
+    def swap(self, stage: TableName, table: TableName) -> None:
+        existing = self.describe(table)
+        if existing is not None and self._is_bound(table):
+            staged = self.describe(stage)
+            assert staged is not None
+            missing = [column.name for column in staged.columns if existing.column(column.name) is None]
+            if missing:
+                raise SchemaMismatchError(
+                    f"The table {table} has constraints or indexes and no column named {', '.join(missing)}; add it."
+                )
+            names = ", ".join(quote(column.name) for column in staged.columns)
+            self.execute(f"DELETE FROM {quote_table(table)}")
+            self.execute(f"INSERT INTO {quote_table(table)} ({names}) SELECT {names} FROM {quote_table(stage)}")
+            self.execute(f"DROP TABLE {quote_table(stage)}")
+            return
+        self.execute(f"DROP TABLE IF EXISTS {quote_table(table)}")
+        self.execute(f"ALTER TABLE {quote_table(stage)} RENAME TO {quote(table.table)}")
+
+    def _is_bound(self, table: TableName) -> bool:
+        where = "schema_name = $1 AND table_name = $2 AND database_name = current_database()"
+        names = (table.schema or "main", table.table)
+        found = self.execute(
+            f"SELECT (SELECT count(*) FROM duckdb_indexes() WHERE {where}) "
+            f"+ (SELECT count(*) FROM duckdb_constraints() WHERE {where})",
+            names,
+        )
+        return bool(found[0][0])
+
+    def create_internal_tables(self, schema: str | None) -> None:
+        if schema:
+            self.execute(f"CREATE SCHEMA IF NOT EXISTS {quote(schema)}")
+        self.execute(checkpoint_ddl(quote_table(TableName(CHECKPOINT, schema)), primary_key=False))
+        self.execute(owner_ddl(quote_table(TableName(OWNER, schema))))
+        definitions = ", ".join(f"{quote(c.name)} {native_of(c.type)}" for c in QUARANTINE_COLUMNS)
+        self.execute(f"CREATE TABLE IF NOT EXISTS {quote_table(TableName(QUARANTINE, schema))} ({definitions})")
+
+    def take_fence(self, checkpoint: str, lane: Lane, fence: int) -> None:
+        """Nothing to do: the file's one write lock already serializes the lane's writers."""
+
+    def reopen(self) -> None:
+        self.rollback()
+        self._cursor.close()
+        self._cursor = self._connection.cursor()
+
+    def close(self) -> None:
+        self.rollback()
+        self._cursor.close()
+
+    def _run(self, sql: str, parameters: Any = None) -> duckdb.DuckDBPyConnection:
+        try:
+            return self._cursor.execute(sql, parameters) if parameters else self._cursor.execute(sql)
+        except duckdb.Error as error:
+            raise translate(error) from error
+
+    def _release(self) -> None:
+        if self._holds_lock:
+            self._holds_lock = False
+            self._write_lock.release()
+
+
+def describe(cursor: duckdb.DuckDBPyConnection, table: TableName) -> TableSchema | None:
+    """Describe a table or view of the current database, or None."""
+    where = "database_name = current_database() AND schema_name = $1 AND table_name = $2"
+    names = [table.schema or "main", table.table]
+    rows = cursor.execute(
+        f"SELECT column_name, data_type, is_nullable FROM duckdb_columns() WHERE {where} ORDER BY column_index", names
+    ).fetchall()
+    if not rows:
+        return None
+    keys = cursor.execute(
+        f"SELECT constraint_column_names FROM duckdb_constraints() WHERE {where} AND constraint_type = 'PRIMARY KEY'",
+        names,
+    ).fetchall()
+    return TableSchema(
+        name=table,
+        columns=tuple(Column(name, logical_of(kind), bool(nullable)) for name, kind, nullable in rows),
+        primary_key=tuple(keys[0][0]) if keys else (),
+    )
+
+
+def named(parameters: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Parameters for a statement with `$name` placeholders; DuckDB wants None when there are none."""
+    return dict(parameters) or None

@@ -1,0 +1,269 @@
+"""IDataStore over local CSV and Parquet files: a source whose files are pinned by size and etag."""
+
+import os
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+
+from domain.errors import InvalidInputError, NotFoundError, SourceChangedError, StoreUnavailableError
+from domain.failpoints import fail_at
+from domain.pipelines.checkpoint import LaneState, Position
+from domain.pipelines.read_set import Lane, SourceFile, SourcePlan, Stream
+from domain.pipelines.spec import SourceSpec
+from domain.pipelines.table import Column, TableName, TableSchema
+from domain.ports.data_store import (
+    Batch,
+    IDataStore,
+    IOwner,
+    IReader,
+    IWriter,
+    SourceBatch,
+    StoreHealth,
+    Target,
+)
+from infrastructure.arrow import columns_of, logical_type, rechunk
+from infrastructure.threads import OneThread
+
+_BLOCK_BYTES = 4 * 1024 * 1024
+
+
+class FilesDataStore(IDataStore):
+    """CSV and Parquet files under one folder; links that lead out of it are refused."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    async def open(self) -> None:
+        if not self._root.is_dir():
+            raise StoreUnavailableError(f"The folder {self._root} of a files connection does not exist.")
+
+    async def close(self) -> None:
+        """Nothing is kept open between reads."""
+
+    async def health_check(self) -> StoreHealth:
+        if not self._root.is_dir():
+            return StoreHealth(is_healthy=False, step="name", detail=f"The folder {self._root} does not exist.")
+        if not os.access(self._root, os.R_OK | os.X_OK):
+            return StoreHealth(is_healthy=False, step="sign_in", detail=f"The folder {self._root} cannot be read.")
+        return StoreHealth(is_healthy=True)
+
+    async def tables(self) -> Sequence[TableName]:
+        found = sorted(
+            path.relative_to(self._root).as_posix()
+            for path in self._root.rglob("*")
+            if path.is_file() and _format_of(path.name) is not None
+        )
+        return [TableName(name) for name in found]
+
+    async def describe(self, table: TableName) -> TableSchema | None:
+        source = SourceSpec(path=table.table, format=_format_of(table.table))
+        try:
+            plan = await self.plan(source, lo=None, limit=None)
+        except NotFoundError:
+            return None
+        return TableSchema(table, tuple(Column(name, kind) for name, kind in plan.columns))
+
+    async def read(self, source: SourceSpec, *, batch_rows: int) -> AsyncIterator[Batch]:
+        plan = await self.plan(source, lo=None, limit=None)
+        async with self.reader(source, plan, plan.streams[0], batch_rows=batch_rows) as reader:
+            async for batch in reader.batches(None):
+                yield batch.data
+
+    async def write(self, table: TableName, batches: Sequence[Batch]) -> int:
+        raise _read_only()
+
+    async def plan(self, source: SourceSpec, *, lo: str | None, limit: int | None) -> SourcePlan:
+        if source.path is None:
+            raise InvalidInputError("A files source names a path.", code="source.kind")
+        if source.cursor is not None:
+            raise InvalidInputError("Files have no cursor; leave it out.", code="source.cursor_unsupported")
+        thread = OneThread("files-plan")
+        try:
+            return await thread.call(self._plan, source, limit)
+        finally:
+            thread.close()
+
+    def _plan(self, source: SourceSpec, limit: int | None) -> SourcePlan:
+        paths = self._matches(source.path or "")
+        is_csv = (source.format or _format_of(paths[0].name)) == "csv"
+        columns = _csv_columns(paths[0], source) if is_csv else _parquet_columns(paths[0])
+        for name in source.key:
+            if name not in dict(columns):
+                raise InvalidInputError(f"The files have no column {name}.", code="source.column_missing")
+        return SourcePlan(
+            columns=columns,
+            streams=(Stream("0"),),
+            ordered=True,
+            files=tuple(self._pin(path) for path in paths),
+            limit=limit,
+            is_text=is_csv,
+        )
+
+    def _matches(self, pattern: str) -> list[Path]:
+        if pattern.startswith(("/", "~")) or ".." in Path(pattern).parts:
+            raise _forbidden()
+        root = self._root.resolve()
+        paths = sorted(path for path in self._root.glob(pattern) if path.is_file())
+        if not paths:
+            raise NotFoundError(f"No file matches {pattern} under {self._root}.", code="file.not_found")
+        for path in paths:
+            if not path.resolve().is_relative_to(root):
+                raise _forbidden()
+        return paths
+
+    def _pin(self, path: Path) -> SourceFile:
+        status = path.stat()
+        return SourceFile(path.relative_to(self._root).as_posix(), status.st_size, str(status.st_mtime_ns))
+
+    async def count(self, source: SourceSpec, plan: SourcePlan) -> int:
+        total = 0
+        async with self.reader(source, plan, plan.streams[0], batch_rows=100_000) as reader:
+            async for batch in reader.batches(None):
+                total += batch.data.num_rows
+        return min(total, plan.limit) if plan.limit is not None else total
+
+    async def lane_state(self, lane: Lane, table: TableName) -> LaneState:
+        raise _read_only()
+
+    def owner(self, lane: Lane, table: TableName, fence: int) -> AbstractAsyncContextManager[IOwner]:
+        raise _read_only()
+
+    @asynccontextmanager
+    async def reader(
+        self, source: SourceSpec, plan: SourcePlan, stream: Stream, *, batch_rows: int
+    ) -> AsyncIterator[IReader]:
+        thread = OneThread("files-read")
+        try:
+            yield FilesReader(self._root, thread, source, plan, batch_rows)
+        finally:
+            thread.close()
+
+    def writer(
+        self, lane: Lane, target: Target, read_set_id: str, stream: str, fence: int
+    ) -> AbstractAsyncContextManager[IWriter]:
+        raise _read_only()
+
+
+class FilesReader(IReader):
+    """Reads pinned files one after the other; a position is (file, rows of it)."""
+
+    def __init__(self, root: Path, thread: OneThread, source: SourceSpec, plan: SourcePlan, batch_rows: int) -> None:
+        self._root = root
+        self._thread = thread
+        self._source = source
+        self._plan = plan
+        self._batch_rows = batch_rows
+
+    async def batches(self, after: Position | None, *, limit: int | None = None) -> AsyncIterator[SourceBatch]:
+        async for batch in self._thread.iterate(self._read(after, limit)):
+            fail_at("extract.mid_page")
+            yield batch
+
+    def _read(self, after: Position | None, limit: int | None) -> Iterator[SourceBatch]:
+        first, skip = (int(after[0]), int(after[1])) if after else (0, 0)
+        names = [name for name, _ in self._plan.columns]
+        for index, file in enumerate(self._plan.files[first:], start=first):
+            path = self._root / file.path
+            self._check(path, file)
+            done = skip if index == first else 0
+            for rows in rechunk(self._record_batches(path, done), self._batch_rows):
+                if set(rows.column_names) != set(names):
+                    raise SourceChangedError(f"The columns of {file.path} differ from the first file's.")
+                if limit is not None:
+                    rows = rows.slice(0, limit)
+                    limit -= rows.num_rows
+                if not rows.num_rows:
+                    return
+                done += rows.num_rows
+                yield SourceBatch(rows.select(names), (str(index), str(done)))
+
+    def _check(self, path: Path, file: SourceFile) -> None:
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise SourceChangedError(f"The file {file.path} of the read set is gone.") from error
+        if (status.st_size, str(status.st_mtime_ns)) != (file.size_bytes, file.etag):
+            raise SourceChangedError(
+                f"The file {file.path} changed after the read set was planned; start again with --full-refresh or reset."
+            )
+
+    def _record_batches(self, path: Path, skip: int) -> Iterator[pa.RecordBatch]:
+        for batch in self._all_batches(path):
+            if skip >= batch.num_rows:
+                skip -= batch.num_rows
+                continue
+            yield batch.slice(skip)
+            skip = 0
+
+    def _all_batches(self, path: Path) -> Iterator[pa.RecordBatch]:
+        try:
+            if self._plan.is_text:
+                names = [name for name, _ in self._plan.columns]
+                with _open_csv(path, self._source, dict.fromkeys(names, pa.string()), _BLOCK_BYTES) as reader:
+                    yield from reader
+            else:
+                with pq.ParquetFile(path) as parquet:
+                    yield from parquet.iter_batches(batch_size=self._batch_rows)
+        except pa.ArrowInvalid as error:
+            raise SourceChangedError(f"The file {path.name} cannot be read: it is not well formed.") from error
+
+
+def _open_csv(
+    path: Path, source: SourceSpec, types: dict[str, pa.DataType] | None, block_bytes: int
+) -> pacsv.CSVStreamingReader:
+    options = source.options
+    nulls = options.get("null_text", [""])
+    return pacsv.open_csv(
+        pa.input_stream(str(path), compression="detect"),
+        read_options=pacsv.ReadOptions(block_size=block_bytes, use_threads=False),
+        parse_options=pacsv.ParseOptions(delimiter=options.get("delimiter", ","), newlines_in_values=True),
+        convert_options=pacsv.ConvertOptions(
+            column_types=types,
+            null_values=[nulls] if isinstance(nulls, str) else list(nulls),
+            strings_can_be_null=True,
+            quoted_strings_can_be_null=False,
+        ),
+    )
+
+
+def _csv_columns(path: Path, source: SourceSpec) -> tuple[tuple[str, str], ...]:
+    """Fix the types once, from the first block; `options.types` decides where the guess is wrong."""
+    declared = dict(source.options.get("types") or {})
+    try:
+        with _open_csv(path, source, None, _BLOCK_BYTES) as reader:
+            schema = reader.schema
+    except pa.ArrowInvalid as error:
+        raise InvalidInputError(f"The file {path.name} is not a CSV with a header.", code="file.malformed") from error
+    if len(set(schema.names)) != len(schema.names):
+        raise InvalidInputError(f"The file {path.name} names a column twice.", code="file.malformed")
+    unknown = sorted(set(declared) - set(schema.names))
+    if unknown:
+        raise InvalidInputError(f"The files have no column {unknown[0]}.", code="source.column_missing")
+    return tuple((field.name, declared.get(field.name) or logical_type(field.type)) for field in schema)
+
+
+def _parquet_columns(path: Path) -> tuple[tuple[str, str], ...]:
+    try:
+        schema = pq.read_schema(path)
+    except pa.ArrowInvalid as error:
+        raise InvalidInputError(f"The file {path.name} is not Parquet.", code="file.malformed") from error
+    return tuple((column.name, column.type) for column in columns_of(schema))
+
+
+def _format_of(name: str) -> str | None:
+    lowered = name.lower()
+    for ending in (".gz", ".bz2", ".zst"):
+        lowered = lowered.removesuffix(ending)
+    return {".csv": "csv", ".parquet": "parquet"}.get(Path(lowered).suffix)
+
+
+def _forbidden() -> InvalidInputError:
+    return InvalidInputError("A path stays inside the folder of its connection.", code="path.forbidden")
+
+
+def _read_only() -> InvalidInputError:
+    return InvalidInputError("A files connection can only be read from.", code="connection.read_only")

@@ -1,0 +1,365 @@
+"""IDataStore on Postgres: Arrow through ADBC, binary COPY both ways, the fence in the same database."""
+
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from domain.errors import InvalidInputError, PlatformError, SchemaMismatchError
+from domain.failpoints import fail_at
+from domain.pipelines.checkpoint import LaneState, Position
+from domain.pipelines.read_set import Lane, SourcePlan, Stream
+from domain.pipelines.spec import CursorSpec, SourceSpec
+from domain.pipelines.table import INTERNAL_PREFIX, Column, TableName, TableSchema
+from domain.ports.data_store import (
+    Batch,
+    IDataStore,
+    IOwner,
+    IReader,
+    IWriter,
+    SourceBatch,
+    StoreHealth,
+    Target,
+)
+from infrastructure.arrow import arrow_type, columns_of, conform, rechunk, to_table
+from infrastructure.sql import bind_names, parse_query, quote, quote_table
+from infrastructure.stores.cursors import integer_end, is_integer_cursor, position_after, time_end
+from infrastructure.stores.postgres_session import (
+    PostgresAddress,
+    PostgresSession,
+    lane_session,
+    logical_of,
+    native_of,
+)
+from infrastructure.stores.sql_owner import SqlOwner, read_lane
+from infrastructure.stores.sql_writer import SqlWriter
+from infrastructure.threads import OneThread
+
+
+class PostgresDataStore(IDataStore):
+    """Tables of one Postgres database; every owner, reader and writer has a connection of its own."""
+
+    def __init__(self, address: PostgresAddress) -> None:
+        self._address = address
+
+    async def open(self) -> None:
+        async with self._session("headrace"):
+            pass
+
+    async def close(self) -> None:
+        """Nothing is kept open between uses."""
+
+    async def health_check(self) -> StoreHealth:
+        try:
+            async with self._session("headrace") as (session, thread):
+                await thread.call(session.execute, "SELECT 1")
+        except PlatformError as error:
+            step = "sign_in" if error.code == "store.sign_in" else "network"
+            return StoreHealth(is_healthy=False, step=step, detail=error.message)
+        return StoreHealth(is_healthy=True)
+
+    async def tables(self) -> Sequence[TableName]:
+        async with self._session("headrace") as (session, thread):
+            rows = await thread.call(
+                session.execute,
+                "SELECT n.nspname::text, c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
+                "WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname NOT LIKE 'pg\\_%' "
+                "AND n.nspname NOT IN ('information_schema', 'headrace') ORDER BY 1, 2",
+            )
+        return [
+            TableName(table, None if schema == "public" else schema)
+            for schema, table in rows
+            if not table.startswith(INTERNAL_PREFIX)
+        ]
+
+    async def describe(self, table: TableName) -> TableSchema | None:
+        async with self._session("headrace") as (session, thread):
+            return await thread.call(session.describe, table)
+
+    async def read(self, source: SourceSpec, *, batch_rows: int) -> AsyncIterator[Batch]:
+        async with self._reading() as (session, thread):
+            selection = await thread.call(Selection.of, session, source)
+            async for batch in thread.iterate(selection.rows(session, batch_rows)):
+                yield batch
+
+    async def write(self, table: TableName, batches: Sequence[Batch]) -> int:
+        tables = [to_table(batch) for batch in batches]
+
+        def append(session: PostgresSession) -> int:
+            with session.transaction():
+                if session.describe(table) is None:
+                    if table.schema:
+                        session.execute(f"CREATE SCHEMA IF NOT EXISTS {quote(table.schema)}")
+                    columns = columns_of(tables[0].schema)
+                    definitions = ", ".join(f"{quote(c.name)} {native_of(c.type)}" for c in columns)
+                    session.execute(f"CREATE TABLE {quote_table(table)} ({definitions})")
+                described = session.describe(table)
+                assert described is not None
+                for rows in tables:
+                    columns = tuple(c for c in described.columns if c.name in rows.column_names)
+                    session.ingest(table, conform(rows, columns), columns)
+            return sum(rows.num_rows for rows in tables)
+
+        async with self._session("headrace") as (session, thread):
+            return await thread.call(append, session)
+
+    async def plan(self, source: SourceSpec, *, lo: str | None, limit: int | None) -> SourcePlan:
+        async with self._reading() as (session, thread):
+            return await thread.call(self._plan, session, source, lo, limit)
+
+    def _plan(self, session: PostgresSession, source: SourceSpec, lo: str | None, limit: int | None) -> SourcePlan:
+        selection = Selection.of(session, source)
+        kinds = {column.name: column.type for column in selection.columns}
+        for name in source.order:
+            if name not in kinds:
+                raise InvalidInputError(f"The source has no column {name}.", code="source.column_missing")
+        hi = self._end_of(session, source.cursor, kinds, selection, lo, limit) if source.cursor else None
+        return SourcePlan(
+            columns=tuple((column.name, column.type) for column in selection.columns),
+            streams=(Stream("0"),),
+            ordered=bool(source.order),
+            order=source.order,
+            lo=lo,
+            hi=hi,
+            limit=None if source.cursor else limit,
+        )
+
+    def _end_of(
+        self,
+        session: PostgresSession,
+        spec: CursorSpec,
+        kinds: Mapping[str, str],
+        selection: "Selection",
+        lo: str | None,
+        limit: int | None,
+    ) -> str:
+        name, kind = quote(spec.column), kinds[spec.column]
+        is_integer = is_integer_cursor(spec, kind)
+        if session.execute(f"SELECT 1 FROM {selection.text} WHERE {name} IS NULL LIMIT 1"):
+            raise InvalidInputError(f"The cursor column {spec.column} holds NULL.", code="cursor.null")
+        if is_integer:
+            newest = session.execute(f"SELECT max({name})::bigint FROM {selection.text}")[0][0]
+            hi = integer_end(newest, spec, lo)
+        else:
+            now, oldest = session.execute(
+                "SELECT clock_timestamp(), min(xact_start) FROM pg_stat_activity "
+                "WHERE backend_xid IS NOT NULL AND datname = current_database() AND pid <> pg_backend_pid()"
+            )[0]
+            hi = time_end(_utc(now), spec, kind, oldest_writer=_utc(oldest) if oldest else None)
+            hi = hi if lo is None else max(hi, lo)
+        if limit is not None:
+            where = selection.bounds(session, spec.column, lo, hi)
+            rows = session.execute(
+                f"SELECT {name}::text FROM {selection.text} WHERE {where} ORDER BY {name} LIMIT 1 OFFSET {limit:d}"
+            )
+            hi = rows[0][0] if rows else hi
+        return hi
+
+    async def count(self, source: SourceSpec, plan: SourcePlan) -> int:
+        def counted(session: PostgresSession) -> int:
+            selection = Selection.of(session, source)
+            where = selection.bounds(session, source.cursor.column, plan.lo, plan.hi) if source.cursor else "true"
+            return int(session.execute(f"SELECT count(*) FROM {selection.text} WHERE {where}")[0][0])
+
+        async with self._reading() as (session, thread):
+            rows = await thread.call(counted, session)
+        return min(rows, plan.limit) if plan.limit is not None else rows
+
+    async def lane_state(self, lane: Lane, table: TableName) -> LaneState:
+        async with self._session("headrace") as (session, thread):
+            return await thread.call(read_lane, session, lane, table)
+
+    @asynccontextmanager
+    async def owner(self, lane: Lane, table: TableName, fence: int) -> AsyncIterator[IOwner]:
+        async with self._session(lane_session(lane, fence)) as (session, thread):
+            yield SqlOwner(session, thread, lane, table, fence)
+
+    @asynccontextmanager
+    async def reader(
+        self, source: SourceSpec, plan: SourcePlan, stream: Stream, *, batch_rows: int
+    ) -> AsyncIterator[IReader]:
+        async with self._reading() as (session, thread):
+            yield PostgresReader(session, thread, source, plan, batch_rows)
+
+    @asynccontextmanager
+    async def writer(
+        self, lane: Lane, target: Target, read_set_id: str, stream: str, fence: int
+    ) -> AsyncIterator[IWriter]:
+        async with self._session(lane_session(lane, fence)) as (session, thread):
+            yield SqlWriter(session, thread, lane, target, read_set_id, stream, fence)
+
+    @asynccontextmanager
+    async def _session(self, name: str) -> AsyncIterator[tuple[PostgresSession, OneThread]]:
+        thread = OneThread("postgres")
+        try:
+            session = await thread.call(PostgresSession, self._address, name)
+            try:
+                yield session, thread
+            finally:
+                await thread.call(session.close)
+        finally:
+            thread.close()
+
+    @asynccontextmanager
+    async def _reading(self) -> AsyncIterator[tuple[PostgresSession, OneThread]]:
+        """A session in one read-only snapshot, so that no query of a user can write."""
+        async with self._session("headrace") as (session, thread):
+            await thread.call(session.execute, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            yield session, thread
+
+
+class PostgresReader(IReader):
+    """Reads a stream in the order of (cursor, key), from one snapshot."""
+
+    def __init__(
+        self, session: PostgresSession, thread: OneThread, source: SourceSpec, plan: SourcePlan, batch_rows: int
+    ) -> None:
+        self._session = session
+        self._thread = thread
+        self._source = source
+        self._plan = plan
+        self._batch_rows = batch_rows
+
+    async def batches(self, after: Position | None, *, limit: int | None = None) -> AsyncIterator[SourceBatch]:
+        plan, source = self._plan, self._source
+        columns = tuple(Column(name, kind) for name, kind in plan.columns)
+
+        def opened() -> Iterator[pa.Table]:
+            session = self._session
+            selection = Selection.of(session, source)
+            selection.check(columns)
+            where = selection.bounds(session, source.cursor.column, plan.lo, plan.hi) if source.cursor else "true"
+            if after is not None:
+                where = f"{where} AND {selection.after(session, plan.order, after)}"
+            return selection.rows(session, self._batch_rows, where=where, order=plan.order, limit=limit)
+
+        async for batch in self._thread.iterate(await self._thread.call(opened)):
+            fail_at("extract.mid_page")
+            table = conform(batch, columns)
+            yield SourceBatch(table, position_after(table, plan.order) if plan.order else None)
+
+
+class Selection:
+    """A source as a FROM item with its columns. Values reach the statement through bound settings of the transaction.
+
+    COPY takes no parameters, so each value is bound to a setting with `set_config($1)` and read back, cast to its
+    type, by `current_setting`: no value is ever part of a statement's text.
+    """
+
+    def __init__(self, text: str, natives: Mapping[str, str]) -> None:
+        self.text = text
+        self._natives = natives
+        self.columns = tuple(Column(name, logical_of(native)) for name, native in natives.items())
+
+    @classmethod
+    def of(cls, session: PostgresSession, source: SourceSpec) -> "Selection":
+        """Check and describe a source; blocking."""
+        if source.table is not None:
+            text = quote_table(source.table)
+        elif source.query is not None:
+            parse_query(source.query, "postgres")
+            render = {
+                name: _bound(session, f"parameter_{number}", value, _parameter_type(value))
+                for number, (name, value) in enumerate(source.parameters.items())
+            }
+            query = bind_names(source.query, "postgres", source.parameters, render)
+            text = f"(\n{query}\n) AS source"
+        else:
+            raise InvalidInputError("A Postgres source names a table or a query.", code="source.kind")
+        return cls(text, session.result_types(f"SELECT * FROM {text} LIMIT 0"))
+
+    def check(self, planned: Sequence[Column]) -> None:
+        """Refuse a source whose columns are not what the read set says any more."""
+        now = {column.name: column.type for column in self.columns}
+        for column in planned:
+            if now.get(column.name) != column.type:
+                raise SchemaMismatchError(
+                    f"The source's column {column.name} is gone or has another type than when the run was planned.",
+                    code="source.changed",
+                )
+
+    def bounds(self, session: PostgresSession, cursor: str, lo: str | None, hi: str | None) -> str:
+        """Say `lo <= cursor < hi`, either side open when None."""
+        conditions = ["true"]
+        if lo is not None:
+            conditions.append(f"{quote(cursor)} >= {_bound(session, 'lo', lo, self._natives[cursor])}")
+        if hi is not None:
+            conditions.append(f"{quote(cursor)} < {_bound(session, 'hi', hi, self._natives[cursor])}")
+        return " AND ".join(conditions)
+
+    def after(self, session: PostgresSession, order: Sequence[str], position: Position) -> str:
+        """Say that a row comes strictly after a position."""
+        left = ", ".join(quote(name) for name in order)
+        right = ", ".join(
+            _bound(session, f"after_{number}", value, self._natives[name])
+            for number, (name, value) in enumerate(zip(order, position, strict=True))
+        )
+        return f"({left}) > ({right})"
+
+    def rows(
+        self,
+        session: PostgresSession,
+        batch_rows: int,
+        *,
+        where: str = "true",
+        order: Sequence[str] = (),
+        limit: int | None = None,
+    ) -> Iterator[pa.Table]:
+        """Stream the rows by COPY; what Arrow has no type for comes as text, but is ordered as what it is."""
+        columns = ", ".join(
+            f"{quote(c.name)}::text AS {quote(c.name)}" if _is_sent_as_text(c.type) else quote(c.name)
+            for c in self.columns
+        )
+        ordered = f" ORDER BY {', '.join(f'selected.{quote(name)}' for name in order)}" if order else ""
+        bounded = f" LIMIT {limit:d}" if limit is not None else ""
+        query = f"SELECT {columns} FROM (SELECT * FROM {self.text}) AS selected WHERE {where}{ordered}{bounded}"
+        yield from rechunk(_decoded(session.stream(query), self.columns), batch_rows)
+
+
+def _decoded(batches: Iterator[pa.RecordBatch], columns: Sequence[Column]) -> Iterator[pa.RecordBatch]:
+    """Take numerics, which come as text of an opaque type, as decimals."""
+    schema = pa.schema([(column.name, arrow_type(column.type)) for column in columns])
+    for batch in batches:
+        arrays = [_plain(array, field.type) for array, field in zip(batch.columns, schema, strict=True)]
+        yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _plain(array: pa.Array, wanted: pa.DataType) -> pa.Array:
+    if isinstance(array, pa.ExtensionArray):
+        array = array.storage
+    if array.type.equals(wanted):
+        return array
+    try:
+        return pc.cast(array, wanted, safe=True)
+    except pa.ArrowInvalid as error:
+        raise SchemaMismatchError(f"The source holds a value that {wanted} cannot carry, such as NaN.") from error
+
+
+def _is_sent_as_text(kind: str) -> bool:
+    return kind in ("uuid", "json") or kind.startswith("native:")
+
+
+def _bound(session: PostgresSession, name: str, value: object, native: str) -> str:
+    if value is None:
+        return f"NULL::{native}"
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    session.execute("SELECT set_config($1, $2, true)", (f"headrace.{name}", text))
+    return f"current_setting('headrace.{name}')::{native}"
+
+
+def _parameter_type(value: object) -> str:
+    match value:
+        case bool():
+            return "boolean"
+        case int():
+            return "bigint"
+        case float():
+            return "double precision"
+        case _:
+            return "text"
+
+
+def _utc(moment: datetime) -> datetime:
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

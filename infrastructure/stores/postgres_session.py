@@ -1,0 +1,463 @@
+"""One Postgres connection as the fence sees it: ADBC for rows, COPY inside the transaction, types checked first."""
+
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote as percent_encode
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from domain.errors import (
+    FencedError,
+    InvalidInputError,
+    MissingExtraError,
+    NotFoundError,
+    PlatformError,
+    QueryRefusedError,
+    SchemaMismatchError,
+    StoreUnavailableError,
+)
+from domain.failpoints import fail_at
+from domain.pipelines.read_set import Lane
+from domain.pipelines.table import Column, TableName, TableSchema
+from domain.ports.secrets import Secret
+from infrastructure.arrow import logical_type
+from infrastructure.sql import quote, quote_table
+from infrastructure.stores.sql_session import (
+    CHECKPOINT,
+    OWNER,
+    QUARANTINE,
+    QUARANTINE_COLUMNS,
+    Session,
+    checkpoint_ddl,
+    owner_ddl,
+)
+
+_TO_LOGICAL = {
+    "boolean": "bool",
+    "smallint": "int16",
+    "integer": "int32",
+    "bigint": "int64",
+    "real": "float32",
+    "double precision": "float64",
+    "text": "string",
+    "name": "string",
+    "bytea": "binary",
+    "date": "date",
+    "time without time zone": "time",
+    "timestamp without time zone": "timestamp",
+    "timestamp with time zone": "timestamptz",
+    "uuid": "uuid",
+    "json": "json",
+    "jsonb": "json",
+    "interval": "interval",
+}
+_TO_NATIVE = {
+    "int8": "smallint",
+    "uint8": "smallint",
+    "uint16": "integer",
+    "uint32": "bigint",
+    "uint64": "numeric(20,0)",
+    **{logical: native for native, logical in _TO_LOGICAL.items() if native not in ("name", "json")},
+}
+_NUMERIC = re.compile(r"numeric\(([0-9]+),([0-9]+)\)")
+_CHARACTERS = re.compile(r"character( varying)?(\([0-9]+\))?")
+_LOCK_ATTEMPTS = 30
+
+
+@dataclass(frozen=True)
+class PostgresAddress:
+    """Where a Postgres is and who signs in."""
+
+    host: str
+    port: int
+    database: str
+    user: str
+    password: Secret | None = None
+    sslmode: str | None = None
+    ssl_ca_cert: str | None = None
+    connect_timeout_seconds: int = 10
+
+    def url(self, *, driver: str = "postgresql", application_name: str | None = None) -> str:
+        """Return the URL with the password in it, to be handed to a driver and nowhere else."""
+
+        def encoded(text: str) -> str:
+            return percent_encode(text, safe="")
+
+        secret = f":{encoded(self.password.reveal())}" if self.password is not None else ""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        base = f"{driver}://{encoded(self.user)}{secret}@{host}:{self.port}/{encoded(self.database)}"
+        if driver != "postgresql":
+            return base
+        options = {
+            "application_name": application_name,
+            "connect_timeout": str(self.connect_timeout_seconds),
+            "sslmode": self.sslmode,
+            "sslrootcert": self.ssl_ca_cert,
+        }
+        given = "&".join(f"{name}={encoded(value)}" for name, value in options.items() if value is not None)
+        return f"{base}?{given}"
+
+
+def logical_of(native: str) -> str:
+    """Name a Postgres type in our names; what has no Arrow type of its own travels as text."""
+    if native in _TO_LOGICAL:
+        return _TO_LOGICAL[native]
+    if match := _NUMERIC.fullmatch(native):
+        return f"decimal({match[1]},{match[2]})" if int(match[1]) <= 38 else f"native:{native}"
+    if _CHARACTERS.fullmatch(native):
+        return "string"
+    return f"native:{native}"
+
+
+def native_of(logical: str) -> str:
+    """Spell one of our types in Postgres' SQL.
+
+    Raises:
+        SchemaMismatchError: a type of another store.
+    """
+    if logical in _TO_NATIVE:
+        return _TO_NATIVE[logical]
+    if match := re.fullmatch(r"decimal\(([0-9]+),([0-9]+)\)", logical):
+        return f"numeric({match[1]},{match[2]})"
+    raise SchemaMismatchError(f"Postgres has no type for {logical}; cast it in a transform or in the source query.")
+
+
+def lane_session(lane: Lane, fence: int | None) -> str:
+    """Name the sessions of a lane, so that a take-over finds those of its stopped predecessors."""
+    digest = hashlib.sha256(str(lane).encode()).hexdigest()[:16]
+    return f"headrace:{digest}" if fence is None else f"headrace:{digest}:{fence}"
+
+
+def translate(error: Exception) -> PlatformError:
+    """Turn a driver's error into one of ours; DETAIL, which may hold row data, is never passed on."""
+    state = getattr(error, "sqlstate", None) or ""
+    text = str(error)
+    first_line = re.sub(r"^.*?ERROR:\s*", "", text.splitlines()[0])[:300] if text else ""
+    if state in ("42P01", "3F000"):
+        return NotFoundError(first_line, code="table.not_found")
+    if state == "42501":
+        return InvalidInputError(f"Postgres does not allow it: {first_line}", code="store.permission")
+    if state == "25006":
+        return QueryRefusedError("Only a statement that reads is allowed.", code="query.not_readonly")
+    if state.startswith("42"):
+        return InvalidInputError(first_line, code="query.invalid")
+    if state.startswith(("22", "23")):
+        return SchemaMismatchError(
+            "Postgres could not take a value: wrong type, out of range, too long, or a constraint was violated."
+        )
+    if state == "53100":
+        return StoreUnavailableError("The disk of the Postgres server is full.", code="disk_full")
+    if state == "55P03":
+        return StoreUnavailableError("A lock was not to be had in time.", code="store.locked")
+    if "invalid byte sequence" in text or "0x00" in text:
+        return SchemaMismatchError("Postgres text cannot hold a NUL character.")
+    return StoreUnavailableError("Postgres broke off, or the connection to it did.")
+
+
+def connect(address: PostgresAddress, application_name: str) -> Any:
+    """Connect with ADBC; blocking.
+
+    Raises:
+        MissingExtraError: the driver is not installed.
+        StoreUnavailableError: `store.sign_in` or `store.unavailable`.
+    """
+    try:
+        from adbc_driver_manager import Error
+        from adbc_driver_postgresql import dbapi
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("postgres", "A Postgres connection") from error
+    place = f"{address.host}:{address.port}"
+    try:
+        return dbapi.connect(address.url(application_name=application_name), autocommit=True)
+    except Error as error:
+        text = str(error)
+        if re.search(r"authentication failed|does not exist|no password supplied|no pg_hba", text):
+            raise StoreUnavailableError(
+                f"Postgres at {place} refused to sign in {address.user} to the database {address.database}.",
+                code="store.sign_in",
+            ) from error
+        raise StoreUnavailableError(f"Postgres at {place} cannot be reached.") from error
+
+
+class PostgresSession(Session):
+    """A connection for writing: explicit BEGIN and COMMIT, one statement at a time."""
+
+    for_update = "FOR UPDATE"
+
+    def __init__(self, address: PostgresAddress, application_name: str) -> None:
+        self._address = address
+        self._name = application_name
+        self._connection = connect(address, application_name)
+        self._cursor = self._connection.cursor()
+        self._natives: dict[str, dict[str, str]] = {}
+        self._stages: dict[tuple[str, ...], str] = {}
+
+    def begin(self) -> None:
+        self.execute("BEGIN")
+
+    def commit(self) -> None:
+        self.execute("COMMIT")
+        fail_at("batch.commit_sent")
+
+    def rollback(self) -> None:
+        with suppress(PlatformError):  # If the connection is gone, the server has rolled back.
+            self.execute("ROLLBACK")
+        self._stages.clear()
+
+    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        try:
+            self._cursor.execute(sql, tuple(parameters) or None)
+            return list(self._cursor.fetchall())
+        except Exception as error:
+            raise translate(error) from error
+
+    def stream(self, sql: str) -> Iterator[pa.RecordBatch]:
+        """Stream a query's result by COPY; ending early cancels the query."""
+        reader = None
+        is_done = False
+        try:
+            self._cursor.execute(sql)
+            reader = self._cursor.fetch_record_batch()
+            yield from reader
+            is_done = True
+        except GeneratorExit:
+            raise
+        except Exception as error:
+            raise error if isinstance(error, PlatformError) else translate(error) from error
+        finally:
+            if reader is not None and not is_done:
+                self._cursor.adbc_cancel()
+                reader.close()
+
+    def result_types(self, sql: str) -> dict[str, str]:
+        """Names and native types of a query's columns.
+
+        Raises:
+            InvalidInputError: two columns have one name (`query.duplicate_column`).
+        """
+        try:
+            self._cursor.execute(sql)
+            with self._cursor.fetch_record_batch() as reader:
+                schema = reader.schema
+        except Exception as error:
+            raise translate(error) from error
+        types: dict[str, str] = {}
+        for field in schema:
+            if field.name in types:
+                raise InvalidInputError(f"Two columns are named {field.name}.", code="query.duplicate_column")
+            types[field.name] = self._type_of(field)
+        return types
+
+    def _type_of(self, field: pa.Field) -> str:
+        described = field.metadata or {}
+        name = (described.get(b"POSTGRESQL:type") or described[b"ADBC:postgresql:typname"]).decode()
+        modifier = int(described.get(b"POSTGRESQL:typmod", b"-1"))
+        rows = self.execute("SELECT format_type(to_regtype($1)::oid, $2::int)", (name, modifier))
+        return str(rows[0][0] or name)
+
+    def ingest(self, table: TableName, rows: pa.Table, columns: Sequence[Column]) -> None:
+        natives = self._native_types(table)
+        uuids = [column.name for column in columns if natives[column.name] == "uuid"]
+        if not any(_needs_cast(natives[column.name]) for column in columns):
+            self._copy(table.table, _with_binary_uuids(rows, uuids), schema=table.schema)
+            return
+        stage = self._cast_stage(rows)
+        self._copy(stage, rows, temporary=True)
+        names = ", ".join(quote(name) for name in rows.column_names)
+        values = ", ".join(f"{quote(name)}::{natives[name]}" for name in rows.column_names)
+        self.execute(f"INSERT INTO {quote_table(table)} ({names}) SELECT {values} FROM pg_temp.{quote(stage)}")
+        self.execute(f"TRUNCATE pg_temp.{quote(stage)}")
+
+    def _copy(self, table: str, rows: pa.Table, *, schema: str | None = None, temporary: bool = False) -> None:
+        try:
+            if temporary:
+                self._cursor.adbc_ingest(table, rows, mode="append", temporary=True)
+            else:
+                self._cursor.adbc_ingest(table, rows, mode="append", db_schema_name=schema)
+        except Exception as error:
+            raise translate(error) from error
+
+    def _cast_stage(self, rows: pa.Table) -> str:
+        """A temporary table in which what the wire cannot carry lies as text."""
+        shape = tuple(f"{field.name}:{field.type}" for field in rows.schema)
+        if shape not in self._stages:
+            name = f"headrace_cast_{hashlib.sha256(repr(shape).encode()).hexdigest()[:12]}"
+            definitions = ", ".join(f"{quote(f.name)} {native_of(logical_type(f.type))}" for f in rows.schema)
+            self.execute(f"CREATE TEMPORARY TABLE IF NOT EXISTS {quote(name)} ({definitions})")
+            self._stages[shape] = name
+        return self._stages[shape]
+
+    def describe(self, table: TableName) -> TableSchema | None:
+        return describe(self, table)
+
+    def _native_types(self, table: TableName) -> dict[str, str]:
+        key = str(table)
+        if key not in self._natives:
+            self._natives[key] = {name: kind for name, kind, _ in catalog_columns(self, table)}
+        return self._natives[key]
+
+    def type_name(self, logical: str) -> str:
+        return native_of(logical)
+
+    def create_stage(self, stage: TableName, like: TableName | None, columns: Sequence[Column]) -> None:
+        natives = {name: kind for name, kind, _ in catalog_columns(self, like)} if like else {}
+        names = {column.name for column in columns}
+        definitions = [f"{quote(c.name)} {natives.get(c.name) or native_of(c.type)}" for c in columns]
+        definitions += [
+            f"{quote(name)} {kind}"
+            for name, kind in natives.items()
+            if name not in names and not name.startswith("_headrace_")
+        ]
+        self.execute(f"CREATE TABLE {quote_table(stage)} ({', '.join(definitions)})")
+
+    def swap(self, stage: TableName, table: TableName) -> None:
+        if self.describe(table) is None:
+            self.execute(f"ALTER TABLE {quote_table(stage)} RENAME TO {quote(table.table)}")
+            return
+        if not self._is_bound(table):
+            self.execute(f"DROP TABLE {quote_table(table)}")
+            self.execute(f"ALTER TABLE {quote_table(stage)} RENAME TO {quote(table.table)}")
+            return
+        # Views, keys, indexes, grants and triggers follow the table itself, so its rows are exchanged instead.
+        existing = self._native_types(table)
+        staged = [name for name, _, _ in catalog_columns(self, stage)]
+        missing = [name for name in staged if name not in existing]
+        if missing:
+            raise SchemaMismatchError(
+                f"Other things depend on the table {table}, and it has no column named {', '.join(missing)}; add it."
+            )
+        names = ", ".join(quote(name) for name in staged)
+        self.execute(f"DELETE FROM {quote_table(table)}")
+        self.execute(f"INSERT INTO {quote_table(table)} ({names}) SELECT {names} FROM {quote_table(stage)}")
+        self.execute(f"DROP TABLE {quote_table(stage)}")
+
+    def _is_bound(self, table: TableName) -> bool:
+        rows = self.execute(
+            "SELECT c.relacl IS NOT NULL OR c.relkind <> 'r' OR c.relhasindex OR c.relhastriggers OR c.relrowsecurity "
+            "OR c.relispartition OR EXISTS (SELECT 1 FROM pg_constraint k WHERE k.conrelid = c.oid) "
+            "OR EXISTS (SELECT 1 FROM pg_attrdef d WHERE d.adrelid = c.oid) "
+            "OR EXISTS (SELECT 1 FROM pg_depend d WHERE d.refobjid = c.oid AND d.classid = 'pg_rewrite'::regclass) "
+            "FROM pg_class c WHERE c.oid = to_regclass($1)",
+            (quote_table(table),),
+        )
+        return bool(rows and rows[0][0])
+
+    def create_internal_tables(self, schema: str | None) -> None:
+        tables = [TableName(name, schema) for name in (CHECKPOINT, OWNER, QUARANTINE)]
+        found = self.execute(
+            "SELECT to_regclass($1) IS NOT NULL AND to_regclass($2) IS NOT NULL AND to_regclass($3) IS NOT NULL",
+            [quote_table(table) for table in tables],
+        )
+        if found[0][0]:
+            return
+        # Two processes that create the same table at once would collide in the catalog.
+        self.execute("SELECT pg_advisory_xact_lock(727201402)")
+        if schema and not self.execute("SELECT 1 FROM pg_namespace WHERE nspname = $1", (schema,)):
+            self.execute(f"CREATE SCHEMA {quote(schema)}")
+        self.execute(checkpoint_ddl(quote_table(tables[0]), primary_key=True))
+        self.execute(owner_ddl(quote_table(tables[1])))
+        definitions = ", ".join(f"{quote(c.name)} {native_of(c.type)}" for c in QUARANTINE_COLUMNS)
+        self.execute(f"CREATE TABLE IF NOT EXISTS {quote_table(tables[2])} ({definitions})")
+
+    def take_fence(self, checkpoint: str, lane: Lane, fence: int) -> None:
+        """Lock the lane's rows; a predecessor stopped inside COPY keeps them locked, so its sessions are ended."""
+        key = (lane.organization, lane.pipeline, lane.name)
+        for _ in range(_LOCK_ATTEMPTS):
+            self.begin()
+            try:
+                self.execute("SET LOCAL lock_timeout = '1s'")
+                self.execute(
+                    f'SELECT "fence" FROM {checkpoint} WHERE "org" = $1 AND "pipeline" = $2 AND "lane" = $3 FOR UPDATE',
+                    key,
+                )
+            except StoreUnavailableError as error:
+                self.rollback()
+                if error.code != "store.locked":
+                    raise
+                self._end_predecessors(lane, fence)
+            else:
+                self.rollback()
+                return
+        raise FencedError(f"The rows of the lane {lane} stay locked by another session.")
+
+    def _end_predecessors(self, lane: Lane, fence: int) -> None:
+        prefix = lane_session(lane, None) + ":"
+        self.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE $1 || '%' "
+            "AND substr(application_name, length($1) + 1)::bigint < $2",
+            (prefix, fence),
+        )
+
+    def reopen(self) -> None:
+        self.close()
+        self._connection = connect(self._address, self._name)
+        self._cursor = self._connection.cursor()
+        self._stages.clear()
+
+    def close(self) -> None:
+        for closable in (self._cursor, self._connection):
+            with suppress(Exception):  # A broken connection cannot be closed any better.
+                closable.close()
+
+
+def catalog_columns(session: Session, table: TableName) -> list[tuple[str, str, bool]]:
+    """Return (name, native type, nullable) of a table's columns in order; empty if there is no such table."""
+    rows = session.execute(
+        "SELECT a.attname::text, format_type(a.atttypid, a.atttypmod), NOT a.attnotnull FROM pg_attribute a "
+        "WHERE a.attrelid = to_regclass($1) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum",
+        (quote_table(table),),
+    )
+    return [(name, kind, nullable) for name, kind, nullable in rows]
+
+
+def describe(session: Session, table: TableName) -> TableSchema | None:
+    """Describe a table, view or foreign table, or None."""
+    columns = catalog_columns(session, table)
+    if not columns:
+        return None
+    key = session.execute(
+        "SELECT a.attname::text FROM pg_index i CROSS JOIN LATERAL unnest(i.indkey) WITH ORDINALITY AS k(attnum, place) "
+        "JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum "
+        "WHERE i.indrelid = to_regclass($1) AND i.indisprimary ORDER BY k.place",
+        (quote_table(table),),
+    )
+    return TableSchema(
+        name=table,
+        columns=tuple(Column(name, logical_of(kind), nullable) for name, kind, nullable in columns),
+        primary_key=tuple(row[0] for row in key),
+    )
+
+
+def _needs_cast(native: str) -> bool:
+    """Whether COPY's binary form of text is not the type's own, so that SQL has to cast."""
+    return native == "jsonb" or logical_of(native).startswith("native:")
+
+
+def _with_binary_uuids(rows: pa.Table, names: Sequence[str]) -> pa.Table:
+    """Give uuid columns, which travel as text, the 16 bytes that COPY wants."""
+    for name in names:
+        index = rows.schema.get_field_index(name)
+        rows = rows.set_column(index, name, uuid_bytes(rows.column(index)))
+    return rows
+
+
+def uuid_bytes(values: pa.ChunkedArray) -> pa.Array:
+    """Turn text into 16 bytes each.
+
+    Raises:
+        SchemaMismatchError: a value is not a UUID.
+    """
+    filled = pc.fill_null(values, "0" * 32).combine_chunks()
+    text = pc.replace_substring(filled, "-", "")
+    if not pc.all(pc.match_substring_regex(text, "^[0-9a-fA-F]{32}$")).as_py() and len(text):
+        raise SchemaMismatchError("A value is not a UUID.")
+    data = pa.py_buffer(bytes.fromhex("".join(text.to_pylist())))
+    array = pa.Array.from_buffers(pa.binary(16), len(text), [None, data])
+    if values.null_count == 0:
+        return array
+    return pc.if_else(pc.is_valid(values.combine_chunks()), array, pa.nulls(len(text), pa.binary(16)))

@@ -1,0 +1,319 @@
+"""The fence, the checkpoint and the publication in SQL, written once for every SQL store (contract, M2)."""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from domain.errors import ConflictError, FencedError, QualityRejectedError
+from domain.failpoints import fail_at
+from domain.pipelines.checkpoint import HEAD, Counts, LaneState, StreamState, merge_stats
+from domain.pipelines.quality import Measures
+from domain.pipelines.read_set import Lane, ReadSet
+from domain.pipelines.spec import Mode
+from domain.pipelines.table import LOADED_AT, TableName
+from domain.ports.data_store import IOwner, Judge, Publication, Target
+from infrastructure.sql import quote, quote_table
+from infrastructure.stores.sql_session import (
+    CHECKPOINT,
+    COUNTS,
+    OWNER,
+    QUARANTINE,
+    Session,
+    landed_columns,
+    prepare_target,
+)
+from infrastructure.threads import OneThread
+
+_STATE = ("stream", "read_set", "fence", "seq", "position", "state", *COUNTS, "stats")
+_KEY = '"org" = $1 AND "pipeline" = $2 AND "lane" = $3'
+
+
+class SqlOwner(IOwner):
+    """Owns a lane in a SQL store."""
+
+    def __init__(self, session: Session, thread: OneThread, lane: Lane, table: TableName, fence: int) -> None:
+        self._session = session
+        self._thread = thread
+        self._lane = lane
+        self._key = (lane.organization, lane.pipeline, lane.name)
+        self._fence = fence
+        self._table = table
+        self._checkpoint = quote_table(table.beside(CHECKPOINT))
+
+    async def take_over(self) -> LaneState:
+        return await self._thread.call(self._take_over)
+
+    async def open_read_set(self, read_set: ReadSet, target: Target) -> None:
+        await self._thread.call(self._open_read_set, read_set, target)
+
+    async def publish(
+        self, read_set: ReadSet, target: Target, uniques: Sequence[tuple[str, ...]], judge: Judge
+    ) -> Publication:
+        return await self._thread.call(self._publish, read_set, target, uniques, judge)
+
+    async def seal(self) -> None:
+        await self._thread.call(self._seal)
+
+    async def reset(self, watermark: str | None) -> None:
+        await self._thread.call(self._reset, watermark)
+
+    async def release(self) -> None:
+        await self._thread.call(self._release)
+
+    def _take_over(self) -> LaneState:
+        session = self._session
+        with session.transaction():
+            session.create_internal_tables(self._table.schema)
+            self._insert_head()
+        # In a transaction of its own: it may end the sessions of a stopped predecessor.
+        session.take_fence(self._checkpoint, self._lane, self._fence)
+        with session.transaction():
+            state = self._read_lane()
+            if state.fence > self._fence:
+                raise FencedError(
+                    f"The lane {self._lane} has been taken over under fence {state.fence}.", fence=state.fence
+                )
+            session.execute(
+                f'UPDATE {self._checkpoint} SET "fence" = $4, '
+                '"state" = CASE WHEN "state" = \'sealed\' THEN \'loading\' ELSE "state" END '
+                f'WHERE {_KEY} AND "fence" <= $4',
+                (*self._key, self._fence),
+            )
+            state = self._read_lane()
+        fail_at("dest.after_fence")
+        return state
+
+    def _read_lane(self) -> LaneState:
+        return read_lane_rows(self._session, self._checkpoint, self._key)
+
+    def _insert_head(self) -> None:
+        zeros = ", ".join("0" for _ in COUNTS)
+        self._session.execute(
+            f'INSERT INTO {self._checkpoint} ("org", "pipeline", "lane", "stream", "fence", "seq", "state", '
+            f'{", ".join(quote(name) for name in COUNTS)}, "stats") '
+            f"SELECT $1, $2, $3, '{HEAD}', 0, 0, 'idle', {zeros}, '{{}}' "
+            f"WHERE NOT EXISTS (SELECT 1 FROM {self._checkpoint} WHERE {_KEY} AND \"stream\" = '{HEAD}')",
+            self._key,
+        )
+
+    def _open_read_set(self, read_set: ReadSet, target: Target) -> None:
+        session = self._session
+        with session.transaction():
+            previous = self._lock_head()
+            session.create_internal_tables(self._table.schema)
+            self._claim_table(target)
+            self._drop_stage_of(previous.stats)
+            prepare_target(session, target)
+            session.execute(f"DELETE FROM {self._checkpoint} WHERE {_KEY} AND \"stream\" <> '{HEAD}'", self._key)
+            # A restarted staging starts its quarantine again too (D9).
+            session.execute(
+                f'DELETE FROM {quote_table(self._table.beside(QUARANTINE))} WHERE {_KEY} AND "read_set" = $4',
+                (*self._key, read_set.id),
+            )
+            zeros = ", ".join("0" for _ in COUNTS)
+            for stream in read_set.plan.streams:
+                session.execute(
+                    f'INSERT INTO {self._checkpoint} ("org", "pipeline", "lane", "stream", "read_set", "fence", "seq", '
+                    f'"state", {", ".join(quote(name) for name in COUNTS)}, "stats") '
+                    f"VALUES ($1, $2, $3, $4, $5, $6, 0, 'loading', {zeros}, '{{}}')",
+                    (*self._key, stream.name, read_set.id, self._fence),
+                )
+            stats = {"read_set": read_set.to_json(), "fingerprint": read_set.fingerprint}
+            self._update_head("loading", previous.watermark, stats, read_set_id=read_set.id)
+
+    def _claim_table(self, target: Target) -> None:
+        owners = quote_table(self._table.beside(OWNER))
+        rows = self._session.execute(
+            f'SELECT "org", "pipeline", "mode" FROM {owners} WHERE "table" = $1', (target.table.table,)
+        )
+        mine = (self._lane.organization, self._lane.pipeline)
+        for organization, pipeline, mode in rows:
+            is_other = (organization, pipeline) != mine
+            if is_other and (mode == Mode.REPLACE or target.replaces):
+                raise ConflictError(
+                    f"The table {target.table} is written by another pipeline ({pipeline}), and a table that is "
+                    "replaced has one writer only.",
+                    code="destination.owned",
+                )
+        if any((organization, pipeline, mode) == (*mine, target.mode) for organization, pipeline, mode in rows):
+            return
+        self._session.execute(
+            f'DELETE FROM {owners} WHERE "table" = $1 AND "org" = $2 AND "pipeline" = $3', (target.table.table, *mine)
+        )
+        self._session.execute(
+            f'INSERT INTO {owners} ("table", "org", "pipeline", "mode") VALUES ($1, $2, $3, $4)',
+            (target.table.table, *mine, target.mode.value),
+        )
+
+    def _drop_stage_of(self, stats: Mapping[str, Any]) -> None:
+        shadow = (stats.get("read_set") or {}).get("shadow")
+        if shadow:
+            self._session.execute(f"DROP TABLE IF EXISTS {quote_table(self._table.beside(shadow))}")
+
+    def _publish(
+        self, read_set: ReadSet, target: Target, uniques: Sequence[tuple[str, ...]], judge: Judge
+    ) -> Publication:
+        session = self._session
+        with session.transaction():
+            state = self._lock_head()
+            if state.read_set_id != read_set.id or not state.is_loading:
+                raise FencedError(f"The read set {read_set.id} is not open any more.")
+            if not all(stream.is_done for stream in state.streams):
+                raise ConflictError("The read set is not finished.", code="run.unfinished")
+            stats: dict[str, Any] = {}
+            for stream in state.streams:
+                stats = merge_stats(stats, stream.stats)
+            measures = Measures(
+                counts=state.counts,
+                violations=stats.get("violations", {}),
+                nulls=stats.get("nulls", {}),
+                duplicates={columns: self._duplicates(target, columns) for columns in uniques},
+                expected={int(index): count for index, count in (read_set.expected or {}).items()},
+            )
+            judgement = judge(measures)
+            if judgement.rejected:
+                first = judgement.rejected[0]
+                raise QualityRejectedError(
+                    f"The rule {first.rule} failed ({first.violations} violations, value {first.value}); "
+                    "nothing of the run was published."
+                )
+            fail_at("publish.before_swap")
+            if target.shadow:
+                self._publish_stage(target)
+            fail_at("publish.after_swap")
+            kept = {
+                "fingerprint": read_set.fingerprint,
+                "verdicts": [vars(result) for result in judgement.results],
+                "stats": stats,
+            }
+            watermark = read_set.plan.hi if read_set.plan.hi is not None else state.watermark
+            self._update_head("idle", watermark, kept, read_set_id=read_set.id)
+            fail_at("publish.before_commit")
+        fail_at("publish.after_commit")
+        return Publication(judgement=judgement, counts=state.counts, stats=stats)
+
+    def _duplicates(self, target: Target, columns: tuple[str, ...]) -> int:
+        if target.shadow is None:
+            raise ConflictError("A unique rule needs a staging table.", code="run.no_staging")
+        stage = quote_table(target.table.beside(target.shadow))
+        names = ", ".join(quote(name) for name in columns)
+        rows = self._session.execute(
+            f"SELECT coalesce(sum(n - 1), 0) FROM (SELECT count(*) AS n FROM {stage} GROUP BY {names}) AS groups"
+        )
+        return int(rows[0][0])
+
+    def _publish_stage(self, target: Target) -> None:
+        """Move the staged rows; the time of loading is the time of publishing, as readers saw nothing before."""
+        session = self._session
+        assert target.shadow is not None
+        stage = target.table.beside(target.shadow)
+        names = ", ".join(quote(column.name) for column in landed_columns(target) if column.name != LOADED_AT)
+        loaded_at = datetime.now(UTC)
+        if target.replaces:
+            if target.metadata_columns:
+                kind = session.type_name("timestamptz")
+                column = f"{quote_table(stage)} ADD COLUMN {quote(LOADED_AT)} {kind}"
+                session.execute(f"ALTER TABLE {column} DEFAULT '{loaded_at.isoformat()}'")
+                session.execute(f"ALTER TABLE {quote_table(stage)} ALTER COLUMN {quote(LOADED_AT)} DROP DEFAULT")
+            session.swap(stage, target.table)
+            return
+        table = quote_table(target.table)
+        if target.metadata_columns:
+            session.execute(
+                f"INSERT INTO {table} ({names}, {quote(LOADED_AT)}) "
+                f"SELECT {names}, CAST($1 AS {session.type_name('timestamptz')}) FROM {quote_table(stage)}",
+                (loaded_at.isoformat(),),
+            )
+        else:
+            session.execute(f"INSERT INTO {table} ({names}) SELECT {names} FROM {quote_table(stage)}")
+        session.execute(f"DROP TABLE {quote_table(stage)}")
+
+    def _seal(self) -> None:
+        with self._session.transaction():
+            self._lock_head()
+            self._session.execute(
+                f"UPDATE {self._checkpoint} SET \"state\" = 'sealed' "
+                f"WHERE {_KEY} AND \"stream\" <> '{HEAD}' AND \"state\" = 'loading'",
+                self._key,
+            )
+        fail_at("seal.after_fence")
+
+    def _reset(self, watermark: str | None) -> None:
+        with self._session.transaction():
+            previous = self._lock_head()
+            self._drop_stage_of(previous.stats)
+            self._session.execute(f"DELETE FROM {self._checkpoint} WHERE {_KEY} AND \"stream\" <> '{HEAD}'", self._key)
+            self._update_head("idle", watermark, {}, read_set_id=None)
+
+    def _release(self) -> None:
+        with self._session.transaction():
+            previous = self._lock_head()
+            self._drop_stage_of(previous.stats)
+            self._session.execute(f"DELETE FROM {self._checkpoint} WHERE {_KEY} AND \"stream\" <> '{HEAD}'", self._key)
+            # The head stays with its fence, so that a late worker of the deleted pipeline is still refused.
+            self._update_head("idle", None, {}, read_set_id=None)
+            self._session.execute(
+                f"DELETE FROM {quote_table(self._table.beside(OWNER))} "
+                'WHERE "table" = $1 AND "org" = $2 AND "pipeline" = $3',
+                (self._table.table, *self._key[:2]),
+            )
+
+    def _lock_head(self) -> LaneState:
+        """Lock the head row and refuse to act under a stale fence."""
+        rows = self._session.execute(
+            f'SELECT "fence" FROM {self._checkpoint} WHERE {_KEY} AND "stream" = \'{HEAD}\' {self._session.for_update}',
+            self._key,
+        )
+        if not rows or rows[0][0] != self._fence:
+            raise FencedError(
+                f"The lane {self._lane} has been taken over by a newer owner.", fence=rows[0][0] if rows else None
+            )
+        return self._read_lane()
+
+    def _update_head(
+        self, state: str, watermark: str | None, stats: Mapping[str, Any], *, read_set_id: str | None
+    ) -> None:
+        self._session.execute(
+            f'UPDATE {self._checkpoint} SET "state" = $5, "position" = $6, "read_set" = $7, "stats" = $8, '
+            f'"seq" = "seq" + 1 WHERE {_KEY} AND "stream" = \'{HEAD}\' AND "fence" = $4',
+            (*self._key, self._fence, state, watermark, read_set_id, json.dumps(stats, default=str)),
+        )
+
+
+def read_lane(session: Session, lane: Lane, table: TableName) -> LaneState:
+    """Read a lane in a transaction of its own; blocking."""
+    checkpoint = table.beside(CHECKPOINT)
+    if session.describe(checkpoint) is None:
+        return LaneState(state="idle", fence=0)
+    return read_lane_rows(session, quote_table(checkpoint), (lane.organization, lane.pipeline, lane.name))
+
+
+def read_lane_rows(session: Session, checkpoint: str, key: tuple[str, str, str]) -> LaneState:
+    """Read the rows of a lane."""
+    columns = ", ".join(quote(name) for name in _STATE)
+    rows = session.execute(f"SELECT {columns} FROM {checkpoint} WHERE {_KEY}", key)
+    states = {row[0]: dict(zip(_STATE, row, strict=True)) for row in rows}
+    head = states.pop(HEAD, None)
+    if head is None:
+        return LaneState(state="idle", fence=0)
+    return LaneState(
+        state=head["state"],
+        fence=max([head["fence"], *(state["fence"] for state in states.values())]),
+        watermark=head["position"],
+        read_set_id=head["read_set"],
+        stats=json.loads(head["stats"]),
+        streams=tuple(_stream_state(states[name]) for name in sorted(states)),
+    )
+
+
+def _stream_state(row: Mapping[str, Any]) -> StreamState:
+    position = row["position"]
+    return StreamState(
+        stream=row["stream"],
+        seq=row["seq"],
+        position=tuple(json.loads(position)) if position else None,
+        state=row["state"],
+        counts=Counts(**{name: row[name] for name in COUNTS}),
+        stats=json.loads(row["stats"]),
+    )

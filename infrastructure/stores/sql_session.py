@@ -1,0 +1,154 @@
+"""One connection of a SQL store as the fence sees it, and the tables that the fence needs."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import pyarrow as pa
+
+from domain.errors import SchemaMismatchError
+from domain.pipelines.read_set import Lane
+from domain.pipelines.table import LOADED_AT, RUN_ID, Column, TableName, TableSchema
+from domain.ports.data_store import Target
+from infrastructure.sql import quote, quote_table
+
+CHECKPOINT = "_headrace_checkpoint"
+QUARANTINE = "_headrace_quarantine"
+OWNER = "_headrace_owner"
+
+COUNTS = ("read", "used", "filtered", "produced", "deduplicated", "quarantined", "failed")
+
+QUARANTINE_COLUMNS = (
+    Column("org", "string"),
+    Column("pipeline", "string"),
+    Column("lane", "string"),
+    Column("read_set", "string"),
+    Column("stream", "string"),
+    Column("seq", "int64"),
+    Column("ordinal", "int64"),
+    Column("kind", "string"),
+    Column("rule", "string"),
+    Column("reason", "string"),
+    Column("record", "string"),
+    Column("target", "string"),
+    Column("run_id", "string"),
+    Column("refused_at", "timestamptz"),
+)
+
+
+class Session(ABC):
+    """One connection of a SQL store, used from one thread; translates its driver's errors."""
+
+    @abstractmethod
+    def begin(self) -> None:
+        """Start a writing transaction."""
+
+    @abstractmethod
+    def commit(self) -> None:
+        """End it; raises if the store did not say that it is durable."""
+
+    @abstractmethod
+    def rollback(self) -> None:
+        """Undo it; never raises."""
+
+    @abstractmethod
+    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Run one statement with `$n` parameters and return its rows."""
+
+    @abstractmethod
+    def ingest(self, table: TableName, rows: pa.Table, columns: Sequence[Column]) -> None:
+        """Append rows whose columns have been conformed to `columns`."""
+
+    @abstractmethod
+    def describe(self, table: TableName) -> TableSchema | None:
+        """Describe a table inside the transaction."""
+
+    @abstractmethod
+    def type_name(self, logical: str) -> str:
+        """Spell one of our types in the store's SQL."""
+
+    @abstractmethod
+    def create_stage(self, stage: TableName, like: TableName | None, columns: Sequence[Column]) -> None:
+        """Create a staging table: the columns named, with the types of `like` where it has them."""
+
+    @abstractmethod
+    def swap(self, stage: TableName, table: TableName) -> None:
+        """Put the stage in the place of the table, keeping what depends on the table."""
+
+    @abstractmethod
+    def create_internal_tables(self, schema: str | None) -> None:
+        """Create schema and Headrace's own tables if absent."""
+
+    @abstractmethod
+    def take_fence(self, checkpoint: str, lane: Lane, fence: int) -> None:
+        """Make the lane's rows lockable: whatever a stopped predecessor holds is taken from it."""
+
+    @abstractmethod
+    def reopen(self) -> None:
+        """Connect again after the connection broke."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close the connection; never raises."""
+
+    for_update = ""
+    """The clause that locks selected rows, where the store has one."""
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Begin, and commit when the block ends well; anything else rolls back."""
+        self.begin()
+        try:
+            yield
+        except BaseException:
+            self.rollback()
+            raise
+        self.commit()
+
+
+def checkpoint_ddl(table: str, *, primary_key: bool) -> str:
+    """Return the checkpoint table's DDL, in types that every SQL store knows."""
+    counts = ", ".join(f'"{name}" BIGINT NOT NULL' for name in COUNTS)
+    key = ', PRIMARY KEY ("org", "pipeline", "lane", "stream")' if primary_key else ""
+    return (
+        f'CREATE TABLE IF NOT EXISTS {table} ("org" TEXT NOT NULL, "pipeline" TEXT NOT NULL, "lane" TEXT NOT NULL, '
+        '"stream" TEXT NOT NULL, "read_set" TEXT, "fence" BIGINT NOT NULL, "seq" BIGINT NOT NULL, "position" TEXT, '
+        f'"state" TEXT NOT NULL, {counts}, "stats" TEXT NOT NULL{key})'
+    )
+
+
+def owner_ddl(table: str) -> str:
+    """Return the DDL of the table of table owners (D4)."""
+    return (
+        f'CREATE TABLE IF NOT EXISTS {table} ("table" TEXT NOT NULL, "org" TEXT NOT NULL, "pipeline" TEXT NOT NULL, '
+        '"mode" TEXT NOT NULL)'
+    )
+
+
+def prepare_target(session: Session, target: Target) -> None:
+    """Create the table or the stage, and refuse columns that the table cannot take."""
+    existing = session.describe(target.table)
+    columns = landed_columns(target)
+    if existing is not None and not target.replaces:
+        missing = [column.name for column in columns if existing.column(column.name) is None]
+        if missing:
+            raise SchemaMismatchError(
+                f"The table {target.table} has no column named {', '.join(missing)}: add it, or drop it in a transform."
+            )
+    if existing is None and not target.replaces:
+        definitions = ", ".join(f"{quote(column.name)} {session.type_name(column.type)}" for column in columns)
+        session.execute(f"CREATE TABLE {quote_table(target.table)} ({definitions})")
+    if target.shadow is not None:
+        stage = target.table.beside(target.shadow)
+        session.execute(f"DROP TABLE IF EXISTS {quote_table(stage)}")
+        staged = [column for column in columns if column.name != LOADED_AT]
+        session.create_stage(stage, target.table if existing else None, staged)
+
+
+def landed_columns(target: Target) -> list[Column]:
+    """The columns of the destination that a run writes, metadata included."""
+    columns = list(target.columns)
+    if target.metadata_columns:
+        columns += [Column(LOADED_AT, "timestamptz"), Column(RUN_ID, "uuid")]
+    return columns

@@ -1,0 +1,65 @@
+"""One thread per stream for drivers that block, so that the event loop never waits and a connection never moves."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class OneThread:
+    """Runs every call on the same thread, in order."""
+
+    def __init__(self, name: str) -> None:
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
+
+    async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a blocking function; a cancelled caller still waits for it, as a driver call cannot be abandoned."""
+        future = self._executor.submit(function, *args, **kwargs)
+        wrapped = asyncio.wrap_future(future)
+        try:
+            return await asyncio.shield(wrapped)
+        except asyncio.CancelledError:
+            await asyncio.wait([wrapped])
+            raise
+
+    async def iterate(self, items: Iterator[T], *, ahead: int = 1) -> AsyncIterator[T]:
+        """Yield a blocking iterator's items, reading up to `ahead` of them before they are asked for."""
+        queue: asyncio.Queue[tuple[bool, T | None]] = asyncio.Queue(maxsize=ahead)
+
+        def advance() -> tuple[bool, T | None]:
+            for item in items:
+                return True, item
+            return False, None
+
+        async def pump() -> None:
+            while True:
+                has_item, item = await self.call(advance)
+                await queue.put((has_item, item))
+                if not has_item:
+                    return
+
+        task = asyncio.create_task(pump())
+        try:
+            while True:
+                getter = asyncio.create_task(queue.get())
+                await asyncio.wait({getter, task}, return_when=asyncio.FIRST_COMPLETED)
+                if not getter.done() and task.done() and queue.empty():
+                    getter.cancel()
+                    task.result()
+                    return
+                has_item, item = await getter
+                if not has_item:
+                    return
+                yield item  # type: ignore[misc]
+        finally:
+            task.cancel()
+            await asyncio.wait({task})
+            if not task.cancelled():
+                task.exception()
+
+    def close(self) -> None:
+        """Let the thread end."""
+        self._executor.shutdown(wait=True)

@@ -1,0 +1,340 @@
+"""ITransformer on a locked-down DuckDB: one in-memory instance per stream that sees nothing but its batch."""
+
+import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from domain.errors import InvalidInputError, PlatformError, QualityRejectedError, WorkFailedError
+from domain.pipelines.checkpoint import Counts
+from domain.pipelines.quality import OnViolation, Rule, rule_key
+from domain.pipelines.table import ORDINAL, Column
+from domain.ports.data_store import Batch, JudgedBatch
+from domain.ports.transformer import IPreparedTransform, ITransformer, TransformPlan
+from infrastructure.arrow import arrow_type, logical_type, to_table
+from infrastructure.sql import check_row_predicate, quote, row_wise
+from infrastructure.threads import OneThread
+from infrastructure.transforms.conversions import conversion, sql_type
+
+_FAILED = "_headrace_failed"
+_REFUSED = pa.schema(
+    [
+        ("ordinal", pa.int64()),
+        ("kind", pa.string()),
+        ("rule", pa.string()),
+        ("reason", pa.string()),
+        ("record", pa.string()),
+    ]
+)
+_FIRST_ERRORS = 5
+
+_Refusal = tuple[int, str, str | None, str]
+"""Ordinal, kind, rule and reason of a refused row."""
+
+
+class DuckDBTransformer(ITransformer):
+    """Compiles SQL steps and row rules into one query per batch."""
+
+    def __init__(self, *, memory_limit: str = "512MB", threads: int = 2) -> None:
+        self._memory_limit = memory_limit
+        self._threads = threads
+
+    @asynccontextmanager
+    async def prepare(self, plan: TransformPlan) -> AsyncIterator[IPreparedTransform]:
+        thread = OneThread("transform")
+        prepared = DuckDBTransform(plan, thread, memory_limit=self._memory_limit, threads=self._threads)
+        try:
+            await thread.call(prepared.open)
+            yield prepared
+        finally:
+            await thread.call(prepared.close)
+            thread.close()
+
+
+class DuckDBTransform(IPreparedTransform):
+    """One plan, compiled."""
+
+    def __init__(self, plan: TransformPlan, thread: OneThread, *, memory_limit: str, threads: int) -> None:
+        self._plan = plan
+        self._thread = thread
+        self._memory_limit = memory_limit
+        self._threads = threads
+        self._connection: duckdb.DuckDBPyConnection | None = None
+        self._columns: tuple[Column, ...] = plan.source
+        self._query: str | None = None
+        self._parameters: dict[str, Any] = {}
+        self._row_rules = [(index, rule) for index, rule in enumerate(plan.rules) if rule.is_row_rule]
+        self._null_columns = [rule.column for rule in plan.rules if rule.kind == "null_rate" and rule.column]
+
+    @property
+    def columns(self) -> Sequence[Column]:
+        return self._columns
+
+    async def apply(self, batch: Batch) -> JudgedBatch:
+        return await self._thread.call(self._apply, to_table(batch))
+
+    def empty(self) -> JudgedBatch:
+        arrays = [pa.array([], arrow_type(column.type)) for column in self._columns]
+        return JudgedBatch(pa.table(arrays, names=_names(self._columns)), _REFUSED.empty_table(), Counts(), {})
+
+    def open(self) -> None:
+        """Start the instance and compile; blocking."""
+        connection = duckdb.connect(
+            ":memory:",
+            config={
+                "memory_limit": self._memory_limit,
+                "threads": self._threads,
+                "python_enable_replacements": False,
+                "autoinstall_known_extensions": False,
+                "autoload_known_extensions": False,
+            },
+        )
+        self._connection = connection
+        for statement in (
+            "SET GLOBAL TimeZone = 'UTC'",
+            "SET enable_external_access = false",
+            "SET lock_configuration = true",
+        ):
+            connection.execute(statement)
+        self._compile(connection)
+
+    def close(self) -> None:
+        """End the instance; blocking."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _compile(self, connection: duckdb.DuckDBPyConnection) -> None:
+        plan = self._plan
+        empty = pa.table([pa.array([], self._arriving(column)) for column in plan.source], names=_names(plan.source))
+        connection.register("_headrace_source", empty.append_column(ORDINAL, pa.array([], pa.int64())))
+        stages = [f"s0 AS ({self._converted_source()})"]
+        for number, step in enumerate(plan.steps):
+            inner = f"WITH batch AS (SELECT * EXCLUDE ({_FAILED}) FROM s{number} WHERE {_FAILED} IS NULL)"
+            kept = f"SELECT *, NULL::VARCHAR AS {_FAILED} FROM ({inner} {row_wise(step.sql)}) AS stepped"
+            # Rows that failed to convert at the source pass by the steps; they are counted from the first stage.
+            stages.append(f"s{number + 1} AS ({kept})")
+        last = f"s{len(plan.steps)}"
+        try:
+            self._columns = self._described(connection, stages, last)
+            stages.append(f"converted AS ({self._converted_target(last)})")
+            stages.append(f"judged AS ({self._judged()})")
+            self._query = f"WITH {', '.join(stages)} SELECT * FROM judged"
+            self._failures_query = f"WITH {stages[0]} SELECT {ORDINAL}, {_FAILED} FROM s0 WHERE {_FAILED} IS NOT NULL"
+            connection.execute(self._query, self._parameters or None).fetchall()
+        except duckdb.Error as error:
+            raise InvalidInputError(_first_line(error), code="transform.invalid") from error
+
+    def _arriving(self, column: Column) -> pa.DataType:
+        return pa.string() if self._plan.source_is_text else arrow_type(column.type)
+
+    def _converted_source(self) -> str:
+        if not self._plan.source_is_text:
+            return f"SELECT *, NULL::VARCHAR AS {_FAILED} FROM _headrace_source"
+        return self._conversion_stage(
+            "_headrace_source", [(column.name, "string", column.type) for column in self._plan.source]
+        )
+
+    def _converted_target(self, last: str) -> str:
+        """Convert to the types of the destination's columns, where they exist and differ."""
+        target = {column.name: column.type for column in self._plan.target}
+        pairs = [(column.name, column.type, target.get(column.name, column.type)) for column in self._columns]
+        self._columns = tuple(Column(name, wanted) for name, _, wanted in pairs)
+        return self._conversion_stage(last, pairs)
+
+    def _conversion_stage(self, source: str, pairs: Sequence[tuple[str, str, str]]) -> str:
+        outputs, failures = [quote(ORDINAL)], []
+        for name, given, wanted in pairs:
+            column = quote(name)
+            if given == wanted or (sql_type(given) == sql_type(wanted) == "VARCHAR" and wanted == "string"):
+                outputs.append(column)
+                continue
+            converted = conversion(column, given, wanted)
+            outputs.append(f"{converted} AS {column}")
+            failures.append(f"WHEN {column} IS NOT NULL AND ({converted}) IS NULL THEN {_literal(name)}")
+        failed = f"CASE {' '.join(failures)} END" if failures else "NULL::VARCHAR"
+        return f"SELECT {', '.join(outputs)}, {failed} AS {_FAILED} FROM {source}"
+
+    def _described(self, connection: duckdb.DuckDBPyConnection, stages: Sequence[str], last: str) -> tuple[Column, ...]:
+        relation = connection.sql(f"WITH {', '.join(stages)} SELECT * EXCLUDE ({_FAILED}) FROM {last}")
+        schema = relation.to_arrow_reader(1).schema
+        known = {column.name: column for column in self._plan.source}
+        described = []
+        seen: set[str] = set()
+        for field in schema:
+            if field.name == ORDINAL:
+                continue
+            if field.name.lower() in seen:
+                raise InvalidInputError(f"Two columns are named {field.name}.", code="transform.invalid")
+            seen.add(field.name.lower())
+            source = known.get(field.name)
+            # Text that is more than text (uuid, json) keeps its name through a transform that only passes it on.
+            carried = source and arrow_type(source.type).equals(field.type) and source.type in ("uuid", "json")
+            described.append(source if carried and source else Column(field.name, logical_type(field.type)))
+        return tuple(described)
+
+    def _judged(self) -> str:
+        names = {column.name: column for column in self._columns}
+        verdicts = []
+        for index, rule in self._row_rules:
+            for column in (rule.column,) if rule.column else ():
+                if column not in names:
+                    raise InvalidInputError(
+                        f"The rule {rule.label} names a column that is not there after the transforms.",
+                        code="quality.column_missing",
+                    )
+            violated = self._violation(index, rule, names)
+            verdicts.append(f"coalesce({violated}, false) AS v{index}")
+        for rule in self._plan.rules:
+            for column in [*rule.columns, *([rule.column] if rule.column else [])]:
+                if column not in names:
+                    raise InvalidInputError(
+                        f"The rule {rule.label} names {column}, which is not there after the transforms.",
+                        code="quality.column_missing",
+                    )
+        return f"SELECT {', '.join(['*', *verdicts])} FROM converted AS batch"
+
+    def _violation(self, index: int, rule: Rule, columns: dict[str, Column]) -> str:
+        column = quote(rule.column) if rule.column else ""
+        match rule.kind:
+            case "not_null":
+                return f"{column} IS NULL"
+            case "between":
+                parts = []
+                for side, value, comparison in (("min", rule.minimum, "<"), ("max", rule.maximum, ">")):
+                    if value is not None:
+                        bound = self._bind(f"r{index}_{side}", value, columns[rule.column or ""])
+                        parts.append(f"{column} {comparison} {bound}")
+                return f"({' OR '.join(parts)})"
+            case "accepted_values":
+                items = [
+                    self._bind(f"r{index}_{number}", value, columns[rule.column or ""])
+                    for number, value in enumerate(rule.values)
+                ]
+                return f"{column} NOT IN ({', '.join(items)})"
+            case "matches":
+                pattern = self._bind(f"r{index}", rule.pattern, None)
+                return f"NOT regexp_full_match(CAST({column} AS VARCHAR), {pattern})"
+            case "sql":
+                check_row_predicate(rule.expression or "")
+                return f"NOT (\n{rule.expression}\n)"
+            case _:
+                raise InvalidInputError(f"{rule.kind} is not a row rule.", code="quality.unknown")
+
+    def _bind(self, name: str, value: Any, column: Column | None) -> str:
+        self._parameters[name] = value
+        is_cast = column is not None and isinstance(value, str)
+        return f"CAST(${name} AS {sql_type(column.type)})" if is_cast and column else f"${name}"
+
+    def _apply(self, batch: pa.Table) -> JudgedBatch:
+        connection = self._connection
+        assert connection is not None
+        assert self._query is not None
+        ordinals = pa.array(range(batch.num_rows), pa.int64())
+        connection.register("_headrace_source", batch.append_column(ORDINAL, ordinals))
+        try:
+            judged = connection.sql(self._query, params=self._parameters or None).to_arrow_table()
+            failed = self._failed_at_source(connection)
+        except duckdb.Error as error:
+            raise self._batch_error(error) from error
+        refused: list[_Refusal] = [
+            (ordinal, "conversion", None, f"{name} does not convert") for ordinal, name in failed
+        ]
+        is_failed = pc.is_valid(judged.column(_FAILED))
+        late = judged.filter(is_failed).select([ORDINAL, _FAILED]).to_pydict() if pc.any(is_failed).as_py() else None
+        if late:
+            rows = zip(late[ORDINAL], late[_FAILED], strict=True)
+            refused += [(ordinal, "conversion", None, f"{name} does not convert") for ordinal, name in rows]
+        converted = len(refused)
+        keep = pc.invert(is_failed)
+        violations: dict[str, int] = {}
+        for index, rule in self._row_rules:
+            violated = pc.and_(judged.column(f"v{index}"), keep)
+            count = pc.sum(violated).as_py() or 0
+            if not count:
+                continue
+            violations[rule_key(index, rule)] = count
+            if rule.on_violation is OnViolation.FAIL:
+                raise self._rejected(rule, count)
+            if rule.on_violation is OnViolation.QUARANTINE:
+                hit = judged.filter(violated).column(ORDINAL).to_pylist()
+                refused += [(ordinal, "rule", rule.label, f"{rule.label} was violated") for ordinal in hit]
+                keep = pc.and_(keep, pc.invert(violated))
+        clean = not refused
+        accepted = judged.select(_names(self._columns)) if clean else judged.filter(keep).select(_names(self._columns))
+        counts = Counts(
+            read=batch.num_rows,
+            used=accepted.num_rows,
+            filtered=batch.num_rows - judged.num_rows - len(failed),
+            produced=accepted.num_rows,
+            quarantined=len(refused) - converted,
+            failed=converted,
+        )
+        return JudgedBatch(
+            accepted=accepted,
+            refused=_refused_table(batch, refused),
+            counts=counts,
+            stats=self._stats(accepted, refused, violations),
+        )
+
+    def _failed_at_source(self, connection: duckdb.DuckDBPyConnection) -> list[tuple[int, str]]:
+        """Rows that steps never saw because their text did not convert."""
+        if not self._plan.source_is_text or not self._plan.steps:
+            return []
+        rows: list[tuple[int, str]] = connection.execute(self._failures_query).fetchall()
+        return rows
+
+    def _stats(self, accepted: pa.Table, refused: Sequence[_Refusal], violations: dict[str, int]) -> dict[str, Any]:
+        stats: dict[str, Any] = {}
+        if violations:
+            stats["violations"] = violations
+        if self._null_columns:
+            stats["nulls"] = {name: accepted.column(name).null_count for name in self._null_columns}
+        if refused:
+            stats["first_errors"] = [
+                {"kind": kind, "message": reason} for _, kind, _, reason in refused[:_FIRST_ERRORS]
+            ]
+        return stats
+
+    @staticmethod
+    def _rejected(rule: Rule, count: int) -> PlatformError:
+        return QualityRejectedError(
+            f"The rule {rule.label} was violated by {count} rows of a batch, which was not committed. "
+            "Set on_violation: quarantine to keep such rows aside."
+        )
+
+    @staticmethod
+    def _batch_error(error: duckdb.Error) -> PlatformError:
+        if isinstance(error, duckdb.OutOfMemoryException):
+            return WorkFailedError("A transform needs more memory than it may use.", code="transform.memory")
+        # The driver's text would show the value, so it is not passed on.
+        return WorkFailedError(
+            f"A transform or rule failed on a value ({type(error).__name__}); TRY_CAST gives NULL instead.",
+            code="transform.failed",
+        )
+
+
+def _refused_table(batch: pa.Table, refused: Sequence[_Refusal]) -> pa.Table:
+    if not refused:
+        return _REFUSED.empty_table()
+    ordered = sorted(refused, key=lambda item: item[0])
+    records = batch.take([ordinal for ordinal, *_ in ordered]).to_pylist()
+    texts = [json.dumps(record, default=str, ensure_ascii=False) for record in records]
+    ordinals, kinds, rules, reasons = zip(*ordered, strict=True)
+    return pa.table([list(ordinals), list(kinds), list(rules), list(reasons), texts], schema=_REFUSED)
+
+
+def _names(columns: Sequence[Column]) -> list[str]:
+    return [column.name for column in columns]
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _first_line(error: duckdb.Error) -> str:
+    return str(error).strip().splitlines()[0][:300]
