@@ -31,9 +31,9 @@ bench: .venv/test.stamp
 	$(BIN)/python -m benchmarks.run $(ARGS)
 
 lock: .venv/uv.stamp
-	$(UV) pip compile --universal --generate-hashes --no-annotate --no-header --all-extras \
+	$(UV) pip compile --quiet --universal --generate-hashes --no-annotate --no-header --all-extras \
 		--group test --group lint --group build pyproject.toml -o requirements.lock
-	$(UV) pip compile --universal --generate-hashes --no-annotate --no-header requirements-uv.in -o requirements-uv.txt
+	$(UV) pip compile --quiet --universal --generate-hashes --no-annotate --no-header requirements-uv.in -o requirements-uv.txt
 
 # Nothing of Debian's is needed so far; the target stays so that CI and people can always call it.
 system:

@@ -28,8 +28,8 @@ def list_connections(context: typer.Context, as_json: AsJson = False) -> None:
     print_table(["connection", "kind", "from"], rows)
 
 
-@app.command()
-def test(context: typer.Context, name: Name, as_json: AsJson = False) -> None:
+@app.command("test")
+def try_connection(context: typer.Context, name: Name, as_json: AsJson = False) -> None:
     """Try a connection and say which step fails: name, network, sign_in, query."""
     cli: Cli = context.obj
     if name == "default":

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from entrypoints.cli.remote import RemoteServer
     from entrypoints.composition.container import Container
     from entrypoints.composition.paths import Paths
+    from entrypoints.composition.start import LoadedSettings
     from entrypoints.documents.project import Project
     from entrypoints.use_cases import UseCases
-    from infrastructure.settings_sources import LoadedSettings
 
 T = TypeVar("T")
 

@@ -132,8 +132,7 @@ def _command(
         [sys.executable, "-m", "entrypoints.cli.main", *arguments],
         cwd=folder,
         env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         text=True,
         check=False,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -66,13 +66,12 @@ class RemoteServer:
         for document in sorted(documents, key=lambda document: document.kind):
             self.request("PUT", f"/v1/{document.kind}s/{document.name}", dict(document.body))
 
-    def watch(self, run_id: str, *, every_seconds: float = 0.2) -> Iterator[dict[str, Any]]:
-        """Yield the run as it stands until it is at its end."""
+    def wait_for(self, run_id: str, *, every_seconds: float = 0.2) -> dict[str, Any]:
+        """Return the run once it is at its end."""
         while True:
-            run = self.request("GET", f"/v1/runs/{run_id}")
-            yield run
+            run: dict[str, Any] = self.request("GET", f"/v1/runs/{run_id}")
             if run["state"] not in ("queued", "running"):
-                return
+                return run
             time.sleep(every_seconds)
 
 

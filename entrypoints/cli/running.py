@@ -168,10 +168,7 @@ def _run_remotely(
     if detach:
         print_json(asked) if as_json else print(f"asked for run {asked['id']}")
         return
-    found: dict[str, Any] = asked
-    for found in server.watch(asked["id"]):
-        pass
-    _finish(found, name, as_json=as_json)
+    _finish(server.wait_for(asked["id"]), name, as_json=as_json)
 
 
 def _finish(found: dict[str, Any], name: str, *, as_json: bool) -> None:
@@ -213,7 +210,7 @@ def _preview(
         return
     if not is_dry_run:
         headers = [column["name"] for column in found["columns"]]
-        print_table(headers, [[row.get(header) for header in headers] for row in found["rows"]])
+        print_table(headers, [[_shown(row.get(header)) for header in headers] for row in found["rows"]])
     counts = found["counts"]
     kept = ", ".join(f"{counts[key]:,} {key}" for key in ("read", "used", "filtered", "quarantined", "failed"))
     print(f"{kept}; nothing was written")
@@ -281,6 +278,10 @@ def _typed(text: str) -> Any:
     except ValueError:
         return text
     return value if isinstance(value, int | float | bool | None) else text
+
+
+def _shown(value: Any) -> str:
+    return "" if value is None else str(value)
 
 
 def _time(moment: Any) -> str:

@@ -25,7 +25,7 @@ from infrastructure.stores.duckdb import DuckDBDataStore, DuckDBOptions
 from infrastructure.stores.files import FilesDataStore
 from infrastructure.stores.memory import InMemoryDataStore
 from infrastructure.stores.postgres import PostgresDataStore
-from infrastructure.stores.postgres_session import PostgresAddress
+from infrastructure.stores.postgres_connection import PostgresAddress
 from infrastructure.transforms.duckdb import DuckDBTransformer
 
 

@@ -14,6 +14,9 @@ from infrastructure.settings_sources import LoadedSettings, load_settings
 _PACKAGES = ("domain", "application", "infrastructure", "entrypoints")
 
 
+__all__ = ["LoadedSettings", "check_packages", "start"]
+
+
 def start(root: Path | None, flags: Mapping[str, str], *, quiet: bool) -> LoadedSettings:
     """Load settings and set the process up. `quiet` shows warnings only, as commands print their own results.
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from domain.errors import InvalidInputError, Problem, SpecError
 from entrypoints.documents.later import found_later, without
 from entrypoints.documents.models import OPTIONS, ConnectionDocument, PipelineDocument
-from entrypoints.documents.yaml_text import ParsedText, parse_text, substitute
+from entrypoints.documents.yaml_text import ParsedText, parse_json, parse_text, substitute
 
 _VARIABLES_ALLOWED = re.compile(
     r"(source|destination)\.(connection|table|path)|source\.(cursor\.column|key\.[0-9]+|parameters\.[a-z0-9_]+)"
@@ -44,16 +44,16 @@ def read_file(path: Path, variables: Mapping[str, Any]) -> CheckedDocument:
         raise InvalidInputError(f"{path} cannot be read: {error.strerror}.", code="file.unreadable") from error
     except UnicodeDecodeError as error:
         raise SpecError([Problem(str(path), "spec.yaml", "The document is not UTF-8.")]) from error
-    return read_text(text, str(path), variables)
+    return read_text(text, str(path), variables, is_json=path.suffix == ".json")
 
 
-def read_text(text: str, filename: str, variables: Mapping[str, Any]) -> CheckedDocument:
+def read_text(text: str, filename: str, variables: Mapping[str, Any], *, is_json: bool = False) -> CheckedDocument:
     """Read a document from text.
 
     Raises:
         SpecError: with every problem.
     """
-    parsed = parse_text(text, filename)
+    parsed = parse_json(text, filename) if is_json else parse_text(text, filename)
     if not isinstance(parsed.value, dict):
         raise SpecError([Problem(parsed.place(()), "spec.yaml", "A document is a mapping of keys to values.")])
     substitute(parsed, variables, _VARIABLES_ALLOWED)

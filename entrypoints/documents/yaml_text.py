@@ -1,5 +1,6 @@
 """Text to plain values, each with its line and column; whatever YAML might misread is a problem instead."""
 
+import json
 import math
 import re
 from collections.abc import Mapping
@@ -69,6 +70,49 @@ def parse_text(text: str, filename: str) -> ParsedText:
         raise SpecError([Problem(filename, "spec.yaml", "The document is empty.")])
     parsed.value = _value(node, (), parsed)
     return parsed
+
+
+def parse_json(text: str, filename: str) -> ParsedText:
+    """Read one JSON document; problems name the path, as JSON has no lines worth telling.
+
+    Raises:
+        SpecError: it cannot be read at all (`spec.yaml`).
+    """
+    _check_shape(text, filename)
+    parsed = ParsedText(filename)
+
+    def mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        names = [name for name, _ in pairs]
+        for name in sorted({name for name in names if names.count(name) > 1}):
+            parsed.add((name,), "spec.duplicate_key", "is written twice")
+        return dict(pairs)
+
+    def constant(name: str) -> None:
+        parsed.add((), "spec.value", f"{name} is not a number")
+
+    try:
+        parsed.value = json.loads(text, object_pairs_hook=mapping, parse_constant=constant)
+    except json.JSONDecodeError as error:
+        place = f"{filename}:{error.lineno}:{error.colno}"
+        raise SpecError([Problem(place, "spec.yaml", f"This is not JSON: {error.msg}.")]) from error
+    except (RecursionError, ValueError) as error:
+        raise SpecError([Problem(filename, "spec.yaml", "This is not JSON.")]) from error
+    _check_strings(parsed.value, (), parsed)
+    return parsed
+
+
+def _check_strings(value: Any, path: Path, parsed: ParsedText) -> None:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _check_strings(key, path, parsed)
+            _check_strings(item, (*path, key), parsed)
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            _check_strings(item, (*path, index), parsed)
+    elif isinstance(value, str) and ("\x00" in value or _SURROGATE.search(value)):
+        parsed.add(path, "spec.yaml", "holds NUL or half a surrogate pair")
+    elif isinstance(value, float) and not math.isfinite(value):
+        parsed.add(path, "spec.value", "is too large a number")
 
 
 class _NoAliases(yaml.SafeLoader):

@@ -10,6 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import aiosqlite
 from sqlalchemy import Connection, event, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
@@ -45,6 +46,7 @@ class SqlRecords(IRecords):
         self._upgrade_on_open = upgrade_on_open
         self._engine: AsyncEngine | None = None
         self._keeper = LeaseKeeper(self._create_engine)
+        self._watcher: aiosqlite.Connection | None = None
 
     async def open(self) -> None:
         if self._engine is not None:
@@ -67,6 +69,9 @@ class SqlRecords(IRecords):
 
     async def close(self) -> None:
         self._keeper.stop()
+        watcher, self._watcher = self._watcher, None
+        if watcher is not None:
+            await watcher.close()
         engine, self._engine = self._engine, None
         if engine is not None:
             await engine.dispose()
@@ -103,7 +108,7 @@ class SqlRecords(IRecords):
         return revision, HEAD_REVISION
 
     def unit(self) -> IUnitOfWork:
-        return SqlUnitOfWork(self._opened())
+        return SqlUnitOfWork(self._opened)
 
     @asynccontextmanager
     async def hold_lease(self, run_id: str, fence: int, *, lease: timedelta) -> AsyncIterator[ILease]:
@@ -117,8 +122,12 @@ class SqlRecords(IRecords):
     async def changes(self) -> int:
         if self._url.get_backend_name() != "sqlite":
             return 0
-        async with self._opened().connect() as connection:
-            return int((await connection.exec_driver_sql("PRAGMA data_version")).scalar_one())
+        if self._watcher is None:
+            # The number belongs to a connection, so it has to be the same one every time, outside of transactions.
+            self._watcher = await aiosqlite.connect(self._url.database or "", isolation_level=None)
+        async with self._watcher.execute("PRAGMA data_version") as cursor:
+            row = await cursor.fetchone()
+        return int(row[0]) if row else 0
 
     def _opened(self) -> AsyncEngine:
         if self._engine is None:
@@ -250,7 +259,7 @@ class LeaseKeeper:
         started = time.monotonic()
         fence = lease.fence
         try:
-            async with SqlUnitOfWork(engine) as unit:
+            async with SqlUnitOfWork(lambda: engine) as unit:
                 reason = await unit.runs.renew(lease.run_id, fence, lease=lease.lease)
                 await unit.commit()
         except (PlatformError, SQLAlchemyError, OSError):

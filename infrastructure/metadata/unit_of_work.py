@@ -1,6 +1,6 @@
 """IUnitOfWork on SQLAlchemy: one connection, one transaction."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
@@ -37,12 +37,12 @@ from infrastructure.metadata.tables import (
 class SqlUnitOfWork(IUnitOfWork):
     """Begins when entered; leaving without `commit` rolls back."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: Callable[[], AsyncEngine]) -> None:
         self._engine = engine
         self._connection: AsyncConnection | None = None
 
     async def __aenter__(self) -> Self:
-        connection = self._engine.connect()
+        connection = self._engine().connect()
         try:
             await connection.start()
             await connection.begin()

@@ -26,13 +26,9 @@ from domain.ports.data_store import (
 from infrastructure.arrow import arrow_type, columns_of, conform, rechunk, to_table
 from infrastructure.sql import bind_names, parse_query, quote, quote_table
 from infrastructure.stores.cursors import integer_end, is_integer_cursor, position_after, time_end
-from infrastructure.stores.postgres_session import (
-    PostgresAddress,
-    PostgresSession,
-    lane_session,
-    logical_of,
-    native_of,
-)
+from infrastructure.stores.postgres_connection import PostgresAddress, lane_session
+from infrastructure.stores.postgres_session import PostgresSession
+from infrastructure.stores.postgres_types import logical_of, native_of
 from infrastructure.stores.sql_owner import SqlOwner, read_lane
 from infrastructure.stores.sql_writer import SqlWriter
 from infrastructure.threads import OneThread

@@ -1,32 +1,20 @@
 """One Postgres connection as the fence sees it: ADBC for rows, COPY inside the transaction, types checked first."""
 
 import hashlib
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote as percent_encode
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from domain.errors import (
-    FencedError,
-    InvalidInputError,
-    MissingExtraError,
-    NotFoundError,
-    PlatformError,
-    QueryRefusedError,
-    SchemaMismatchError,
-    StoreUnavailableError,
-)
+from domain.errors import FencedError, InvalidInputError, PlatformError, SchemaMismatchError, StoreUnavailableError
 from domain.failpoints import fail_at
 from domain.pipelines.read_set import Lane
 from domain.pipelines.table import Column, TableName, TableSchema
-from domain.ports.secrets import Secret
 from infrastructure.arrow import logical_type
 from infrastructure.sql import quote, quote_table
+from infrastructure.stores.postgres_connection import PostgresAddress, connect, lane_session, translate
+from infrastructure.stores.postgres_types import logical_of, native_of, needs_cast, with_binary_uuids
 from infrastructure.stores.sql_session import (
     CHECKPOINT,
     OWNER,
@@ -37,151 +25,7 @@ from infrastructure.stores.sql_session import (
     owner_ddl,
 )
 
-_TO_LOGICAL = {
-    "boolean": "bool",
-    "smallint": "int16",
-    "integer": "int32",
-    "bigint": "int64",
-    "real": "float32",
-    "double precision": "float64",
-    "text": "string",
-    "name": "string",
-    "bytea": "binary",
-    "date": "date",
-    "time without time zone": "time",
-    "timestamp without time zone": "timestamp",
-    "timestamp with time zone": "timestamptz",
-    "uuid": "uuid",
-    "json": "json",
-    "jsonb": "json",
-    "interval": "interval",
-}
-_TO_NATIVE = {
-    "int8": "smallint",
-    "uint8": "smallint",
-    "uint16": "integer",
-    "uint32": "bigint",
-    "uint64": "numeric(20,0)",
-    **{logical: native for native, logical in _TO_LOGICAL.items() if native not in ("name", "json")},
-}
-_NUMERIC = re.compile(r"numeric\(([0-9]+),([0-9]+)\)")
-_CHARACTERS = re.compile(r"character( varying)?(\([0-9]+\))?")
 _LOCK_ATTEMPTS = 30
-
-
-@dataclass(frozen=True)
-class PostgresAddress:
-    """Where a Postgres is and who signs in."""
-
-    host: str
-    port: int
-    database: str
-    user: str
-    password: Secret | None = None
-    sslmode: str | None = None
-    ssl_ca_cert: str | None = None
-    connect_timeout_seconds: int = 10
-
-    def url(self, *, driver: str = "postgresql", application_name: str | None = None) -> str:
-        """Return the URL with the password in it, to be handed to a driver and nowhere else."""
-
-        def encoded(text: str) -> str:
-            return percent_encode(text, safe="")
-
-        secret = f":{encoded(self.password.reveal())}" if self.password is not None else ""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        base = f"{driver}://{encoded(self.user)}{secret}@{host}:{self.port}/{encoded(self.database)}"
-        if driver != "postgresql":
-            return base
-        options = {
-            "application_name": application_name,
-            "connect_timeout": str(self.connect_timeout_seconds),
-            "sslmode": self.sslmode,
-            "sslrootcert": self.ssl_ca_cert,
-        }
-        given = "&".join(f"{name}={encoded(value)}" for name, value in options.items() if value is not None)
-        return f"{base}?{given}"
-
-
-def logical_of(native: str) -> str:
-    """Name a Postgres type in our names; what has no Arrow type of its own travels as text."""
-    if native in _TO_LOGICAL:
-        return _TO_LOGICAL[native]
-    if match := _NUMERIC.fullmatch(native):
-        return f"decimal({match[1]},{match[2]})" if int(match[1]) <= 38 else f"native:{native}"
-    if _CHARACTERS.fullmatch(native):
-        return "string"
-    return f"native:{native}"
-
-
-def native_of(logical: str) -> str:
-    """Spell one of our types in Postgres' SQL.
-
-    Raises:
-        SchemaMismatchError: a type of another store.
-    """
-    if logical in _TO_NATIVE:
-        return _TO_NATIVE[logical]
-    if match := re.fullmatch(r"decimal\(([0-9]+),([0-9]+)\)", logical):
-        return f"numeric({match[1]},{match[2]})"
-    raise SchemaMismatchError(f"Postgres has no type for {logical}; cast it in a transform or in the source query.")
-
-
-def lane_session(lane: Lane, fence: int | None) -> str:
-    """Name the sessions of a lane, so that a take-over finds those of its stopped predecessors."""
-    digest = hashlib.sha256(str(lane).encode()).hexdigest()[:16]
-    return f"headrace:{digest}" if fence is None else f"headrace:{digest}:{fence}"
-
-
-def translate(error: Exception) -> PlatformError:
-    """Turn a driver's error into one of ours; DETAIL, which may hold row data, is never passed on."""
-    state = getattr(error, "sqlstate", None) or ""
-    text = str(error)
-    first_line = re.sub(r"^.*?ERROR:\s*", "", text.splitlines()[0])[:300] if text else ""
-    if state in ("42P01", "3F000"):
-        return NotFoundError(first_line, code="table.not_found")
-    if state == "42501":
-        return InvalidInputError(f"Postgres does not allow it: {first_line}", code="store.permission")
-    if state == "25006":
-        return QueryRefusedError("Only a statement that reads is allowed.", code="query.not_readonly")
-    if state.startswith("42"):
-        return InvalidInputError(first_line, code="query.invalid")
-    if state.startswith(("22", "23")):
-        return SchemaMismatchError(
-            "Postgres could not take a value: wrong type, out of range, too long, or a constraint was violated."
-        )
-    if state == "53100":
-        return StoreUnavailableError("The disk of the Postgres server is full.", code="disk_full")
-    if state == "55P03":
-        return StoreUnavailableError("A lock was not to be had in time.", code="store.locked")
-    if "invalid byte sequence" in text or "0x00" in text:
-        return SchemaMismatchError("Postgres text cannot hold a NUL character.")
-    return StoreUnavailableError("Postgres broke off, or the connection to it did.")
-
-
-def connect(address: PostgresAddress, application_name: str) -> Any:
-    """Connect with ADBC; blocking.
-
-    Raises:
-        MissingExtraError: the driver is not installed.
-        StoreUnavailableError: `store.sign_in` or `store.unavailable`.
-    """
-    try:
-        from adbc_driver_manager import Error
-        from adbc_driver_postgresql import dbapi
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("postgres", "A Postgres connection") from error
-    place = f"{address.host}:{address.port}"
-    try:
-        return dbapi.connect(address.url(application_name=application_name), autocommit=True)
-    except Error as error:
-        text = str(error)
-        if re.search(r"authentication failed|does not exist|no password supplied|no pg_hba", text):
-            raise StoreUnavailableError(
-                f"Postgres at {place} refused to sign in {address.user} to the database {address.database}.",
-                code="store.sign_in",
-            ) from error
-        raise StoreUnavailableError(f"Postgres at {place} cannot be reached.") from error
 
 
 class PostgresSession(Session):
@@ -263,8 +107,8 @@ class PostgresSession(Session):
     def ingest(self, table: TableName, rows: pa.Table, columns: Sequence[Column]) -> None:
         natives = self._native_types(table)
         uuids = [column.name for column in columns if natives[column.name] == "uuid"]
-        if not any(_needs_cast(natives[column.name]) for column in columns):
-            self._copy(table.table, _with_binary_uuids(rows, uuids), schema=table.schema)
+        if not any(needs_cast(natives[column.name]) for column in columns):
+            self._copy(table.table, with_binary_uuids(rows, uuids), schema=table.schema)
             return
         stage = self._cast_stage(rows)
         self._copy(stage, rows, temporary=True)
@@ -431,33 +275,3 @@ def describe(session: Session, table: TableName) -> TableSchema | None:
         columns=tuple(Column(name, logical_of(kind), nullable) for name, kind, nullable in columns),
         primary_key=tuple(row[0] for row in key),
     )
-
-
-def _needs_cast(native: str) -> bool:
-    """Whether COPY's binary form of text is not the type's own, so that SQL has to cast."""
-    return native == "jsonb" or logical_of(native).startswith("native:")
-
-
-def _with_binary_uuids(rows: pa.Table, names: Sequence[str]) -> pa.Table:
-    """Give uuid columns, which travel as text, the 16 bytes that COPY wants."""
-    for name in names:
-        index = rows.schema.get_field_index(name)
-        rows = rows.set_column(index, name, uuid_bytes(rows.column(index)))
-    return rows
-
-
-def uuid_bytes(values: pa.ChunkedArray) -> pa.Array:
-    """Turn text into 16 bytes each.
-
-    Raises:
-        SchemaMismatchError: a value is not a UUID.
-    """
-    filled = pc.fill_null(values, "0" * 32).combine_chunks()
-    text = pc.replace_substring(filled, "-", "")
-    if not pc.all(pc.match_substring_regex(text, "^[0-9a-fA-F]{32}$")).as_py() and len(text):
-        raise SchemaMismatchError("A value is not a UUID.")
-    data = pa.py_buffer(bytes.fromhex("".join(text.to_pylist())))
-    array = pa.Array.from_buffers(pa.binary(16), len(text), [None, data])
-    if values.null_count == 0:
-        return array
-    return pc.if_else(pc.is_valid(values.combine_chunks()), array, pa.nulls(len(text), pa.binary(16)))

@@ -144,9 +144,10 @@ class DuckDBTransform(IPreparedTransform):
         target = {column.name: column.type for column in self._plan.target}
         pairs = [(column.name, column.type, target.get(column.name, column.type)) for column in self._columns]
         self._columns = tuple(Column(name, wanted) for name, _, wanted in pairs)
-        return self._conversion_stage(last, pairs)
+        return self._conversion_stage(last, pairs, earlier=_FAILED)
 
-    def _conversion_stage(self, source: str, pairs: Sequence[tuple[str, str, str]]) -> str:
+    def _conversion_stage(self, source: str, pairs: Sequence[tuple[str, str, str]], *, earlier: str = "") -> str:
+        """Convert columns; the first that does not convert names the row's failure, unless an `earlier` stage did."""
         outputs, failures = [quote(ORDINAL)], []
         for name, given, wanted in pairs:
             column = quote(name)
@@ -157,6 +158,7 @@ class DuckDBTransform(IPreparedTransform):
             outputs.append(f"{converted} AS {column}")
             failures.append(f"WHEN {column} IS NOT NULL AND ({converted}) IS NULL THEN {_literal(name)}")
         failed = f"CASE {' '.join(failures)} END" if failures else "NULL::VARCHAR"
+        failed = f"coalesce({earlier}, {failed})" if earlier else failed
         return f"SELECT {', '.join(outputs)}, {failed} AS {_FAILED} FROM {source}"
 
     def _described(self, connection: duckdb.DuckDBPyConnection, stages: Sequence[str], last: str) -> tuple[Column, ...]:

@@ -1,0 +1,141 @@
+"""The bodies of requests and answers, strict and closed; OpenAPI is made from them."""
+
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from domain.errors import Problem, SpecError
+from entrypoints.documents.models import Name, Scalar
+
+
+class Body(BaseModel):
+    """Strict, closed, and silent about values."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False)
+
+
+class TriggerBody(Body):
+    """What to ask of a run."""
+
+    parameters: dict[Name, Scalar] = Field(default={}, description="Parameters of the source query.")
+    limit: Annotated[int, Field(ge=1, le=2**62)] | None = Field(None, description="Read at most so many rows.")
+    full_refresh: bool = Field(False, description="Read everything again and replace the table in one step.")
+
+
+class PreviewBody(Body):
+    """What to preview."""
+
+    limit: Annotated[int, Field(ge=1, le=10_000)] | None = Field(10, description="Rows to read; null reads all.")
+    rows: bool = Field(True, description="Answer rows; false only counts.")
+
+
+class ResetBody(Body):
+    """Where to go on from."""
+
+    to: Annotated[str, Field(max_length=100)] | None = Field(None, description="The watermark; null is the beginning.")
+
+
+class PlanBody(Body):
+    """Documents to compare with what is stored."""
+
+    documents: Annotated[list[dict[str, Any]], Field(max_length=1000)]
+    prune: bool = False
+
+
+class Run(BaseModel):
+    """A run: its state and, once it is at its end, its report or error."""
+
+    id: str
+    pipeline: str
+    revision: int
+    lane: str
+    state: str
+    attempt: int
+    reason: str | None
+    cancel_requested: bool
+    requested_by: str
+    request: dict[str, Any]
+    created_at: str | None
+    started_at: str | None
+    finished_at: str | None
+    report: dict[str, Any] | None
+    error: dict[str, Any] | None
+
+
+class Document(BaseModel):
+    """A stored document."""
+
+    name: str
+    revision: int
+    updated_by: str
+    updated_at: str
+    document: dict[str, Any]
+
+
+class DocumentPage(BaseModel):
+    """Documents, and where the next page begins."""
+
+    items: list[Document]
+    next_cursor: str | None
+
+
+class RunPage(BaseModel):
+    """Runs, newest first, and where the next page begins."""
+
+    items: list[Run]
+    next_cursor: str | None
+
+
+class ProblemItem(BaseModel):
+    """One thing that is wrong."""
+
+    loc: str
+    code: str
+    msg: str
+
+
+class ProblemBody(BaseModel):
+    """RFC 9457 with a stable code."""
+
+    type: str
+    title: str
+    status: int
+    code: str
+    detail: str
+    request_id: str | None
+    errors: list[ProblemItem]
+
+
+B = TypeVar("B", bound=Body)
+
+
+def checked(model: type[B], value: dict[str, Any]) -> B:
+    """Check a body.
+
+    Raises:
+        SpecError: with every problem, none showing a value.
+    """
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        found = []
+        for item in error.errors(include_input=False, include_url=False, include_context=False):
+            path = ".".join(str(part) for part in item["loc"])
+            is_unknown = item["type"] == "extra_forbidden"
+            code = "spec.unknown_field" if is_unknown else "spec.value"
+            found.append(
+                Problem(f"body.{path}", code, f"{path}: {'is not a known key' if is_unknown else item['msg']}")
+            )
+        raise SpecError(found) from error
+
+
+def request_schema(model: type[BaseModel]) -> dict[str, Any]:
+    """OpenAPI's description of a body that a route reads itself."""
+    return {"requestBody": {"content": {"application/json": {"schema": model.model_json_schema()}}}}
+
+
+def document_schema(model: type[BaseModel]) -> dict[str, Any]:
+    """OpenAPI's description of a document, in YAML or JSON."""
+    schema = model.model_json_schema()
+    content = {"application/yaml": {"schema": schema}, "application/json": {"schema": schema}}
+    return {"requestBody": {"required": True, "content": content}}

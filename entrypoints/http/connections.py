@@ -1,0 +1,61 @@
+"""Connections over HTTP."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+
+from domain.errors import InvalidInputError
+from domain.pipelines.table import TableName
+from entrypoints.documents.models import ConnectionDocument
+from entrypoints.http import bodies
+from entrypoints.http.dependencies import Caller, Cases, document
+from entrypoints.http.documents import get_document, list_documents, put_document
+from entrypoints.http.pipelines import Cursor, Limit
+from entrypoints.rendering import table_body
+
+router = APIRouter(prefix="/v1/connections", tags=["connections"])
+
+
+@router.get("", response_model=bodies.DocumentPage)
+async def list_connections(cases: Cases, caller: Caller, limit: Limit = 100, cursor: Cursor = None) -> Any:
+    """List connections by name; secrets are references, never values."""
+    return await list_documents(cases, caller, "connection", cursor, limit)
+
+
+@router.get("/{name}", response_model=bodies.Document)
+async def get_connection(name: str, cases: Cases, caller: Caller, response: Response) -> Any:
+    """Show a connection's latest revision."""
+    return await get_document(cases, caller, "connection", name, response)
+
+
+@router.put("/{name}", response_model=bodies.Document, openapi_extra=bodies.document_schema(ConnectionDocument))
+async def put_connection(name: str, request: Request, cases: Cases, caller: Caller, response: Response) -> Any:
+    """Store a connection; it is opened when it is first used."""
+    return await put_document(cases, caller, await document(request, "connection", name), response)
+
+
+@router.delete("/{name}", status_code=204)
+async def delete_connection(name: str, cases: Cases, caller: Caller) -> None:
+    """Forget a connection."""
+    await cases.catalog.delete(caller, "connection", name)
+
+
+@router.post("/{name}/test")
+async def try_connection(name: str, cases: Cases, caller: Caller) -> dict[str, Any]:
+    """Try a connection; `step` names what failed: name, network, sign_in, query."""
+    health = await cases.probe.test(caller, name)
+    return {"ok": health.is_healthy, "step": health.step, "detail": health.detail}
+
+
+@router.get("/{name}/tables")
+async def list_tables(
+    name: str, cases: Cases, caller: Caller, table: Annotated[str | None, Query(max_length=130)] = None
+) -> dict[str, Any]:
+    """List tables, or describe one."""
+    if table is None:
+        return {"items": [str(found) for found in await cases.probe.tables(caller, name)]}
+    try:
+        parsed = TableName.parse(table)
+    except ValueError as error:
+        raise InvalidInputError(str(error), code="identifier.invalid") from error
+    return table_body(await cases.probe.describe(caller, name, parsed))

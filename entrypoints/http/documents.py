@@ -1,0 +1,44 @@
+"""Stored documents as answers, the same for pipelines and connections."""
+
+from typing import Any
+
+from fastapi import Response
+
+from application.catalog.documents import PutDocument
+from domain.identity.principal import Principal
+from domain.ports.unit_of_work import StoredDocument
+from entrypoints.use_cases import UseCases
+
+
+def document_body(stored: StoredDocument) -> dict[str, Any]:
+    """A stored document as the API shows it."""
+    return {
+        "name": stored.name,
+        "revision": stored.revision,
+        "updated_by": stored.updated_by,
+        "updated_at": stored.updated_at.isoformat(),
+        "document": stored.document,
+    }
+
+
+async def put_document(cases: UseCases, caller: Principal, command: PutDocument, response: Response) -> dict[str, Any]:
+    """Store a document: 201 for a new one, 200 otherwise; its revision is the ETag."""
+    stored, is_new = await cases.catalog.put(caller, command)
+    response.status_code = 201 if is_new else 200
+    response.headers["ETag"] = f'"{stored.revision}"'
+    return document_body(stored)
+
+
+async def get_document(cases: UseCases, caller: Principal, kind: str, name: str, response: Response) -> dict[str, Any]:
+    """Answer a document with its ETag."""
+    stored = await cases.catalog.get(caller, kind, name)
+    response.headers["ETag"] = f'"{stored.revision}"'
+    return document_body(stored)
+
+
+async def list_documents(
+    cases: UseCases, caller: Principal, kind: str, cursor: str | None, limit: int
+) -> dict[str, Any]:
+    """Answer a page of documents."""
+    page = await cases.catalog.page(caller, kind, after=cursor, limit=limit)
+    return {"items": [document_body(stored) for stored in page.items], "next_cursor": page.next_cursor}

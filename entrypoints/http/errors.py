@@ -1,0 +1,107 @@
+"""Every failure as application/problem+json (RFC 9457): a stable code, a sentence, no input, no driver text."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from domain import errors
+
+STATUS: dict[type[errors.PlatformError], int] = {
+    errors.InvalidInputError: 422,
+    errors.SpecError: 422,
+    errors.QueryRefusedError: 422,
+    errors.SettingsError: 422,
+    errors.UnauthenticatedError: 401,
+    errors.PermissionDeniedError: 403,
+    errors.NotFoundError: 404,
+    errors.ConflictError: 409,
+    errors.FencedError: 409,
+    errors.BusyError: 409,
+    errors.WorkFailedError: 422,
+    errors.QualityRejectedError: 422,
+    errors.ConversionError: 422,
+    errors.SchemaMismatchError: 422,
+    errors.SourceChangedError: 409,
+    errors.UnavailableError: 503,
+    errors.StoreUnavailableError: 503,
+    errors.MissingExtraError: 503,
+    errors.PlatformError: 500,
+}
+_CODES = {
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "body.too_large",
+    415: "body.type",
+    400: "request.malformed",
+}
+
+
+def problem(
+    request: Request,
+    status: int,
+    code: str,
+    detail: str,
+    *,
+    problems: tuple[errors.Problem, ...] = (),
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """Build the one shape of every error answer."""
+    body: dict[str, Any] = {
+        "type": f"urn:headrace:{code}",
+        "title": code.replace(".", " ").replace("_", " "),
+        "status": status,
+        "code": code,
+        "detail": detail,
+        "request_id": getattr(request.state, "request_id", None),
+        "errors": [{"loc": item.place, "code": item.code, "msg": item.message} for item in problems],
+    }
+    return Response(
+        json.dumps(body, ensure_ascii=True), status, dict(headers or {}), media_type="application/problem+json"
+    )
+
+
+def status_of(error: errors.PlatformError) -> int:
+    """Find the status of the nearest class in the table."""
+    return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
+
+
+def register(app: FastAPI) -> None:
+    """Put the handlers in place."""
+
+    async def ours(request: Request, error: Exception) -> Response:
+        assert isinstance(error, errors.PlatformError)
+        status = status_of(error)
+        headers = {}
+        if status == 401:
+            headers["WWW-Authenticate"] = "Bearer"
+        if status == 503:
+            headers["Retry-After"] = "5"
+        return problem(request, status, error.code, error.message, problems=error.problems, headers=headers)
+
+    async def invalid(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        found = tuple(
+            errors.Problem(".".join(str(part) for part in item["loc"]), "request.invalid", item["msg"])
+            for item in error.errors()
+        )
+        return problem(request, 422, "request.invalid", "The request is not valid.", problems=found)
+
+    async def framework(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        code = _CODES.get(error.status_code, "request.refused")
+        return problem(request, error.status_code, code, str(error.detail), headers=error.headers)
+
+    async def unexpected(request: Request, error: Exception) -> Response:
+        structlog.get_logger("headrace").error("request.failed", exc_info=error, path=request.url.path)
+        return problem(request, 500, "internal", "Something unexpected failed; the log has the details.")
+
+    app.add_exception_handler(errors.PlatformError, ours)
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(HTTPException, framework)
+    app.add_exception_handler(Exception, unexpected)

@@ -1,0 +1,96 @@
+"""Pipelines over HTTP."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+
+from application.pipelines.launch import TriggerRun
+from domain.failpoints import fail_at
+from domain.pipelines.run import RunRequest
+from entrypoints.documents.models import PipelineDocument
+from entrypoints.http import bodies
+from entrypoints.http.dependencies import Caller, Cases, document, json_body
+from entrypoints.http.documents import document_body, get_document, list_documents, put_document
+from entrypoints.rendering import preview_body, run_body, state_body, status_body
+
+router = APIRouter(prefix="/v1/pipelines", tags=["pipelines"])
+
+Limit = Annotated[int, Query(ge=1, le=500)]
+Cursor = Annotated[str | None, Query(max_length=100)]
+
+
+@router.get("", response_model=bodies.DocumentPage)
+async def list_pipelines(cases: Cases, caller: Caller, limit: Limit = 100, cursor: Cursor = None) -> Any:
+    """List pipelines by name."""
+    return await list_documents(cases, caller, "pipeline", cursor, limit)
+
+
+@router.get("/{name}", response_model=bodies.Document)
+async def get_pipeline(name: str, cases: Cases, caller: Caller, response: Response) -> Any:
+    """Show a pipeline's latest revision."""
+    return await get_document(cases, caller, "pipeline", name, response)
+
+
+@router.put("/{name}", response_model=bodies.Document, openapi_extra=bodies.document_schema(PipelineDocument))
+async def put_pipeline(name: str, request: Request, cases: Cases, caller: Caller, response: Response) -> Any:
+    """Store a pipeline; each change makes a new revision."""
+    return await put_document(cases, caller, await document(request, "pipeline", name), response)
+
+
+@router.delete("/{name}", status_code=204)
+async def delete_pipeline(name: str, cases: Cases, caller: Caller) -> None:
+    """Forget a pipeline; its runs and rows stay."""
+    await cases.catalog.delete(caller, "pipeline", name)
+
+
+@router.get("/{name}/revisions", response_model=list[bodies.Document])
+async def list_revisions(name: str, cases: Cases, caller: Caller) -> Any:
+    """List a pipeline's revisions, newest first."""
+    return [document_body(stored) for stored in await cases.catalog.revisions(caller, "pipeline", name)]
+
+
+@router.post(
+    "/{name}/trigger",
+    status_code=202,
+    response_model=bodies.Run,
+    openapi_extra=bodies.request_schema(bodies.TriggerBody),
+)
+async def trigger(name: str, request: Request, cases: Cases, caller: Caller, response: Response) -> Any:
+    """Ask for a run; the answer is given once it is stored."""
+    wanted = bodies.checked(bodies.TriggerBody, await json_body(request))
+    command = TriggerRun(name, RunRequest(wanted.parameters, wanted.limit, wanted.full_refresh))
+    run = await cases.launcher.launch(caller, command)
+    fail_at("api.after_commit_before_response")
+    response.headers["Location"] = f"/v1/runs/{run.id}"
+    return run_body(run)
+
+
+@router.get("/{name}/status")
+async def status(name: str, cases: Cases, caller: Caller) -> dict[str, Any]:
+    """Show the last run and the watermark."""
+    return status_body(await cases.inspector.status(caller, name))
+
+
+@router.get("/{name}/state")
+async def state(name: str, cases: Cases, caller: Caller) -> dict[str, Any]:
+    """Show position and watermark at the destination."""
+    return state_body(name, await cases.inspector.state(caller, name))
+
+
+@router.post("/{name}/reset", openapi_extra=bodies.request_schema(bodies.ResetBody))
+async def reset(name: str, request: Request, cases: Cases, caller: Caller) -> dict[str, Any]:
+    """Forget the unfinished load and move the watermark; rows stay."""
+    wanted = bodies.checked(bodies.ResetBody, await json_body(request))
+    return state_body(name, await cases.inspector.reset(caller, name, wanted.to))
+
+
+@router.post("/{name}/preview", openapi_extra=bodies.request_schema(bodies.PreviewBody))
+async def preview(name: str, request: Request, cases: Cases, caller: Caller) -> dict[str, Any]:
+    """Show the first rows after transforms and rules; writes nothing."""
+    wanted = bodies.checked(bodies.PreviewBody, await json_body(request))
+    spec = await cases.inspector.spec_of(caller, name)
+    return preview_body(
+        await cases.inspector.preview(
+            caller, spec, limit=wanted.limit, keep_rows=wanted.rows and wanted.limit is not None
+        )
+    )

@@ -1,0 +1,39 @@
+"""Runs over HTTP."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+
+from domain.pipelines.run import RunState
+from entrypoints.http import bodies
+from entrypoints.http.dependencies import Caller, Cases
+from entrypoints.http.pipelines import Cursor, Limit
+from entrypoints.rendering import run_body, transition_body
+
+router = APIRouter(prefix="/v1/runs", tags=["runs"])
+
+
+@router.get("", response_model=bodies.RunPage)
+async def list_runs(
+    cases: Cases,
+    caller: Caller,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+    pipeline: Annotated[str | None, Query(max_length=48)] = None,
+    state: RunState | None = None,
+) -> Any:
+    """List runs, newest first."""
+    page = await cases.inspector.runs(caller, pipeline=pipeline, state=state, after=cursor, limit=limit)
+    return {"items": [run_body(run) for run in page.items], "next_cursor": page.next_cursor}
+
+
+@router.get("/{run_id}", response_model=bodies.Run)
+async def get_run(run_id: str, cases: Cases, caller: Caller) -> Any:
+    """Show a run."""
+    return run_body(await cases.inspector.run(caller, run_id))
+
+
+@router.get("/{run_id}/transitions")
+async def list_transitions(run_id: str, cases: Cases, caller: Caller) -> dict[str, Any]:
+    """Show a run's history, oldest first."""
+    return {"items": [transition_body(line) for line in await cases.inspector.transitions(caller, run_id)]}

@@ -1,0 +1,274 @@
+"""The fence, the checkpoint and the publication in memory: the same promises as in SQL, without a database."""
+
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from domain.errors import ConflictError, FencedError, QualityRejectedError, SchemaMismatchError
+from domain.failpoints import fail_at
+from domain.pipelines.checkpoint import CheckpointUpdate, LaneState, StreamState, merge_stats
+from domain.pipelines.quality import Measures
+from domain.pipelines.read_set import Lane, ReadSet
+from domain.pipelines.spec import Mode
+from domain.pipelines.table import LOADED_AT, RUN_ID, Column, TableName
+from domain.ports.data_store import IOwner, IWriter, Judge, JudgedBatch, Publication, Target
+from infrastructure.arrow import arrow_type, conform, to_table
+
+
+@dataclass
+class Content:
+    """Everything the store holds; a transaction works on a copy and puts it in place when it ends well."""
+
+    tables: dict[str, tuple[tuple[Column, ...], pa.Table]] = field(default_factory=dict)
+    lanes: dict[Lane, LaneState] = field(default_factory=dict)
+    quarantine: list[dict[str, Any]] = field(default_factory=list)
+    owners: dict[str, dict[tuple[str, str], str]] = field(default_factory=dict)
+
+
+class Transactional(Protocol):
+    """What owner and writer need of the store."""
+
+    def transaction(self) -> AbstractAsyncContextManager[Content]:
+        """Hand out a copy of the content, put in place if the block ends well."""
+
+
+class InMemoryWriter(IWriter):
+    """Commits batches into a copy of the content."""
+
+    def __init__(
+        self, store: Transactional, lane: Lane, target: Target, read_set_id: str, stream: str, fence: int
+    ) -> None:
+        self._store = store
+        self._lane = lane
+        self._target = target
+        self._read_set_id = read_set_id
+        self._stream = stream
+        self._fence = fence
+
+    async def commit(self, batch: JudgedBatch, checkpoint: CheckpointUpdate) -> None:
+        fail_at("batch.before_begin")
+        async with self._store.transaction() as content:
+            self._advance(content, checkpoint)
+            fail_at("batch.after_checkpoint")
+            target = self._target
+            landing = target.table.beside(target.shadow) if target.shadow else target.table
+            rows = to_table(batch.accepted)
+            if target.metadata_columns:
+                if target.shadow is None:
+                    now = pa.scalar(datetime.now(UTC), pa.timestamp("us", "UTC"))
+                    rows = rows.append_column(LOADED_AT, pa.repeat(now, rows.num_rows))
+                rows = rows.append_column(RUN_ID, pa.repeat(target.run_id, rows.num_rows))
+            if rows.num_rows:
+                append_rows(content, landing, rows)
+            fail_at("batch.mid_rows")
+            for record in to_table(batch.refused).to_pylist():
+                place = {
+                    "org": self._lane.organization,
+                    "pipeline": self._lane.pipeline,
+                    "lane": self._lane.name,
+                    "read_set": self._read_set_id,
+                    "stream": self._stream,
+                    "seq": checkpoint.seq,
+                }
+                content.quarantine.append({**record, **place, "target": str(target.table), "run_id": target.run_id})
+            fail_at("batch.before_commit")
+        fail_at("batch.commit_sent")
+        fail_at("batch.after_commit")
+
+    def _advance(self, content: Content, checkpoint: CheckpointUpdate) -> None:
+        lane = content.lanes.get(self._lane)
+        stream = next((s for s in lane.streams if s.stream == self._stream), None) if lane else None
+        is_mine = lane is not None and lane.fence == self._fence and lane.read_set_id == self._read_set_id
+        if lane is None or stream is None or not is_mine or stream.state != "loading":
+            raise FencedError(f"Stream {self._stream} of {self._lane} belongs to a newer owner; nothing was written.")
+        if stream.seq != checkpoint.seq - 1:
+            raise FencedError(f"Stream {self._stream} of {self._lane} is at batch {stream.seq}; nothing was written.")
+        moved = StreamState(
+            stream=self._stream,
+            seq=checkpoint.seq,
+            position=checkpoint.position,
+            state="done" if checkpoint.is_last else "loading",
+            counts=checkpoint.counts,
+            stats=dict(checkpoint.stats),
+        )
+        streams = tuple(moved if s.stream == self._stream else s for s in lane.streams)
+        content.lanes[self._lane] = replace(lane, streams=streams)
+
+
+class InMemoryOwner(IOwner):
+    """Owns a lane of the in-memory store."""
+
+    def __init__(self, store: Transactional, lane: Lane, table: TableName, fence: int) -> None:
+        self._store = store
+        self._lane = lane
+        self._table = table
+        self._fence = fence
+
+    async def take_over(self) -> LaneState:
+        async with self._store.transaction() as content:
+            lane = content.lanes.get(self._lane, LaneState(state="idle", fence=0))
+            if lane.fence > self._fence:
+                raise FencedError(f"The lane {self._lane} has been taken over.", fence=lane.fence)
+            streams = tuple(replace(s, state="loading") if s.state == "sealed" else s for s in lane.streams)
+            lane = replace(lane, fence=self._fence, streams=streams)
+            content.lanes[self._lane] = lane
+        fail_at("dest.after_fence")
+        return lane
+
+    async def open_read_set(self, read_set: ReadSet, target: Target) -> None:
+        async with self._store.transaction() as content:
+            lane = self._mine(content)
+            self._claim_table(content, target)
+            _drop_stage(content, self._table, lane)
+            content.quarantine = [
+                row
+                for row in content.quarantine
+                if (row["org"], row["pipeline"], row["read_set"])
+                != (self._lane.organization, self._lane.pipeline, read_set.id)
+            ]
+            columns = list(target.columns)
+            if target.metadata_columns:
+                columns += [Column(LOADED_AT, "timestamptz"), Column(RUN_ID, "uuid")]
+            existing = content.tables.get(str(target.table))
+            if existing is not None and not target.replaces:
+                known = {column.name for column in existing[0]}
+                missing = [column.name for column in columns if column.name not in known]
+                if missing:
+                    raise SchemaMismatchError(f"The table {target.table} has no column named {', '.join(missing)}.")
+            if existing is None and not target.replaces:
+                create_table(content, target.table, columns)
+            if target.shadow:
+                kinds = {column.name: column for column in existing[0]} if existing else {}
+                staged = [kinds.get(column.name, column) for column in columns if column.name != LOADED_AT]
+                create_table(content, target.table.beside(target.shadow), staged)
+            content.lanes[self._lane] = replace(
+                lane,
+                state="loading",
+                read_set_id=read_set.id,
+                stats={"read_set": read_set.to_json(), "fingerprint": read_set.fingerprint},
+                streams=tuple(StreamState(stream.name) for stream in read_set.plan.streams),
+            )
+
+    async def publish(
+        self, read_set: ReadSet, target: Target, uniques: Sequence[tuple[str, ...]], judge: Judge
+    ) -> Publication:
+        async with self._store.transaction() as content:
+            lane = self._mine(content)
+            if lane.read_set_id != read_set.id or not lane.is_loading:
+                raise FencedError(f"The read set {read_set.id} is not open any more.")
+            if not all(stream.is_done for stream in lane.streams):
+                raise ConflictError("The read set is not finished.", code="run.unfinished")
+            stats: dict[str, Any] = {}
+            for stream in lane.streams:
+                stats = merge_stats(stats, stream.stats)
+            judgement = judge(
+                Measures(
+                    counts=lane.counts,
+                    violations=stats.get("violations", {}),
+                    nulls=stats.get("nulls", {}),
+                    duplicates={columns: _duplicates(content, target, columns) for columns in uniques},
+                    expected={int(index): count for index, count in (read_set.expected or {}).items()},
+                )
+            )
+            if judgement.rejected:
+                first = judgement.rejected[0]
+                raise QualityRejectedError(
+                    f"The rule {first.rule} failed ({first.violations} violations, value {first.value}); "
+                    "nothing of the run was published."
+                )
+            fail_at("publish.before_swap")
+            if target.shadow:
+                _publish_stage(content, target)
+            fail_at("publish.after_swap")
+            kept = {
+                "fingerprint": read_set.fingerprint,
+                "verdicts": [vars(result) for result in judgement.results],
+                "stats": stats,
+            }
+            watermark = read_set.plan.hi if read_set.plan.hi is not None else lane.watermark
+            content.lanes[self._lane] = replace(lane, state="idle", watermark=watermark, stats=kept)
+            fail_at("publish.before_commit")
+        fail_at("publish.after_commit")
+        return Publication(judgement=judgement, counts=lane.counts, stats=stats)
+
+    async def seal(self) -> None:
+        async with self._store.transaction() as content:
+            lane = self._mine(content)
+            streams = tuple(replace(s, state="sealed") if s.state == "loading" else s for s in lane.streams)
+            content.lanes[self._lane] = replace(lane, streams=streams)
+        fail_at("seal.after_fence")
+
+    async def reset(self, watermark: str | None) -> None:
+        async with self._store.transaction() as content:
+            lane = self._mine(content)
+            _drop_stage(content, self._table, lane)
+            content.lanes[self._lane] = LaneState(state="idle", fence=lane.fence, watermark=watermark)
+
+    async def release(self) -> None:
+        await self.reset(None)
+        async with self._store.transaction() as content:
+            owners = content.owners.get(str(self._table), {})
+            owners.pop((self._lane.organization, self._lane.pipeline), None)
+
+    def _mine(self, content: Content) -> LaneState:
+        lane = content.lanes.get(self._lane)
+        if lane is None or lane.fence != self._fence:
+            raise FencedError(f"The lane {self._lane} has been taken over by a newer owner.")
+        return lane
+
+    def _claim_table(self, content: Content, target: Target) -> None:
+        owners = content.owners.setdefault(str(target.table), {})
+        mine = (self._lane.organization, self._lane.pipeline)
+        for (organization, pipeline), mode in owners.items():
+            is_other = (organization, pipeline) != mine
+            if is_other and (mode == Mode.REPLACE or target.replaces):
+                raise ConflictError(
+                    f"The table {target.table} is written by another pipeline ({pipeline}), and a table that is "
+                    "replaced has one writer only.",
+                    code="destination.owned",
+                )
+        owners[mine] = target.mode.value
+
+
+def create_table(content: Content, table: TableName, columns: Sequence[Column]) -> None:
+    """Create an empty table."""
+    schema = pa.schema([(column.name, arrow_type(column.type)) for column in columns])
+    content.tables[str(table)] = (tuple(columns), schema.empty_table())
+
+
+def append_rows(content: Content, table: TableName, rows: pa.Table) -> None:
+    """Append rows conformed to the table's columns."""
+    if str(table) not in content.tables:
+        raise SchemaMismatchError(f"The table {table} is gone.", code="destination.missing")
+    columns, existing = content.tables[str(table)]
+    content.tables[str(table)] = (columns, pa.concat_tables([existing, conform(rows, columns)]))
+
+
+def _drop_stage(content: Content, table: TableName, lane: LaneState) -> None:
+    shadow = (lane.stats.get("read_set") or {}).get("shadow")
+    if shadow:
+        content.tables.pop(str(table.beside(shadow)), None)
+
+
+def _publish_stage(content: Content, target: Target) -> None:
+    assert target.shadow is not None
+    columns, rows = content.tables.pop(str(target.table.beside(target.shadow)))
+    if target.metadata_columns:
+        now = pa.scalar(datetime.now(UTC), pa.timestamp("us", "UTC"))
+        rows = rows.append_column(LOADED_AT, pa.repeat(now, rows.num_rows))
+        columns = (*columns, Column(LOADED_AT, "timestamptz"))
+    if target.replaces:
+        content.tables[str(target.table)] = (columns, rows)
+    else:
+        append_rows(content, target.table, rows)
+
+
+def _duplicates(content: Content, target: Target, columns: tuple[str, ...]) -> int:
+    assert target.shadow is not None
+    rows = content.tables[str(target.table.beside(target.shadow))][1]
+    groups = rows.group_by(list(columns)).aggregate([])
+    return int(rows.num_rows - groups.num_rows)

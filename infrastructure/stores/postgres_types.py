@@ -1,0 +1,93 @@
+"""Postgres types in our names and back, and the bytes that COPY wants."""
+
+import re
+from collections.abc import Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from domain.errors import SchemaMismatchError
+
+_TO_LOGICAL = {
+    "boolean": "bool",
+    "smallint": "int16",
+    "integer": "int32",
+    "bigint": "int64",
+    "real": "float32",
+    "double precision": "float64",
+    "text": "string",
+    "name": "string",
+    "bytea": "binary",
+    "date": "date",
+    "time without time zone": "time",
+    "timestamp without time zone": "timestamp",
+    "timestamp with time zone": "timestamptz",
+    "uuid": "uuid",
+    "json": "json",
+    "jsonb": "json",
+    "interval": "interval",
+}
+_TO_NATIVE = {
+    "int8": "smallint",
+    "uint8": "smallint",
+    "uint16": "integer",
+    "uint32": "bigint",
+    "uint64": "numeric(20,0)",
+    **{logical: native for native, logical in _TO_LOGICAL.items() if native not in ("name", "json")},
+}
+_NUMERIC = re.compile(r"numeric\(([0-9]+),([0-9]+)\)")
+_CHARACTERS = re.compile(r"character( varying)?(\([0-9]+\))?")
+
+
+def logical_of(native: str) -> str:
+    """Name a Postgres type in our names; what has no Arrow type of its own travels as text."""
+    if native in _TO_LOGICAL:
+        return _TO_LOGICAL[native]
+    if match := _NUMERIC.fullmatch(native):
+        return f"decimal({match[1]},{match[2]})" if int(match[1]) <= 38 else f"native:{native}"
+    if _CHARACTERS.fullmatch(native):
+        return "string"
+    return f"native:{native}"
+
+
+def native_of(logical: str) -> str:
+    """Spell one of our types in Postgres' SQL.
+
+    Raises:
+        SchemaMismatchError: a type of another store.
+    """
+    if logical in _TO_NATIVE:
+        return _TO_NATIVE[logical]
+    if match := re.fullmatch(r"decimal\(([0-9]+),([0-9]+)\)", logical):
+        return f"numeric({match[1]},{match[2]})"
+    raise SchemaMismatchError(f"Postgres has no type for {logical}; cast it in a transform or in the source query.")
+
+
+def needs_cast(native: str) -> bool:
+    """Whether COPY's binary form of text is not the type's own, so that SQL has to cast."""
+    return native == "jsonb" or logical_of(native).startswith("native:")
+
+
+def with_binary_uuids(rows: pa.Table, names: Sequence[str]) -> pa.Table:
+    """Give uuid columns, which travel as text, the 16 bytes that COPY wants."""
+    for name in names:
+        index = rows.schema.get_field_index(name)
+        rows = rows.set_column(index, name, uuid_bytes(rows.column(index)))
+    return rows
+
+
+def uuid_bytes(values: pa.ChunkedArray) -> pa.Array:
+    """Turn text into 16 bytes each.
+
+    Raises:
+        SchemaMismatchError: a value is not a UUID.
+    """
+    filled = pc.fill_null(values, "0" * 32).combine_chunks()
+    text = pc.replace_substring(filled, "-", "")
+    if not pc.all(pc.match_substring_regex(text, "^[0-9a-fA-F]{32}$")).as_py() and len(text):
+        raise SchemaMismatchError("A value is not a UUID.")
+    data = pa.py_buffer(bytes.fromhex("".join(text.to_pylist())))
+    array = pa.Array.from_buffers(pa.binary(16), len(text), [None, data])
+    if values.null_count == 0:
+        return array
+    return pc.if_else(pc.is_valid(values.combine_chunks()), array, pa.nulls(len(text), pa.binary(16)))

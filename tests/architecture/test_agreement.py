@@ -1,0 +1,91 @@
+"""Docs, settings, errors, schemas and OpenAPI agree with the code."""
+
+import inspect
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from domain import errors
+from domain.failpoints import FAILPOINTS
+from entrypoints.cli.errors import EXIT_CODES
+from entrypoints.http.errors import STATUS
+from infrastructure.settings_sources import catalog, reference
+from tests.e2e.api import openapi
+
+ROOT = Path(__file__).parents[2]
+
+
+def leaves() -> list[type[errors.PlatformError]]:
+    return [
+        found for _, found in inspect.getmembers(errors, inspect.isclass) if issubclass(found, errors.PlatformError)
+    ]
+
+
+def test_every_error_has_an_exit_code_and_a_status() -> None:
+    assert set(leaves()) <= set(EXIT_CODES)
+    assert set(leaves()) <= set(STATUS)
+
+
+def test_every_error_is_drawn_in_the_picture() -> None:
+    picture = errors.__doc__ or ""
+    assert [found.__name__ for found in leaves() if found.__name__ not in picture] == []
+
+
+def test_settings_reference_is_the_generated_one() -> None:
+    assert (ROOT / "docs/reference/settings.md").read_text() == reference()
+
+
+def test_openapi_document_is_the_generated_one() -> None:
+    assert json.loads((ROOT / "docs/reference/openapi.json").read_text()) == openapi()
+
+
+def test_every_setting_has_a_meaning_and_one_name() -> None:
+    names = [name for info in catalog() for name in info.names]
+    assert len(names) == len(set(names))
+    assert all(info.field.description for info in catalog())
+    documented = (
+        "ENVIRONMENT DEBUG APP_NAME API_VERSION DB_HOST DB_PORT DB_NAME DB_USER DB_PASSWORD DB_POOL_SIZE DB_MAX_OVERFLOW "
+        "SNOWFLAKE_ACCOUNT SNOWFLAKE_USER SNOWFLAKE_PASSWORD SNOWFLAKE_WAREHOUSE SNOWFLAKE_DATABASE SNOWFLAKE_SCHEMA "
+        "SNOWFLAKE_ROLE SNOWFLAKE_PRIVATE_KEY_FILE REDIS_HOST REDIS_PORT REDIS_PASSWORD REDIS_DB REDIS_SSL OTEL_ENABLED "
+        "OTEL_SERVICE_NAME OTEL_EXPORTER_ENDPOINT OTEL_SAMPLING_RATE OTEL_LOG_LEVEL BATCH_SIZE MAX_RETRIES TIMEOUT_SECONDS "
+        "WAREHOUSE ENABLE_CACHING ENABLE_RATE_LIMITING MAX_BATCH_SIZE"
+    )
+    assert set(documented.split()) <= set(names)
+
+
+def test_every_failpoint_has_its_place_in_the_code() -> None:
+    code = "".join(
+        path.read_text()
+        for folder in ("application", "infrastructure", "entrypoints")
+        for path in (ROOT / folder).rglob("*.py")
+    )
+    assert {name for name in FAILPOINTS if f'fail_at("{name}")' not in code} == set()
+    assert set(re.findall(r'fail_at\("([^"]+)"\)', code)) <= FAILPOINTS
+
+
+def test_readme_maps_every_folder_and_names_every_command() -> None:
+    readme = (ROOT / "README.md").read_text()
+    for folder in ("domain", "application", "infrastructure", "entrypoints", "tests", "benchmarks", "docs", "examples"):
+        assert f"`{folder}/`" in readme, folder
+    for command in ("make demo", "make test"):
+        assert command in readme
+
+
+def test_changelog_tells_of_the_version() -> None:
+    text = (ROOT / "CHANGELOG.md").read_text()
+    assert "## [Unreleased]" in text
+    assert re.search(r"### Added", text)
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("docs/adr/*.md")), ids=lambda path: path.name)
+def test_decision_records_have_context_decision_consequences(path: Path) -> None:
+    text = path.read_text()
+    assert all(f"## {heading}" in text for heading in ("Context", "Decision", "Consequences"))
+
+
+def test_no_index_address_and_no_uv_lock() -> None:
+    assert not (ROOT / "uv.lock").exists()
+    for name in ("requirements.lock", "requirements-uv.txt", "pyproject.toml", "Makefile"):
+        assert not re.search(r"https?://", (ROOT / name).read_text()), name

@@ -1,0 +1,60 @@
+"""The table of backends: how each is built, and every legal difference of it, with its reason."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from domain.ports.data_store import IDataStore
+from infrastructure.stores.duckdb import DuckDBDataStore, DuckDBOptions
+from infrastructure.stores.memory import InMemoryDataStore
+from infrastructure.stores.postgres import PostgresDataStore
+from infrastructure.stores.postgres_connection import PostgresAddress
+
+
+@dataclass(frozen=True)
+class Quirks:
+    """Legal differences. `no_queries`: sources are tables only. `no_keys`: tables have no primary key."""
+
+    no_queries: str | None = None
+    no_keys: str | None = None
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One row of the table."""
+
+    name: str
+    build: Callable[[Path, str], IDataStore]
+    broken: Callable[[Path], IDataStore]
+    quirks: Quirks = field(default_factory=Quirks)
+    needs_postgres: bool = False
+
+
+def address_of(url: str) -> PostgresAddress:
+    parts = urlsplit(url)
+    return PostgresAddress(parts.hostname or "", parts.port or 5432, parts.path.lstrip("/"), parts.username or "")
+
+
+BACKENDS = {
+    backend.name: backend
+    for backend in (
+        Backend(
+            "memory",
+            build=lambda folder, url: InMemoryDataStore(),
+            broken=lambda folder: InMemoryDataStore(),
+            quirks=Quirks(no_queries="a test double needs no query engine", no_keys="Arrow tables have none"),
+        ),
+        Backend(
+            "duckdb",
+            build=lambda folder, url: DuckDBDataStore(DuckDBOptions(folder / "data.duckdb")),
+            broken=lambda folder: DuckDBDataStore(DuckDBOptions(folder / "data.duckdb")),
+        ),
+        Backend(
+            "postgres",
+            build=lambda folder, url: PostgresDataStore(address_of(url)),
+            broken=lambda folder: PostgresDataStore(PostgresAddress("127.0.0.1", 1, "none", "nobody")),
+            needs_postgres=True,
+        ),
+    )
+}

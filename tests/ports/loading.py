@@ -1,0 +1,112 @@
+"""Small steps of a load, for the suites: rows, lanes, read sets, commits, and what the table holds."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from domain.pipelines.checkpoint import CheckpointUpdate, Counts, LaneState
+from domain.pipelines.quality import Judgement
+from domain.pipelines.read_set import Lane, ReadSet, SourcePlan, Stream
+from domain.pipelines.spec import Mode, SourceSpec
+from domain.pipelines.table import Column, TableName
+from domain.ports.data_store import IDataStore, JudgedBatch, Target
+
+LANE = Lane("default", "orders")
+TABLE = TableName("orders")
+COLUMNS = (Column("id", "int64"), Column("note", "string"))
+REFUSED = pa.schema(
+    [
+        ("ordinal", pa.int64()),
+        ("kind", pa.string()),
+        ("rule", pa.string()),
+        ("reason", pa.string()),
+        ("record", pa.string()),
+    ]
+)
+
+
+ACCEPTED = Judgement(())
+
+
+def rows(*ids: int) -> pa.Table:
+    return pa.table({"id": pa.array(ids, pa.int64()), "note": pa.array([f"note {i}" for i in ids], pa.string())})
+
+
+def batch(data: pa.Table, *, refused: int = 0) -> JudgedBatch:
+    records = [{"ordinal": n, "kind": "rule", "rule": "r", "reason": "why", "record": "{}"} for n in range(refused)]
+    counts = Counts(read=data.num_rows + refused, used=data.num_rows, produced=data.num_rows, quarantined=refused)
+    return JudgedBatch(data, pa.Table.from_pylist(records, REFUSED), counts, {})
+
+
+def read_set(*, shadow: bool = False, name: str = "r1", hi: str | None = None, streams: int = 1) -> ReadSet:
+    plan = SourcePlan(
+        columns=(("id", "int64"), ("note", "string")),
+        streams=tuple(Stream(str(number)) for number in range(streams)),
+        ordered=True,
+        order=("id",),
+        hi=hi,
+    )
+    return ReadSet(name, "fingerprint", plan, 10, "_headrace_stage_0123456789abcdef" if shadow else None)
+
+
+def target(planned: ReadSet, *, mode: Mode = Mode.APPEND, columns: tuple[Column, ...] = COLUMNS) -> Target:
+    return Target(
+        TABLE, mode, planned.shadow, columns, "01890000-0000-7000-8000-000000000000", False, mode is Mode.REPLACE
+    )
+
+
+async def opened(
+    store: IDataStore, fence: int, planned: ReadSet, *, mode: Mode = Mode.APPEND, lane: Lane = LANE
+) -> LaneState:
+    async with store.owner(lane, TABLE, fence) as owner:
+        await owner.take_over()
+        await owner.open_read_set(planned, target(planned, mode=mode))
+        return await owner.take_over()
+
+
+async def commit(
+    store: IDataStore,
+    fence: int,
+    planned: ReadSet,
+    seq: int,
+    data: JudgedBatch,
+    *,
+    is_last: bool = False,
+    stream: str = "0",
+    lane: Lane = LANE,
+    mode: Mode = Mode.APPEND,
+) -> None:
+    async with store.writer(lane, target(planned, mode=mode), planned.id, stream, fence) as writer:
+        await writer.commit(data, CheckpointUpdate(seq, (str(seq),), data.counts, {}, is_last))
+
+
+async def published(
+    store: IDataStore, fence: int, planned: ReadSet, judgement: Judgement = ACCEPTED, *, mode: Mode = Mode.APPEND
+) -> None:
+    async with store.owner(LANE, TABLE, fence) as owner:
+        await owner.publish(planned, target(planned, mode=mode), (), lambda _: judgement)
+
+
+async def content(store: IDataStore, table: TableName = TABLE) -> list[dict[str, Any]]:
+    if await store.describe(table) is None:
+        return []
+    found: list[dict[str, Any]] = []
+    async for part in store.read(SourceSpec(table=table), batch_rows=1000):
+        found += pa.table(part).to_pylist()
+    return sorted(found, key=lambda row: str(row))
+
+
+async def ids(store: IDataStore) -> list[int]:
+    return sorted(row["id"] for row in await content(store))
+
+
+async def read_ids(
+    store: IDataStore, source: SourceSpec, after: Sequence[str] | None, *, batch_rows: int
+) -> list[list[int]]:
+    plan = await store.plan(source, lo=None, limit=None)
+    async with store.reader(source, plan, plan.streams[0], batch_rows=batch_rows) as reader:
+        return [
+            pa.table(found.data).column("id").to_pylist()
+            async for found in reader.batches(tuple(after) if after else None)
+        ]

@@ -1,0 +1,435 @@
+"""One suite for every IDataStore; each test proves a numbered clause on every backend."""
+
+from collections.abc import AsyncIterator
+from decimal import Decimal
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from domain.errors import (
+    ConflictError,
+    FencedError,
+    InvalidInputError,
+    QualityRejectedError,
+    SchemaMismatchError,
+    StoreUnavailableError,
+)
+from domain.pipelines.checkpoint import CheckpointUpdate
+from domain.pipelines.quality import Judgement, RuleResult
+from domain.pipelines.read_set import Lane
+from domain.pipelines.spec import CursorSpec, Mode, SourceSpec
+from domain.pipelines.table import Column, TableName
+from domain.ports.data_store import IDataStore
+from tests.ports.backends import BACKENDS, Backend
+from tests.ports.loading import (
+    LANE,
+    TABLE,
+    batch,
+    commit,
+    content,
+    ids,
+    opened,
+    published,
+    read_ids,
+    read_set,
+    rows,
+    target,
+)
+
+REJECTED = Judgement((RuleResult("unique(id)", "run", "fail", "fail", 1, 1),))
+
+
+@pytest.fixture(params=BACKENDS.values(), ids=list(BACKENDS))
+def backend(request: pytest.FixtureRequest) -> Backend:
+    return request.param
+
+
+@pytest.fixture
+async def store(backend: Backend, tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[IDataStore]:
+    url = request.getfixturevalue("postgres_database") if backend.needs_postgres else ""
+    built = backend.build(tmp_path, url)
+    await built.open()
+    yield built
+    await built.close()
+
+
+@pytest.mark.clause("IDataStore", 1)
+async def test_values_with_quotes_are_values(store: IDataStore) -> None:
+    names = ["a'; drop table t; --", 'b" or 1=1', "c\\"]
+    await store.write(TableName("t"), [pa.table({"id": [1, 2, 3], "name": names})])
+    source = SourceSpec(table=TableName("t"), key=("name",))
+
+    assert await read_ids(store, source, (names[0],), batch_rows=10) == [[2, 3]]
+    assert await read_ids(store, source, None, batch_rows=10) == [[1, 2, 3]]
+
+
+@pytest.mark.clause("IDataStore", 1)
+async def test_query_parameters_are_bound(backend: Backend, store: IDataStore) -> None:
+    if backend.quirks.no_queries:
+        with pytest.raises(InvalidInputError):
+            await store.plan(SourceSpec(query="select 1"), lo=None, limit=None)
+        return
+    await store.write(TABLE, [rows(1, 2, 3)])
+    for parameter, expected in (("note 2", [[2]]), ("' or true --", [])):
+        source = SourceSpec(
+            query="select * from orders where note = :note and id > :id",
+            parameters={"note": parameter, "id": 0},
+            key=("id",),
+        )
+        assert await read_ids(store, source, None, batch_rows=10) == expected
+
+
+@pytest.mark.clause("IDataStore", 2)
+async def test_replayed_batch_leaves_one_copy(store: IDataStore) -> None:
+    planned = read_set()
+    await opened(store, 1, planned)
+    await commit(store, 1, planned, 1, batch(rows(1, 2)))
+
+    with pytest.raises(FencedError):
+        await commit(store, 1, planned, 1, batch(rows(1, 2)))
+
+    assert await ids(store) == [1, 2]
+
+
+@pytest.mark.clause("IDataStore", 3)
+@pytest.mark.invariant("R3")
+async def test_stale_fence_changes_nothing(store: IDataStore) -> None:
+    planned = read_set()
+    await opened(store, 1, planned)
+    async with store.owner(LANE, TABLE, 2) as newer:
+        await newer.take_over()
+
+    with pytest.raises(FencedError):
+        await commit(store, 1, planned, 1, batch(rows(1)))
+    with pytest.raises(FencedError):
+        await published(store, 1, planned)
+    assert await ids(store) == []
+
+    await commit(store, 2, planned, 1, batch(rows(1)))
+    assert await ids(store) == [1]
+
+
+@pytest.mark.clause("IDataStore", 4)
+@pytest.mark.invariant("D3")
+async def test_failed_commit_leaves_neither_rows_nor_checkpoint(store: IDataStore) -> None:
+    planned = read_set()
+    await opened(store, 1, planned)
+    wrong = pa.table({"id": ["no number"], "note": ["x"]})
+
+    with pytest.raises(SchemaMismatchError):
+        await commit(store, 1, planned, 1, batch(wrong))
+
+    assert await ids(store) == []
+    assert (await store.lane_state(LANE, TABLE)).seq == 0
+    await commit(store, 1, planned, 1, batch(rows(1)))
+    assert await ids(store) == [1]
+    assert (await store.lane_state(LANE, TABLE)).seq == 1
+
+
+@pytest.mark.clause("IDataStore", 5)
+async def test_unreachable_store_is_unavailable_and_retryable(backend: Backend, tmp_path: Path) -> None:
+    broken = backend.broken(tmp_path)
+
+    with pytest.raises(StoreUnavailableError) as caught:
+        await broken.write(TABLE, [rows(1)])
+
+    assert caught.value.retryable
+    health = await broken.health_check()
+    assert not health.is_healthy
+    assert health.step
+    assert health.detail
+
+
+@pytest.mark.clause("IDataStore", 6)
+async def test_take_over_raises_the_fence_and_reads_what_was_committed(store: IDataStore) -> None:
+    planned = read_set(streams=2)
+    await opened(store, 3, planned)
+    await commit(store, 3, planned, 1, batch(rows(1, 2)), stream="1")
+
+    async with store.owner(LANE, TABLE, 5) as owner:
+        state = await owner.take_over()
+
+    assert state.fence == 5
+    assert [(s.stream, s.seq, s.position, s.counts.read) for s in state.streams] == [
+        ("0", 0, None, 0),
+        ("1", 1, ("1",), 2),
+    ]
+    async with store.owner(LANE, TABLE, 4) as late:
+        with pytest.raises(FencedError) as caught:
+            await late.take_over()
+    assert caught.value.fence == 5
+
+
+@pytest.mark.clause("IDataStore", 7)
+async def test_opening_a_read_set_starts_from_empty(store: IDataStore) -> None:
+    first = read_set(shadow=True)
+    await opened(store, 1, first)
+    await commit(store, 1, first, 1, batch(rows(1, 2), refused=1), is_last=True)
+
+    state = await opened(store, 2, first)
+
+    assert [(s.seq, s.position, s.state) for s in state.streams] == [(0, None, "loading")]
+    await commit(store, 2, first, 1, batch(rows(7)), is_last=True)
+    await published(store, 2, first)
+    assert await ids(store) == [7]
+
+
+@pytest.mark.clause("IDataStore", 8)
+@pytest.mark.invariant("D2", "D7", "R5")
+async def test_publishing_is_all_or_nothing_and_happens_once(store: IDataStore) -> None:
+    planned = read_set(shadow=True, hi="100")
+    await opened(store, 1, planned)
+    await commit(store, 1, planned, 1, batch(rows(1, 2)))
+    with pytest.raises(ConflictError):
+        await published(store, 1, planned)  # The stream is not at its end.
+    await commit(store, 1, planned, 2, batch(rows(3)), is_last=True)
+    assert await ids(store) == []
+
+    with pytest.raises(QualityRejectedError):
+        await published(store, 1, planned, REJECTED)
+    assert await ids(store) == []
+    assert (await store.lane_state(LANE, TABLE)).watermark is None
+
+    await published(store, 1, planned)
+    assert await ids(store) == [1, 2, 3]
+    assert (await store.lane_state(LANE, TABLE)).watermark == "100"
+    with pytest.raises(FencedError):
+        await published(store, 1, planned)
+    assert await ids(store) == [1, 2, 3]
+
+
+@pytest.mark.clause("IDataStore", 8)
+@pytest.mark.invariant("D2")
+async def test_replace_swaps_the_whole_table(store: IDataStore) -> None:
+    await store.write(TABLE, [rows(8, 9)])
+    planned = read_set(shadow=True)
+    await opened(store, 1, planned, mode=Mode.REPLACE)
+    await commit(store, 1, planned, 1, batch(rows(1)), is_last=True, mode=Mode.REPLACE)
+    assert await ids(store) == [8, 9]
+
+    await published(store, 1, planned, mode=Mode.REPLACE)
+
+    assert await ids(store) == [1]
+
+
+@pytest.mark.clause("IDataStore", 9)
+async def test_sealed_read_set_takes_no_batch_until_it_is_taken_over(store: IDataStore) -> None:
+    planned = read_set()
+    await opened(store, 1, planned)
+    async with store.owner(LANE, TABLE, 1) as owner:
+        await owner.seal()
+
+    with pytest.raises(FencedError):
+        await commit(store, 1, planned, 1, batch(rows(1)))
+    assert await ids(store) == []
+
+    async with store.owner(LANE, TABLE, 2) as owner:
+        await owner.take_over()
+    await commit(store, 2, planned, 1, batch(rows(1)))
+    assert await ids(store) == [1]
+
+
+@pytest.mark.clause("IDataStore", 10)
+async def test_reading_goes_on_strictly_after_a_position(store: IDataStore) -> None:
+    data = pa.table({"id": [5, 3, 1, 4, 2], "at": pa.array([2, 1, 1, 2, 1], pa.int64())})
+    await store.write(TableName("s"), [data])
+    source = SourceSpec(table=TableName("s"), cursor=CursorSpec("at"), key=("id",))
+
+    assert await read_ids(store, source, None, batch_rows=2) == [[1, 2], [3, 4], [5]]
+    assert await read_ids(store, source, ("1", "2"), batch_rows=2) == [[3, 4], [5]]
+    assert await read_ids(store, source, ("2", "5"), batch_rows=2) == []
+
+
+@pytest.mark.clause("IDataStore", 10)
+async def test_positions_of_every_key_type_read_back(store: IDataStore) -> None:
+    data = pa.table(
+        {
+            "id": [1, 2, 3],
+            "at": pa.array([1, 1_000_001, 2_000_001], pa.timestamp("us", "UTC")),
+            "naive": pa.array([1, 1_000_001, 2_000_001], pa.timestamp("us")),
+            "day": pa.array([1, 2, 3], pa.date32()),
+            "amount": pa.array([Decimal("0.01"), Decimal("1.50"), Decimal("2.00")], pa.decimal128(12, 2)),
+            "weight": [0.1, 0.2, 1e300],
+            "text": ["a", "b'c", "d"],
+        }
+    )
+    await store.write(TableName("s"), [data])
+    for name in data.column_names:
+        source = SourceSpec(table=TableName("s"), key=(name,))
+        plan = await store.plan(source, lo=None, limit=None)
+        async with store.reader(source, plan, plan.streams[0], batch_rows=2) as reader:
+            first = await anext(reader.batches(None, limit=2))
+        assert first.position is not None
+        assert await read_ids(store, source, first.position, batch_rows=10) == [[3]], name
+
+
+@pytest.mark.clause("IDataStore", 11)
+@pytest.mark.invariant("D4")
+async def test_replaced_table_takes_no_other_writer(store: IDataStore) -> None:
+    other = Lane("default", "other")
+    planned = read_set(shadow=True)
+    await opened(store, 1, planned, mode=Mode.REPLACE)
+
+    with pytest.raises(ConflictError) as caught:
+        await opened(store, 1, read_set(name="r2"), lane=other)
+
+    assert caught.value.code == "destination.owned"
+    async with store.owner(LANE, TABLE, 1) as owner:
+        await owner.release()
+    await opened(store, 1, read_set(name="r2"), lane=other)
+    with pytest.raises(ConflictError):
+        await opened(store, 2, read_set(shadow=True, name="r3"), mode=Mode.REPLACE)
+
+
+@pytest.mark.clause("IDataStore", 12)
+@pytest.mark.parametrize(
+    "query",
+    [
+        "delete from orders",
+        "select 1; drop table orders",
+        "with gone as (delete from orders returning *) select * from gone",
+        "/**/insert into orders values (9, 'x')",
+        "select * into copied from orders",
+        "select * from orders for update",
+        "select * from _headrace_checkpoint",
+    ],
+)
+@pytest.mark.line("8", "9")
+async def test_query_that_does_more_than_read_is_refused(store: IDataStore, query: str) -> None:
+    await store.write(TABLE, [rows(1)])
+
+    with pytest.raises(InvalidInputError):
+        await store.plan(SourceSpec(query=query, key=("id",)), lo=None, limit=None)
+
+    assert await ids(store) == [1]
+
+
+@pytest.mark.line("14")
+@pytest.mark.clause("IDataStore", 12)
+async def test_query_that_ends_in_a_comment_cannot_swallow_what_follows(backend: Backend, store: IDataStore) -> None:
+    await store.write(TABLE, [rows(1, 2, 3)])
+    source = SourceSpec(query="select * from orders --", key=("id",))
+    if backend.quirks.no_queries:
+        with pytest.raises(InvalidInputError):
+            await store.plan(source, lo=None, limit=None)
+        return
+
+    assert await read_ids(store, source, ("1",), batch_rows=10) == [[2, 3]]
+    with pytest.raises(InvalidInputError) as caught:
+        await store.plan(SourceSpec(query="select * frm orders"), lo=None, limit=None)
+    assert caught.value.code == "query.unparsable"
+
+
+@pytest.mark.clause("IDataStore", 13)
+async def test_planning_refuses_null_cursors_and_ends_before_hi(store: IDataStore) -> None:
+    await store.write(TableName("s"), [pa.table({"id": [1, 2], "at": pa.array([1, None], pa.int64())})])
+    source = SourceSpec(table=TableName("s"), cursor=CursorSpec("at", hold_back=2), key=("id",))
+    with pytest.raises(InvalidInputError) as caught:
+        await store.plan(source, lo=None, limit=None)
+    assert caught.value.code == "cursor.null"
+
+    await store.write(TableName("s2"), [pa.table({"id": [1, 2, 3, 4], "at": pa.array([1, 2, 3, 4], pa.int64())})])
+    held = SourceSpec(table=TableName("s2"), cursor=CursorSpec("at", hold_back=2), key=("id",))
+    plan = await store.plan(held, lo=None, limit=None)
+    assert plan.hi == "3"
+    assert await store.count(held, plan) == 2
+    assert await read_ids(store, held, None, batch_rows=10) == [[1, 2]]
+    limited = await store.plan(SourceSpec(table=TableName("s2"), cursor=CursorSpec("at"), key=("id",)), lo="2", limit=1)
+    assert (limited.lo, limited.hi) == ("2", "3")
+
+
+@pytest.mark.clause("IDataStore", 14)
+@pytest.mark.parametrize(
+    ("stored", "given"),
+    [
+        (pa.array([1], pa.int64()), pa.array([1.5], pa.float64())),
+        (pa.array([1], pa.int32()), pa.array([2**40], pa.int64())),
+        (pa.array([1.0], pa.float64()), pa.array([2**60 + 1], pa.int64())),
+        (pa.array([1], pa.int64()), pa.array(["1"], pa.string())),
+        (pa.array([0], pa.timestamp("us", "UTC")), pa.array([5], pa.int64())),
+        (pa.array([0], pa.date32()), pa.array([5], pa.int32())),
+        (pa.array([Decimal("1.00")], pa.decimal128(12, 2)), pa.array([1.005], pa.float64())),
+        (pa.array([Decimal("1.00")], pa.decimal128(12, 2)), pa.array([Decimal("1.005")], pa.decimal128(12, 3))),
+    ],
+)
+async def test_value_that_would_change_is_refused(store: IDataStore, stored: pa.Array, given: pa.Array) -> None:
+    await store.write(TableName("typed"), [pa.table({"v": stored})])
+    before = await content(store, TableName("typed"))
+
+    with pytest.raises(SchemaMismatchError):
+        await store.write(TableName("typed"), [pa.table({"v": given})])
+
+    assert await content(store, TableName("typed")) == before
+    await store.write(TableName("typed"), [pa.table({"v": stored})])
+    assert len(await content(store, TableName("typed"))) == 2
+
+
+@pytest.mark.clause("IDataStore", 15)
+async def test_description_names_columns_types_and_key(backend: Backend, store: IDataStore) -> None:
+    assert await store.describe(TableName("absent")) is None
+    data = pa.table(
+        {
+            "id": [1],
+            "amount": pa.array([Decimal("1.00")], pa.decimal128(12, 2)),
+            "at": pa.array([0], pa.timestamp("us", "UTC")),
+        }
+    )
+    await store.write(TableName("t"), [data])
+
+    described = await store.describe(TableName("t"))
+
+    assert described is not None
+    assert [(c.name, c.type) for c in described.columns] == [
+        ("id", "int64"),
+        ("amount", "decimal(12,2)"),
+        ("at", "timestamptz"),
+    ]
+    assert TableName("t") in await store.tables()
+    assert described.column("at") == Column("at", "timestamptz")
+
+
+@pytest.mark.clause("IDataStore", 16)
+async def test_closed_store_can_be_opened_again(store: IDataStore) -> None:
+    await store.close()
+    await store.close()
+    await store.open()
+
+    await store.write(TABLE, [rows(1)])
+
+    assert await ids(store) == [1]
+
+
+@pytest.mark.invariant("D6")
+async def test_reset_forgets_the_open_read_set_and_moves_the_watermark(store: IDataStore) -> None:
+    planned = read_set(shadow=True)
+    await opened(store, 1, planned)
+    await commit(store, 1, planned, 1, batch(rows(1, 2), refused=1))
+    assert (await store.lane_state(LANE, TABLE)).counts.quarantined == 1
+
+    async with store.owner(LANE, TABLE, 2) as owner:
+        await owner.take_over()
+        await owner.reset("41")
+
+    state = await store.lane_state(LANE, TABLE)
+    assert (state.state, state.watermark, state.streams) == ("idle", "41", ())
+    assert await ids(store) == []
+
+
+@pytest.mark.clause("IDataStore", 2)
+async def test_two_streams_advance_on_their_own(store: IDataStore) -> None:
+    planned = read_set(streams=2)
+    await opened(store, 1, planned)
+    async with (
+        store.writer(LANE, target(planned), planned.id, "0", 1) as left,
+        store.writer(LANE, target(planned), planned.id, "1", 1) as right,
+    ):
+        for seq in (1, 2):
+            data = batch(rows(seq))
+            await left.commit(data, CheckpointUpdate(seq, ("1",), data.counts, {}, seq == 2))
+            data = batch(rows(10 + seq))
+            await right.commit(data, CheckpointUpdate(seq, ("1",), data.counts, {}, seq == 2))
+
+    await published(store, 1, planned)
+
+    assert await ids(store) == [1, 2, 11, 12]

