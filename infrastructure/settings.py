@@ -227,7 +227,7 @@ class SecretSettings(Section):
 class ConnectionSettings(Section):
     """What connections may reach."""
 
-    allow_networks: Networks = setting((), "Private networks that connections may dial, such as 10.0.0.0/8.")
+    allow_networks: Networks = setting((), "Private networks that connections may dial, such as 10.0.0.0/8.", later=4)
 
 
 class Settings(BaseSettings):

@@ -203,4 +203,6 @@ def check_row_predicate(expression: str) -> None:
     Raises:
         InvalidInputError: as `row_wise`.
     """
+    if not expression.strip():
+        raise QueryRefusedError("The expression is empty.", code="query.unparsable")
     row_wise(f"SELECT (\n{expression}\n) AS verdict FROM batch")

@@ -23,6 +23,7 @@ PORTS = {
     "IMessageQueue": (message_queue.IMessageQueue, ("memory",)),
     "ISecretProvider": (secrets.ISecretProvider, ("env", "file")),
     "IApiKeys": (security.IApiKeys, ("sha256",)),
+    "IQueryGuard": (security.IQueryGuard, ("sqlglot",)),
 }
 INVARIANTS = ("R1", "R2", "R3", "R5", "R6", "D1", "D2", "D3", "D4", "D6", "D7", "T2", "A1", "X4")
 LINES = ("1", "2", "3", "4", "6", "7", "8", "9", "14", "15", "28", "36a")

@@ -1,14 +1,16 @@
 """Documents put, read, planned, applied and deleted: one story for pipelines and connections."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from domain.errors import InvalidInputError, NotFoundError
+from domain.errors import InvalidInputError, NotFoundError, Problem, SpecError
 from domain.identity.policy import Action, require
 from domain.identity.principal import Principal
 from domain.pipelines.plan import choose_publishing, guarantee
 from domain.pipelines.spec import DEFAULT_CONNECTION, PipelineSpec
+from domain.ports.security import IQueryGuard
 from domain.ports.unit_of_work import IDocumentRecords, IRecords, IUnitOfWork, Page, StoredDocument
 
 KINDS = ("connection", "pipeline")
@@ -40,6 +42,39 @@ class Catalog:
     """The documents of an organization."""
 
     records: IRecords
+    guard: IQueryGuard
+
+    def validate(self, commands: Sequence[PutDocument]) -> None:
+        """Check what a document says in SQL, and that its wishes agree; opens nothing.
+
+        Raises:
+            SpecError: with every problem of every document.
+        """
+        problems = [problem for command in commands for problem in self._problems(command)]
+        if problems:
+            raise SpecError(problems)
+
+    def _problems(self, command: PutDocument) -> Iterator[Problem]:
+        if command.kind != "pipeline":
+            return
+        spec = PipelineSpec.from_document(command.body)
+        checks: list[tuple[str, Callable[[], object]]] = [
+            ("destination.publish", lambda: choose_publishing(spec, ordered=True))
+        ]
+        if spec.source.query is not None:
+            checks.append(("source.query", partial(self.guard.check_source, spec.source.query)))
+        for index, step in enumerate(spec.transform):
+            checks.append((f"transform.{index}.sql", partial(self.guard.check_transform, step.sql)))
+        for index, rule in enumerate(spec.quality):
+            if rule.expression is not None:
+                checks.append((f"quality.{index}.sql", partial(self.guard.check_predicate, rule.expression)))
+            if isinstance(rule.expected, str) and rule.expected != "source_count":
+                checks.append((f"quality.{index}.expected", partial(self.guard.check_source, rule.expected)))
+        for place, check in checks:
+            try:
+                check()
+            except InvalidInputError as error:
+                yield Problem(f"{command.kind} {command.name}: {place}", error.code, error.message)
 
     async def put(self, principal: Principal, command: PutDocument) -> tuple[StoredDocument, bool]:
         """Store a document; also say whether it is new.
@@ -149,8 +184,8 @@ class Catalog:
         """Check what the document alone cannot tell: that its connections exist and its wishes agree."""
         if command.kind != "pipeline":
             return
+        self.validate([command])
         spec = PipelineSpec.from_document(command.body)
-        choose_publishing(spec, ordered=True)
         for name in {spec.source.connection, spec.destination.connection} - {DEFAULT_CONNECTION, *beside}:
             if await unit.connections.get(organization, name) is None:
                 raise InvalidInputError(

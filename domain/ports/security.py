@@ -1,4 +1,4 @@
-"""The port to keys: making them, and telling whose they are."""
+"""The ports that keep the doors: keys and whose they are, and what a user's SQL may be."""
 
 from abc import ABC, abstractmethod
 
@@ -22,3 +22,36 @@ class IApiKeys(ABC):
     @abstractmethod
     def matches(self, key: str, digest: str) -> bool:
         """Compare a key with a stored digest."""
+
+
+class IQueryGuard(ABC):
+    """Judges SQL that users write, before any store sees it.
+
+    1. A source query is one statement that only reads and names no table of Headrace's own.
+    2. A transform is one row-wise, repeatable SELECT over `batch`; a rule's predicate is one such expression.
+    3. What cannot be parsed is refused.
+    """
+
+    @abstractmethod
+    def check_source(self, query: str) -> None:
+        """Check a source query.
+
+        Raises:
+            QueryRefusedError: saying why (`query.…`).
+        """
+
+    @abstractmethod
+    def check_transform(self, sql: str) -> None:
+        """Check a transform.
+
+        Raises:
+            InvalidInputError: saying why (`transform.…` or `query.…`).
+        """
+
+    @abstractmethod
+    def check_predicate(self, expression: str) -> None:
+        """Check the expression of an `sql` rule.
+
+        Raises:
+            InvalidInputError: saying why.
+        """

@@ -1,12 +1,17 @@
 """Project folders: init, validate, plan, apply."""
 
+from __future__ import annotations
+
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from entrypoints.cli.context import Cli
 from entrypoints.cli.render import AsJson, print_json
+
+if TYPE_CHECKING:
+    from entrypoints.use_cases import UseCases
 
 File = Annotated[Path | None, typer.Option("--file", "-f", help="A file or folder instead of the project.")]
 Prune = Annotated[bool, typer.Option("--prune", help="Also forget stored documents that are not in the folder.")]
@@ -71,6 +76,8 @@ def validate(context: typer.Context, file: File = None, as_json: AsJson = False)
     """Check documents without storing or opening anything."""
     cli: Cli = context.obj
     documents = cli.documents(file)
+    use_cases: UseCases = cli.container.use_cases.everything()
+    use_cases.catalog.validate(documents)
     if as_json:
         print_json([{"kind": document.kind, "name": document.name} for document in documents])
         return

@@ -18,7 +18,7 @@ __all__ = ["LoadedSettings", "check_packages", "start"]
 
 
 def start(root: Path | None, flags: Mapping[str, str], *, quiet: bool) -> LoadedSettings:
-    """Load settings and set the process up. `quiet` shows warnings only, as commands print their own results.
+    """Load settings and set the process up. `quiet` shows errors only, as commands print their own results.
 
     Raises:
         SettingsError: all problems of the settings.
@@ -31,7 +31,7 @@ def start(root: Path | None, flags: Mapping[str, str], *, quiet: bool) -> Loaded
     as_json = chosen == "json" or (chosen == "auto" and settings.app.environment in ("staging", "production"))
     level = "debug" if settings.app.debug else settings.logs.level
     configure_logs(
-        level="warning" if quiet and "logs.level" not in loaded.origins else level,
+        level="error" if quiet and "logs.level" not in loaded.origins else level,
         as_json=as_json,
         service=settings.app.name,
         version=version("headrace"),

@@ -23,6 +23,7 @@ from entrypoints.use_cases import UseCases as AllUseCases
 from infrastructure.engines.local import LocalEngine
 from infrastructure.metadata.leases import this_process
 from infrastructure.security.api_keys import ApiKeys
+from infrastructure.security.query_guard import SqlQueryGuard
 from infrastructure.settings import Settings
 
 
@@ -118,7 +119,7 @@ class UseCases(containers.DeclarativeContainer):
     )
     everything = providers.Singleton(
         AllUseCases,
-        catalog=providers.Singleton(Catalog, records=gateways.records),
+        catalog=providers.Singleton(Catalog, records=gateways.records, guard=providers.Singleton(SqlQueryGuard)),
         launcher=launcher,
         executor=executor,
         inspector=inspector,

@@ -18,6 +18,7 @@ _MAX_NODES = 200_000
 
 Path = tuple[str | int, ...]
 
+_CORE_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 _CORE_BOOLS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 _CORE_NULLS = frozenset({"", "~", "null", "Null", "NULL"})
 _CORE_INT = re.compile(r"[-+]?(0|[1-9][0-9]*)")
@@ -154,6 +155,9 @@ def _value(node: Node, path: Path, parsed: ParsedText) -> Any:
     parsed.places.setdefault(path, (node.start_mark.line + 1, node.start_mark.column + 1))
     if len(path) > MAX_DEPTH:
         raise SpecError([Problem(parsed.place(path), "spec.yaml", f"The document nests deeper than {MAX_DEPTH}.")])
+    if not isinstance(node, ScalarNode) and node.tag not in _CORE_TAGS:
+        parsed.add(path, "spec.yaml", "tags are not allowed")
+        return None
     if isinstance(node, MappingNode):
         return _mapping(node, path, parsed)
     if isinstance(node, SequenceNode):

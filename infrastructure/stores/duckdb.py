@@ -196,7 +196,7 @@ class DuckDBDataStore(IDataStore):
             bounds, bound = _bounds(spec.column, kind, lo, hi)
             rows = _fetch(
                 cursor,
-                f"SELECT CAST({name} AS VARCHAR) FROM {text} WHERE {bounds} ORDER BY {name} LIMIT 1 OFFSET {limit:d}",
+                f"SELECT CAST({name} AS VARCHAR) AS bound FROM {text} WHERE {bounds} ORDER BY {name} LIMIT 1 OFFSET {limit:d}",
                 {**parameters, **bound},
             )
             hi = rows[0][0] if rows else hi

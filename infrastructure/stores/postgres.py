@@ -148,7 +148,7 @@ class PostgresDataStore(IDataStore):
         if limit is not None:
             where = selection.bounds(session, spec.column, lo, hi)
             rows = session.execute(
-                f"SELECT {name}::text FROM {selection.text} WHERE {where} ORDER BY {name} LIMIT 1 OFFSET {limit:d}"
+                f"SELECT {name}::text AS bound FROM {selection.text} WHERE {where} ORDER BY {name} LIMIT 1 OFFSET {limit:d}"
             )
             hi = rows[0][0] if rows else hi
         return hi

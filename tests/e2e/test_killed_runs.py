@@ -1,9 +1,11 @@
 """kill -9 at every step of a run, then the same command again: the table of an uninterrupted run (D1)."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import urllib3
 
 from tests.e2e.api import headrace, serving, start
 from tests.e2e.projects import ROWS, UNIQUE, people_pipeline, postgres_environment, with_people, write
@@ -85,7 +87,7 @@ def test_killed_run_on_postgres_ends_in_the_exact_table(
     assert postgres(postgres_database, "SELECT count(*) FROM _headrace_quarantine") == [(ROWS // 100,)]
 
 
-@pytest.mark.invariant("D1")
+@pytest.mark.invariant("D1", "A1")
 @pytest.mark.parametrize(
     "point",
     ["api.after_commit_before_response:1", "enqueue.after_commit_before_publish:1", "queue.after_publish:1",
@@ -99,10 +101,8 @@ def test_killed_up_goes_on_when_it_is_started_again(point: str, project: Path) -
     for name in ("connections/landing", "pipelines/people"):
         answer = server.call("PUT", f"/v1/{name}", (project / f"{name}.yaml").read_text(), kind="application/yaml")
         assert answer.status == 201, answer.body
-    try:
+    with suppress(urllib3.exceptions.HTTPError):  # It may die before it answers.
         server.call("POST", "/v1/pipelines/people/trigger")
-    except Exception as error:
-        assert "aborted" in str(error) or "Remote" in str(error) or "reset" in str(error), error
     assert server.process.wait(timeout=30) == -9
 
     with serving(project) as again:

@@ -1,0 +1,113 @@
+"""Every document in README and examples/ is planned and run, and the demo keeps its word."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.api import headrace
+from tests.e2e.projects import postgres_connection, postgres_environment, write
+from tests.e2e.tables import duckdb_rows, postgres
+
+ROOT = Path(__file__).parents[2]
+SALES = "id,amount\n1,10.5\n2,99\n3,-1\n4,60\n5,NA\n"
+
+
+def test_documents_of_the_readme_are_planned_and_run(project: Path) -> None:
+    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert len(blocks) >= 2
+    names = []
+    for block in blocks:
+        kind, name = re.search(r"^(connection|pipeline): (\w+)", block, re.MULTILINE).groups()  # type: ignore[union-attr]
+        write(project, f"{kind}s/{name}.yaml", block)
+        names += [name] if kind == "pipeline" else []
+    write(project, "data/sales.csv", SALES)
+
+    assert headrace(project, "plan").returncode == 0
+    for name in names:
+        done = headrace(project, "run", f"pipelines/{name}.yaml", "--json")
+        assert done.returncode == 0, done.stderr
+        counts = json.loads(done.stdout)["report"]["counts"]
+        assert (counts["read"], counts["used"], counts["quarantined"]) == (5, 4, 1)
+
+
+@pytest.mark.parametrize("store", ["duckdb", "postgres"])
+def test_documents_of_the_examples_are_planned_and_run(store: str, tmp_path: Path, postgres_database: str) -> None:
+    folder = tmp_path / "examples"
+    shutil.copytree(ROOT / "examples", folder, ignore=shutil.ignore_patterns(".headrace"))
+    write(folder, "connections/shop.yaml", postgres_connection(postgres_database, "shop"))
+    postgres(
+        postgres_database,
+        "CREATE TABLE orders AS SELECT g::bigint AS id, 'CH' AS country, g * 60 AS distance, 'paid' AS status, "
+        "timestamptz '2026-01-01' + g * interval '1 minute' AS updated_at FROM generate_series(1, 99) g",
+    )
+    settings = postgres_environment(postgres_database) if store == "postgres" else {}
+    if store == "postgres":
+        text = (folder / "pipelines/orders.yaml").read_text()
+        write(folder, "pipelines/orders.yaml", text.replace("table: orders}", "table: copied}"))
+    planned = headrace(folder, "plan", **settings)
+    assert planned.returncode == 0, planned.stderr
+
+    for name, read in (("sales", 5), ("sales_daily", 2), ("orders", 99)):
+        done = headrace(folder, "run", f"pipelines/{name}.yaml", "--json", **settings)
+        assert done.returncode == 0, (name, done.stderr)
+        assert json.loads(done.stdout)["report"]["counts"]["read"] == read
+    assert {path.stem for path in (folder / "pipelines").iterdir()} == {"sales", "sales_daily", "orders"}
+    sql = "SELECT count(*), sum(amount) FROM analytics.sales_daily"
+    rows = (
+        postgres(postgres_database, sql) if store == "postgres" else duckdb_rows(folder / ".headrace/data.duckdb", sql)
+    )
+    assert [(rows[0][0], str(rows[0][1]))] == [(2, "151.50")]
+
+
+def test_demo_keeps_its_word(tmp_path: Path) -> None:
+    done = headrace(tmp_path, "demo")
+
+    assert done.returncode == 0, done.stderr
+    for said in (
+        "wait status -9",
+        "336,776",
+        "26,115",
+        "26,114",
+        "nothing lost, nothing doubled",
+        "headrace runs list",
+    ):
+        assert said in done.stdout
+    hashes = re.findall(r"(?:uninterrupted|resumed) +336,776 +([0-9a-f]{32})", done.stdout)
+    assert len(hashes) == 2
+    assert hashes[0] == hashes[1]
+    folder = tmp_path / "headrace-demo"
+    assert duckdb_rows(folder / ".headrace/data.duckdb", "SELECT count(*) FROM flights") == [(336_776,)]
+    assert duckdb_rows(folder / ".headrace/data.duckdb", "SELECT count(*) FROM weather") == [(26_114,)]
+    runs = json.loads(headrace(folder, "runs", "list", "--json").stdout)["items"]
+    assert [(run["pipeline"], run["state"], run["attempt"]) for run in runs] == [
+        ("weather", "succeeded", 1),
+        ("flights", "succeeded", 2),
+    ]
+    (folder / ".headrace-demo").unlink()
+    assert headrace(tmp_path, "demo").returncode == 2
+
+
+def test_compose_file_names_the_settings() -> None:
+    text = (ROOT / "docker-compose.yml").read_text()
+    assert all(name in text for name in ("DB_NAME", "DB_USER", "DB_PASSWORD", "DB_PORT"))
+
+
+def test_json_schemas_are_schemas_and_take_the_examples() -> None:
+    import jsonschema
+    import yaml
+
+    for kind in ("pipeline", "connection", "settings"):
+        done = subprocess.run(
+            [shutil.which("headrace") or str(ROOT / ".venv/bin/headrace"), "config", "schema", kind],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        schema = json.loads(done.stdout)
+        jsonschema.Draft202012Validator.check_schema(schema)
+        for path in sorted((ROOT / f"examples/{kind}s").glob("*.yaml")):
+            jsonschema.validate(yaml.safe_load(path.read_text()), schema)
