@@ -26,6 +26,9 @@ from infrastructure.stores.sql_session import (
 )
 
 _LOCK_ATTEMPTS = 30
+# The driver gathers this much before it hands on a batch; its default is four times as much.
+_BATCH_BYTES_OPTION = "adbc.postgresql.batch_size_hint_bytes"
+_BATCH_BYTES = 4 * 1024 * 1024
 
 
 class PostgresSession(Session):
@@ -65,6 +68,7 @@ class PostgresSession(Session):
         reader = None
         is_done = False
         try:
+            self._cursor.adbc_statement.set_options(**{_BATCH_BYTES_OPTION: str(_BATCH_BYTES)})
             self._cursor.execute(sql)
             reader = self._cursor.fetch_record_batch()
             yield from reader

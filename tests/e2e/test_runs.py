@@ -395,3 +395,25 @@ def test_log_lines_are_json_with_ids_when_asked(project: Path) -> None:
     assert told["pipeline.completed"]["event_type"] == "pipeline.completed"
     assert any(line["event"] == "http.request" and line["request_id"] for line in lines)
     assert all({"service", "version", "environment", "timestamp", "level"} <= set(line) for line in lines)
+
+
+def test_home_that_lost_its_records_goes_on_from_the_destination(project: Path, postgres_database: str) -> None:
+    postgres(
+        postgres_database,
+        "CREATE TABLE events AS SELECT g::bigint AS id, g::bigint AS at FROM generate_series(1, 30) g",
+    )
+    write(project, "connections/shop.yaml", postgres_connection(postgres_database, "shop"))
+    to_postgres = EVENTS.replace("1h", "0").replace("{table: copied}", "{connection: shop, table: copied}")
+    write(project, "pipelines/events.yaml", to_postgres)
+    for _ in range(3):
+        ran(project, "pipelines/events.yaml", HEADRACE_HOME="first")
+    killed = headrace(
+        project, "run", "pipelines/events.yaml", HEADRACE_HOME="first", HEADRACE_FAILPOINT="plan.after_store:1:kill"
+    )
+    assert killed.returncode == -9
+    postgres(postgres_database, "INSERT INTO events VALUES (31, 31)")
+
+    found = ran(project, "pipelines/events.yaml", HEADRACE_HOME="second")
+
+    assert found["report"]["counts"]["read"] == 1
+    assert postgres(postgres_database, "SELECT count(*), count(DISTINCT id) FROM copied") == [(31, 31)]

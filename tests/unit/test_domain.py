@@ -1,0 +1,145 @@
+"""Pure rules of the domain: counting, judging, choosing how to publish, names."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from domain.errors import PermissionDeniedError, SpecError
+from domain.failpoints import arm, fail_at
+from domain.identity.policy import Action, require
+from domain.identity.principal import Principal, Role
+from domain.pipelines.checkpoint import Counts, merge_stats
+from domain.pipelines.plan import choose_publishing
+from domain.pipelines.quality import Measures, OnViolation, Rule, judge
+from domain.pipelines.read_set import ReadSet
+from domain.pipelines.spec import PipelineSpec, Publish, parse_duration
+from domain.pipelines.table import TableName
+from entrypoints.composition.failpoints import arm_from
+from tests.ports.loading import read_set
+
+DOCUMENT = {
+    "version": 1,
+    "pipeline": "orders",
+    "source": {"table": "orders", "key": ["id"], "cursor": {"column": "at", "hold_back": "5m"}},
+    "destination": {"table": "copied"},
+}
+
+
+def spec(**changes: object) -> PipelineSpec:
+    return PipelineSpec.from_document({**DOCUMENT, **changes})
+
+
+@pytest.mark.invariant("D6")
+def test_counts_that_do_not_add_up_cannot_be_made() -> None:
+    total = Counts(read=3, used=1, filtered=1, quarantined=1) + Counts(read=1, failed=1)
+
+    assert total == Counts(read=4, used=1, filtered=1, quarantined=1, failed=1)
+    with pytest.raises(ValueError):
+        Counts(read=2, used=1)
+
+
+def test_measures_of_streams_add_up() -> None:
+    left = {"nulls": {"a": 1}, "first_errors": [1, 2], "name": "x"}
+
+    merged = merge_stats(left, {"nulls": {"a": 2, "b": 1}, "first_errors": list(range(20)), "name": "y", "n": 1})
+
+    assert merged == {"nulls": {"a": 3, "b": 1}, "first_errors": [1, 2, *range(8)], "name": "x", "n": 1}
+
+
+@pytest.mark.parametrize(
+    ("rule", "measures", "verdict"),
+    [
+        (Rule("row_count", minimum=10), {}, "pass"),
+        (Rule("row_count", minimum=11), {}, "fail"),
+        (Rule("row_count", maximum=9, on_violation=OnViolation.WARN), {}, "warn"),
+        (Rule("null_rate", column="a", maximum=0.1), {"nulls": {"a": 1}}, "pass"),
+        (Rule("null_rate", column="a", maximum=0.1), {"nulls": {"a": 2}}, "fail"),
+        (Rule("unique", columns=("a",)), {"duplicates": {("a",): 0}}, "pass"),
+        (Rule("unique", columns=("a",)), {"duplicates": {("a",): 3}}, "fail"),
+        (Rule("completeness", expected=10, threshold=0.98), {"expected": {0: 10}}, "pass"),
+        (Rule("completeness", expected=11, threshold=0.98), {"expected": {0: 11}}, "fail"),
+        (Rule("between", OnViolation.QUARANTINE, column="a"), {"violations": {"0:between": 1}}, "quarantined"),
+    ],
+)
+def test_rules_are_judged_over_the_whole_read_set(
+    rule: Rule, measures: dict[str, dict[object, int]], verdict: str
+) -> None:
+    judgement = judge([rule], Measures(counts=Counts(read=10, used=10, produced=10), **measures))  # type: ignore[arg-type]
+
+    assert judgement.results[0].verdict == verdict
+    assert bool(judgement.rejected) == (verdict == "fail")
+
+
+def test_publishing_is_chosen_and_contradictions_are_refused() -> None:
+    cases: list[tuple[dict[str, object], bool, Publish]] = [
+        ({}, True, Publish.BATCH),
+        ({}, False, Publish.RUN),
+        ({"quality": [{"rule": "unique", "columns": ["id"]}]}, True, Publish.RUN),
+        ({"quality": [{"rule": "row_count", "min": 1, "on_violation": "warn"}]}, True, Publish.BATCH),
+        ({"destination": {"table": "copied", "mode": "replace"}}, True, Publish.RUN),
+        ({"destination": {"table": "copied", "publish": "run"}}, True, Publish.RUN),
+    ]
+    for changes, ordered, expected in cases:
+        chosen = choose_publishing(spec(**changes), ordered=ordered)
+        assert (chosen.publish, bool(chosen.reason)) == (expected, True), changes
+    with pytest.raises(SpecError) as caught:
+        choose_publishing(spec(destination={"table": "copied", "mode": "replace", "publish": "batch"}), ordered=True)
+    assert caught.value.code == "spec.contradiction"
+
+
+def test_position_depends_on_source_cursor_key_and_destination_only() -> None:
+    base = spec().fingerprint
+
+    assert spec(quality=[{"rule": "not_null", "column": "id"}], run={"batch_rows": 5}, owner="x").fingerprint == base
+    assert spec(source={**DOCUMENT["source"], "key": ["id", "x"]}).fingerprint != base  # type: ignore[dict-item]
+    assert spec(destination={"table": "other"}).fingerprint != base
+    assert spec().with_parameters({"a": 1}).fingerprint != base
+    assert spec().lane_for({}) == "main"
+    assert spec().lane_for({"a": 1}).startswith("params:")
+
+
+def test_stored_read_set_reads_back() -> None:
+    planned = replace(read_set(shadow=True, hi="9", streams=2), expected={"0": 3})
+
+    assert ReadSet.from_json(planned.to_json()) == planned
+
+
+@pytest.mark.parametrize("text", ["", "5", "m", "-5m", "5 m", "5m\n", "٥m", "5y"])
+def test_durations_have_one_shape(text: str) -> None:
+    assert parse_duration("90s") == timedelta(seconds=90)
+    with pytest.raises(ValueError):
+        parse_duration(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a.", ".a", "a.b.c", 'a"b', "a\n", "x" * 64, "é" * 32, "pg_catalog.x", "_headrace_x", "s._HEADRACE_y"]
+)
+def test_table_names_have_one_shape(text: str) -> None:
+    assert TableName.parse("s.t") == TableName("t", "s")
+    with pytest.raises(ValueError):
+        TableName.parse(text)
+
+
+def test_permission_is_asked_of_the_table() -> None:
+    viewer = Principal("v", "default", frozenset({Role.VIEWER}))
+
+    require(viewer, Action.READ)
+    with pytest.raises(PermissionDeniedError):
+        require(viewer, Action.TRIGGER)
+
+
+def test_failpoints_do_nothing_unless_armed() -> None:
+    fail_at("batch.before_begin")
+    arm_from("batch.before_begin:2:raise")
+    try:
+        fail_at("batch.before_begin")
+        fail_at("batch.mid_rows")
+        with pytest.raises(Exception, match="fired"):
+            fail_at("batch.before_begin")
+        fail_at("batch.before_begin")
+    finally:
+        arm(None)
+    for wrong in ("nothing:1:kill", "batch.mid_rows:0:kill", "batch.mid_rows:1:explode", "batch.mid_rows"):
+        with pytest.raises(Exception, match="HEADRACE_FAILPOINT"):
+            arm_from(wrong)

@@ -1,0 +1,103 @@
+"""Settings: order of sources, all problems at once, nothing shown that is secret."""
+
+from pathlib import Path
+
+import pytest
+
+from domain.errors import SettingsError
+from infrastructure.settings_sources import catalog, is_setting_name, load_settings, shown
+
+SECRET = "correct-horse-battery"
+
+
+def problems(root: Path, **environment: str) -> dict[str, str]:
+    with pytest.raises(SettingsError) as caught:
+        load_settings(root=root, environment=environment)
+    assert SECRET not in str(caught.value)
+    return {problem.place: problem.message for problem in caught.value.problems}
+
+
+def test_sources_win_in_the_written_order(tmp_path: Path) -> None:
+    secrets = tmp_path / "secrets"
+    secrets.mkdir()
+    (secrets / "APP_NAME").write_text("from-secrets\n")
+    environment = {"HEADRACE_SECRETS_DIR": str(secrets)}
+
+    def name(flags: dict[str, str] | None = None) -> tuple[str, str]:
+        loaded = load_settings(root=tmp_path, flags=flags, environment=environment)
+        return loaded.settings.app.name, loaded.origins.get("app.name", "default")
+
+    found = [name()]
+    (tmp_path / "headrace.toml").write_text('[settings]\napp.name = "from-toml"\n')
+    found.append(name())
+    (tmp_path / ".env").write_text("APP_NAME=from-env-file\nENVIRONMENT=staging\n")
+    found.append(name())
+    (tmp_path / ".env.staging").write_text("APP_NAME=from-staging\n")
+    found.append(name())
+    environment["APP_NAME"] = "from-environment"
+    found.append(name())
+    found.append(name({"app.name": "from-flag"}))
+    environment.clear()
+
+    assert found == [
+        ("from-secrets", "secrets folder"),
+        ("from-toml", "headrace.toml"),
+        ("from-env-file", ".env"),
+        ("from-staging", ".env.staging"),
+        ("from-environment", "environment"),
+        ("from-flag", "flag --set"),
+    ]
+
+
+def test_all_problems_come_at_once_with_source_and_nearest_name(tmp_path: Path) -> None:
+    (tmp_path / "headrace.toml").write_text("[settings]\nstore.knid = 'duckdb'\n")
+
+    found = problems(
+        tmp_path, DB_PORT="5_432", BATCH_SIZE=SECRET, HEADRACE_STORE__KIND="snowflake", HEADRACE_LOGS__LEVL="x"
+    )
+
+    assert found["DB_PORT (environment)"] == "must be a whole number in ASCII digits"
+    assert "BATCH_SIZE (environment)" in found
+    assert "duckdb" in found["HEADRACE_STORE__KIND (environment)"]
+    assert "HEADRACE_LOGS__LEVEL" in found["HEADRACE_LOGS__LEVL (environment)"]
+    assert "store.kind" in found["store.knid (headrace.toml)"]
+
+
+def test_only_sections_in_use_are_required(tmp_path: Path) -> None:
+    assert load_settings(root=tmp_path, environment={}).settings.store.kind == "duckdb"
+
+    assert set(problems(tmp_path, HEADRACE_STORE__KIND="postgres")) == {"DB_HOST", "DB_NAME", "DB_USER"}
+    assert set(problems(tmp_path, HEADRACE_METADATA__KIND="postgres")) == {"DB_HOST", "DB_NAME", "DB_USER"}
+    url = load_settings(
+        root=tmp_path,
+        environment={"HEADRACE_METADATA__KIND": "postgres", "HEADRACE_METADATA__URL": "postgresql://u@h/d"},
+    )
+    assert not url.settings.uses_database
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("DEBUG", "true"), ("OTEL_SAMPLING_RATE", "0.05"), ("DB_PASSWORD", "postgres"), ("REDIS_PASSWORD", "changeme")],
+)
+def test_production_refuses_what_development_allows(name: str, value: str, tmp_path: Path) -> None:
+    load_settings(root=tmp_path, environment={name: value})
+
+    assert set(problems(tmp_path, ENVIRONMENT="production", **{name: value})) == {name}
+
+
+def test_secrets_are_masked_and_origins_told(tmp_path: Path) -> None:
+    loaded = load_settings(root=tmp_path, environment={"DB_PASSWORD": SECRET, "DB_HOST": "db"})
+
+    rows = {name: (value, origin) for name, value, origin in shown(loaded)}
+
+    assert rows["DB_PASSWORD"] == ("***", "environment")
+    assert rows["DB_HOST"] == ("db", "environment")
+    assert rows["DB_PORT"] == ("5432", "default")
+    assert len(rows) == len(catalog())
+    assert SECRET not in repr(loaded)
+
+
+def test_names_of_settings_are_known_as_such() -> None:
+    assert is_setting_name("DB_PASSWORD")
+    assert is_setting_name("headrace_anything")
+    assert not is_setting_name("SHOP_PASSWORD")
