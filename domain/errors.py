@@ -79,8 +79,9 @@ class SettingsError(InvalidInputError):
     code = "settings.invalid"
 
     def __init__(self, problems: Sequence[Problem]) -> None:
-        lines = "; ".join(f"{problem.place}: {problem.message}" for problem in problems)
-        super().__init__(lines, problems=problems)
+        first = f"{problems[0].place} {problems[0].message}"
+        text = first if len(problems) == 1 else f"{len(problems)} settings are wrong; the first: {first}"
+        super().__init__(text, problems=problems)
 
 
 class UnauthenticatedError(PlatformError):

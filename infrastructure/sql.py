@@ -34,9 +34,10 @@ _WRITES = (
 )
 # A result of these depends on when or how often they run, so a resumed run would differ from an uninterrupted one.
 _UNSTABLE = frozenset(
-    {
+    [
         "random",
         "rand",
+        "setseed",
         "uuid",
         "gen_random_uuid",
         "uuidv4",
@@ -55,12 +56,25 @@ _UNSTABLE = frozenset(
         "current_localtimestamp",
         "nextval",
         "currval",
-        "setseed",
+        "setval",
         "txid_current",
+        "current_transaction_id",
+        "current_connection_id",
+        "current_query",
+        "current_query_id",
+        "current_database",
+        "current_schema",
+        "current_schemas",
+        "current_setting",
+        "in_search_path",
         "getenv",
         "getvariable",
-        "current_setting",
-    }
+        "error",
+        "sleep_ms",
+        "stats",
+        "vector_type",
+        "write_log",
+    ]
 )
 
 
@@ -181,9 +195,10 @@ def _refuse_unstable(tree: exp.Expr) -> None:
             if isinstance(function, exp.Anonymous)
             else {name.lower() for name in function.sql_names()}
         )
-        if names & _UNSTABLE:
+        is_age_of_now = "age" in names and len(function.args.get("expressions") or ()) == 1
+        if is_age_of_now or names & _UNSTABLE:
             raise InvalidInputError(
-                f"{sorted(names & _UNSTABLE)[0]} gives another result when a run is resumed; "
+                f"{min(names)} gives another result when a run is resumed; "
                 "use it in the source query, or the metadata columns.",
                 code="transform.not_deterministic",
             )

@@ -1,7 +1,7 @@
 """One thread per stream for drivers that block, so that the event loop never waits and a connection never moves."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
@@ -25,8 +25,8 @@ class OneThread:
             await asyncio.wait([wrapped])
             raise
 
-    async def iterate(self, items: Iterator[T], *, ahead: int = 1) -> AsyncIterator[T]:
-        """Yield a blocking iterator's items, reading up to `ahead` of them before they are asked for."""
+    async def iterate(self, items: Generator[T], *, ahead: int = 1) -> AsyncGenerator[T, None]:
+        """Yield a blocking generator's items, reading up to `ahead` of them before they are asked for; close it after."""
         queue: asyncio.Queue[tuple[bool, T | None]] = asyncio.Queue(maxsize=ahead)
 
         def advance() -> tuple[bool, T | None]:
@@ -59,6 +59,7 @@ class OneThread:
             await asyncio.wait({task})
             if not task.cancelled():
                 task.exception()
+            await self.call(items.close)
 
     def close(self) -> None:
         """Let the thread end."""

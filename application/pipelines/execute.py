@@ -77,6 +77,7 @@ class RunExecutor:
 
     async def perform(self, run: Run, on_progress: OnProgress = lambda _: None) -> Run:
         """Execute a run that this process has claimed, and return it as it then stands."""
+        await self.announcer.flush()
         with self.telemetry.span("run"):
             async with self.records.hold_lease(run.id, run.fence, lease=self.lease) as lease:
                 spec = await self._spec_of(run)

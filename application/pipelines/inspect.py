@@ -1,6 +1,7 @@
 """Looks at pipelines and runs: previews, dry runs, state, status, history."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -67,9 +68,10 @@ class PipelineInspector:
         async with (
             self.transformer.prepare(transform_plan(_warning(lenient), plan, ())) as transform,
             store.reader(replace(spec.source, cursor=None), plan, plan.streams[0], batch_rows=rows) as reader,
+            aclosing(reader.batches(None, limit=limit)) as batches,
         ):
             columns = tuple((column.name, column.type) for column in transform.columns)
-            async for batch in reader.batches(None, limit=limit):
+            async for batch in batches:
                 judged = await transform.apply(batch.data)
                 counts, stats = counts + judged.counts, merge_stats(stats, judged.stats)
                 if keep_rows:

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 from application.connections.open_stores import OpenStores
@@ -127,8 +128,9 @@ class RunPreparer:
         if rule.expected == "source_count":
             return await store.count(spec.source, plan)
         query = SourceSpec(query=str(rule.expected), parameters=spec.source.parameters)
-        async for batch in store.read(query, batch_rows=1):
-            return _single_number(batch, rule)
+        async with aclosing(store.read(query, batch_rows=1)) as batches:
+            async for batch in batches:
+                return _single_number(batch, rule)
         raise _not_a_number(rule)
 
 

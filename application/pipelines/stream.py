@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -40,8 +41,9 @@ class StreamRunner:
             self.transformer.prepare(task.transform) as transform,
             source.reader(task.spec.source, read_set.plan, task.stream, batch_rows=read_set.batch_rows) as reader,
             destination.writer(task.lane, task.target, read_set.id, task.stream.name, task.fence) as writer,
+            aclosing(reader.batches(state.position, limit=left)) as batches_read,
         ):
-            async for batch, is_last in _with_last(reader.batches(state.position, limit=left)):
+            async for batch, is_last in _with_last(batches_read):
                 begun = time.monotonic()
                 judged = await transform.apply(batch.data)
                 state = _after(state, judged, batch.position, is_last=is_last)

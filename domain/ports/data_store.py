@@ -1,7 +1,7 @@
 """The port to the users' tables: planned reads, fenced writes, atomic publication."""
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -86,8 +86,11 @@ class IReader(ABC):
     """Reads one stream of a read set, in its order."""
 
     @abstractmethod
-    def batches(self, after: Position | None, *, limit: int | None = None) -> AsyncIterator[SourceBatch]:
-        """Yield the rows strictly after a position, at most `batch_rows` at a time and `limit` in all."""
+    def batches(self, after: Position | None, *, limit: int | None = None) -> AsyncGenerator[SourceBatch, None]:
+        """Yield the rows strictly after a position, at most `batch_rows` at a time and `limit` in all.
+
+        The caller closes the generator (`aclosing`) when it stops early, before it leaves the reader.
+        """
 
 
 class IWriter(ABC):
@@ -189,8 +192,8 @@ class IDataStore(ABC):
         """Describe a table, or None if there is none."""
 
     @abstractmethod
-    def read(self, source: SourceSpec, *, batch_rows: int) -> AsyncIterator[Batch]:
-        """Yield the rows of a source without a plan: for previews and expected counts."""
+    def read(self, source: SourceSpec, *, batch_rows: int) -> AsyncGenerator[Batch, None]:
+        """Yield the rows of a source without a plan; the caller closes the generator when it stops early."""
 
     @abstractmethod
     async def write(self, table: TableName, batches: Sequence[Batch]) -> int:

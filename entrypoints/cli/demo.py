@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -167,10 +168,9 @@ def _content(folder: Path, home: str) -> dict[str, Any]:
 
     async def read(use_cases: UseCases) -> dict[str, Any]:
         store = await use_cases.stores.get(use_cases.organization, spec)
-        async for batch in store.read(SourceSpec(query=_FINGERPRINT), batch_rows=1):
-            row: dict[str, Any] = getattr(batch, "to_pylist", list)()[0]
-            return row
-        return {}
+        async with aclosing(store.read(SourceSpec(query=_FINGERPRINT), batch_rows=1)) as batches:
+            row: dict[str, Any] = getattr(await anext(batches), "to_pylist", list)()[0]
+        return row
 
     return cli.call(read)
 

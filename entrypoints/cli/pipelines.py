@@ -80,13 +80,14 @@ def delete(
     context: typer.Context,
     name: Name,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Forget a pipeline; its runs and the rows at the destination stay."""
     cli: Cli = context.obj
     if not yes:
         typer.confirm(f"Forget the pipeline {name}?", abort=True)
     cli.call(lambda use_cases: use_cases.catalog.delete(cli.principal, "pipeline", name))
-    print(f"forgot pipeline {name}")
+    print_json({"deleted": name}) if as_json else print(f"forgot pipeline {name}")
 
 
 def _show_state(found: dict[str, object], *, as_json: bool) -> None:

@@ -57,7 +57,9 @@ def register(app: typer.Typer) -> None:
         app.command()(command)
 
 
-def init(folder: Annotated[Path, typer.Argument(help="The folder to start a project in.")] = Path()) -> None:
+def init(
+    folder: Annotated[Path, typer.Argument(help="The folder to start a project in.")] = Path(), as_json: AsJson = False
+) -> None:
     """Start a project folder with a pipeline that runs."""
     from domain.errors import InvalidInputError
 
@@ -68,6 +70,9 @@ def init(folder: Annotated[Path, typer.Argument(help="The folder to start a proj
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content, encoding="utf-8")
+    if as_json:
+        print_json({"folder": str(folder), "files": list(_FILES)})
+        return
     where = f"cd {folder} && " if folder != Path() else ""
     print(f"Started a project in {folder}. Next: {where}headrace run pipelines/people.yaml")
 

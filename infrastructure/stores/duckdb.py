@@ -1,8 +1,8 @@
 """IDataStore on a DuckDB file: the embedded default. One process owns the file."""
 
 import threading
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -119,11 +119,12 @@ class DuckDBDataStore(IDataStore):
         async with self._session() as (session, thread):
             return await thread.call(session.describe, table)
 
-    async def read(self, source: SourceSpec, *, batch_rows: int) -> AsyncIterator[Batch]:
+    async def read(self, source: SourceSpec, *, batch_rows: int) -> AsyncGenerator[Batch, None]:
         text, parameters = _selection(source)
         async with self._cursor() as (cursor, thread):
-            async for batch in thread.iterate(_batches(cursor, text, parameters, batch_rows)):
-                yield batch
+            async with aclosing(thread.iterate(_batches(cursor, text, parameters, batch_rows))) as batches:
+                async for batch in batches:
+                    yield batch
 
     async def write(self, table: TableName, batches: Sequence[Batch]) -> int:
         tables = [to_table(batch) for batch in batches]
@@ -279,7 +280,7 @@ class DuckDBReader(IReader):
         self._plan = plan
         self._batch_rows = batch_rows
 
-    async def batches(self, after: Position | None, *, limit: int | None = None) -> AsyncIterator[SourceBatch]:
+    async def batches(self, after: Position | None, *, limit: int | None = None) -> AsyncGenerator[SourceBatch, None]:
         plan = self._plan
         text, parameters = _selection(self._source)
         where, bound = _bounds_of(self._source, plan)
@@ -295,10 +296,11 @@ class DuckDBReader(IReader):
         query = f"(SELECT {names} FROM {text} WHERE {where}{order}{bounded})"
         columns = tuple(Column(name, kind) for name, kind in plan.columns)
         rows = _batches(self._cursor, query, {**parameters, **bound}, self._batch_rows)
-        async for batch in self._thread.iterate(rows):
-            fail_at("extract.mid_page")
-            table = conform(batch, columns)
-            yield SourceBatch(table, position_after(table, plan.order) if plan.order else None)
+        async with aclosing(self._thread.iterate(rows)) as batches:
+            async for batch in batches:
+                fail_at("extract.mid_page")
+                table = conform(batch, columns)
+                yield SourceBatch(table, position_after(table, plan.order) if plan.order else None)
 
 
 def _selection(source: SourceSpec) -> tuple[str, dict[str, Any]]:
@@ -349,7 +351,7 @@ def _fetch(cursor: duckdb.DuckDBPyConnection, sql: str, parameters: Mapping[str,
 
 def _batches(
     cursor: duckdb.DuckDBPyConnection, text: str, parameters: Mapping[str, Any], rows: int
-) -> Iterator[pa.Table]:
+) -> Generator[pa.Table]:
     try:
         # `execute().to_arrow_reader()` would hold the whole result; a relation streams it.
         relation = cursor.sql(f"SELECT * FROM {text}", params=named(parameters))

@@ -1,8 +1,8 @@
 """IDataStore over local CSV and Parquet files: a source whose files are pinned by size and etag."""
 
 import os
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -67,11 +67,12 @@ class FilesDataStore(IDataStore):
             return None
         return TableSchema(table, tuple(Column(name, kind) for name, kind in plan.columns))
 
-    async def read(self, source: SourceSpec, *, batch_rows: int) -> AsyncIterator[Batch]:
+    async def read(self, source: SourceSpec, *, batch_rows: int) -> AsyncGenerator[Batch, None]:
         plan = await self.plan(source, lo=None, limit=None)
         async with self.reader(source, plan, plan.streams[0], batch_rows=batch_rows) as reader:
-            async for batch in reader.batches(None):
-                yield batch.data
+            async with aclosing(reader.batches(None)) as batches:
+                async for batch in batches:
+                    yield batch.data
 
     async def write(self, table: TableName, batches: Sequence[Batch]) -> int:
         raise _read_only()
@@ -158,12 +159,13 @@ class FilesReader(IReader):
         self._plan = plan
         self._batch_rows = batch_rows
 
-    async def batches(self, after: Position | None, *, limit: int | None = None) -> AsyncIterator[SourceBatch]:
-        async for batch in self._thread.iterate(self._read(after, limit)):
-            fail_at("extract.mid_page")
-            yield batch
+    async def batches(self, after: Position | None, *, limit: int | None = None) -> AsyncGenerator[SourceBatch, None]:
+        async with aclosing(self._thread.iterate(self._read(after, limit))) as batches:
+            async for batch in batches:
+                fail_at("extract.mid_page")
+                yield batch
 
-    def _read(self, after: Position | None, limit: int | None) -> Iterator[SourceBatch]:
+    def _read(self, after: Position | None, limit: int | None) -> Generator[SourceBatch]:
         first, skip = (int(after[0]), int(after[1])) if after else (0, 0)
         names = [name for name, _ in self._plan.columns]
         for index, file in enumerate(self._plan.files[first:], start=first):

@@ -2,7 +2,7 @@
 
 import asyncio
 import copy
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -58,7 +58,7 @@ class InMemoryDataStore(IDataStore):
         found = self._content.tables.get(str(table))
         return TableSchema(table, found[0]) if found else None
 
-    async def read(self, source: SourceSpec, *, batch_rows: int) -> AsyncIterator[Batch]:
+    async def read(self, source: SourceSpec, *, batch_rows: int) -> AsyncGenerator[Batch, None]:
         rows = self._rows(source)
         for start in range(0, rows.num_rows, batch_rows):
             yield rows.slice(start, batch_rows)
@@ -173,7 +173,7 @@ class InMemoryReader(IReader):
         self._plan = plan
         self._batch_rows = batch_rows
 
-    async def batches(self, after: Position | None, *, limit: int | None = None) -> AsyncIterator[SourceBatch]:
+    async def batches(self, after: Position | None, *, limit: int | None = None) -> AsyncGenerator[SourceBatch, None]:
         rows, order = self._rows, self._plan.order
         if order:
             rows = rows.sort_by([(name, "ascending") for name in order])

@@ -1,7 +1,7 @@
 """IDataStore on Postgres: Arrow through ADBC, binary COPY both ways, the fence in the same database."""
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
 from datetime import UTC, datetime
 
 import pyarrow as pa
@@ -74,11 +74,12 @@ class PostgresDataStore(IDataStore):
         async with self._session("headrace") as (session, thread):
             return await thread.call(session.describe, table)
 
-    async def read(self, source: SourceSpec, *, batch_rows: int) -> AsyncIterator[Batch]:
+    async def read(self, source: SourceSpec, *, batch_rows: int) -> AsyncGenerator[Batch, None]:
         async with self._reading() as (session, thread):
             selection = await thread.call(Selection.of, session, source)
-            async for batch in thread.iterate(selection.rows(session, batch_rows)):
-                yield batch
+            async with aclosing(thread.iterate(selection.rows(session, batch_rows))) as batches:
+                async for batch in batches:
+                    yield batch
 
     async def write(self, table: TableName, batches: Sequence[Batch]) -> int:
         tables = [to_table(batch) for batch in batches]
@@ -218,11 +219,11 @@ class PostgresReader(IReader):
         self._plan = plan
         self._batch_rows = batch_rows
 
-    async def batches(self, after: Position | None, *, limit: int | None = None) -> AsyncIterator[SourceBatch]:
+    async def batches(self, after: Position | None, *, limit: int | None = None) -> AsyncGenerator[SourceBatch, None]:
         plan, source = self._plan, self._source
         columns = tuple(Column(name, kind) for name, kind in plan.columns)
 
-        def opened() -> Iterator[pa.Table]:
+        def opened() -> Generator[pa.Table]:
             session = self._session
             selection = Selection.of(session, source)
             selection.check(columns)
@@ -231,10 +232,11 @@ class PostgresReader(IReader):
                 where = f"{where} AND {selection.after(session, plan.order, after)}"
             return selection.rows(session, self._batch_rows, where=where, order=plan.order, limit=limit)
 
-        async for batch in self._thread.iterate(await self._thread.call(opened)):
-            fail_at("extract.mid_page")
-            table = conform(batch, columns)
-            yield SourceBatch(table, position_after(table, plan.order) if plan.order else None)
+        async with aclosing(self._thread.iterate(await self._thread.call(opened))) as batches:
+            async for batch in batches:
+                fail_at("extract.mid_page")
+                table = conform(batch, columns)
+                yield SourceBatch(table, position_after(table, plan.order) if plan.order else None)
 
 
 class Selection:
@@ -302,7 +304,7 @@ class Selection:
         where: str = "true",
         order: Sequence[str] = (),
         limit: int | None = None,
-    ) -> Iterator[pa.Table]:
+    ) -> Generator[pa.Table]:
         """Stream the rows by COPY; what Arrow has no type for comes as text, but is ordered as what it is."""
         columns = ", ".join(
             f"{quote(c.name)}::text AS {quote(c.name)}" if _is_sent_as_text(c.type) else quote(c.name)

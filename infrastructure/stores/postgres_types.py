@@ -36,6 +36,8 @@ _TO_NATIVE = {
     **{logical: native for native, logical in _TO_LOGICAL.items() if native not in ("name", "json")},
 }
 _NUMERIC = re.compile(r"numeric\(([0-9]+),([0-9]+)\)")
+# A type of Postgres' own, as its catalog spells it: only such a spelling may become part of a statement.
+_OWN = re.compile(r"native:([a-z_][a-z0-9_ ]*(\([0-9]+(,-?[0-9]+)?\))?(\[\])*)")
 _CHARACTERS = re.compile(r"character( varying)?(\([0-9]+\))?")
 
 
@@ -58,6 +60,8 @@ def native_of(logical: str) -> str:
     """
     if logical in _TO_NATIVE:
         return _TO_NATIVE[logical]
+    if match := _OWN.fullmatch(logical):
+        return match[1]
     if match := re.fullmatch(r"decimal\(([0-9]+),([0-9]+)\)", logical):
         return f"numeric({match[1]},{match[2]})"
     raise SchemaMismatchError(f"Postgres has no type for {logical}; cast it in a transform or in the source query.")

@@ -180,9 +180,11 @@ class DuckDBTransform(IPreparedTransform):
                 raise InvalidInputError(f"Two columns are named {field.name}.", code="transform.invalid")
             seen.add(field.name.lower())
             source = known.get(field.name)
-            # Text that is more than text (uuid, json) keeps its name through a transform that only passes it on.
-            carried = source and arrow_type(source.type).equals(field.type) and source.type in ("uuid", "json")
-            described.append(source if carried and source else Column(field.name, logical_type(field.type)))
+            # What travels as text but is more (uuid, json, a store's own type) stays what it is when it is passed on.
+            if source and source.type != "string" and arrow_type(source.type).equals(field.type):
+                described.append(source)
+            else:
+                described.append(Column(field.name, logical_type(field.type)))
         return tuple(described)
 
     def _judged(self) -> str:

@@ -18,7 +18,7 @@ from tests.e2e.projects import (
     with_people,
     write,
 )
-from tests.e2e.tables import duckdb_rows, postgres
+from tests.e2e.tables import duckdb_rows, postgres, postgres_differences
 from tests.servers import PostgresServer, free_port
 
 EVENTS = """version: 1
@@ -417,3 +417,25 @@ def test_home_that_lost_its_records_goes_on_from_the_destination(project: Path, 
 
     assert found["report"]["counts"]["read"] == 1
     assert postgres(postgres_database, "SELECT count(*), count(DISTINCT id) FROM copied") == [(31, 31)]
+
+
+def test_types_without_arrow_ones_stay_what_they_are_or_are_refused_by_name(
+    project: Path, postgres_database: str
+) -> None:
+    postgres(
+        postgres_database,
+        "CREATE TABLE events AS SELECT g::bigint AS id, g::numeric / 7 AS share, ARRAY[g, 2] AS pair, '10.0.0.1'::inet AS host, "
+        "'{\"a\": 1}'::jsonb AS facts, '01890000-0000-7000-8000-000000000000'::uuid AS ref FROM generate_series(1, 5) g",
+    )
+    write(project, "connections/shop.yaml", postgres_connection(postgres_database, "shop"))
+    text = "version: 1\npipeline: typed\nsource: {connection: shop, table: events, key: [id]}\n"
+    rule = "quality: [{rule: not_null, column: id}]\n"
+    write(project, "pipelines/typed.yaml", text + rule + "destination: {connection: shop, table: copied}\n")
+
+    ran(project, "pipelines/typed.yaml")
+    assert postgres_differences(postgres_database, "events", "copied") == []
+
+    write(project, "pipelines/typed.yaml", text + rule + "destination: {table: copied}\n")
+    refused = headrace(project, "run", "pipelines/typed.yaml", "--full-refresh")
+    assert refused.returncode == 1
+    assert "native:numeric" in refused.stderr

@@ -247,3 +247,39 @@ async def test_failure_on_a_value_does_not_show_it(transformer: DuckDBTransforme
     with pytest.raises(InvalidInputError) as unknown:
         await applied(transformer, pa.table({"id": [1]}), "select nope from batch")
     assert "nope" in unknown.value.message
+
+
+async def test_every_function_that_duckdb_calls_unstable_is_refused() -> None:
+    import duckdb
+
+    from infrastructure.sql import row_wise
+
+    names = duckdb.sql(
+        "SELECT DISTINCT function_name FROM duckdb_functions() WHERE function_type = 'scalar' AND stability <> 'CONSISTENT'"
+    ).to_arrow_table()
+    found = names.column(0).to_pylist()
+    assert "random" in found
+    for name in found:
+        with pytest.raises(InvalidInputError):
+            row_wise(f"select {name}() as x from batch")
+    with pytest.raises(InvalidInputError):
+        row_wise("select age(born) as x from batch")
+    row_wise("select age(died, born) as x from batch")
+
+
+async def test_reading_that_stops_early_leaves_nothing_running(postgres_database: str) -> None:
+    import threading
+    from contextlib import aclosing
+
+    from domain.pipelines.spec import SourceSpec
+    from domain.pipelines.table import TableName
+    from infrastructure.stores.postgres import PostgresDataStore
+    from tests.ports.backends import address_of
+
+    store = PostgresDataStore(address_of(postgres_database))
+    await store.write(TableName("s"), [pa.table({"id": list(range(200_000))})])
+    before = threading.active_count()
+    for _ in range(3):
+        async with aclosing(store.read(SourceSpec(table=TableName("s")), batch_rows=10)) as batches:
+            await anext(batches)
+    assert threading.active_count() <= before
