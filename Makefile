@@ -6,7 +6,7 @@ LOCKED := --python $(BIN)/python --require-hashes --compile-bytecode --build-con
 	-r pyproject.toml -c requirements.lock
 OWN := domain application infrastructure entrypoints
 
-.PHONY: demo test check prove bench faults up lock system clean
+.PHONY: demo test check prove bench up lock system clean
 
 demo: .venv/demo.stamp
 	$(BIN)/headrace demo

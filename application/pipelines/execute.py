@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
+import structlog
+
 from application.connections.open_stores import OpenStores
 from application.events.announce import Announcer
 from application.pipelines.preparing import RunPreparer
@@ -100,8 +102,14 @@ class RunExecutor:
         except FencedError:
             return  # Somebody else owns the run now, and will say how it ends.
         except PlatformError as error:
-            self.announcer.tell(BatchFailed(*_ids(claim.run), claim.run.id, error.code, error.message))
             await self._failed(claim, error, started)
+        except Exception as error:  # noqa: BLE001 - the border where a bug becomes a failed run
+            # A bug of ours must end the run with a sentence, not leave it running or show a traceback.
+            structlog.get_logger("headrace").error("run.crashed", run_id=claim.run.id, exc_info=error)
+            unexpected = PlatformError(
+                f"Something unexpected failed ({type(error).__name__}); the log has the details."
+            )
+            await self._failed(claim, unexpected, started)
 
     async def _load(self, claim: _Claim, on_progress: OnProgress) -> Mapping[str, Any]:
         """Bring the lane's read set to its published end and return the report."""
@@ -256,6 +264,7 @@ class RunExecutor:
                     await unit.commit()
 
     async def _failed(self, claim: _Claim, error: PlatformError, started: float) -> None:
+        self.announcer.tell(BatchFailed(*_ids(claim.run), claim.run.id, error.code, error.message))
         told = {"code": error.code, "message": error.message, "retryable": error.retryable}
         if not claim.has_taken_over and claim.run.attempt == 1:
             # Nobody has written for this run, so there is no writer to stop and nothing to seal.

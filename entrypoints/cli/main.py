@@ -73,6 +73,14 @@ def main() -> None:
         sys.exit(0)
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception as error:  # noqa: BLE001 - a bug of ours: a sentence for people, details in the log
+        import structlog
+
+        structlog.get_logger("headrace").error("command.crashed", exc_info=error)
+        print(
+            f"error: something unexpected failed ({type(error).__name__}); please report it [internal]", file=sys.stderr
+        )
+        sys.exit(1)
 
 
 if __name__ == "__main__":

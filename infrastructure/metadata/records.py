@@ -147,7 +147,12 @@ class SqlRecords(IRecords):
                 hide_parameters=True,
                 connect_args={
                     "timeout": self._timeout_seconds,
-                    "server_settings": {"search_path": _SCHEMA, "application_name": "headrace-records"},
+                    "server_settings": {
+                        "search_path": _SCHEMA,
+                        "application_name": "headrace-records",
+                        # A process that is stopped inside a transaction must not keep its rows from the others.
+                        "idle_in_transaction_session_timeout": "10000",
+                    },
                 },
             )
         except ModuleNotFoundError as error:

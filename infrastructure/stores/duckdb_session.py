@@ -16,7 +16,6 @@ from domain.errors import (
     SchemaMismatchError,
     StoreUnavailableError,
 )
-from domain.failpoints import fail_at
 from domain.pipelines.read_set import Lane
 from domain.pipelines.table import Column, TableName, TableSchema
 from infrastructure.sql import quote, quote_table
@@ -134,7 +133,6 @@ class DuckDBSession(Session):
     def commit(self) -> None:
         try:
             self._run("COMMIT")
-            fail_at("batch.commit_sent")
         except BaseException:
             self.rollback()
             raise

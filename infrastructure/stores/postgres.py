@@ -23,13 +23,14 @@ from domain.ports.data_store import (
     StoreHealth,
     Target,
 )
-from infrastructure.arrow import arrow_type, columns_of, conform, rechunk, to_table
+from infrastructure.arrow import arrow_type, conform, rechunk, to_table
 from infrastructure.sql import bind_names, parse_query, quote, quote_table
 from infrastructure.stores.cursors import integer_end, is_integer_cursor, position_after, time_end
 from infrastructure.stores.postgres_connection import PostgresAddress, lane_session
 from infrastructure.stores.postgres_session import PostgresSession
-from infrastructure.stores.postgres_types import logical_of, native_of
+from infrastructure.stores.postgres_types import logical_of
 from infrastructure.stores.sql_owner import SqlOwner, read_lane
+from infrastructure.stores.sql_session import append_rows
 from infrastructure.stores.sql_writer import SqlWriter
 from infrastructure.threads import OneThread
 
@@ -83,24 +84,8 @@ class PostgresDataStore(IDataStore):
 
     async def write(self, table: TableName, batches: Sequence[Batch]) -> int:
         tables = [to_table(batch) for batch in batches]
-
-        def append(session: PostgresSession) -> int:
-            with session.transaction():
-                if session.describe(table) is None:
-                    if table.schema:
-                        session.execute(f"CREATE SCHEMA IF NOT EXISTS {quote(table.schema)}")
-                    columns = columns_of(tables[0].schema)
-                    definitions = ", ".join(f"{quote(c.name)} {native_of(c.type)}" for c in columns)
-                    session.execute(f"CREATE TABLE {quote_table(table)} ({definitions})")
-                described = session.describe(table)
-                assert described is not None
-                for rows in tables:
-                    columns = tuple(c for c in described.columns if c.name in rows.column_names)
-                    session.ingest(table, conform(rows, columns), columns)
-            return sum(rows.num_rows for rows in tables)
-
         async with self._session("headrace") as (session, thread):
-            return await thread.call(append, session)
+            return await thread.call(append_rows, session, table, tables)
 
     async def plan(self, source: SourceSpec, *, lo: str | None, limit: int | None) -> SourcePlan:
         async with self._reading() as (session, thread):

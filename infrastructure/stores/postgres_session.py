@@ -1,6 +1,7 @@
 """One Postgres connection as the fence sees it: ADBC for rows, COPY inside the transaction, types checked first."""
 
 import hashlib
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any
@@ -8,7 +9,6 @@ from typing import Any
 import pyarrow as pa
 
 from domain.errors import FencedError, InvalidInputError, PlatformError, SchemaMismatchError, StoreUnavailableError
-from domain.failpoints import fail_at
 from domain.pipelines.read_set import Lane
 from domain.pipelines.table import Column, TableName, TableSchema
 from infrastructure.arrow import logical_type
@@ -26,6 +26,8 @@ from infrastructure.stores.sql_session import (
 )
 
 _LOCK_ATTEMPTS = 30
+# A server that restarts is back within seconds; longer is for the next claim of the run.
+_RECONNECT_PAUSES_SECONDS = (0.1, 0.5, 1.0, 2.0, 4.0)
 # The driver gathers this much before it hands on a batch; its default is four times as much.
 _BATCH_BYTES_OPTION = "adbc.postgresql.batch_size_hint_bytes"
 _BATCH_BYTES = 4 * 1024 * 1024
@@ -49,7 +51,6 @@ class PostgresSession(Session):
 
     def commit(self) -> None:
         self.execute("COMMIT")
-        fail_at("batch.commit_sent")
 
     def rollback(self) -> None:
         with suppress(PlatformError):  # If the connection is gone, the server has rolled back.
@@ -243,7 +244,14 @@ class PostgresSession(Session):
 
     def reopen(self) -> None:
         self.close()
-        self._connection = connect(self._address, self._name)
+        for pause_seconds in _RECONNECT_PAUSES_SECONDS:
+            try:
+                self._connection = connect(self._address, self._name)
+                break
+            except StoreUnavailableError:
+                time.sleep(pause_seconds)
+        else:
+            self._connection = connect(self._address, self._name)
         self._cursor = self._connection.cursor()
         self._stages.clear()
 

@@ -11,6 +11,7 @@ from domain.errors import SchemaMismatchError
 from domain.pipelines.read_set import Lane
 from domain.pipelines.table import LOADED_AT, RUN_ID, Column, TableName, TableSchema
 from domain.ports.data_store import Target
+from infrastructure.arrow import columns_of, conform
 from infrastructure.sql import quote, quote_table
 
 CHECKPOINT = "_headrace_checkpoint"
@@ -152,3 +153,20 @@ def landed_columns(target: Target) -> list[Column]:
     if target.metadata_columns:
         columns += [Column(LOADED_AT, "timestamptz"), Column(RUN_ID, "uuid")]
     return columns
+
+
+def append_rows(session: Session, table: TableName, tables: Sequence[pa.Table]) -> int:
+    """Append tables of one schema in one transaction, creating the table if absent; blocking."""
+    with session.transaction():
+        if session.describe(table) is None:
+            if table.schema:
+                session.execute(f"CREATE SCHEMA IF NOT EXISTS {quote(table.schema)}")
+            columns = columns_of(tables[0].schema)
+            definitions = ", ".join(f"{quote(c.name)} {session.type_name(c.type)}" for c in columns)
+            session.execute(f"CREATE TABLE {quote_table(table)} ({definitions})")
+        described = session.describe(table)
+        assert described is not None
+        for rows in tables:
+            landing = tuple(c for c in described.columns if c.name in rows.column_names)
+            session.ingest(table, conform(rows, landing), landing)
+    return sum(rows.num_rows for rows in tables)

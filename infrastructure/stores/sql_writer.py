@@ -71,6 +71,7 @@ class SqlWriter(IWriter):
                 quarantined = conform(self._quarantined(refused, checkpoint.seq), QUARANTINE_COLUMNS)
                 session.ingest(self._target.table.beside(QUARANTINE), quarantined, QUARANTINE_COLUMNS)
             fail_at("batch.before_commit")
+        fail_at("batch.commit_sent")  # As if the answer to COMMIT were lost.
 
     def _advance(self, checkpoint: CheckpointUpdate) -> None:
         counts = ", ".join(f"{quote(name)} = ${number}" for number, name in enumerate(COUNTS, start=9))

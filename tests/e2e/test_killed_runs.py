@@ -20,7 +20,7 @@ POINTS = (
     "batch.after_checkpoint:3",
     "batch.mid_rows:3",
     "batch.before_commit:3",
-    "batch.commit_sent:6",
+    "batch.commit_sent:3",
     "batch.after_commit:3",
     "publish.before_swap:1",
     "publish.after_swap:1",
