@@ -9,6 +9,7 @@ from application.connections.probe import ConnectionProbe
 from application.events.announce import Announcer
 from application.identity.access import Authenticator
 from application.operations.health import HealthMonitor, Life
+from application.pipelines.control import RunController
 from application.pipelines.execute import RunExecutor
 from application.pipelines.inspect import PipelineInspector
 from application.pipelines.launch import RunLauncher
@@ -23,6 +24,7 @@ class UseCases:
 
     catalog: Catalog
     launcher: RunLauncher
+    controller: RunController
     executor: RunExecutor
     inspector: PipelineInspector
     probe: ConnectionProbe

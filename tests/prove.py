@@ -25,7 +25,7 @@ PORTS = {
     "IApiKeys": (security.IApiKeys, ("sha256",)),
     "IQueryGuard": (security.IQueryGuard, ("sqlglot",)),
 }
-INVARIANTS = ("R1", "R2", "R3", "R5", "R6", "D1", "D2", "D3", "D4", "D6", "D7", "T2", "A1", "X4")
+INVARIANTS = ("R1", "R2", "R3", "R4", "R5", "R6", "L1", "C1", "D1", "D2", "D3", "D4", "D6", "D7", "T2", "A1", "X4")
 LINES = ("1", "2", "3", "4", "6", "7", "8", "9", "14", "15", "28", "36a")
 _SKIPS = Path(__file__).parent / "skips.toml"
 

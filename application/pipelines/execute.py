@@ -12,7 +12,15 @@ from application.connections.open_stores import OpenStores
 from application.events.announce import Announcer
 from application.pipelines.preparing import RunPreparer
 from application.pipelines.reporting import published_report, run_report
-from domain.errors import ConflictError, ConversionError, FencedError, NotFoundError, PlatformError, UnavailableError
+from domain.errors import (
+    ConflictError,
+    ConversionError,
+    FencedError,
+    NotFoundError,
+    PlatformError,
+    UnavailableError,
+    WorkFailedError,
+)
 from domain.events import BatchCommitted, BatchFailed, QualityIssueFound, RunFinished, RunStarted
 from domain.failpoints import fail_at
 from domain.pipelines.checkpoint import LaneState
@@ -25,7 +33,7 @@ from domain.ports.engine import IEngine, OnProgress, Progress, StreamTask
 from domain.ports.runtime import IIdentifiers, ITelemetry
 from domain.ports.unit_of_work import ILease, IRecords
 
-MAX_FENCE_RAISES = 3
+MAX_FRUITLESS_CLAIMS = 3
 
 
 class _InterruptedError(Exception):
@@ -206,6 +214,7 @@ class RunExecutor:
             # Without a total order there is no place to go on from, so the staging starts again from empty.
             await owner.open_read_set(read_set, target)
             state = await owner.take_over()
+        await self._refuse_poison(claim, state)
         source = await self.stores.spec_of(organization, spec.source.connection)
         destination = await self.stores.spec_of(organization, spec.destination.connection)
         streams = {stream.name: stream for stream in read_set.plan.streams}
@@ -236,6 +245,21 @@ class RunExecutor:
             if result.violations:
                 self.announcer.tell(QualityIssueFound(*_ids(claim.run), result.rule, result.verdict, result.violations))
         return publication, reports
+
+    async def _refuse_poison(self, claim: _Claim, state: LaneState) -> None:
+        """Give up on a run whose claims keep dying in the same place (R4)."""
+        if claim.run.attempt == 1:
+            return
+        async with self.records.unit() as unit:
+            fruitless = await unit.runs.note_progress(claim.run.id, claim.fence, progress=state.seq)
+            if fruitless is None:
+                raise FencedError(f"The run {claim.run.id} has been claimed by another worker.")
+            await unit.commit()
+        if fruitless >= MAX_FRUITLESS_CLAIMS:
+            raise WorkFailedError(
+                f"{fruitless} workers in a row died at batch {state.seq + 1} of this run; look at their logs, then retry.",
+                code="poison",
+            )
 
     def _stop_reason(self, claim: _Claim) -> str | None:
         return claim.lease.stop_reason() or ("drained" if self.is_draining() else None)

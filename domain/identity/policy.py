@@ -13,6 +13,7 @@ class Action(StrEnum):
     PREVIEW = "preview"
     WRITE_SPEC = "write_spec"
     TRIGGER = "trigger"
+    CANCEL = "cancel"
     RESET_STATE = "reset_state"
     WRITE_CONNECTION = "write_connection"
     MANAGE_KEYS = "manage_keys"

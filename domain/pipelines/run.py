@@ -49,7 +49,11 @@ class RunRequest:
 
 @dataclass(frozen=True)
 class Run:
-    """One execution of one revision over one declared read set. Times are UTC."""
+    """One execution of one revision over one declared read set. Times are UTC.
+
+    `progress` is the number of batches that the destination had when a claim last began to load, `fruitless` how many
+    claims in a row began there and brought none (R4).
+    """
 
     id: str
     organization: str
@@ -60,6 +64,8 @@ class Run:
     request: RunRequest
     fence: int = 0
     attempt: int = 0
+    progress: int = 0
+    fruitless: int = 0
     reason: str | None = None
     read_set: Mapping[str, Any] | None = None
     report: Mapping[str, Any] | None = None

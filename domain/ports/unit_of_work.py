@@ -116,6 +116,10 @@ class IRunRecords(ABC):
         """Give a claimed run back to the queue; False when fenced."""
 
     @abstractmethod
+    async def note_progress(self, run_id: str, fence: int, *, progress: int) -> int | None:
+        """Count a claim that begins where an earlier one did; return how many in a row, None when fenced."""
+
+    @abstractmethod
     async def note(self, run_id: str, fence: int, *, reason: str) -> bool:
         """Write why a claimed run stands where it stands (`sealing`); False when fenced."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 from pathlib import Path
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from domain.pipelines.run import RunRequest
     from entrypoints.cli.remote import RemoteServer
     from entrypoints.use_cases import UseCases
+
+_WATCH_EVERY_SECONDS = 0.2
 
 runs = typer.Typer(help="Runs that were asked for.", no_args_is_help=True)
 
@@ -124,6 +127,54 @@ def show_run(context: typer.Context, run_id: str, as_json: AsJson = False) -> No
         print(f"error: {printable(found.error['message'])} [{found.error['code']}]")
     rows = [[_time(t.at), t.before or "", t.after, t.fence, t.reason] for t in transitions]
     print_table(["at", "from", "to", "fence", "reason"], rows, title="history")
+
+
+@runs.command("cancel")
+def cancel_run(context: typer.Context, run_id: str, as_json: AsJson = False) -> None:
+    """Cancel a run: at once if it was never claimed, else at its next batch; committed batches stay."""
+    cli: Cli = context.obj
+    found = cli.call(lambda use_cases: use_cases.controller.cancel(cli.principal, run_id))
+    if as_json:
+        print_json(found)
+        return
+    print(f"run {found.id}: {'cancelled' if found.state.value == 'cancelled' else 'will stop at its next batch'}")
+
+
+@runs.command("retry")
+def retry_run(context: typer.Context, run_id: str, as_json: AsJson = False) -> None:
+    """Run a failed or cancelled run's pipeline again with the same wishes, and wait for its report."""
+    cli: Cli = context.obj
+    server = cli.server()
+    if server is not None:
+        asked = server.request("POST", f"/v1/runs/{run_id}/retry")
+        _finish(server.wait_for(asked["id"]), asked["pipeline"], as_json=as_json)
+        return
+
+    async def again(use_cases: UseCases) -> Any:
+        command = await use_cases.controller.command_to_retry(cli.principal, run_id)
+        claimed = await use_cases.launcher.launch_claimed(cli.principal, command)
+        finished = await use_cases.executor.perform(claimed, progress_line(claimed.pipeline))
+        end_progress()
+        return finished
+
+    found = as_plain(cli.call(again))
+    _finish(found, found["pipeline"], as_json=as_json)
+
+
+@runs.command("watch")
+def watch_run(context: typer.Context, run_id: str, as_json: AsJson = False) -> None:
+    """Wait until a run is at its end, then show its report."""
+    cli: Cli = context.obj
+
+    async def wait(use_cases: UseCases) -> Any:
+        while True:
+            found = await use_cases.inspector.run(cli.principal, run_id)
+            if found.state.is_terminal or use_cases.life.is_draining:
+                return found
+            await asyncio.sleep(_WATCH_EVERY_SECONDS)
+
+    found = as_plain(cli.call(wait))
+    _finish(found, found["pipeline"], as_json=as_json)
 
 
 async def _run_here(cli: Cli, use_cases: UseCases, name: str, documents: list[PutDocument], request: RunRequest) -> Any:

@@ -11,6 +11,7 @@ from application.connections.probe import ConnectionProbe
 from application.events.announce import Announcer, log_event
 from application.identity.access import Authenticator
 from application.operations.health import HealthMonitor, Life
+from application.pipelines.control import RunController
 from application.pipelines.execute import RunExecutor
 from application.pipelines.inspect import PipelineInspector
 from application.pipelines.launch import RunLauncher
@@ -92,6 +93,7 @@ class UseCases(containers.DeclarativeContainer):
         owner=owner,
         lease=lease,
     )
+    controller = providers.Singleton(RunController, records=gateways.records, queue=gateways.queue, launcher=launcher)
     inspector = providers.Singleton(
         PipelineInspector,
         records=gateways.records,
@@ -121,6 +123,7 @@ class UseCases(containers.DeclarativeContainer):
         AllUseCases,
         catalog=providers.Singleton(Catalog, records=gateways.records, guard=providers.Singleton(SqlQueryGuard)),
         launcher=launcher,
+        controller=controller,
         executor=executor,
         inspector=inspector,
         probe=providers.Singleton(ConnectionProbe, stores=stores),

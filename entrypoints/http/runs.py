@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Response
 
 from domain.pipelines.run import RunState
 from entrypoints.http import bodies
@@ -37,3 +37,17 @@ async def get_run(run_id: str, cases: Cases, caller: Caller) -> Any:
 async def list_transitions(run_id: str, cases: Cases, caller: Caller) -> dict[str, Any]:
     """Show a run's history, oldest first."""
     return {"items": [transition_body(line) for line in await cases.inspector.transitions(caller, run_id)]}
+
+
+@router.post("/{run_id}/cancel", status_code=202, response_model=bodies.Run)
+async def cancel_run(run_id: str, cases: Cases, caller: Caller) -> Any:
+    """Cancel a run: at once if it was never claimed, else at its next batch; committed batches stay."""
+    return run_body(await cases.controller.cancel(caller, run_id))
+
+
+@router.post("/{run_id}/retry", status_code=202, response_model=bodies.Run)
+async def retry_run(run_id: str, cases: Cases, caller: Caller, response: Response) -> Any:
+    """Ask for a new run with the same wishes; it completes what the failed one left unfinished."""
+    run = await cases.controller.retry(caller, run_id)
+    response.headers["Location"] = f"/v1/runs/{run.id}"
+    return run_body(run)

@@ -20,7 +20,7 @@ from domain.errors import MissingExtraError, PlatformError, UnavailableError
 from domain.ports.unit_of_work import ILease, IRecords, IUnitOfWork
 from infrastructure.metadata.unit_of_work import SqlUnitOfWork, records_unavailable
 
-HEAD_REVISION = "0001"
+HEAD_REVISION = "0002"
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _SCHEMA = "headrace"
 # Any constant will do; it only has to be the same in every process that migrates.
@@ -195,7 +195,7 @@ class HeldLease(ILease):
         self.run_id = run_id
         self.fence = fence
         self.lease = lease
-        self.renewed_at = time.monotonic()
+        self.renewed_at = self.tried_at = time.monotonic()
         self.reason: str | None = None
 
     def stop_reason(self) -> str | None:
@@ -250,18 +250,18 @@ class LeaseKeeper:
             while not self._stopping:
                 with self._guard:
                     held = list(self._held)
-                pause = min((lease.lease.total_seconds() for lease in held), default=3.0) / 3
+                pause = min((_renew_every(lease) for lease in held), default=1.0)
                 await asyncio.to_thread(self._wake.wait, min(pause, 1.0))
                 self._wake.clear()
                 now = time.monotonic()
                 for lease in held:
-                    if now - lease.renewed_at >= lease.lease.total_seconds() / 3 or lease.lease.total_seconds() < 3:
+                    if now - lease.tried_at >= _renew_every(lease):
                         await self._renew(engine, lease)
         finally:
             await engine.dispose()
 
     async def _renew(self, engine: AsyncEngine, lease: HeldLease) -> None:
-        started = time.monotonic()
+        started = lease.tried_at = time.monotonic()
         fence = lease.fence
         try:
             async with SqlUnitOfWork(lambda: engine) as unit:
@@ -273,6 +273,11 @@ class LeaseKeeper:
             lease.renewed_at = started
         elif fence == lease.fence:
             lease.reason = "lease_lost" if reason == "fenced" else reason
+
+
+def _renew_every(lease: HeldLease) -> float:
+    """Seconds between renewals: well before the lease is over, and soon enough to hear of a cancel (C1)."""
+    return min(lease.lease.total_seconds() / 3, 3.0)
 
 
 def sqlite_url(path: Path) -> str:

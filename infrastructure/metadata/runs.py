@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Float, Row, and_, cast, func, insert, literal, or_, select, update
+from sqlalchemy import ColumnElement, Float, Row, and_, case, cast, func, insert, literal, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -160,13 +160,22 @@ class SqlRunRecords(IRunRecords):
         return True
 
     async def release(self, run_id: str, fence: int, *, reason: str) -> bool:
-        row = await self._write(run_id, fence, {"state": RunState.QUEUED.value, "lease_until": None, "rung_at": None})
+        # A graceful release is no crash: the next claim's progress is compared with nothing (R4).
+        given_back = {"state": RunState.QUEUED.value, "lease_until": None, "rung_at": None, "progress": -1}
+        row = await self._write(run_id, fence, given_back)
         if row is None:
             return False
         # Coming back to the queue raises the fence, so the one who gave it back cannot write any more (R1).
         raised = await self._raise_pipeline_fence(row.org_id, row.pipeline)
         await self._note(row.org_id, run_id, RunState.RUNNING, RunState.QUEUED, raised, row.lease_owner or "", reason)
         return True
+
+    async def note_progress(self, run_id: str, fence: int, *, progress: int) -> int | None:
+        is_same = runs.c.progress == progress
+        row = await self._write(
+            run_id, fence, {"fruitless": case((is_same, runs.c.fruitless + 1), else_=0), "progress": progress}
+        )
+        return row.fruitless if row else None
 
     async def note(self, run_id: str, fence: int, *, reason: str) -> bool:
         row = await self._write(run_id, fence, {"reason": reason})
@@ -320,6 +329,8 @@ def _run(row: Row[Any]) -> Run:
         request=RunRequest(request["parameters"], request["limit"], request["full_refresh"]),
         fence=row.fence,
         attempt=row.attempt,
+        progress=row.progress,
+        fruitless=row.fruitless,
         reason=row.reason,
         read_set=row.read_set,
         report=row.report,

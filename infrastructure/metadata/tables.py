@@ -89,6 +89,8 @@ runs = Table(
     Column("request", JSON, nullable=False),
     Column("fence", Integer, nullable=False, default=0),
     Column("attempt", Integer, nullable=False, default=0),
+    Column("progress", Integer, nullable=False, server_default="0"),
+    Column("fruitless", Integer, nullable=False, server_default="0"),
     Column("reason", String(200)),
     Column("read_set", JSON(none_as_null=True)),
     Column("report", JSON(none_as_null=True)),

@@ -315,5 +315,5 @@ async def test_migrated_schema_is_the_declared_one(records: SqlRecords) -> None:
         )
 
     assert differences == []
-    assert await records.current() == ("0001", "0001")
-    assert await records.upgrade() == "0001"
+    assert await records.current() == ("0002", "0002")
+    assert await records.upgrade() == "0002"

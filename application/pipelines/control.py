@@ -1,0 +1,76 @@
+"""Cancels runs and tries failed ones again."""
+
+from dataclasses import dataclass
+
+from application.pipelines.launch import RUNS_TOPIC, RunLauncher, TriggerRun
+from domain.errors import ConflictError, NotFoundError, UnavailableError
+from domain.events import RunFinished
+from domain.identity.policy import Action, require
+from domain.identity.principal import Principal
+from domain.pipelines.run import Run, RunState
+from domain.ports.message_queue import IMessageQueue, Message
+from domain.ports.unit_of_work import IRecords
+
+
+@dataclass(frozen=True)
+class RunController:
+    """Acts on runs that exist."""
+
+    records: IRecords
+    queue: IMessageQueue
+    launcher: RunLauncher
+
+    async def cancel(self, principal: Principal, run_id: str) -> Run:
+        """Cancel a run: at once if it was never claimed, else at its next batch; committed batches stay (C1).
+
+        Raises:
+            NotFoundError: no such run.
+            ConflictError: it is at its end already (`run.terminal`).
+        """
+        require(principal, Action.CANCEL)
+        async with self.records.unit() as unit:
+            before = await unit.runs.get(principal.organization, run_id)
+            if before is None:
+                raise NotFoundError("There is no such run.", code="run.not_found")
+            if before.state.is_terminal:
+                raise ConflictError(f"The run has ended already: it {before.state.value}.", code="run.terminal")
+            state = await unit.runs.request_cancel(principal.organization, run_id, principal.subject)
+            if state is RunState.CANCELLED:
+                await unit.events.add(RunFinished(before.organization, before.pipeline, run_id, state.value, 0, 0, 0.0))
+            await unit.audit.add(principal, "cancel", run_id)
+            await unit.commit()
+            after = await unit.runs.get(principal.organization, run_id)
+        assert after is not None
+        if after.state is RunState.QUEUED:
+            # It was claimed once, so an owner has to seal it: ring for one.
+            await self._ring(after)
+        return after
+
+    async def retry(self, principal: Principal, run_id: str) -> Run:
+        """Ask for a new run with the same wishes; it completes what the failed one left unfinished.
+
+        Raises:
+            NotFoundError: no such run.
+            ConflictError: it has not failed or been cancelled (`run.not_failed`).
+        """
+        command = await self.command_to_retry(principal, run_id)
+        return await self.launcher.launch(principal, command)
+
+    async def command_to_retry(self, principal: Principal, run_id: str) -> TriggerRun:
+        """The command that tries a run again."""
+        require(principal, Action.TRIGGER)
+        async with self.records.unit() as unit:
+            run = await unit.runs.get(principal.organization, run_id)
+        if run is None:
+            raise NotFoundError("There is no such run.", code="run.not_found")
+        if run.state not in (RunState.FAILED, RunState.CANCELLED):
+            raise ConflictError(
+                f"Only a failed or cancelled run can be retried; it is {run.state.value}.", code="run.not_failed"
+            )
+        return TriggerRun(run.pipeline, run.request)
+
+    async def _ring(self, run: Run) -> None:
+        try:
+            await self.queue.publish(RUNS_TOPIC, Message({"run_id": run.id, "org_id": run.organization}))
+        except UnavailableError:
+            return  # The tender rings again.
