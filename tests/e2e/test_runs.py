@@ -253,7 +253,7 @@ def test_project_goes_from_init_to_apply_prune_and_delete(tmp_path: Path) -> Non
         (["pipelines", "show", "nothing"], {}, 2, "no pipeline named nothing"),
         (["connections", "test", "nothing"], {}, 2, "no connection named nothing"),
         (["health"], {"HEADRACE_STORE__KIND": "postgres", "DB_HOST": "127.0.0.1", "DB_PORT": "1", "DB_NAME": "x", "DB_USER": "x"}, 3, ""),
-        (["up"], {"HEADRACE_STORE__KIND": "postgres", "DB_HOST": "127.0.0.1", "DB_PORT": "1", "DB_NAME": "x", "DB_USER": "x"}, 3, "cannot be reached"),
+        (["up", "--port", "0"], {"HEADRACE_STORE__KIND": "postgres", "DB_HOST": "127.0.0.1", "DB_PORT": "1", "DB_NAME": "x", "DB_USER": "x"}, 3, "cannot be reached"),
         (["run", "pipelines/people.yaml"], {"HEADRACE_STORE__KIND": "postgres", "DB_HOST": "127.0.0.1", "DB_PORT": "1", "DB_NAME": "x", "DB_USER": "x"}, 3, "cannot be reached"),
         (["--set", "nonsense", "config", "check"], {}, 2, "PATH=VALUE"),
         (["--profile", "prod", "validate"], {}, 2, "profile"),
@@ -288,7 +288,7 @@ def test_missing_table_fails_the_run_with_its_name(project: Path, postgres_datab
 
 
 def test_missing_extra_is_named(project: Path) -> None:
-    code = "import sys; sys.modules['adbc_driver_postgresql'] = None; sys.argv = ['headrace', 'up']; from entrypoints.cli.main import main; main()"
+    code = "import sys; sys.modules['adbc_driver_postgresql'] = None; sys.argv = ['headrace', 'up', '--port', '0']; from entrypoints.cli.main import main; main()"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=project, capture_output=True, text=True, check=False,
         env=environment(**postgres_environment("postgresql://u@127.0.0.1:1/x")), timeout=60,
