@@ -121,6 +121,20 @@ def parse_query(sql: str, dialect: str) -> exp.Query:
     return statement
 
 
+def relations_of(sql: str, dialect: str) -> frozenset[str]:
+    """Name the tables a query reads, without its own CTEs.
+
+    Raises:
+        QueryRefusedError: as `parse_query`.
+    """
+    tree = parse_query(sql, dialect)
+    own = {cte.alias for cte in tree.find_all(exp.CTE)}
+    tables = [table for table in tree.find_all(exp.Table) if table.name]
+    return frozenset(
+        f"{table.db}.{table.name}" if table.db else table.name for table in tables if table.db or table.name not in own
+    )
+
+
 def bind_names(sql: str, dialect: str, parameters: Mapping[str, object], render: Mapping[str, str]) -> str:
     """Replace `:name` placeholders by the text that `render` gives for each name.
 

@@ -8,6 +8,7 @@ from typing import Any
 from domain.errors import InvalidInputError, NotFoundError, Problem, SpecError
 from domain.identity.policy import Action, require
 from domain.identity.principal import Principal
+from domain.lineage.graph import Dataset, dataset, find_circle
 from domain.pipelines.plan import choose_publishing, guarantee
 from domain.pipelines.spec import DEFAULT_CONNECTION, PipelineSpec
 from domain.ports.security import IQueryGuard
@@ -86,6 +87,7 @@ class Catalog:
         async with self.records.unit() as unit:
             before = await _records(unit, command.kind).get(principal.organization, command.name)
             await self._check(unit, principal.organization, command, ())
+            await self._refuse_circles(unit, principal.organization, [command])
             stored = await self._put(unit, principal, command)
             await unit.commit()
         return stored, before is None
@@ -165,6 +167,7 @@ class Catalog:
     ) -> list[Change]:
         organization = principal.organization
         beside = {command.name for command in commands if command.kind == "connection"}
+        await self._refuse_circles(unit, organization, commands)
         changes = []
         for command in sorted(commands, key=lambda command: (KINDS.index(command.kind), command.name)):
             await self._check(unit, organization, command, beside)
@@ -192,6 +195,28 @@ class Catalog:
                     f"The pipeline {spec.name} names the connection {name}, which does not exist.",
                     code="spec.connection_unknown",
                 )
+
+    async def _refuse_circles(self, unit: IUnitOfWork, organization: str, commands: Sequence[PutDocument]) -> None:
+        """Refuse documents that would make data flow in a circle, together with what is stored."""
+        specs = {
+            stored.name: PipelineSpec.from_document(stored.document)
+            for stored in await _all(unit.pipelines, organization)
+        }
+        given = [PipelineSpec.from_document(command.body) for command in commands if command.kind == "pipeline"]
+        specs |= {spec.name: spec for spec in given}
+        circle = find_circle(flow for spec in specs.values() for flow in self._flows(spec)) if given else None
+        if circle is not None:
+            tables = " → ".join(f"{connection}:{table}" for connection, table in circle)
+            raise InvalidInputError(f"These pipelines would move data in a circle: {tables}.", code="spec.circle")
+
+    def _flows(self, spec: PipelineSpec) -> Iterator[tuple[Dataset, Dataset]]:
+        source, destination = spec.source, spec.destination
+        target = dataset(destination.connection, str(destination.table))
+        names = {str(source.table)} if source.table else set()
+        if source.query is not None:
+            names |= self.guard.relations(source.query)
+        for name in names:
+            yield dataset(source.connection, name), target
 
 
 def _change(command: PutDocument, before: StoredDocument | None) -> Change:

@@ -30,7 +30,12 @@ class IQueryGuard(ABC):
     1. A source query is one statement that only reads and names no table of Headrace's own.
     2. A transform is one row-wise, repeatable SELECT over `batch`; a rule's predicate is one such expression.
     3. What cannot be parsed is refused.
+    4. The relations of a query are those it reads, without its own CTEs; of what cannot be parsed none are known.
     """
+
+    @abstractmethod
+    def relations(self, query: str) -> frozenset[str]:
+        """Name the tables a query reads, as `table` or `schema.table`."""
 
     @abstractmethod
     def check_source(self, query: str) -> None:

@@ -2,7 +2,7 @@
 
 from domain.errors import QueryRefusedError
 from domain.ports.security import IQueryGuard
-from infrastructure.sql import check_row_predicate, parse_query, row_wise
+from infrastructure.sql import check_row_predicate, parse_query, relations_of, row_wise
 
 _DIALECTS = ("postgres", "duckdb")
 
@@ -21,6 +21,14 @@ class SqlQueryGuard(IQueryGuard):
                 return
         if first is not None:
             raise first
+
+    def relations(self, query: str) -> frozenset[str]:
+        for dialect in _DIALECTS:
+            try:
+                return relations_of(query, dialect)
+            except QueryRefusedError:
+                continue
+        return frozenset()
 
     def check_transform(self, sql: str) -> None:
         row_wise(sql)

@@ -2,7 +2,7 @@
 
 import re
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import duckdb
@@ -25,6 +25,7 @@ from infrastructure.stores.sql_session import (
     QUARANTINE,
     QUARANTINE_COLUMNS,
     Session,
+    T,
     checkpoint_ddl,
     owner_ddl,
 )
@@ -213,8 +214,12 @@ class DuckDBSession(Session):
         definitions = ", ".join(f"{quote(c.name)} {native_of(c.type)}" for c in QUARANTINE_COLUMNS)
         self.execute(f"CREATE TABLE IF NOT EXISTS {quote_table(TableName(QUARANTINE, schema))} ({definitions})")
 
-    def take_fence(self, checkpoint: str, lane: Lane, fence: int) -> None:
-        """Nothing to do: the file's one write lock already serializes the lane's writers."""
+    def run_locked(self, checkpoint: str, lane: Lane, fence: int, work: Callable[[], T]) -> T:
+        with self.transaction():  # The file's one write lock already holds every row.
+            return work()
+
+    def lock_table(self, table: str) -> None:
+        """Nothing to do, for the same reason."""
 
     def reopen(self) -> None:
         self.rollback()

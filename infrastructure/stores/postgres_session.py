@@ -2,13 +2,13 @@
 
 import hashlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
 import pyarrow as pa
 
-from domain.errors import FencedError, InvalidInputError, PlatformError, SchemaMismatchError, StoreUnavailableError
+from domain.errors import InvalidInputError, PlatformError, SchemaMismatchError, StoreUnavailableError
 from domain.pipelines.read_set import Lane
 from domain.pipelines.table import Column, TableName, TableSchema
 from infrastructure.arrow import logical_type
@@ -21,6 +21,7 @@ from infrastructure.stores.sql_session import (
     QUARANTINE,
     QUARANTINE_COLUMNS,
     Session,
+    T,
     checkpoint_ddl,
     owner_ddl,
 )
@@ -213,26 +214,26 @@ class PostgresSession(Session):
         definitions = ", ".join(f"{quote(c.name)} {native_of(c.type)}" for c in QUARANTINE_COLUMNS)
         self.execute(f"CREATE TABLE IF NOT EXISTS {quote_table(tables[2])} ({definitions})")
 
-    def take_fence(self, checkpoint: str, lane: Lane, fence: int) -> None:
-        """Lock the lane's rows; a predecessor stopped inside COPY keeps them locked, so its sessions are ended."""
+    def run_locked(self, checkpoint: str, lane: Lane, fence: int, work: Callable[[], T]) -> T:
         key = (lane.organization, lane.pipeline, lane.name)
         for _ in range(_LOCK_ATTEMPTS):
-            self.begin()
             try:
-                self.execute("SET LOCAL lock_timeout = '1s'")
-                self.execute(
-                    f'SELECT "fence" FROM {checkpoint} WHERE "org" = $1 AND "pipeline" = $2 AND "lane" = $3 FOR UPDATE',
-                    key,
-                )
+                with self.transaction():
+                    self.execute("SET LOCAL lock_timeout = '1s'")
+                    self.execute(
+                        f'SELECT "fence" FROM {checkpoint} WHERE "org" = $1 AND "pipeline" = $2 AND "lane" = $3 '
+                        "FOR UPDATE",
+                        key,
+                    )
+                    return work()
             except StoreUnavailableError as error:
-                self.rollback()
                 if error.code != "store.locked":
                     raise
                 self._end_predecessors(lane, fence)
-            else:
-                self.rollback()
-                return
-        raise FencedError(f"The rows of the lane {lane} stay locked by another session.")
+        raise StoreUnavailableError(f"The rows of the lane {lane} stay locked by another session.", code="store.locked")
+
+    def lock_table(self, table: str) -> None:
+        self.execute(f"LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE")
 
     def _end_predecessors(self, lane: Lane, fence: int) -> None:
         prefix = lane_session(lane, None) + ":"

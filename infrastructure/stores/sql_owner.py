@@ -66,23 +66,23 @@ class SqlOwner(IOwner):
         with session.transaction():
             session.create_internal_tables(self._table.schema)
             self._insert_head()
-        # In a transaction of its own: it may end the sessions of a stopped predecessor.
-        session.take_fence(self._checkpoint, self._lane, self._fence)
-        with session.transaction():
-            state = self._read_lane()
-            if state.fence > self._fence:
-                raise FencedError(
-                    f"The lane {self._lane} has been taken over under fence {state.fence}.", fence=state.fence
-                )
-            session.execute(
-                f'UPDATE {self._checkpoint} SET "fence" = $4, '
-                '"state" = CASE WHEN "state" = \'sealed\' THEN \'loading\' ELSE "state" END '
-                f'WHERE {_KEY} AND "fence" <= $4',
-                (*self._key, self._fence),
-            )
-            state = self._read_lane()
+        state = session.run_locked(self._checkpoint, self._lane, self._fence, self._put_fence)
         fail_at("dest.after_fence")
         return state
+
+    def _put_fence(self) -> LaneState:
+        state = self._read_lane()
+        if state.fence > self._fence:
+            raise FencedError(
+                f"The lane {self._lane} has been taken over under fence {state.fence}.", fence=state.fence
+            )
+        self._session.execute(
+            f'UPDATE {self._checkpoint} SET "fence" = $4, '
+            '"state" = CASE WHEN "state" = \'sealed\' THEN \'loading\' ELSE "state" END '
+            f'WHERE {_KEY} AND "fence" <= $4',
+            (*self._key, self._fence),
+        )
+        return self._read_lane()
 
     def _read_lane(self) -> LaneState:
         return read_lane_rows(self._session, self._checkpoint, self._key)
@@ -124,6 +124,7 @@ class SqlOwner(IOwner):
 
     def _claim_table(self, target: Target) -> None:
         owners = quote_table(self._table.beside(OWNER))
+        self._session.lock_table(owners)
         rows = self._session.execute(
             f'SELECT "org", "pipeline", "mode" FROM {owners} WHERE "table" = $1', (target.table.table,)
         )

@@ -1,9 +1,9 @@
 """One connection of a SQL store as the fence sees it, and the tables that the fence needs."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
@@ -13,6 +13,8 @@ from domain.pipelines.table import LOADED_AT, RUN_ID, Column, TableName, TableSc
 from domain.ports.data_store import Target
 from infrastructure.arrow import columns_of, conform
 from infrastructure.sql import quote, quote_table
+
+T = TypeVar("T")
 
 CHECKPOINT = "_headrace_checkpoint"
 QUARANTINE = "_headrace_quarantine"
@@ -82,8 +84,15 @@ class Session(ABC):
         """Create schema and Headrace's own tables if absent."""
 
     @abstractmethod
-    def take_fence(self, checkpoint: str, lane: Lane, fence: int) -> None:
-        """Make the lane's rows lockable: whatever a stopped predecessor holds is taken from it."""
+    def run_locked(self, checkpoint: str, lane: Lane, fence: int, work: Callable[[], T]) -> T:
+        """Do `work` in one transaction that holds every row of the lane.
+
+        What a stopped predecessor holds is taken from it: its session is ended after a second.
+        """
+
+    @abstractmethod
+    def lock_table(self, table: str) -> None:
+        """Keep other transactions from writing to a table until this one ends."""
 
     @abstractmethod
     def reopen(self) -> None:

@@ -1,5 +1,6 @@
 """One suite for every IDataStore; each test proves a numbered clause on every backend."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from decimal import Decimal
 from pathlib import Path
@@ -433,3 +434,18 @@ async def test_two_streams_advance_on_their_own(store: IDataStore) -> None:
     await published(store, 1, planned)
 
     assert await ids(store) == [1, 2, 11, 12]
+
+
+@pytest.mark.clause("IDataStore", 11)
+async def test_of_two_pipelines_that_open_at_once_one_owns_the_table(store: IDataStore) -> None:
+    async def opens(name: str) -> bool:
+        planned = read_set(shadow=True, name=f"r_{name}")
+        try:
+            await opened(store, 1, planned, mode=Mode.REPLACE, lane=Lane("default", name))
+        except ConflictError:
+            return False
+        return True
+
+    won = await asyncio.gather(*(opens(f"p{number}") for number in range(4)))
+
+    assert sum(won) == 1

@@ -49,3 +49,11 @@ def test_what_cannot_be_parsed_is_refused(guard: SqlQueryGuard, text: str) -> No
     for check in (guard.check_source, guard.check_transform, guard.check_predicate):
         with pytest.raises(InvalidInputError):
             check(text)
+
+
+@pytest.mark.clause("IQueryGuard", 4)
+def test_relations_are_what_a_query_reads(guard: SqlQueryGuard) -> None:
+    query = "with own as (select * from a.b) select * from own join c on true where id in (select id from d)"
+
+    assert guard.relations(query) == {"a.b", "c", "d"}
+    assert guard.relations("selec 1") == frozenset()

@@ -210,6 +210,33 @@ def test_source_that_is_the_destination(server: Server) -> None:
     refused_at_both_doors(server, with_change("destination.table", "orders"), "spec.value")
 
 
+@pytest.mark.line("7")
+def test_data_that_would_flow_in_a_circle(server: Server) -> None:
+    def flow(name: str, source: str, target: str) -> dict[str, Any]:
+        return {
+            "version": 1,
+            "pipeline": name,
+            "source": {"query": f"select * from {source}", "key": ["id"]},
+            "destination": {"table": target},
+        }
+
+    assert server.call("PUT", "/v1/pipelines/one", flow("one", "a", "b")).status == 201
+    assert server.call("PUT", "/v1/pipelines/two", flow("two", "public.b", "c")).status == 201
+    closing = server.call("PUT", "/v1/pipelines/three", flow("three", "c", "a"))
+    assert (closing.status, closing.body["code"]) == (422, "spec.circle")
+    assert server.call("GET", "/v1/pipelines/three").status == 404
+    itself = server.call("POST", "/v1/plans", {"documents": [flow("four", "x", "x")]})
+    assert (itself.status, itself.body["code"]) == (422, "spec.circle")
+    assert server.call("PUT", "/v1/pipelines/three", flow("three", "c", "d")).status == 201
+    file = server.folder / "circle.json"
+    file.write_text(json.dumps(flow("five", "d", "a")))
+    done = headrace(server.folder, "plan", "-f", "circle.json")
+    assert done.returncode == 2
+    assert "spec.circle" in done.stderr
+    for name in ("one", "two", "three"):
+        server.call("DELETE", f"/v1/pipelines/{name}")
+
+
 QUERY = with_change("source", {"query": "SELECT 1", "key": ["id"]})
 
 

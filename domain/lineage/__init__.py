@@ -1,0 +1,1 @@
+"""What flows from where to where."""
