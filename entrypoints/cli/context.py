@@ -33,13 +33,19 @@ class Cli:
     profile: str | None = None
     organization: str | None = None
     is_verbose: bool = False
+    file: Path | None = None
 
     @cached_property
     def project(self) -> Project:
-        """The project that the working directory lies in."""
+        """The project that the working directory lies in; outside of one, the project of the file that was named."""
         from entrypoints.documents.project import find_project
 
-        return find_project(Path.cwd(), self.profile or os.environ.get("HEADRACE_PROFILE"))
+        profile = self.profile or os.environ.get("HEADRACE_PROFILE")
+        start = Path.cwd()
+        is_outside = not any((folder / "headrace.toml").is_file() for folder in (start, *start.parents))
+        if is_outside and self.file is not None:
+            start = self.file.absolute().parent
+        return find_project(start, profile)
 
     @cached_property
     def loaded(self) -> LoadedSettings:
@@ -107,6 +113,7 @@ class Cli:
         from domain.errors import InvalidInputError
         from entrypoints.documents.project import document_files, read_all
 
+        self.file = self.file or path
         folder = path or self.project.folder
         if not folder.exists():
             raise InvalidInputError(f"{folder} does not exist.", code="file.unreadable")

@@ -290,6 +290,7 @@ def _named(cli: Cli, target: str) -> tuple[str, list[PutDocument]]:
 
     if not is_file_name(target):
         return target, []
+    cli.file = Path(target)
     own = cli.documents(Path(target))
     if len(own) != 1 or own[0].kind != "pipeline":
         raise InvalidInputError(f"{target} is not a pipeline's file.", code="spec.kind")

@@ -51,6 +51,8 @@ def test_documents_of_the_examples_are_planned_and_run(store: str, tmp_path: Pat
     planned = headrace(folder, "plan", **settings)
     assert planned.returncode == 0, planned.stderr
 
+    from_above = headrace(tmp_path, "run", "examples/pipelines/sales.yaml", "--dry-run", **settings)
+    assert from_above.returncode == 0, from_above.stderr
     for name, read in (("sales", 5), ("sales_daily", 2), ("orders", 99)):
         done = headrace(folder, "run", f"pipelines/{name}.yaml", "--json", **settings)
         assert done.returncode == 0, (name, done.stderr)
