@@ -34,7 +34,6 @@ _SIMPLE: dict[str, pa.DataType] = {
     "json": pa.string(),
 }
 _DECIMAL = re.compile(r"decimal\(([0-9]+),(-?[0-9]+)\)")
-_TEXTS = frozenset({"string", "uuid", "json"})
 
 
 def arrow_type(name: str) -> pa.DataType:
@@ -156,11 +155,6 @@ def _is_exact_pair(given: pa.DataType, wanted: pa.DataType) -> bool:
 
 def _same_or_exact(given: pa.DataType, wanted: pa.DataType) -> bool:
     return bool(given.equals(wanted)) or _is_exact_pair(given, wanted)
-
-
-def is_text(type_name: str) -> bool:
-    """Whether values of this type travel as text."""
-    return type_name in _TEXTS
 
 
 def rechunk(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:

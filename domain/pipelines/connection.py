@@ -4,8 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-CONNECTION_KINDS = ("duckdb", "memory", "postgres", "files")
-
 
 @dataclass(frozen=True)
 class ConnectionSpec:

@@ -8,14 +8,6 @@ from domain.pipelines.checkpoint import Counts
 
 
 @dataclass(frozen=True)
-class FirstError:
-    """One of the first rows that a rule refused or that did not convert."""
-
-    kind: str
-    message: str
-
-
-@dataclass(frozen=True)
 class StreamReport:
     """What one attempt at one stream did. `counts` and `seq` are the stream's totals over all attempts; `rows_read`,
     `batches`, `bytes_read` and `seconds` are of this one.
