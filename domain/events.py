@@ -25,6 +25,8 @@ class RunQueued(Event):
 
     event_type: ClassVar[str] = "pipeline.queued"
 
+    cause: str | None = None
+
 
 @dataclass(frozen=True)
 class RunStarted(Event):
@@ -72,6 +74,17 @@ class QualityIssueFound(Event):
 
 
 @dataclass(frozen=True)
+class RunReleased(Event):
+    """A worker gave the run back: it drains, or the run is tried again after a pause."""
+
+    event_type: ClassVar[str] = "pipeline.released"
+
+    reason: str
+    retry: int
+    pause_seconds: float
+
+
+@dataclass(frozen=True)
 class RunFinished(Event):
     """A run reached a terminal state."""
 
@@ -82,3 +95,4 @@ class RunFinished(Event):
     rows_used: int
     duration_seconds: float
     code: str | None = None
+    message: str | None = None

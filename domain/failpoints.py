@@ -28,6 +28,10 @@ FAILPOINTS = frozenset(
         "publish.after_commit",
         "seal.after_fence",
         "finish.before_state",
+        "cancel.after_flag",
+        "lease.renew_lost",
+        "drain.start",
+        "drain.last_second",
     }
 )
 

@@ -1,11 +1,13 @@
 """Use-case results as plain JSON, the same at every door."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from application.pipelines.inspect import PipelineStatus, Preview
 from domain.pipelines.checkpoint import LaneState
 from domain.pipelines.run import Run, Transition
 from domain.pipelines.table import TableSchema
+from domain.ports.unit_of_work import StoredEvent, WorkerRecord
 
 
 def preview_body(preview: Preview) -> dict[str, Any]:
@@ -38,7 +40,11 @@ def run_body(run: Run) -> dict[str, Any]:
             "parameters": dict(run.request.parameters),
             "limit": run.request.limit,
             "full_refresh": run.request.full_refresh,
+            "abandon": run.request.abandon,
         },
+        "retries": run.retries,
+        "cause": run.cause,
+        "trace": run.trace,
         "created_at": run.created_at.isoformat() if run.created_at else None,
         "started_at": run.started_at.isoformat() if run.started_at else None,
         "finished_at": run.finished_at.isoformat() if run.finished_at else None,
@@ -89,6 +95,41 @@ def state_body(name: str, state: LaneState) -> dict[str, Any]:
             }
             for stream in state.streams
         ],
+    }
+
+
+def logs_body(transitions: Sequence[Transition], events: Sequence[StoredEvent]) -> list[dict[str, Any]]:
+    """The history and the stored events of a run as lines, oldest first."""
+    lines = [{"at": line.at.isoformat(), "event": f"run.{line.after}", **transition_body(line)} for line in transitions]
+    kept = ("organization", "pipeline", "run_id")
+    lines += [
+        {
+            "at": event.created_at.isoformat(),
+            "event": event.event_type,
+            **{name: value for name, value in event.payload.items() if name not in kept and value is not None},
+        }
+        for event in events
+    ]
+    return sorted(lines, key=lambda line: line["at"])
+
+
+def workers_body(workers: Sequence[WorkerRecord], depth: int | None) -> dict[str, Any]:
+    """The processes that live, and the queue's depth, null while it cannot be reached."""
+    return {
+        "items": [
+            {
+                "id": worker.id,
+                "roles": worker.roles.split(),
+                "host": worker.host,
+                "version": worker.version,
+                "concurrency": worker.concurrency,
+                "running": worker.running,
+                "state": "draining" if worker.drain_requested else worker.state,
+                "started_at": worker.started_at.isoformat() if worker.started_at else None,
+            }
+            for worker in workers
+        ],
+        "queue_depth": depth,
     }
 
 

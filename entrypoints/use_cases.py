@@ -9,12 +9,16 @@ from application.connections.probe import ConnectionProbe
 from application.events.announce import Announcer
 from application.identity.access import Authenticator
 from application.operations.health import HealthMonitor, Life
+from application.operations.workers import WorkerRegistry
+from application.pipelines.claim import RunClaimer
 from application.pipelines.control import RunController
+from application.pipelines.doorbell import Doorbell
 from application.pipelines.execute import RunExecutor
 from application.pipelines.inspect import PipelineInspector
 from application.pipelines.launch import RunLauncher
 from application.pipelines.tend import RunTender
 from domain.ports.message_queue import IMessageQueue
+from domain.ports.runtime import ITelemetry
 from domain.ports.unit_of_work import IRecords
 
 
@@ -25,6 +29,7 @@ class UseCases:
     catalog: Catalog
     launcher: RunLauncher
     controller: RunController
+    claimer: RunClaimer
     executor: RunExecutor
     inspector: PipelineInspector
     probe: ConnectionProbe
@@ -33,6 +38,9 @@ class UseCases:
     announcer: Announcer
     health: HealthMonitor
     life: Life
+    workers: WorkerRegistry
+    telemetry: ITelemetry
+    doorbell: Doorbell
     stores: OpenStores
     records: IRecords
     queue: IMessageQueue

@@ -38,6 +38,8 @@ def _list(value: Any) -> Any:
     return [item.strip() for item in value.split(",") if item.strip()] if isinstance(value, str) else value
 
 
+_SERVERS = r"^[A-Za-z0-9.\-\[\]:]+:[0-9]{1,5}(,[A-Za-z0-9.\-\[\]:]+:[0-9]{1,5})*$"
+
 Int = Annotated[int, BeforeValidator(_ascii_digits)]
 Port = Annotated[Int, Field(ge=1, le=65535)]
 Networks = Annotated[tuple[Annotated[str, BeforeValidator(_network)], ...], BeforeValidator(_list)]
@@ -105,7 +107,19 @@ class CacheSettings(Section):
 class QueueSettings(Section):
     """The doorbell between API and worker."""
 
-    kind: Literal["memory"] = setting("memory", "The queue.")
+    kind: Literal["memory", "redis", "kafka"] = setting(
+        "memory", "The queue; `memory` rings within one process, as in headrace up."
+    )
+    partitions: Annotated[Int, Field(ge=1, le=256)] = setting(
+        16, "Partitions that organizations are spread over; they take turns."
+    )
+    max_depth: Annotated[Int, Field(ge=100, le=100_000_000)] = setting(
+        100_000, "Messages that may wait (memory, redis); more are refused and rung again later."
+    )
+    redelivery_seconds: Annotated[float, Field(ge=1, le=3600)] = setting(
+        30.0, "How long a message stays with a consumer that died (redis), or a session lasts (kafka, a third of it)."
+    )
+    timeout_seconds: Annotated[float, Field(ge=0.1, le=60)] = setting(2.0, "How long the broker may take to answer.")
 
 
 class DatabaseSettings(Section):
@@ -138,13 +152,24 @@ class SnowflakeSettings(Section):
 
 
 class RedisSettings(Section):
-    """Redis, from the step that brings its adapters."""
+    """Redis, for queue.kind=redis."""
 
-    host: str | None = setting(None, "Host.", env="REDIS_HOST", later=2)
-    port: Port = setting(6379, "Port.", env="REDIS_PORT", later=2)
-    password: SecretStr | None = setting(None, "Password.", env="REDIS_PASSWORD", later=2)
-    db: Annotated[Int, Field(ge=0, le=15)] = setting(0, "Database number.", env="REDIS_DB", later=2)
-    ssl: bool = setting(False, "Connect with TLS.", env="REDIS_SSL", later=2)
+    host: str | None = setting(None, "Host.", env="REDIS_HOST")
+    port: Port = setting(6379, "Port.", env="REDIS_PORT")
+    password: SecretStr | None = setting(None, "Password.", env="REDIS_PASSWORD")
+    db: Annotated[Int, Field(ge=0, le=15)] = setting(0, "Database number.", env="REDIS_DB")
+    ssl: bool = setting(False, "Connect with TLS.", env="REDIS_SSL")
+
+
+class KafkaSettings(Section):
+    """A broker that speaks Kafka's protocol, for queue.kind=kafka."""
+
+    bootstrap_servers: Annotated[str, Field(pattern=_SERVERS)] | None = setting(
+        None, "The brokers, as host:port,host:port.", env="KAFKA_BOOTSTRAP_SERVERS"
+    )
+    topic_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{0,100}$")] = setting(
+        "headrace.", "What the names of topics and consumer groups start with."
+    )
 
 
 class TelemetrySettings(Section):
@@ -176,10 +201,10 @@ class RunSettings(Section):
         1_000_000, "The most rows per batch that a pipeline may ask for.", env="MAX_BATCH_SIZE"
     )
     max_retries: Annotated[Int, Field(ge=0, le=100)] = setting(
-        3, "Attempts after a retryable failure.", env="MAX_RETRIES", later=2
+        3, "Further attempts after a retryable failure, where a pipeline says nothing.", env="MAX_RETRIES"
     )
     timeout_seconds: Annotated[Int, Field(ge=1, le=604_800)] = setting(
-        3600, "Longest duration of a run.", env="TIMEOUT_SECONDS", later=2
+        3600, "Longest duration of an attempt at a run, where a pipeline says nothing.", env="TIMEOUT_SECONDS"
     )
     warehouse: str | None = setting(None, "Snowflake warehouse of runs.", env="WAREHOUSE", later=6)
     lease_seconds: Annotated[Int, Field(ge=1, le=3600)] = setting(30, "How long a worker holds a run without renewing.")
@@ -187,6 +212,21 @@ class RunSettings(Section):
         1.0, "How often lost rings and expired leases are looked for."
     )
     concurrency: Annotated[Int, Field(ge=1, le=256)] = setting(4, "Runs at a time in one process.")
+    parallelism: Annotated[Int, Field(ge=1, le=64)] = setting(
+        4, "Streams of a partitioned run at a time, where a pipeline says nothing."
+    )
+
+
+class WorkerSettings(Section):
+    """Processes that execute runs."""
+
+    drain_file: Path | None = setting(
+        None, "While this file is there, the process drains and stops (spot notices); by default drain in the home."
+    )
+    host: str = setting("127.0.0.1", "Address of the probes of headrace worker.")
+    port: Annotated[Int, Field(ge=0, le=65535)] | None = setting(
+        None, "Port of the probes of headrace worker; none are served without one."
+    )
 
 
 class FlagSettings(Section):
@@ -246,7 +286,9 @@ class Settings(BaseSettings):
     snowflake: SnowflakeSettings = SnowflakeSettings()
     redis: RedisSettings = RedisSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
+    kafka: KafkaSettings = KafkaSettings()
     run: RunSettings = RunSettings()
+    worker: WorkerSettings = WorkerSettings()
     flags: FlagSettings = FlagSettings()
     http: HttpSettings = HttpSettings()
     logs: LogSettings = LogSettings()
@@ -278,6 +320,10 @@ def problems_across(settings: Settings) -> Iterator[Problem]:
             if getattr(settings.database, name) is None:
                 why = "store.kind" if settings.store.kind == "postgres" else "metadata.kind"
                 yield Problem(f"DB_{name.upper()}", "settings.missing", f"is required because {why} is postgres")
+    if settings.queue.kind == "redis" and settings.redis.host is None:
+        yield Problem("REDIS_HOST", "settings.missing", "is required because queue.kind is redis")
+    if settings.queue.kind == "kafka" and settings.kafka.bootstrap_servers is None:
+        yield Problem("KAFKA_BOOTSTRAP_SERVERS", "settings.missing", "is required because queue.kind is kafka")
     if settings.run.batch_size > settings.run.max_batch_size:
         yield Problem("BATCH_SIZE", "settings.range", "is larger than MAX_BATCH_SIZE")
     if settings.app.environment != "production":

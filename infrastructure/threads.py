@@ -1,6 +1,7 @@
 """One thread per stream for drivers that block, so that the event loop never waits and a connection never moves."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
@@ -8,21 +9,32 @@ from typing import ParamSpec, TypeVar
 P = ParamSpec("P")
 T = TypeVar("T")
 
+_INTERRUPT_EVERY_SECONDS = 1.0
+
 
 class OneThread:
-    """Runs every call on the same thread, in order."""
+    """Runs every call on the same thread, in order. `interrupt` makes the driver give up what it is doing."""
 
     def __init__(self, name: str) -> None:
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
+        self.interrupt: Callable[[], None] | None = None
 
     async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run a blocking function; a cancelled caller still waits for it, as a driver call cannot be abandoned."""
+        """Run a blocking function. A cancelled caller interrupts the driver, then waits for it to give up: a call that
+        was left alone would go on using the connection.
+        """
         future = self._executor.submit(function, *args, **kwargs)
         wrapped = asyncio.wrap_future(future)
         try:
             return await asyncio.shield(wrapped)
         except asyncio.CancelledError:
-            await asyncio.wait([wrapped])
+            while not wrapped.done():
+                if self.interrupt is not None:
+                    with contextlib.suppress(Exception):  # What cannot be interrupted is waited for.
+                        await asyncio.to_thread(self.interrupt)
+                await asyncio.wait([wrapped], timeout=_INTERRUPT_EVERY_SECONDS)
+            if not wrapped.cancelled():
+                wrapped.exception()
             raise
 
     async def iterate(self, items: Generator[T], *, ahead: int = 1) -> AsyncGenerator[T, None]:

@@ -5,31 +5,45 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
-from tests.servers import PostgresServer
+from tests.servers import KafkaServer, PostgresServer, RedisServer
 
-_SERVER = pytest.StashKey[PostgresServer]()
+_SERVERS = pytest.StashKey[dict[str, Any]]()
+_KINDS = {
+    "postgres": (PostgresServer, "HEADRACE_TEST_POSTGRES_URL"),
+    "redis": (RedisServer, "HEADRACE_TEST_REDIS_URL"),
+    "kafka": (KafkaServer, "HEADRACE_TEST_KAFKA"),
+}
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """The controller (or a lone process) starts the servers; workers get the addresses."""
-    if hasattr(config, "workerinput") or config.option.collectonly or os.environ.get("HEADRACE_TEST_POSTGRES_URL"):
+    config.stash[_SERVERS] = {}
+    if hasattr(config, "workerinput") or config.option.collectonly:
         return
-    server = PostgresServer()
-    server.start()
-    config.stash[_SERVER] = server
+    for name, (kind, variable) in _KINDS.items():
+        if not os.environ.get(variable):
+            server = kind()
+            config.stash[_SERVERS][name] = server
+            server.start()
 
 
 def pytest_configure_node(node: Any) -> None:
-    if _SERVER in node.config.stash:
-        node.workerinput["postgres_port"] = node.config.stash[_SERVER].port
+    for name, server in node.config.stash[_SERVERS].items():
+        node.workerinput[f"{name}_port"] = server.port
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    if _SERVER in config.stash:
-        config.stash[_SERVER].stop()
+    for server in config.stash.get(_SERVERS, {}).values():
+        server.stop()
+
+
+def _port(request: pytest.FixtureRequest, name: str) -> int:
+    found: dict[str, Any] = getattr(request.config, "workerinput", {})
+    return int(found[f"{name}_port"] if found else request.config.stash[_SERVERS][name].port)
 
 
 @pytest.fixture(scope="session")
@@ -38,9 +52,23 @@ def postgres_server_url(request: pytest.FixtureRequest) -> str:
     given = os.environ.get("HEADRACE_TEST_POSTGRES_URL")
     if given:
         return given.rsplit("/", 1)[0] if given.count("/") > 2 else given
-    if hasattr(request.config, "workerinput"):
-        return f"postgresql://postgres@127.0.0.1:{request.config.workerinput['postgres_port']}"
-    return request.config.stash[_SERVER].url
+    return f"postgresql://postgres@127.0.0.1:{_port(request, 'postgres')}"
+
+
+@pytest.fixture(scope="session")
+def redis_address(request: pytest.FixtureRequest) -> tuple[str, int]:
+    """Host and port of the suite's Redis."""
+    given = os.environ.get("HEADRACE_TEST_REDIS_URL")
+    if given:
+        parts = urlsplit(given)
+        return parts.hostname or "127.0.0.1", parts.port or 6379
+    return "127.0.0.1", _port(request, "redis")
+
+
+@pytest.fixture(scope="session")
+def kafka_servers(request: pytest.FixtureRequest) -> str:
+    """The bootstrap servers of the suite's Kafka-protocol broker."""
+    return os.environ.get("HEADRACE_TEST_KAFKA") or f"127.0.0.1:{_port(request, 'kafka')}"
 
 
 @pytest.fixture

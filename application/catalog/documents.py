@@ -125,7 +125,7 @@ class Catalog:
         """
         require(principal, _ACTIONS[kind])
         async with self.records.unit() as unit:
-            if not await _records(unit, kind).delete(principal.organization, name):
+            if not await self._forget(unit, principal.organization, kind, name):
                 raise _missing(kind, name)
             await unit.audit.add(principal, f"delete {kind}", name)
             await unit.commit()
@@ -151,7 +151,7 @@ class Catalog:
             for change in changes:
                 if change.action == "delete":
                     require(principal, _ACTIONS[change.kind])
-                    await _records(unit, change.kind).delete(principal.organization, change.name)
+                    await self._forget(unit, principal.organization, change.kind, change.name)
                     await unit.audit.add(principal, f"delete {change.kind}", change.name)
             await unit.commit()
         return changes
@@ -159,8 +159,16 @@ class Catalog:
     async def _put(self, unit: IUnitOfWork, principal: Principal, command: PutDocument) -> StoredDocument:
         records = _records(unit, command.kind)
         stored = await records.put(principal.organization, command.name, dict(command.body), principal.subject)
+        if command.kind == "pipeline":
+            after = PipelineSpec.from_document(command.body).after
+            await unit.followers.put(principal.organization, command.name, after)
         await unit.audit.add(principal, f"put {command.kind}", command.name)
         return stored
+
+    async def _forget(self, unit: IUnitOfWork, organization: str, kind: str, name: str) -> bool:
+        if kind == "pipeline":
+            await unit.followers.put(organization, name, ())
+        return await _records(unit, kind).delete(organization, name)
 
     async def _changes(
         self, unit: IUnitOfWork, principal: Principal, commands: Sequence[PutDocument], *, prune: bool
@@ -208,6 +216,19 @@ class Catalog:
         if circle is not None:
             tables = " → ".join(f"{connection}:{table}" for connection, table in circle)
             raise InvalidInputError(f"These pipelines would move data in a circle: {tables}.", code="spec.circle")
+        known = {*specs, *(spec.name for spec in given)}
+        for spec in given:
+            for name in spec.after:
+                if name not in known:
+                    raise InvalidInputError(
+                        f"{spec.name} runs after {name}, and there is no such pipeline.", code="spec.after_unknown"
+                    )
+        waits = find_circle(
+            (("after", waited_for), ("after", spec.name)) for spec in specs.values() for waited_for in spec.after
+        )
+        if waits is not None:
+            names = " → ".join(name for _, name in waits)
+            raise InvalidInputError(f"These pipelines would start each other for ever: {names}.", code="spec.circle")
 
     def _flows(self, spec: PipelineSpec) -> Iterator[tuple[Dataset, Dataset]]:
         source, destination = spec.source, spec.destination

@@ -1,43 +1,79 @@
 """Tells subscribers what happened: stored events once their transaction is durable, batch events at once."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import structlog
 
+from domain.errors import PlatformError
 from domain.events import Event
-from domain.ports.unit_of_work import IRecords
+from domain.pipelines.run import Ring
+from domain.ports.unit_of_work import IRecords, IUnitOfWork, StoredEvent
 
 Subscriber = Callable[[str, Mapping[str, Any]], None]
+Reaction = Callable[[IUnitOfWork, Sequence[StoredEvent]], Awaitable[Sequence[Ring]]]
+"""Writes what follows from events in the transaction that marks them as told, and returns what to ring for."""
+
 _PAGE = 100
 
 
-@dataclass(frozen=True)
 class Announcer:
-    """Delivers the outbox at least once, in order."""
+    """Delivers the outbox at least once to subscribers, and exactly once to reactions, which share its transaction."""
 
-    records: IRecords
-    subscribers: Sequence[Subscriber]
+    def __init__(
+        self,
+        records: IRecords,
+        subscribers: Sequence[Subscriber],
+        reactions: Sequence[Reaction],
+        ring: Callable[[Sequence[Ring]], Awaitable[None]],
+    ) -> None:
+        self._records = records
+        self._subscribers = subscribers
+        self._reactions = reactions
+        self._ring = ring
+        self._wanted = asyncio.Event()
 
     def tell(self, event: Event) -> None:
         """Tell an event that is not stored: a batch's, of which there may be many."""
-        for subscriber in self.subscribers:
+        for subscriber in self._subscribers:
             subscriber(event.event_type, event.payload())
+
+    def nudge(self) -> None:
+        """Say that there is something to tell; whoever runs `keep_telling` in this process tells it."""
+        self._wanted.set()
+
+    async def keep_telling(self) -> None:
+        """Tell what is stored, each time somebody nudges, until cancelled."""
+        is_in_trouble = False
+        while True:
+            await self._wanted.wait()
+            self._wanted.clear()
+            try:
+                await self.flush()
+                is_in_trouble = False
+            except PlatformError as error:  # The tender's next round nudges again.
+                if not is_in_trouble:
+                    structlog.get_logger("headrace").warning("tell.failed", code=error.code, message=error.message)
+                is_in_trouble = True
 
     async def flush(self) -> int:
         """Tell every stored event that was not told yet; return how many."""
         told = 0
         while True:
-            async with self.records.unit() as unit:
+            rings: list[Ring] = []
+            async with self._records.unit() as unit:
                 events = await unit.events.unsent(limit=_PAGE)
-                for event in events:
-                    for subscriber in self.subscribers:
-                        subscriber(event.event_type, event.payload)
                 if not events:
                     return told
+                for event in events:
+                    for subscriber in self._subscribers:
+                        subscriber(event.event_type, event.payload)
+                for reaction in self._reactions:
+                    rings += await reaction(unit, events)
                 await unit.events.mark_sent([event.id for event in events])
                 await unit.commit()
+            await self._ring(rings)
             told += len(events)
 
 

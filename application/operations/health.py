@@ -16,16 +16,32 @@ class LifeState(StrEnum):
     STOPPED = "stopped"
 
 
-@dataclass
 class Life:
     """The one flag that doors, worker and executor look at."""
 
-    state: LifeState = LifeState.STARTING
+    def __init__(self) -> None:
+        self.state = LifeState.STARTING
+        self._asked_to_stop = asyncio.Event()
 
     @property
     def is_draining(self) -> bool:
         """True once a shutdown has begun."""
         return self.state in (LifeState.SHUTTING_DOWN, LifeState.STOPPED)
+
+    def started(self) -> None:
+        """Say that everything is open; a wish to stop that came earlier stands."""
+        if self.state is LifeState.STARTING:
+            self.state = LifeState.RUNNING
+
+    def begin_shutdown(self) -> None:
+        """Take no new work from now on; harmless when it was said before."""
+        if not self.is_draining:
+            self.state = LifeState.SHUTTING_DOWN
+        self._asked_to_stop.set()
+
+    async def wait_for_shutdown(self) -> None:
+        """Return once a shutdown has begun."""
+        await self._asked_to_stop.wait()
 
 
 @dataclass(frozen=True)

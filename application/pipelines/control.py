@@ -1,14 +1,15 @@
 """Cancels runs and tries failed ones again."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from application.pipelines.launch import RUNS_TOPIC, RunLauncher, TriggerRun
-from domain.errors import ConflictError, NotFoundError, UnavailableError
+from application.pipelines.doorbell import Doorbell
+from application.pipelines.launch import RunLauncher, TriggerRun
+from domain.errors import ConflictError, NotFoundError
 from domain.events import RunFinished
+from domain.failpoints import fail_at
 from domain.identity.policy import Action, require
 from domain.identity.principal import Principal
-from domain.pipelines.run import Run, RunState
-from domain.ports.message_queue import IMessageQueue, Message
+from domain.pipelines.run import Ring, Run, RunState
 from domain.ports.unit_of_work import IRecords
 
 
@@ -17,7 +18,7 @@ class RunController:
     """Acts on runs that exist."""
 
     records: IRecords
-    queue: IMessageQueue
+    doorbell: Doorbell
     launcher: RunLauncher
 
     async def cancel(self, principal: Principal, run_id: str) -> Run:
@@ -39,24 +40,26 @@ class RunController:
                 await unit.events.add(RunFinished(before.organization, before.pipeline, run_id, state.value, 0, 0, 0.0))
             await unit.audit.add(principal, "cancel", run_id)
             await unit.commit()
+        fail_at("cancel.after_flag")
+        async with self.records.unit() as unit:
             after = await unit.runs.get(principal.organization, run_id)
         assert after is not None
         if after.state is RunState.QUEUED:
             # It was claimed once, so an owner has to seal it: ring for one.
-            await self._ring(after)
+            await self.doorbell.ring([Ring(after.organization, after.id, after.trace)])
         return after
 
-    async def retry(self, principal: Principal, run_id: str) -> Run:
-        """Ask for a new run with the same wishes; it completes what the failed one left unfinished.
+    async def retry(self, principal: Principal, run_id: str, *, abandon: bool = False) -> Run:
+        """Ask for a new run with the same wishes; it completes what the failed one left unfinished, or abandons it.
 
         Raises:
             NotFoundError: no such run.
             ConflictError: it has not failed or been cancelled (`run.not_failed`).
         """
-        command = await self.command_to_retry(principal, run_id)
+        command = await self.command_to_retry(principal, run_id, abandon=abandon)
         return await self.launcher.launch(principal, command)
 
-    async def command_to_retry(self, principal: Principal, run_id: str) -> TriggerRun:
+    async def command_to_retry(self, principal: Principal, run_id: str, *, abandon: bool = False) -> TriggerRun:
         """The command that tries a run again."""
         require(principal, Action.TRIGGER)
         async with self.records.unit() as unit:
@@ -67,10 +70,4 @@ class RunController:
             raise ConflictError(
                 f"Only a failed or cancelled run can be retried; it is {run.state.value}.", code="run.not_failed"
             )
-        return TriggerRun(run.pipeline, run.request)
-
-    async def _ring(self, run: Run) -> None:
-        try:
-            await self.queue.publish(RUNS_TOPIC, Message({"run_id": run.id, "org_id": run.organization}))
-        except UnavailableError:
-            return  # The tender rings again.
+        return TriggerRun(run.pipeline, replace(run.request, abandon=abandon))

@@ -17,7 +17,7 @@ from domain.pipelines.run import Run, RunState, Transition
 from domain.pipelines.spec import PipelineSpec
 from domain.ports.data_store import Batch
 from domain.ports.transformer import ITransformer
-from domain.ports.unit_of_work import IRecords, Page
+from domain.ports.unit_of_work import IRecords, Page, StoredEvent
 
 
 @dataclass(frozen=True)
@@ -166,6 +166,13 @@ class PipelineInspector:
         await self.run(principal, run_id)
         async with self.records.unit() as unit:
             return await unit.runs.transitions(principal.organization, run_id)
+
+    async def logs(self, principal: Principal, run_id: str) -> tuple[Sequence[Transition], Sequence[StoredEvent]]:
+        """Return a run's history and its stored events, each oldest first."""
+        await self.run(principal, run_id)
+        async with self.records.unit() as unit:
+            history = await unit.runs.transitions(principal.organization, run_id)
+            return history, await unit.events.of_run(principal.organization, run_id)
 
 
 def _warning(spec: PipelineSpec) -> PipelineSpec:

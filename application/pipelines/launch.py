@@ -5,19 +5,16 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from domain.errors import ConflictError, InvalidInputError, NotFoundError, UnavailableError
+from application.pipelines.doorbell import Doorbell
+from domain.errors import ConflictError, InvalidInputError, NotFoundError
 from domain.events import RunQueued, RunStarted
 from domain.failpoints import fail_at
 from domain.identity.policy import Action, require
 from domain.identity.principal import Principal
-from domain.pipelines.run import Run, RunRequest, RunState
+from domain.pipelines.run import Ring, Run, RunRequest, RunState
 from domain.pipelines.spec import PipelineSpec
-from domain.ports.message_queue import IMessageQueue, Message
-from domain.ports.runtime import IIdentifiers
+from domain.ports.runtime import IIdentifiers, ITelemetry
 from domain.ports.unit_of_work import IRecords, IUnitOfWork
-
-RUNS_TOPIC = "runs"
-
 
 NO_WISHES = RunRequest()
 
@@ -35,8 +32,9 @@ class RunLauncher:
     """Queues runs; `owner` and `lease` are used when this process claims the run itself."""
 
     records: IRecords
-    queue: IMessageQueue
+    doorbell: Doorbell
     identifiers: IIdentifiers
+    telemetry: ITelemetry
     owner: str
     lease: timedelta
 
@@ -51,7 +49,7 @@ class RunLauncher:
             run = await self._queued(unit, principal, command)
             await unit.commit()
         fail_at("enqueue.after_commit_before_publish")
-        await self._ring(run)
+        await self.doorbell.ring([Ring(run.organization, run.id, run.trace)])
         return run
 
     async def launch_claimed(self, principal: Principal, command: TriggerRun) -> Run:
@@ -92,6 +90,7 @@ class RunLauncher:
             state=RunState.QUEUED,
             request=command.request,
             requested_by=principal.subject,
+            trace=self.telemetry.current_trace(),
         )
         await unit.runs.insert(run)
         await unit.events.add(RunQueued(run.organization, run.pipeline, run.id))
@@ -106,17 +105,6 @@ class RunLauncher:
         spec = PipelineSpec.from_document(stored.document)
         _check(spec, command.request.parameters)
         return spec, stored.revision
-
-    async def _ring(self, run: Run) -> None:
-        """Ring the doorbell; a lost ring is rung again by the tender, so trouble here is not the caller's."""
-        try:
-            await self.queue.publish(RUNS_TOPIC, Message({"run_id": run.id, "org_id": run.organization}))
-        except UnavailableError:
-            return
-        fail_at("queue.after_publish")
-        async with self.records.unit() as unit:
-            await unit.runs.stamp_rung([run.id])
-            await unit.commit()
 
 
 def _check(spec: PipelineSpec, parameters: Mapping[str, Any]) -> None:

@@ -20,7 +20,7 @@ def run_report(
         "adopted": adopted,
         "watermark": read_set.plan.hi,
         "published": "run" if read_set.shadow else "batch",
-        "snapshots": read_set.plan.snapshots,
+        "snapshots": len(publication.stats.get("snapshots", ())) or 1,
         "counts": publication.counts.as_dict(),
         "bytes_read": sum(report.bytes_read for report in streams),
         "batches": sum(report.batches for report in streams),
@@ -44,4 +44,21 @@ def published_report(state: LaneState) -> dict[str, Any]:
         "rules": state.stats.get("verdicts", []),
         "first_errors": stats.get("first_errors", []),
         "streams": [],
+    }
+
+
+def unfinished_report(state: LaneState) -> dict[str, Any] | None:
+    """Say what a run that did not get to its end has committed, stream by stream; None where nothing is open."""
+    if not state.is_loading:
+        return None
+    return {
+        "read_set": state.read_set_id,
+        "watermark": state.watermark,
+        "published": None,
+        "counts": state.counts.as_dict(),
+        "rules": [],
+        "first_errors": [error for stream in state.streams for error in stream.stats.get("first_errors", [])][:10],
+        "streams": [
+            {"stream": s.stream, "state": s.state, "seq": s.seq, "counts": s.counts.as_dict()} for s in state.streams
+        ],
     }

@@ -32,14 +32,16 @@ class StreamRunner:
             FencedError: a newer owner has taken over.
             QualityRejectedError, ConversionError: a batch was refused and not committed.
         """
-        read_set, state = task.read_set, task.state
+        read_set, state, retries = task.read_set, _seen(task), 0
         source = await self.stores.get(task.lane.organization, task.source)
         destination = await self.stores.get(task.lane.organization, task.destination)
         left = None if read_set.plan.limit is None else read_set.plan.limit - state.counts.read
         started, batches, size_bytes = time.monotonic(), 0, 0
         async with (
             self.transformer.prepare(task.transform) as transform,
-            source.reader(task.spec.source, read_set.plan, task.stream, batch_rows=read_set.batch_rows) as reader,
+            source.reader(
+                task.spec.source, read_set.plan, task.stream, batch_rows=read_set.batch_rows, snapshot=task.snapshot
+            ) as reader,
             destination.writer(task.lane, task.target, read_set.id, task.stream.name, task.fence) as writer,
             aclosing(reader.batches(state.position, limit=left)) as batches_read,
         ):
@@ -48,7 +50,7 @@ class StreamRunner:
                 judged = await transform.apply(batch.data)
                 state = _after(state, judged, batch.position, is_last=is_last)
                 _check_conversions(task.spec.on_error, state)
-                await writer.commit(judged, _checkpoint(state))
+                retries += await writer.commit(judged, _checkpoint(state))
                 batches, size_bytes = batches + 1, size_bytes + batch.data.nbytes
                 counts = judged.counts
                 on_progress(Progress(state.stream, state.seq, counts.read, counts.used, time.monotonic() - begun))
@@ -57,7 +59,7 @@ class StreamRunner:
             else:
                 if not state.is_done:  # There was no row left, so no batch could say that it is the last one.
                     state = _after(state, transform.empty(), state.position, is_last=True)
-                    await writer.commit(transform.empty(), _checkpoint(state))
+                    retries += await writer.commit(transform.empty(), _checkpoint(state))
         return StreamReport(
             stream=state.stream,
             counts=state.counts,
@@ -66,9 +68,16 @@ class StreamRunner:
             batches=batches,
             bytes_read=size_bytes,
             seconds=time.monotonic() - started,
+            retries=retries,
             interrupted=not state.is_done,
             stats=state.stats,
         )
+
+
+def _seen(task: StreamTask) -> StreamState:
+    """Note in the stream's measures which snapshot of the source this attempt reads."""
+    label = f"{task.fence}:{task.snapshot or task.stream.name}"
+    return replace(task.state, stats=merge_stats(task.state.stats, {"snapshots": {label: 1}}))
 
 
 def _after(state: StreamState, judged: JudgedBatch, position: Position | None, *, is_last: bool) -> StreamState:

@@ -1,37 +1,52 @@
-"""What every replica does at every tick: rings again what was lost, and tells events that nobody told."""
+"""What every replica does at every tick: looks for lost rings and expired leases, and for events that nobody told."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
 from application.events.announce import Announcer
-from application.pipelines.launch import RUNS_TOPIC
+from application.pipelines.doorbell import RUNS_TOPIC, Doorbell
 from domain.errors import UnavailableError
-from domain.ports.message_queue import IMessageQueue, Message
+from domain.pipelines.run import Ring
+from domain.ports.message_queue import IMessageQueue
 from domain.ports.unit_of_work import IRecords
 
 
 @dataclass(frozen=True)
 class RunTender:
-    """Rings queued runs whose ring was lost and running ones whose lease is over."""
+    """Finds runs that should have been claimed by now: queued and not rung lately, or left by a dead worker."""
 
     records: IRecords
     queue: IMessageQueue
+    doorbell: Doorbell
     announcer: Announcer
     ring_again_after: timedelta
     page: int = 100
 
-    async def tend(self) -> int:
-        """Do one round; return how many runs were rung."""
+    async def take(self, limit: int) -> Sequence[Ring]:
+        """Take up to `limit` such runs for a worker of this process, which needs no doorbell; so a broker that is
+        down makes runs later, never lost.
+        """
+        self.announcer.nudge()
+        if limit < 1:
+            return []
         async with self.records.unit() as unit:
-            due = await unit.runs.claimable(unrung_since=self.ring_again_after, limit=self.page)
-            await unit.runs.stamp_rung([run_id for _, run_id in due])
+            due = await unit.runs.claimable(unrung_since=self.ring_again_after, limit=limit)
+            await unit.runs.stamp_rung([ring.run_id for ring in due])
             await unit.commit()
-        rung = 0
-        for organization, run_id in due:
-            try:
-                await self.queue.publish(RUNS_TOPIC, Message({"run_id": run_id, "org_id": organization}))
-            except UnavailableError:
-                break
-            rung += 1
-        await self.announcer.flush()
-        return rung
+        return due
+
+    async def ring_again(self) -> int:
+        """Ring for such runs, from a process without a worker; return how many.
+
+        While more waits in the queue than a page, nothing is lost that could be told from what is late.
+        """
+        try:
+            if await self.queue.depth(RUNS_TOPIC) > self.page:
+                self.announcer.nudge()
+                return 0
+        except UnavailableError:
+            return 0  # The workers' own tenders take what is due.
+        due = await self.take(self.page)
+        await self.doorbell.ring(due)
+        return len(due)

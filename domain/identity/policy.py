@@ -17,19 +17,21 @@ class Action(StrEnum):
     RESET_STATE = "reset_state"
     WRITE_CONNECTION = "write_connection"
     MANAGE_KEYS = "manage_keys"
+    OPERATE = "operate"
 
 
 _VIEWER = frozenset({Action.READ})
 _RUNNER = _VIEWER | {Action.TRIGGER}
 _ENGINEER = _VIEWER | {Action.PREVIEW, Action.WRITE_SPEC}
-_ADMIN = frozenset(Action)
+_ADMIN = frozenset(Action) - {Action.OPERATE}
 
 PERMISSIONS: dict[Role, frozenset[Action]] = {
     Role.VIEWER: _VIEWER,
     Role.RUNNER: _RUNNER,
     Role.DATA_ENGINEER: _ENGINEER,
     Role.PIPELINE_ADMIN: _ADMIN,
-    Role.PLATFORM_ADMIN: _ADMIN,
+    # Workers serve every organization, so only who acts in all of them may stop one.
+    Role.PLATFORM_ADMIN: frozenset(Action),
 }
 
 

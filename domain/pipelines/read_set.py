@@ -1,7 +1,8 @@
 """What one run reads: planned once, stored, and never planned again on a resume."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 
@@ -28,7 +29,10 @@ class SourceFile:
 
 @dataclass(frozen=True)
 class Stream:
-    """One partition: half-open range [lower, upper) of the partition column; None is unbounded."""
+    """One partition: half-open range [lower, upper) of the partition column; None is unbounded.
+
+    The stream without a lower bound also has the rows whose partition column is NULL.
+    """
 
     name: str
     lower: str | None = None
@@ -40,7 +44,7 @@ class SourcePlan:
     """What a source store answers when asked to plan a read.
 
     `ordered` says whether a total order makes the read resumable; `columns` (name, type) is fixed for the whole read
-    set. `order` are the columns of that order. `limit` bounds the rows of a read without a cursor. `is_text`
+    set. `order` are the columns of that order, `partition` the one that the streams are ranges of. `limit` bounds the rows of a read without a cursor. `is_text`
     says that values arrive as text and are converted to `columns` on the way.
     """
 
@@ -51,10 +55,10 @@ class SourcePlan:
     lo: str | None = None
     hi: str | None = None
     files: tuple[SourceFile, ...] = ()
-    snapshots: int = 1
     limit: int | None = None
     is_text: bool = False
     note: str | None = None
+    partition: str | None = None
 
 
 @dataclass(frozen=True)
@@ -94,9 +98,25 @@ class ReadSet:
                 lo=plan["lo"],
                 hi=plan["hi"],
                 files=tuple(SourceFile(**file) for file in plan["files"]),
-                snapshots=plan["snapshots"],
                 limit=plan["limit"],
                 is_text=plan["is_text"],
                 note=plan["note"],
+                partition=plan.get("partition"),
             ),
         )
+
+
+def split(low: int, high: int, count: int) -> list[int]:
+    """The inner borders of up to `count` ranges of equal width over [low, high], for units such as days or ids."""
+    width = high - low + 1
+    borders = [low + width * number // count for number in range(1, count)]
+    return sorted({border for border in borders if low < border <= high})
+
+
+def streams_between(borders: Sequence[str]) -> tuple[Stream, ...]:
+    """Half-open streams that cover everything, named so that their order as text is their order."""
+    bounds: list[str | None] = [None, *borders, None]
+    digits = len(str(max(0, len(bounds) - 2)))
+    return tuple(
+        Stream(str(number).zfill(digits), lower, upper) for number, (lower, upper) in enumerate(pairwise(bounds))
+    )

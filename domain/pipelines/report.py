@@ -27,6 +27,6 @@ class StreamReport:
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON values with rows per second of this attempt."""
         value = asdict(self)
-        value.pop("stats")
+        value["errors"] = value.pop("stats").get("first_errors", [])
         value["rows_per_second"] = round(self.rows_read / self.seconds) if self.seconds else None
         return value

@@ -40,11 +40,12 @@ def may_move(before: RunState, after: RunState) -> bool:
 
 @dataclass(frozen=True)
 class RunRequest:
-    """What the caller asked of this run, beside the pipeline's spec."""
+    """What the caller asked of this run, beside the pipeline's spec. `abandon` forgets what the lane left unfinished."""
 
     parameters: Mapping[str, Any] = field(default_factory=dict)
     limit: int | None = None
     full_refresh: bool = False
+    abandon: bool = False
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,8 @@ class Run:
     """One execution of one revision over one declared read set. Times are UTC.
 
     `progress` is the number of batches that the destination had when a claim last began to load, `fruitless` how many
-    claims in a row began there and brought none (R4).
+    claims in a row began there and brought none (R4). `retries` counts the tries after retryable failures, `due_in`
+    the seconds until a queued run may be claimed. `cause` is the run whose commit caused this one (S3).
     """
 
     id: str
@@ -66,6 +68,10 @@ class Run:
     attempt: int = 0
     progress: int = 0
     fruitless: int = 0
+    retries: int = 0
+    due_in: float = 0.0
+    cause: str | None = None
+    trace: str | None = None
     reason: str | None = None
     read_set: Mapping[str, Any] | None = None
     report: Mapping[str, Any] | None = None
@@ -75,6 +81,27 @@ class Run:
     created_at: datetime | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Ring:
+    """What the doorbell says: which run may be claimed, whose it is, and the trace it belongs to."""
+
+    organization: str
+    run_id: str
+    trace: str | None = None
+
+
+@dataclass(frozen=True)
+class Finish:
+    """The end of a claimed run, to be written under its fence."""
+
+    run_id: str
+    fence: int
+    state: RunState
+    reason: str
+    report: Mapping[str, Any] | None = None
+    error: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,14 @@ class CursorSpec:
 
 
 @dataclass(frozen=True)
+class Partitions:
+    """Split the read by ranges of a column into up to `count` streams."""
+
+    column: str
+    count: int
+
+
+@dataclass(frozen=True)
 class SourceSpec:
     """Where rows come from: exactly one of `table`, `query` and `path`."""
 
@@ -51,6 +59,7 @@ class SourceSpec:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     cursor: CursorSpec | None = None
     key: tuple[str, ...] = ()
+    partitions: Partitions | None = None
 
     @property
     def order(self) -> tuple[str, ...]:
@@ -99,10 +108,22 @@ class DestinationSpec:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Bounds of a run. `batch_rows` None means the setting BATCH_SIZE."""
+    """Bounds of a run. None means the setting: BATCH_SIZE, the streams at a time, TIMEOUT_SECONDS."""
 
     batch_rows: int | None = None
     engine: str = "local"
+    parallelism: int | None = None
+    timeout: timedelta | None = None
+
+
+@dataclass(frozen=True)
+class RetryOptions:
+    """What happens after a retryable failure: `attempts` further tries (None means MAX_RETRIES), each after a pause
+    that begins at `backoff` and doubles.
+    """
+
+    attempts: int | None = None
+    backoff: timedelta = timedelta(seconds=2)
 
 
 @dataclass(frozen=True)
@@ -116,6 +137,8 @@ class PipelineSpec:
     quality: tuple[Rule, ...] = ()
     on_error: OnError = NO_ERRORS
     run: RunOptions = RunOptions()
+    retry: RetryOptions = RetryOptions()
+    after: tuple[str, ...] = ()
     description: str | None = None
     owner: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
@@ -133,7 +156,9 @@ class PipelineSpec:
             quality=tuple(_rule(rule) for rule in document.get("quality") or ()),
             on_error=OnError(**document["on_error"]) if document.get("on_error") else NO_ERRORS,
             destination=_destination(document["destination"]),
-            run=RunOptions(**(document.get("run") or {})),
+            run=_run(document.get("run") or {}),
+            retry=_retry(document.get("retry") or {}),
+            after=tuple((document.get("schedule") or {}).get("after") or ()),
         )
 
     @property
@@ -200,7 +225,24 @@ def _source(value: Mapping[str, Any]) -> SourceSpec:
         parameters=dict(value.get("parameters") or {}),
         cursor=_cursor(cursor) if cursor else None,
         key=tuple(value.get("key") or ()),
+        partitions=Partitions(**value["partitions"]) if value.get("partitions") else None,
     )
+
+
+def _run(value: Mapping[str, Any]) -> RunOptions:
+    timeout = value.get("timeout")
+    return RunOptions(
+        batch_rows=value.get("batch_rows"),
+        engine=value.get("engine") or "local",
+        parallelism=value.get("parallelism"),
+        timeout=parse_duration(timeout) if timeout else None,
+    )
+
+
+def _retry(value: Mapping[str, Any]) -> RetryOptions:
+    backoff = value.get("backoff")
+    pause = {"backoff": parse_duration(backoff)} if backoff else {}
+    return RetryOptions(attempts=value.get("attempts"), **pause)
 
 
 def _cursor(value: Mapping[str, Any]) -> CursorSpec:

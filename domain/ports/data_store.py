@@ -97,8 +97,8 @@ class IWriter(ABC):
     """Commits batches of one stream under one fence."""
 
     @abstractmethod
-    async def commit(self, batch: JudgedBatch, checkpoint: CheckpointUpdate) -> None:
-        """Make rows, quarantine and checkpoint durable in one transaction.
+    async def commit(self, batch: JudgedBatch, checkpoint: CheckpointUpdate) -> int:
+        """Make rows, quarantine and checkpoint durable in one transaction; return how often it was tried again.
 
         Raises:
             FencedError: the fence is stale, the read set another one, or `seq` not the next; nothing changed.
@@ -169,6 +169,10 @@ class IDataStore(ABC):
     14. A batch whose types do not fit the table is refused whole; no value is ever stored changed.
     15. A table is described with its columns, types of our names, and primary key; an absent one is None.
     16. Closing releases everything, also when opening failed; a closed store can be opened again.
+    17. The streams of a partitioned read cover every row once, NULLs of the partition column in the first.
+    18. Readers of one shared snapshot see the same rows whatever is written meanwhile; a store that cannot share one
+        hands out None.
+    19. A cancelled call interrupts what the store is doing and leaves nothing half-written.
     """
 
     @abstractmethod
@@ -224,10 +228,14 @@ class IDataStore(ABC):
         """Act on a lane at the destination under a fence, with one connection and one thread."""
 
     @abstractmethod
+    def snapshot(self) -> AbstractAsyncContextManager[str | None]:
+        """Hold a snapshot that several readers can share, by its name, while the block lasts."""
+
+    @abstractmethod
     def reader(
-        self, source: SourceSpec, plan: SourcePlan, stream: Stream, *, batch_rows: int
+        self, source: SourceSpec, plan: SourcePlan, stream: Stream, *, batch_rows: int, snapshot: str | None = None
     ) -> AbstractAsyncContextManager[IReader]:
-        """Read a stream with one connection and one thread."""
+        """Read a stream with one connection and one thread, in a shared snapshot or in one of its own."""
 
     @abstractmethod
     def writer(

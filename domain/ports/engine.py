@@ -15,7 +15,10 @@ from domain.ports.transformer import TransformPlan
 
 @dataclass(frozen=True)
 class StreamTask:
-    """Everything a stream needs to run anywhere: frozen, picklable, secrets only as references."""
+    """Everything a stream needs to run anywhere: frozen, picklable, secrets only as references.
+
+    `snapshot` names a snapshot of the source that the streams of one claim share.
+    """
 
     spec: PipelineSpec
     lane: Lane
@@ -27,6 +30,7 @@ class StreamTask:
     stream: Stream
     state: StreamState
     fence: int
+    snapshot: str | None = None
 
 
 @dataclass(frozen=True)
@@ -54,8 +58,11 @@ class IEngine(ABC):
     1. Every task is run once and its report returned, in the order of the tasks.
     2. When one stream fails the others are asked to stop, and the first failure is raised after all have ended.
     3. A task survives pickling: nothing but its fields reaches the stream.
+    4. At most `parallelism` streams run at a time.
     """
 
     @abstractmethod
-    async def run(self, tasks: Sequence[StreamTask], *, stop: Stop, on_progress: OnProgress) -> list[StreamReport]:
+    async def run(
+        self, tasks: Sequence[StreamTask], *, parallelism: int, stop: Stop, on_progress: OnProgress
+    ) -> list[StreamReport]:
         """Run the streams of one read set."""

@@ -1,17 +1,18 @@
 """The port to a message queue: a doorbell, never the truth."""
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 
 @dataclass(frozen=True)
 class Message:
-    """JSON values with headers (trace context); never a secret."""
+    """JSON values with headers (trace context); never a secret. Messages of one `key` belong to one organization."""
 
     body: Mapping[str, Any]
     headers: Mapping[str, str] = field(default_factory=dict)
+    key: str = ""
 
 
 class IDelivery(ABC):
@@ -35,12 +36,19 @@ class IMessageQueue(ABC):
     """Topics with competing consumers; delivery is at least once.
 
     1. A published message reaches one consumer of the topic.
-    2. A message that was neither acknowledged nor rejected when its consumer ended is delivered again.
+    2. A message that was neither acknowledged nor rejected when its subscription ended is delivered again, also when
+       the consumer died.
     3. A rejected message is in the dead letters with its reason and is not delivered again.
-    4. `publish` never blocks without end: a full queue raises `UnavailableError`.
+    4. `publish` never blocks without end: a full, closed or unreachable queue raises `UnavailableError`.
     5. `depth` counts what waits for a consumer.
-    6. `close` ends every subscription.
+    6. `close` hands over what was published and ends every subscription.
+    7. Partitions of keys take turns, so the backlog of one key does not hold up a key of another partition.
+    8. A message that cannot be decoded becomes a dead letter with its reason, and the subscription goes on.
+    9. A topic that the broker has lost is made again; what is published afterwards arrives.
     """
+
+    waits_for_whoever_is_free: ClassVar[bool] = True
+    """False where a message waits for the one consumer that owns its partition: a busy worker then passes it on."""
 
     @abstractmethod
     async def open(self) -> None:
@@ -56,16 +64,24 @@ class IMessageQueue(ABC):
 
     @abstractmethod
     async def publish(self, topic: str, message: Message) -> None:
-        """Hand over a message."""
+        """Hand over a message.
+
+        Raises:
+            UnavailableError: `queue.full`, `queue.unavailable`.
+        """
 
     @abstractmethod
-    def subscribe(self, topic: str) -> AsyncIterator[IDelivery]:
-        """Yield deliveries until the queue is closed or the iterator is."""
+    def subscribe(self, topic: str) -> AsyncGenerator[IDelivery, None]:
+        """Yield deliveries until the queue is closed or the generator is; each is settled by whoever got it.
+
+        Raises:
+            UnavailableError: the broker went away; the caller subscribes again.
+        """
 
     @abstractmethod
     async def depth(self, topic: str) -> int:
-        """Count the messages that wait."""
+        """Count the messages that wait: the lag of the topic's consumers."""
 
     @abstractmethod
     async def dead_letters(self, topic: str) -> list[tuple[Message, str]]:
-        """Return dead letters with their reasons, oldest first."""
+        """Return dead letters with their reasons, oldest first; an undecodable one has its text as `raw`."""

@@ -30,8 +30,12 @@ class IIdentifiers(ABC):
 
 
 class ITelemetry(ABC):
-    """Traces of use cases."""
+    """Traces of use cases. A trace travels as the text of a W3C `traceparent`."""
 
     @abstractmethod
-    def span(self, name: str) -> AbstractContextManager[None]:
-        """Measure a block under a name."""
+    def span(self, name: str, *, trace: str | None = None) -> AbstractContextManager[None]:
+        """Measure a block under a name, as a part of the trace given, else of the current one, else of a new one."""
+
+    @abstractmethod
+    def current_trace(self) -> str | None:
+        """Return the trace that the caller is in, to be handed to another process."""

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from domain.events import Event
 from domain.identity.principal import Principal, Role
-from domain.pipelines.run import Run, RunState, Transition
+from domain.pipelines.run import Finish, Ring, Run, RunState, Transition
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,16 @@ class IRunRecords(ABC):
     """Runs and their claims. The row is the truth about a run."""
 
     @abstractmethod
+    async def insert_many(self, asked: Sequence[Run]) -> None:
+        """Store queued runs, each with its first transition."""
+
     async def insert(self, run: Run) -> None:
-        """Store a queued run with its first transition."""
+        """Store a queued run."""
+        await self.insert_many([run])
+
+    @abstractmethod
+    async def caused_by(self, causes: Sequence[str]) -> set[tuple[str, str]]:
+        """Return (pipeline, causing run) of the runs that exist already."""
 
     @abstractmethod
     async def get(self, organization: str, run_id: str) -> Run | None:
@@ -80,11 +88,15 @@ class IRunRecords(ABC):
         """Return runs, newest first."""
 
     @abstractmethod
-    async def claim(self, run_id: str, *, owner: str, lease: timedelta) -> Run | None:
-        """Claim a queued run or one whose lease has expired, raising the pipeline's fence.
+    async def claim_many(self, run_ids: Sequence[str], *, owner: str, lease: timedelta) -> Sequence[Run]:
+        """Claim those runs that are queued and due or whose lease has expired, raising their pipelines' fences.
 
-        Returns None when there is nothing to claim: not due, held by another, terminal, or its lane is busy.
+        Left out is what cannot be claimed: not due, held by another, terminal, or in a lane that another run holds.
         """
+
+    async def claim(self, run_id: str, *, owner: str, lease: timedelta) -> Run | None:
+        """Claim one run, or None."""
+        return next(iter(await self.claim_many([run_id], owner=owner, lease=lease)), None)
 
     @abstractmethod
     async def raise_fence(self, run_id: str, fence: int, *, above: int) -> int | None:
@@ -95,10 +107,17 @@ class IRunRecords(ABC):
         """Prolong a lease; the reason to stop (`fenced`, `cancelled`), or None to go on."""
 
     @abstractmethod
+    async def store_read_sets(self, read_sets: Mapping[tuple[str, int], Mapping[str, Any]]) -> Sequence[str]:
+        """Keep the plans of claimed runs, by (run id, fence); return the ids that were not fenced."""
+
     async def store_read_set(self, run_id: str, fence: int, read_set: Mapping[str, Any]) -> bool:
-        """Keep the plan of a claimed run; False when fenced."""
+        """Keep the plan of one claimed run; False when fenced."""
+        return run_id in await self.store_read_sets({(run_id, fence): read_set})
 
     @abstractmethod
+    async def finish_many(self, finishes: Sequence[Finish]) -> Sequence[Run]:
+        """Move claimed runs to their ends; return those that were not fenced, as they stand now."""
+
     async def finish(
         self,
         run_id: str,
@@ -109,11 +128,14 @@ class IRunRecords(ABC):
         report: Mapping[str, Any] | None,
         error: Mapping[str, Any] | None,
     ) -> bool:
-        """Move a claimed run to a terminal state; False when fenced."""
+        """Move one claimed run to a terminal state; False when fenced."""
+        return bool(await self.finish_many([Finish(run_id, fence, state, reason, report, error)]))
 
     @abstractmethod
-    async def release(self, run_id: str, fence: int, *, reason: str) -> bool:
-        """Give a claimed run back to the queue; False when fenced."""
+    async def release(
+        self, run_id: str, fence: int, *, reason: str, pause: timedelta | None = None, is_retry: bool = False
+    ) -> bool:
+        """Give a claimed run back to the queue, due after a pause; False when fenced."""
 
     @abstractmethod
     async def note_progress(self, run_id: str, fence: int, *, progress: int) -> int | None:
@@ -132,12 +154,16 @@ class IRunRecords(ABC):
         """Return the run's history, oldest first."""
 
     @abstractmethod
-    async def claimable(self, *, unrung_since: timedelta, limit: int) -> Sequence[tuple[str, str]]:
-        """Return (organization, run id) of queued runs not rung lately and of running ones whose lease is over."""
+    async def claimable(self, *, unrung_since: timedelta, limit: int) -> Sequence[Ring]:
+        """Return queued, due runs not rung lately and running ones whose lease is over, the longest waiting first."""
 
     @abstractmethod
-    async def stamp_rung(self, run_ids: Sequence[str]) -> None:
-        """Remember that the doorbell was rung."""
+    async def stamp_rung(self, run_ids: Sequence[str], *, has_rung: bool = True) -> None:
+        """Remember that the doorbell was rung, or that nobody came."""
+
+    @abstractmethod
+    async def next_in_lanes(self, run_ids: Sequence[str]) -> Sequence[Ring]:
+        """Wake the oldest queued run of each lane that these runs have left, and return it to be rung for."""
 
     @abstractmethod
     async def last_of(self, organization: str, pipeline: str) -> Run | None:
@@ -176,18 +202,23 @@ class StoredEvent:
     organization: str
     event_type: str
     payload: Mapping[str, Any]
+    created_at: datetime
 
 
 class IEventOutbox(ABC):
     """Events, committed with the state that caused them."""
 
     @abstractmethod
-    async def add(self, event: Event) -> None:
-        """Store an event."""
+    async def add(self, *told: Event) -> None:
+        """Store events."""
 
     @abstractmethod
     async def unsent(self, *, limit: int) -> Sequence[StoredEvent]:
-        """Return events that no subscriber has been told of, oldest first."""
+        """Return events that no subscriber has been told of, oldest first, without those another replica is telling."""
+
+    @abstractmethod
+    async def of_run(self, organization: str, run_id: str) -> Sequence[StoredEvent]:
+        """Return the stored events of a run, oldest first."""
 
     @abstractmethod
     async def mark_sent(self, ids: Sequence[int]) -> None:
@@ -202,6 +233,54 @@ class IAuditRecords(ABC):
         """Store a line in the transaction of the deed."""
 
 
+@dataclass(frozen=True)
+class WorkerRecord:
+    """A process of the installation, as it last said of itself. `roles` are `api`, `worker` or both."""
+
+    id: str
+    roles: str
+    host: str
+    process: str
+    version: str
+    concurrency: int
+    running: int
+    state: str
+    drain_requested: bool = False
+    started_at: datetime | None = None
+
+
+class IWorkerRecords(ABC):
+    """The processes that serve and work, by their heartbeats."""
+
+    @abstractmethod
+    async def beat(self, worker: WorkerRecord) -> bool:
+        """Say that a process lives; return whether it was asked to drain."""
+
+    @abstractmethod
+    async def remove(self, worker_id: str) -> None:
+        """Forget a process that has ended well."""
+
+    @abstractmethod
+    async def seen_within(self, age: timedelta) -> Sequence[WorkerRecord]:
+        """Return the processes that were heard of lately."""
+
+    @abstractmethod
+    async def request_drain(self, worker_id: str) -> bool:
+        """Ask a process to finish what it has and to stop; False when unknown."""
+
+
+class IFollowerRecords(ABC):
+    """Which pipelines run after which."""
+
+    @abstractmethod
+    async def put(self, organization: str, pipeline: str, after: Sequence[str]) -> None:
+        """Replace what a pipeline runs after."""
+
+    @abstractmethod
+    async def of(self, names: Sequence[tuple[str, str]]) -> Mapping[tuple[str, str], Sequence[str]]:
+        """Return the followers of (organization, pipeline) pairs."""
+
+
 class IUnitOfWork(ABC):
     """One transaction over the platform's records; entered with `async with`.
 
@@ -213,6 +292,8 @@ class IUnitOfWork(ABC):
     6. A record of one organization is not found from another, and cannot refer to one.
     7. State and its events commit together.
     8. The connection is returned whatever happens.
+    9. A run exists once per (pipeline, causing run).
+    10. What is done to a set of runs is done to each as if it were alone: one that is fenced leaves the others.
     """
 
     pipelines: IDocumentRecords
@@ -221,6 +302,8 @@ class IUnitOfWork(ABC):
     identity: IIdentityRecords
     events: IEventOutbox
     audit: IAuditRecords
+    workers: IWorkerRecords
+    followers: IFollowerRecords
 
     @abstractmethod
     async def __aenter__(self) -> Self: ...

@@ -134,14 +134,12 @@ def _user() -> str:
 
 
 def _drain_on_signals(use_cases: UseCases) -> None:
-    from application.operations.health import LifeState
-
     loop = asyncio.get_running_loop()
 
     def drain() -> None:
         if use_cases.life.is_draining:
             os._exit(130)
-        use_cases.life.state = LifeState.SHUTTING_DOWN
+        use_cases.life.begin_shutdown()
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, drain)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from domain.errors import InvalidInputError, PlatformError
-from entrypoints.cli import config, connections, demo, operations, pipelines, projects, running
+from entrypoints.cli import config, connections, demo, operations, pipelines, projects, running, runs, workers
 from entrypoints.cli.context import Cli
 from entrypoints.cli.errors import exit_code, show_error
 
@@ -24,7 +24,8 @@ projects.register(app)
 running.register(app)
 operations.register(app)
 app.add_typer(pipelines.app, name="pipelines")
-app.add_typer(running.runs, name="runs")
+app.add_typer(runs.app, name="runs")
+app.add_typer(workers.app, name="workers")
 app.add_typer(connections.app, name="connections")
 app.add_typer(config.app, name="config")
 app.add_typer(config.database, name="db")

@@ -1,4 +1,4 @@
-"""The installation: up, health, doctor."""
+"""The installation: up, api, worker, health, doctor."""
 
 from __future__ import annotations
 
@@ -16,23 +16,42 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the root."""
-    for command in (up, health, doctor):
+    for command in (up, api, worker, health, doctor):
         app.command()(command)
 
 
-def up(
-    context: typer.Context,
-    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port to bind; 0 takes a free one.")] = None,
-) -> None:
-    """Serve the API and run pipelines in this process, until SIGTERM or Ctrl-C."""
-    from entrypoints.composition.up import serve
+Port = Annotated[int | None, typer.Option(min=0, max=65535, help="Port to bind; 0 takes a free one.")]
 
-    cli: Cli = context.obj
+
+def up(context: typer.Context, port: Port = None) -> None:
+    """Serve the API and run pipelines in this process, until SIGTERM or Ctrl-C."""
+    from entrypoints.composition.serve import UP
+
+    _serve(context.obj, UP, "http.port", port)
+
+
+def api(context: typer.Context, port: Port = None) -> None:
+    """Serve the API only; headrace worker processes run the pipelines. Needs stores that processes can share."""
+    from entrypoints.composition.serve import API
+
+    _serve(context.obj, API, "http.port", port)
+
+
+def worker(context: typer.Context, port: Port = None) -> None:
+    """Run pipelines only, as one of any number of workers; with a port, answer /health and /ready on it."""
+    from entrypoints.composition.serve import WORKER
+
+    _serve(context.obj, WORKER, "worker.port", port)
+
+
+def _serve(cli: Cli, roles: str, port_setting: str, port: int | None) -> None:
+    from entrypoints.composition.serve import serve
+
     cli.is_verbose = True
     if port is not None:
-        cli.flags = {**cli.flags, "http.port": str(port)}
+        cli.flags = {**cli.flags, port_setting: str(port)}
     settings = cli.loaded.settings
-    sys.exit(serve(cli.container, settings))
+    sys.exit(serve(cli.container, settings, roles))
 
 
 def health(context: typer.Context, as_json: AsJson = False) -> None:

@@ -1,8 +1,7 @@
-"""Runs: run, preview, and the runs there were."""
+"""run and preview: here, or through a running headrace up."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
 from pathlib import Path
@@ -11,13 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from entrypoints.cli.context import Cli
-from entrypoints.cli.errors import printable
+from entrypoints.cli.ending import finish
 from entrypoints.cli.render import (
     AsJson,
     as_plain,
     end_progress,
     print_json,
-    print_report,
     print_table,
     progress_line,
 )
@@ -27,10 +25,6 @@ if TYPE_CHECKING:
     from domain.pipelines.run import RunRequest
     from entrypoints.cli.remote import RemoteServer
     from entrypoints.use_cases import UseCases
-
-_WATCH_EVERY_SECONDS = 0.2
-
-runs = typer.Typer(help="Runs that were asked for.", no_args_is_help=True)
 
 Target = Annotated[str, typer.Argument(help="A pipeline's name, or a file ending in .yaml, .yml or .json.")]
 Parameters = Annotated[
@@ -54,6 +48,9 @@ def run(
     full_refresh: Annotated[
         bool, typer.Option("--full-refresh", help="Read everything again and replace the table in one step.")
     ] = False,
+    abandon: Annotated[
+        bool, typer.Option("--abandon", help="Forget what the last run left unfinished; its committed rows stay.")
+    ] = False,
     detach: Annotated[bool, typer.Option("--detach", help="Only ask a running headrace up; do not wait.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -63,7 +60,7 @@ def run(
 
     cli: Cli = context.obj
     name, documents = _named(cli, target)
-    request = RunRequest(_parameters(param), limit, full_refresh)
+    request = RunRequest(_parameters(param), limit, full_refresh, abandon)
     server = cli.server()
     if dry_run:
         _preview(cli, server, name, documents, limit=limit, is_dry_run=True, as_json=as_json)
@@ -74,7 +71,7 @@ def run(
     if detach:
         raise UnavailableError("--detach needs a running headrace up to leave the run to.", code="server.gone")
     found = cli.call(lambda use_cases: _run_here(cli, use_cases, name, documents, request), with_store=False)
-    _finish(as_plain(found), name, as_json=as_json)
+    finish(as_plain(found), name, as_json=as_json)
 
 
 def preview(
@@ -89,94 +86,6 @@ def preview(
     _preview(cli, cli.server(), name, documents, limit=limit, is_dry_run=False, as_json=as_json)
 
 
-@runs.command("list")
-def list_runs(
-    context: typer.Context,
-    pipeline: Annotated[str | None, typer.Option(help="Only runs of this pipeline.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=500)] = 20,
-    as_json: AsJson = False,
-) -> None:
-    """List runs, newest first."""
-    cli: Cli = context.obj
-    page = cli.call(lambda use_cases: use_cases.inspector.runs(cli.principal, pipeline=pipeline, limit=limit))
-    if as_json:
-        print_json({"items": page.items, "next_cursor": page.next_cursor})
-        return
-    rows = [
-        [run.id, run.pipeline, run.state.value, run.attempt, _time(run.created_at), run.reason or ""]
-        for run in page.items
-    ]
-    print_table(["run", "pipeline", "state", "attempt", "asked for", "reason"], rows)
-
-
-@runs.command("show")
-def show_run(context: typer.Context, run_id: str, as_json: AsJson = False) -> None:
-    """Show a run: its report, its error, its history."""
-    cli: Cli = context.obj
-
-    async def load(use_cases: UseCases) -> tuple[Any, Any]:
-        found = await use_cases.inspector.run(cli.principal, run_id)
-        return found, await use_cases.inspector.transitions(cli.principal, run_id)
-
-    found, transitions = cli.call(load)
-    if as_json:
-        print_json({**as_plain(found), "transitions": as_plain(transitions)})
-        return
-    print_report(as_plain(found))
-    if found.error:
-        print(f"error: {printable(found.error['message'])} [{found.error['code']}]")
-    rows = [[_time(t.at), t.before or "", t.after, t.fence, t.reason] for t in transitions]
-    print_table(["at", "from", "to", "fence", "reason"], rows, title="history")
-
-
-@runs.command("cancel")
-def cancel_run(context: typer.Context, run_id: str, as_json: AsJson = False) -> None:
-    """Cancel a run: at once if it was never claimed, else at its next batch; committed batches stay."""
-    cli: Cli = context.obj
-    found = cli.call(lambda use_cases: use_cases.controller.cancel(cli.principal, run_id))
-    if as_json:
-        print_json(found)
-        return
-    print(f"run {found.id}: {'cancelled' if found.state.value == 'cancelled' else 'will stop at its next batch'}")
-
-
-@runs.command("retry")
-def retry_run(context: typer.Context, run_id: str, as_json: AsJson = False) -> None:
-    """Run a failed or cancelled run's pipeline again with the same wishes, and wait for its report."""
-    cli: Cli = context.obj
-    server = cli.server()
-    if server is not None:
-        asked = server.request("POST", f"/v1/runs/{run_id}/retry")
-        _finish(server.wait_for(asked["id"]), asked["pipeline"], as_json=as_json)
-        return
-
-    async def again(use_cases: UseCases) -> Any:
-        command = await use_cases.controller.command_to_retry(cli.principal, run_id)
-        claimed = await use_cases.launcher.launch_claimed(cli.principal, command)
-        finished = await use_cases.executor.perform(claimed, progress_line(claimed.pipeline))
-        end_progress()
-        return finished
-
-    found = as_plain(cli.call(again))
-    _finish(found, found["pipeline"], as_json=as_json)
-
-
-@runs.command("watch")
-def watch_run(context: typer.Context, run_id: str, as_json: AsJson = False) -> None:
-    """Wait until a run is at its end, then show its report."""
-    cli: Cli = context.obj
-
-    async def wait(use_cases: UseCases) -> Any:
-        while True:
-            found = await use_cases.inspector.run(cli.principal, run_id)
-            if found.state.is_terminal or use_cases.life.is_draining:
-                return found
-            await asyncio.sleep(_WATCH_EVERY_SECONDS)
-
-    found = as_plain(cli.call(wait))
-    _finish(found, found["pipeline"], as_json=as_json)
-
-
 async def _run_here(cli: Cli, use_cases: UseCases, name: str, documents: list[PutDocument], request: RunRequest) -> Any:
     """Apply, then run in this process: first what an earlier process left unfinished, else a new run."""
     from application.pipelines.launch import TriggerRun
@@ -187,16 +96,19 @@ async def _run_here(cli: Cli, use_cases: UseCases, name: str, documents: list[Pu
     command = TriggerRun(name, request)
     show = progress_line(name)
     unfinished = await use_cases.launcher.unfinished(cli.principal, command)
-    if unfinished is not None and not request.full_refresh:
-        resumed = await use_cases.executor.execute(unfinished.id, show)
+    if unfinished is not None and not (request.full_refresh or request.abandon):
+        found = await use_cases.claimer.claim(unfinished.id)
+        resumed = await use_cases.executor.execute_to_end(found, show) if found else None
         end_progress()
+        await use_cases.announcer.flush()
         if resumed is None:
             raise ConflictError(f"Another process is running {name} (run {unfinished.id}).", code="run.lane_busy")
         print(f"resumed run {resumed.id}, which an earlier process left unfinished", file=sys.stderr)
         return resumed
     claimed = await use_cases.launcher.launch_claimed(cli.principal, command)
-    finished = await use_cases.executor.perform(claimed, show)
+    finished = await use_cases.executor.execute_to_end(claimed, show)
     end_progress()
+    await use_cases.announcer.flush()
     return finished
 
 
@@ -214,31 +126,13 @@ def _run_remotely(
         "parameters": dict(request.parameters),
         "limit": request.limit,
         "full_refresh": request.full_refresh,
+        "abandon": request.abandon,
     }
     asked = server.request("POST", f"/v1/pipelines/{name}/trigger", body)
     if detach:
         print_json(asked) if as_json else print(f"asked for run {asked['id']}")
         return
-    _finish(server.wait_for(asked["id"]), name, as_json=as_json)
-
-
-def _finish(found: dict[str, Any], name: str, *, as_json: bool) -> None:
-    if as_json:
-        print_json(found)
-    else:
-        print_report(found)
-    state = found["state"]
-    if state == "succeeded":
-        return
-    error = found.get("error") or {}
-    if error:
-        print(f"error: {printable(error['message'])} [{error['code']}]", file=sys.stderr)
-    if state in ("queued", "running"):
-        what = "stopped at a checkpoint" if state == "queued" else "is unfinished: its destination cannot be reached"
-        print(f"The run {what}. Go on with: headrace run {name}", file=sys.stderr)
-        raise typer.Exit(1 if state == "queued" else 3)
-    print(f"See what was committed: headrace pipelines state {name}", file=sys.stderr)
-    raise typer.Exit(3 if error.get("retryable") else 1)
+    finish(server.wait_for(asked["id"]), name, as_json=as_json)
 
 
 def _preview(
@@ -334,7 +228,3 @@ def _typed(text: str) -> Any:
 
 def _shown(value: Any) -> str:
     return "" if value is None else str(value)
-
-
-def _time(moment: Any) -> str:
-    return moment.strftime("%Y-%m-%d %H:%M:%S") if moment else ""

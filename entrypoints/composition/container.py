@@ -7,7 +7,7 @@ from dependency_injector import containers, providers
 from entrypoints.composition.gateways import Gateways
 from entrypoints.composition.paths import Paths
 from entrypoints.composition.use_cases import UseCases
-from infrastructure.runtime import NoTelemetry, RandomIdentifiers, SystemClock
+from infrastructure.runtime import ContextTelemetry, RandomIdentifiers, SystemClock
 from infrastructure.settings import Settings
 
 
@@ -16,7 +16,7 @@ class Runtime(containers.DeclarativeContainer):
 
     clock = providers.Singleton(SystemClock)
     identifiers = providers.Singleton(RandomIdentifiers)
-    telemetry = providers.Singleton(NoTelemetry)
+    telemetry = providers.Singleton(ContextTelemetry)
 
 
 class Container(containers.DeclarativeContainer):

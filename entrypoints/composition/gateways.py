@@ -16,7 +16,9 @@ from domain.ports.secrets import Secret
 from entrypoints.composition.paths import Paths
 from infrastructure.caches.memory import InMemoryCache
 from infrastructure.metadata.records import SqlRecords, sqlite_url
+from infrastructure.queues.kafka import KafkaAddress, KafkaMessageQueue
 from infrastructure.queues.memory import InMemoryMessageQueue
+from infrastructure.queues.redis_streams import RedisAddress, RedisStreamsMessageQueue
 from infrastructure.secrets.environment import EnvironmentSecretProvider
 from infrastructure.secrets.files import FileSecretProvider
 from infrastructure.settings import DatabaseSettings, Settings
@@ -44,6 +46,28 @@ def database_address(database: DatabaseSettings) -> PostgresAddress:
         database=database.name or "",
         user=database.user or "",
         password=Secret(password) if password is not None else None,
+    )
+
+
+def redis_address(settings: Settings) -> RedisAddress:
+    """The Redis of REDIS_*."""
+    redis = settings.redis
+    return RedisAddress(
+        host=redis.host or "",
+        port=redis.port,
+        db=redis.db,
+        password=Secret(redis.password.get_secret_value()) if redis.password else None,
+        ssl=redis.ssl,
+        timeout_seconds=settings.queue.timeout_seconds,
+    )
+
+
+def kafka_address(settings: Settings) -> KafkaAddress:
+    """The brokers of KAFKA_BOOTSTRAP_SERVERS."""
+    return KafkaAddress(
+        bootstrap_servers=settings.kafka.bootstrap_servers or "",
+        timeout_seconds=max(settings.queue.timeout_seconds, 5.0),
+        session_timeout_seconds=settings.queue.redelivery_seconds / 3,
     )
 
 
@@ -142,7 +166,21 @@ class Gateways(containers.DeclarativeContainer):
         settings.provided.cache.kind, memory=providers.Singleton(InMemoryCache, clock=clock)
     )
     queue: providers.Selector[IMessageQueue] = providers.Selector(
-        settings.provided.queue.kind, memory=providers.Singleton(InMemoryMessageQueue)
+        settings.provided.queue.kind,
+        memory=providers.Singleton(InMemoryMessageQueue, max_depth=settings.provided.queue.max_depth),
+        redis=providers.Singleton(
+            RedisStreamsMessageQueue,
+            address=providers.Callable(redis_address, settings),
+            partitions=settings.provided.queue.partitions,
+            max_depth=settings.provided.queue.max_depth,
+            redelivery_seconds=settings.provided.queue.redelivery_seconds,
+        ),
+        kafka=providers.Singleton(
+            KafkaMessageQueue,
+            address=providers.Callable(kafka_address, settings),
+            partitions=settings.provided.queue.partitions,
+            topic_prefix=settings.provided.kafka.topic_prefix,
+        ),
     )
     records = providers.Singleton(
         SqlRecords,

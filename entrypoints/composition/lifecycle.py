@@ -32,11 +32,12 @@ async def running(container: Container, *, with_store: bool) -> AsyncIterator[Us
             await unit.commit()
         if with_store:
             await use_cases.stores.get(use_cases.organization, DEFAULT_SPEC)
-        use_cases.life.state = LifeState.RUNNING
+        use_cases.life.started()
         try:
             yield use_cases
         finally:
-            use_cases.life.state = LifeState.SHUTTING_DOWN
+            use_cases.life.begin_shutdown()
+            await use_cases.doorbell.settle()
     use_cases.life.state = LifeState.STOPPED
 
 
@@ -46,7 +47,10 @@ async def ensure_admin_key(use_cases: UseCases, paths: Paths) -> str:
         return paths.admin_key.read_text(encoding="ascii").strip()
     except FileNotFoundError:
         key = await use_cases.authenticator.create_administrator(use_cases.organization, "admin")
-    descriptor = os.open(paths.admin_key, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        descriptor = os.open(paths.admin_key, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:  # Another process of this home was faster; its key is the one that people read.
+        return paths.admin_key.read_text(encoding="ascii").strip()
     with os.fdopen(descriptor, "w", encoding="ascii") as file:
         file.write(key + "\n")
     return key

@@ -43,6 +43,11 @@ class Paths:
         return self.home / "server.json"
 
     @property
+    def drain(self) -> Path:
+        """The file whose being there makes a process drain."""
+        return self.home / "drain"
+
+    @property
     def scratch(self) -> Path:
         """Where DuckDB spills."""
         return self.home / "scratch"

@@ -1,7 +1,9 @@
 """What the system does, built from the gateways."""
 
+import socket
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from importlib.metadata import version
 
 from dependency_injector import containers, providers
 
@@ -9,17 +11,24 @@ from application.catalog.documents import Catalog
 from application.connections.open_stores import DEFAULT_SPEC, OpenStores
 from application.connections.probe import ConnectionProbe
 from application.events.announce import Announcer, log_event
+from application.events.follow import FollowerStarter
 from application.identity.access import Authenticator
 from application.operations.health import HealthMonitor, Life
+from application.operations.workers import WorkerRegistry
+from application.pipelines.claim import RunClaimer
 from application.pipelines.control import RunController
+from application.pipelines.doorbell import Doorbell
 from application.pipelines.execute import RunExecutor
 from application.pipelines.inspect import PipelineInspector
 from application.pipelines.launch import RunLauncher
+from application.pipelines.load import ReadSetLoader
 from application.pipelines.preparing import RunPreparer
+from application.pipelines.settle import RunSettler
 from application.pipelines.stream import StreamRunner
 from application.pipelines.tend import RunTender
 from domain.errors import PlatformError
 from domain.ports.runtime import IIdentifiers, ITelemetry
+from domain.ports.unit_of_work import WorkerRecord
 from entrypoints.use_cases import UseCases as AllUseCases
 from infrastructure.engines.local import LocalEngine
 from infrastructure.metadata.leases import this_process
@@ -42,6 +51,20 @@ def store_trouble(stores: OpenStores, organization: str) -> Callable[[], Awaitab
     return check
 
 
+def own_process(identifiers: IIdentifiers, concurrency: int) -> WorkerRecord:
+    """Describe this process for the registry."""
+    return WorkerRecord(
+        id=identifiers.new_id(),
+        roles="",
+        host=socket.gethostname(),
+        process=this_process(),
+        version=version("headrace"),
+        concurrency=concurrency,
+        running=0,
+        state="",
+    )
+
+
 class UseCases(containers.DeclarativeContainer):
     """Use cases; all of them singletons without state of their own."""
 
@@ -60,8 +83,13 @@ class UseCases(containers.DeclarativeContainer):
         build=gateways.connection_stores,
         secrets=gateways.secrets,
     )
+    doorbell = providers.Singleton(Doorbell, records=gateways.records, queue=gateways.queue)
     announcer = providers.Singleton(
-        Announcer, records=gateways.records, subscribers=providers.List(providers.Object(log_event))
+        Announcer,
+        records=gateways.records,
+        subscribers=providers.List(providers.Object(log_event)),
+        reactions=providers.List(providers.Singleton(FollowerStarter, identifiers=identifiers)),
+        ring=doorbell.provided.ring,
     )
     preparer = providers.Singleton(
         RunPreparer,
@@ -72,28 +100,45 @@ class UseCases(containers.DeclarativeContainer):
     )
     stream_runner = providers.Singleton(StreamRunner, stores=stores, transformer=gateways.transformer)
     engine = providers.Singleton(LocalEngine, run_stream=stream_runner.provided.run)
-    executor = providers.Singleton(
-        RunExecutor,
+    claimer = providers.Singleton(RunClaimer, records=gateways.records, announcer=announcer, owner=owner, lease=lease)
+    loader = providers.Singleton(
+        ReadSetLoader,
         records=gateways.records,
         stores=stores,
         engine=engine,
         preparer=preparer,
         announcer=announcer,
         identifiers=identifiers,
+        parallelism=settings.provided.run.parallelism,
+    )
+    settler = providers.Singleton(
+        RunSettler,
+        records=gateways.records,
+        stores=stores,
+        announcer=announcer,
+        doorbell=doorbell,
+        max_retries=settings.provided.run.max_retries,
+    )
+    executor = providers.Singleton(
+        RunExecutor,
+        records=gateways.records,
+        claimer=claimer,
+        loader=loader,
+        settler=settler,
         telemetry=telemetry,
-        owner=owner,
-        lease=lease,
+        timeout=providers.Singleton(timedelta, seconds=settings.provided.run.timeout_seconds),
         is_draining=providers.Factory(lambda life: lambda: life.is_draining, life),
     )
     launcher = providers.Singleton(
         RunLauncher,
         records=gateways.records,
-        queue=gateways.queue,
+        doorbell=doorbell,
         identifiers=identifiers,
+        telemetry=telemetry,
         owner=owner,
         lease=lease,
     )
-    controller = providers.Singleton(RunController, records=gateways.records, queue=gateways.queue, launcher=launcher)
+    controller = providers.Singleton(RunController, records=gateways.records, doorbell=doorbell, launcher=launcher)
     inspector = providers.Singleton(
         PipelineInspector,
         records=gateways.records,
@@ -105,8 +150,17 @@ class UseCases(containers.DeclarativeContainer):
         RunTender,
         records=gateways.records,
         queue=gateways.queue,
+        doorbell=doorbell,
         announcer=announcer,
         ring_again_after=lease,
+    )
+    workers = providers.Singleton(
+        WorkerRegistry,
+        records=gateways.records,
+        queue=gateways.queue,
+        life=life,
+        own=providers.Singleton(own_process, identifiers, settings.provided.run.concurrency),
+        alive_within=lease,
     )
     health = providers.Singleton(
         HealthMonitor,
@@ -124,6 +178,7 @@ class UseCases(containers.DeclarativeContainer):
         catalog=providers.Singleton(Catalog, records=gateways.records, guard=providers.Singleton(SqlQueryGuard)),
         launcher=launcher,
         controller=controller,
+        claimer=claimer,
         executor=executor,
         inspector=inspector,
         probe=providers.Singleton(ConnectionProbe, stores=stores),
@@ -132,6 +187,9 @@ class UseCases(containers.DeclarativeContainer):
         announcer=announcer,
         health=health,
         life=life,
+        workers=workers,
+        telemetry=telemetry,
+        doorbell=doorbell,
         stores=stores,
         records=gateways.records,
         queue=gateways.queue,

@@ -51,7 +51,7 @@ class Cursor(Model):
 
     @field_validator("hold_back")
     @classmethod
-    def _duration(cls, value: str | int | None) -> str | int | None:
+    def _hold_back(cls, value: str | int | None) -> str | int | None:
         if isinstance(value, str):
             parse_duration(value)
         return value
@@ -73,6 +73,21 @@ class FileOptions(Model):
         return value
 
 
+def _duration(value: str | None) -> str | None:
+    if value is not None:
+        parse_duration(value)
+    return value
+
+
+class Partitions(Model):
+    """Ranges of a column, read as parallel streams."""
+
+    column: str
+    count: Annotated[int, Field(ge=1, le=256, strict=True)]
+
+    _column = field_validator("column")(_identifier)
+
+
 class Source(Model):
     """Where rows come from."""
 
@@ -85,6 +100,7 @@ class Source(Model):
     parameters: dict[Name, Scalar] | None = None
     cursor: Cursor | None = None
     key: list[str] | None = None
+    partitions: Partitions | None = None
 
     _table = field_validator("table")(lambda value: value if value is None else _table(value))
 
@@ -113,8 +129,8 @@ class Source(Model):
             raise ValueError("format and options belong to a path")
         if self.parameters and self.query is None:
             raise ValueError("parameters belong to a query")
-        if self.cursor is not None and self.path is not None:
-            raise ValueError("files have no cursor")
+        if self.path is not None and (self.cursor is not None or self.partitions is not None):
+            raise ValueError("files have no cursor and no partitions")
         if self.cursor is not None and self.query is not None and not self.key:
             raise ValueError("a cursor needs a key: the columns that make a row unique among equal cursor values")
         return self
@@ -205,6 +221,32 @@ class RunOptions(Model):
 
     batch_rows: Annotated[int, Field(ge=1, le=10_000_000, strict=True)] | None = None
     engine: Literal["local"] = "local"
+    parallelism: Annotated[int, Field(ge=1, le=64, strict=True)] | None = None
+    timeout: str | None = None
+
+    _timeout = field_validator("timeout")(_duration)
+
+
+class RetryOptions(Model):
+    """Further attempts after a retryable failure, and the pause before the first of them, which then doubles."""
+
+    attempts: Annotated[int, Field(ge=0, le=100, strict=True)] | None = None
+    backoff: str | None = None
+
+    _backoff = field_validator("backoff")(_duration)
+
+
+class Schedule(Model):
+    """What starts runs: here, each commit of other pipelines."""
+
+    after: Annotated[list[Name], Field(min_length=1, max_length=50)]
+
+    @field_validator("after")
+    @classmethod
+    def _once(cls, value: list[str]) -> list[str]:
+        if len(set(value)) != len(value):
+            raise ValueError("after names each pipeline once")
+        return value
 
 
 class PipelineDocument(Model):
@@ -221,6 +263,8 @@ class PipelineDocument(Model):
     on_error: OnError | None = None
     destination: Destination
     run: RunOptions | None = None
+    retry: RetryOptions | None = None
+    schedule: Schedule | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> "PipelineDocument":

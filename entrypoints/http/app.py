@@ -6,7 +6,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
-from entrypoints.http import bodies, connections, errors, pipelines, plans, probes, runs
+from entrypoints.http import bodies, connections, errors, pipelines, plans, probes, runs, workers
 from entrypoints.http.middleware import RequestContext
 from entrypoints.use_cases import UseCases
 
@@ -26,12 +26,22 @@ def create_app(use_cases: UseCases, *, title: str, max_body_bytes: int) -> FastA
         generate_unique_id_function=_operation_id,
     )
     app.state.use_cases = use_cases
-    app.add_middleware(RequestContext, max_body_bytes=max_body_bytes)
+    app.add_middleware(RequestContext, use_cases=use_cases, max_body_bytes=max_body_bytes)
     errors.register(app)
     app.include_router(probes.router)
-    for module in (pipelines, connections, runs, plans):
+    for module in (pipelines, connections, runs, plans, workers):
         app.include_router(module.router, responses=dict.fromkeys((401, 403, 404, 409, 422, 503), _PROBLEM))
     _with_problem_schema(app)
+    return app
+
+
+def create_probes(use_cases: UseCases) -> FastAPI:
+    """Build the probes of a process that only works."""
+    app = FastAPI(title="probes", version=version("headrace"), docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.use_cases = use_cases
+    app.add_middleware(RequestContext, use_cases=use_cases, max_body_bytes=1024)
+    errors.register(app)
+    app.include_router(probes.router)
     return app
 
 

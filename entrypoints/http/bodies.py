@@ -20,6 +20,13 @@ class TriggerBody(Body):
     parameters: dict[Name, Scalar] = Field(default={}, description="Parameters of the source query.")
     limit: Annotated[int, Field(ge=1, le=2**62)] | None = Field(None, description="Read at most so many rows.")
     full_refresh: bool = Field(False, description="Read everything again and replace the table in one step.")
+    abandon: bool = Field(False, description="Forget what the lane left unfinished instead of completing it.")
+
+
+class RetryBody(Body):
+    """How to try again."""
+
+    abandon: bool = Field(False, description="Forget what the run left unfinished instead of completing it.")
 
 
 class PreviewBody(Body):
@@ -55,11 +62,34 @@ class Run(BaseModel):
     cancel_requested: bool
     requested_by: str
     request: dict[str, Any]
+    retries: int
+    cause: str | None
+    trace: str | None
     created_at: str | None
     started_at: str | None
     finished_at: str | None
     report: dict[str, Any] | None
     error: dict[str, Any] | None
+
+
+class Worker(BaseModel):
+    """A process of the installation."""
+
+    id: str
+    roles: list[str]
+    host: str
+    version: str
+    concurrency: int
+    running: int
+    state: str
+    started_at: str | None
+
+
+class WorkerList(BaseModel):
+    """The processes that live, and the rings that wait."""
+
+    items: list[Worker]
+    queue_depth: int | None
 
 
 class Document(BaseModel):

@@ -10,6 +10,8 @@ import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 
+from entrypoints.use_cases import UseCases
+
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -21,8 +23,9 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,100}")
 class RequestContext:
     """Gives every request an id, puts it into log lines and the answer, and logs the request once."""
 
-    def __init__(self, app: App, *, max_body_bytes: int) -> None:
+    def __init__(self, app: App, *, use_cases: UseCases, max_body_bytes: int) -> None:
         self._app = app
+        self._use_cases = use_cases
         self._max_body_bytes = max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -30,7 +33,8 @@ class RequestContext:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = Headers(raw=scope["headers"]).get("x-request-id", "")
+        given_headers = Headers(raw=scope["headers"])
+        given = given_headers.get("x-request-id", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         scope.setdefault("state", {})["request_id"] = request_id
         started = time.perf_counter()
@@ -53,9 +57,13 @@ class RequestContext:
                 headers = MutableHeaders(raw=message["headers"])
                 headers["X-Request-ID"] = request_id
                 headers["X-Content-Type-Options"] = "nosniff"
+                if self._use_cases.life.is_draining:
+                    # Whoever keeps the connection learns that the next request belongs elsewhere, before it is cut.
+                    headers["Connection"] = "close"
             await send(message)
 
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
+        span = self._use_cases.telemetry.span("http.request", trace=given_headers.get("traceparent"))
+        with span, structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
                 await self._app(scope, receive_within_limit, send_with_id)
             finally:

@@ -58,7 +58,7 @@ async def list_revisions(name: str, cases: Cases, caller: Caller) -> Any:
 async def trigger(name: str, request: Request, cases: Cases, caller: Caller, response: Response) -> Any:
     """Ask for a run; the answer is given once it is stored."""
     wanted = bodies.checked(bodies.TriggerBody, await json_body(request))
-    command = TriggerRun(name, RunRequest(wanted.parameters, wanted.limit, wanted.full_refresh))
+    command = TriggerRun(name, RunRequest(**wanted.model_dump()))
     run = await cases.launcher.launch(caller, command)
     fail_at("api.after_commit_before_response")
     response.headers["Location"] = f"/v1/runs/{run.id}"

@@ -2,13 +2,13 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from domain.pipelines.run import RunState
 from entrypoints.http import bodies
-from entrypoints.http.dependencies import Caller, Cases
+from entrypoints.http.dependencies import Caller, Cases, json_body
 from entrypoints.http.pipelines import Cursor, Limit
-from entrypoints.rendering import run_body, transition_body
+from entrypoints.rendering import logs_body, run_body, transition_body
 
 router = APIRouter(prefix="/v1/runs", tags=["runs"])
 
@@ -39,15 +39,28 @@ async def list_transitions(run_id: str, cases: Cases, caller: Caller) -> dict[st
     return {"items": [transition_body(line) for line in await cases.inspector.transitions(caller, run_id)]}
 
 
+@router.get("/{run_id}/logs")
+async def list_logs(run_id: str, cases: Cases, caller: Caller) -> dict[str, Any]:
+    """Show a run's history together with its stored events, oldest first."""
+    transitions, events = await cases.inspector.logs(caller, run_id)
+    return {"items": logs_body(transitions, events)}
+
+
 @router.post("/{run_id}/cancel", status_code=202, response_model=bodies.Run)
 async def cancel_run(run_id: str, cases: Cases, caller: Caller) -> Any:
     """Cancel a run: at once if it was never claimed, else at its next batch; committed batches stay."""
     return run_body(await cases.controller.cancel(caller, run_id))
 
 
-@router.post("/{run_id}/retry", status_code=202, response_model=bodies.Run)
-async def retry_run(run_id: str, cases: Cases, caller: Caller, response: Response) -> Any:
+@router.post(
+    "/{run_id}/retry",
+    status_code=202,
+    response_model=bodies.Run,
+    openapi_extra=bodies.request_schema(bodies.RetryBody),
+)
+async def retry_run(run_id: str, request: Request, cases: Cases, caller: Caller, response: Response) -> Any:
     """Ask for a new run with the same wishes; it completes what the failed one left unfinished."""
-    run = await cases.controller.retry(caller, run_id)
+    wanted = bodies.checked(bodies.RetryBody, await json_body(request))
+    run = await cases.controller.retry(caller, run_id, abandon=wanted.abandon)
     response.headers["Location"] = f"/v1/runs/{run.id}"
     return run_body(run)

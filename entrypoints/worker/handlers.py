@@ -4,46 +4,59 @@ from dataclasses import dataclass
 
 import structlog
 
-from application.pipelines.launch import RUNS_TOPIC
 from domain.errors import PlatformError
 from domain.failpoints import fail_at
 from domain.pipelines.run import Run
-from domain.ports.message_queue import IDelivery, Message
+from domain.ports.message_queue import IDelivery
 from entrypoints.use_cases import UseCases
 
 
 @dataclass(frozen=True)
 class RunHandler:
-    """Handles ring messages."""
+    """Handles rings, from the queue or from the tender."""
 
     use_cases: UseCases
 
-    async def claim(self, delivery: IDelivery) -> Run | None:
-        """Claim the run that a message names; from the claim on, its lease answers for it."""
+    async def handle(self, delivery: IDelivery) -> None:
+        """Claim the run that a message names and execute it; from the claim on, its lease answers for it."""
         run_id = delivery.message.body.get("run_id")
         if not isinstance(run_id, str):
             await delivery.reject("the message names no run")
-            return None
-        try:
-            run = await self.use_cases.executor.claim(run_id)
-        except PlatformError as error:
-            # Not acknowledged: the tender rings again when the records can be reached.
-            structlog.get_logger("headrace").warning("claim.failed", run_id=run_id, code=error.code)
-            await delivery.acknowledge()
-            return None
+            return
+        run = await self._claim(run_id)
         fail_at("claim.before_ack")
-        await delivery.acknowledge()
-        return run
+        try:
+            await delivery.acknowledge()
+        except PlatformError as error:  # Delivered again, which claims nothing.
+            structlog.get_logger("headrace").warning("acknowledge.failed", run_id=run_id, code=error.code)
+        if run is not None:
+            await self._perform(run)
 
-    async def perform(self, run: Run) -> None:
-        """Execute a claimed run, then ring for the next one of its lane."""
+    async def handle_ring(self, run_id: str) -> None:
+        """Claim and execute a run that the tender found."""
+        run = await self._claim(run_id)
+        if run is not None:
+            await self._perform(run)
+
+    async def pass_on(self, delivery: IDelivery) -> None:
+        """Leave a run to whichever worker has room, as this one is busy and the message would wait here."""
+        run_id = delivery.message.body.get("run_id")
+        if isinstance(run_id, str):
+            async with self.use_cases.records.unit() as unit:
+                await unit.runs.stamp_rung([run_id], has_rung=False)
+                await unit.commit()
+        await delivery.acknowledge()
+
+    async def _claim(self, run_id: str) -> Run | None:
+        try:
+            return await self.use_cases.claimer.claim(run_id)
+        except PlatformError as error:
+            # The tender finds the run again when the records can be reached.
+            structlog.get_logger("headrace").warning("claim.failed", run_id=run_id, code=error.code)
+            return None
+
+    async def _perform(self, run: Run) -> None:
         with structlog.contextvars.bound_contextvars(
             run_id=run.id, pipeline=run.pipeline, organization=run.organization
         ):
             await self.use_cases.executor.perform(run)
-        async with self.use_cases.records.unit() as unit:
-            waiting = await unit.runs.unfinished(run.organization, run.pipeline, run.lane)
-        if waiting is not None and waiting.id != run.id and not self.use_cases.life.is_draining:
-            await self.use_cases.queue.publish(
-                RUNS_TOPIC, Message({"run_id": waiting.id, "org_id": waiting.organization})
-            )

@@ -8,14 +8,15 @@ from domain.ports.engine import IEngine, OnProgress, RunStream, Stop, StreamTask
 
 
 class LocalEngine(IEngine):
-    """Runs up to `parallelism` streams at a time."""
+    """Runs streams in this process."""
 
-    def __init__(self, run_stream: RunStream, *, parallelism: int = 4) -> None:
+    def __init__(self, run_stream: RunStream) -> None:
         self._run_stream = run_stream
-        self._parallelism = parallelism
 
-    async def run(self, tasks: Sequence[StreamTask], *, stop: Stop, on_progress: OnProgress) -> list[StreamReport]:
-        gate = asyncio.Semaphore(self._parallelism)
+    async def run(
+        self, tasks: Sequence[StreamTask], *, parallelism: int, stop: Stop, on_progress: OnProgress
+    ) -> list[StreamReport]:
+        gate = asyncio.Semaphore(parallelism)
         failures: list[BaseException] = []
 
         def stop_when_failed() -> str | None:

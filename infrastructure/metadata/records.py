@@ -2,8 +2,6 @@
 
 import asyncio
 import os
-import threading
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -18,9 +16,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from domain.errors import MissingExtraError, PlatformError, UnavailableError
 from domain.ports.unit_of_work import ILease, IRecords, IUnitOfWork
+from infrastructure.metadata.lease_keeper import HeldLease, LeaseKeeper
 from infrastructure.metadata.unit_of_work import SqlUnitOfWork, records_unavailable
 
-HEAD_REVISION = "0002"
+HEAD_REVISION = "0003"
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _SCHEMA = "headrace"
 # Any constant will do; it only has to be the same in every process that migrates.
@@ -186,98 +185,6 @@ def _run_migrations(connection: Connection) -> None:
     config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
-
-
-class HeldLease(ILease):
-    """One claim under renewal. It also stops by this process's own clock, should renewals not get through (L2)."""
-
-    def __init__(self, run_id: str, fence: int, lease: timedelta) -> None:
-        self.run_id = run_id
-        self.fence = fence
-        self.lease = lease
-        self.renewed_at = self.tried_at = time.monotonic()
-        self.reason: str | None = None
-
-    def stop_reason(self) -> str | None:
-        if self.reason is not None:
-            return self.reason
-        return "lease_lost" if time.monotonic() - self.renewed_at > self.lease.total_seconds() else None
-
-    def moved_to(self, fence: int) -> None:
-        self.fence = fence
-
-
-class LeaseKeeper:
-    """Renews all leases of this process from one thread with a loop and a connection of its own (L3)."""
-
-    def __init__(self, create_engine: Any) -> None:
-        self._create_engine = create_engine
-        self._held: set[HeldLease] = set()
-        self._guard = threading.Lock()
-        self._wake = threading.Event()
-        self._stopping = False
-        self._thread: threading.Thread | None = None
-
-    def add(self, lease: HeldLease) -> None:
-        """Start renewing a lease."""
-        with self._guard:
-            self._held.add(lease)
-            if self._thread is None:
-                self._stopping = False
-                self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
-                self._thread.start()
-        self._wake.set()
-
-    def remove(self, lease: HeldLease) -> None:
-        """Stop renewing it."""
-        with self._guard:
-            self._held.discard(lease)
-
-    def stop(self) -> None:
-        """End the thread."""
-        thread, self._thread = self._thread, None
-        if thread is not None:
-            self._stopping = True
-            self._wake.set()
-            thread.join(timeout=10)
-
-    def _run(self) -> None:
-        asyncio.run(self._renew_until_stopped())
-
-    async def _renew_until_stopped(self) -> None:
-        engine: AsyncEngine = self._create_engine()
-        try:
-            while not self._stopping:
-                with self._guard:
-                    held = list(self._held)
-                pause = min((_renew_every(lease) for lease in held), default=1.0)
-                await asyncio.to_thread(self._wake.wait, min(pause, 1.0))
-                self._wake.clear()
-                now = time.monotonic()
-                for lease in held:
-                    if now - lease.tried_at >= _renew_every(lease):
-                        await self._renew(engine, lease)
-        finally:
-            await engine.dispose()
-
-    async def _renew(self, engine: AsyncEngine, lease: HeldLease) -> None:
-        started = lease.tried_at = time.monotonic()
-        fence = lease.fence
-        try:
-            async with SqlUnitOfWork(lambda: engine) as unit:
-                reason = await unit.runs.renew(lease.run_id, fence, lease=lease.lease)
-                await unit.commit()
-        except (PlatformError, SQLAlchemyError, OSError):
-            return  # The next round tries again; the holder's own clock ends the lease in time.
-        if reason is None:
-            lease.renewed_at = started
-        elif fence == lease.fence:
-            lease.reason = "lease_lost" if reason == "fenced" else reason
-
-
-def _renew_every(lease: HeldLease) -> float:
-    """Seconds between renewals: well before the lease is over, and soon enough to hear of a cancel (C1)."""
-    return min(lease.lease.total_seconds() / 3, 3.0)
 
 
 def sqlite_url(path: Path) -> str:

@@ -91,6 +91,9 @@ runs = Table(
     Column("attempt", Integer, nullable=False, default=0),
     Column("progress", Integer, nullable=False, server_default="0"),
     Column("fruitless", Integer, nullable=False, server_default="0"),
+    Column("retries", Integer, nullable=False, server_default="0"),
+    Column("cause", String(36)),
+    Column("trace", String(55)),
     Column("reason", String(200)),
     Column("read_set", JSON(none_as_null=True)),
     Column("report", JSON(none_as_null=True)),
@@ -100,7 +103,7 @@ runs = Table(
     Column("not_before", Float, nullable=False, default=0.0),
     Column("lease_until", Float),
     Column("lease_owner", String(200)),
-    Column("rung_at", Float),
+    Column("rung_at", Float, nullable=False, server_default="0"),
     Column("created_at", UtcDateTime(), nullable=False),
     Column("started_at", UtcDateTime()),
     Column("finished_at", UtcDateTime()),
@@ -123,6 +126,64 @@ runs = Table(
         postgresql_where=text("state IN ('queued', 'running')"),
     ),
     Index("runs_of_a_pipeline", "org_id", "pipeline", "id"),
+    Index(
+        "queued_runs_by_ring",
+        "rung_at",
+        sqlite_where=text("state = 'queued'"),
+        postgresql_where=text("state = 'queued'"),
+    ),
+    Index(
+        "running_runs_by_lease",
+        "lease_until",
+        sqlite_where=text("state = 'running'"),
+        postgresql_where=text("state = 'running'"),
+    ),
+    Index(
+        "queued_runs_of_a_lane",
+        "org_id",
+        "pipeline",
+        "lane",
+        "id",
+        sqlite_where=text("state = 'queued'"),
+        postgresql_where=text("state = 'queued'"),
+    ),
+    Index(
+        "one_run_per_cause",
+        "org_id",
+        "pipeline",
+        "cause",
+        unique=True,
+        sqlite_where=text("cause IS NOT NULL"),
+        postgresql_where=text("cause IS NOT NULL"),
+    ),
+)
+
+# Who runs after whom: the `schedule.after` of the latest revisions, so that a commit finds its followers by an index.
+followers = Table(
+    "followers",
+    metadata,
+    Column("org_id", String(63), primary_key=True),
+    Column("after", String(63), primary_key=True),
+    Column("pipeline", String(63), primary_key=True),
+    ForeignKeyConstraint(["org_id", "pipeline"], ["pipelines.org_id", "pipelines.name"]),
+)
+
+# Processes of the installation; they serve every organization.
+workers = Table(
+    "workers",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("roles", String(40), nullable=False),
+    Column("host", String(200), nullable=False),
+    Column("process", String(200), nullable=False),
+    Column("version", String(40), nullable=False),
+    Column("concurrency", Integer, nullable=False),
+    Column("running", Integer, nullable=False),
+    Column("state", String(20), nullable=False),
+    Column("drain_requested", Boolean, nullable=False, default=False),
+    Column("started_at", UtcDateTime(), nullable=False),
+    Column("seen", Float, nullable=False),
+    Index("workers_by_sight", "seen"),
 )
 
 run_transitions = Table(
@@ -147,10 +208,12 @@ events = Table(
     Column("id", Integer, primary_key=True, autoincrement=True),
     Column("org_id", String(63), ForeignKey("organizations.id"), nullable=False),
     Column("event_type", String(60), nullable=False),
+    Column("run_id", String(36)),
     Column("payload", JSON, nullable=False),
     Column("created_at", UtcDateTime(), nullable=False),
     Column("sent_at", UtcDateTime()),
     Index("unsent_events", "id", sqlite_where=text("sent_at IS NULL"), postgresql_where=text("sent_at IS NULL")),
+    Index("events_of_a_run", "org_id", "run_id", "id"),
 )
 
 api_keys = Table(

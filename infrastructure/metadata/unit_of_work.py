@@ -3,9 +3,9 @@
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
-from sqlalchemy import insert, or_, select, update
+from sqlalchemy import Row, insert, or_, select, update
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -32,6 +32,7 @@ from infrastructure.metadata.tables import (
     pipeline_revisions,
     pipelines,
 )
+from infrastructure.metadata.workers import SqlFollowerRecords, SqlWorkerRecords
 
 
 class SqlUnitOfWork(IUnitOfWork):
@@ -56,6 +57,8 @@ class SqlUnitOfWork(IUnitOfWork):
         self.identity = SqlIdentityRecords(connection)
         self.events = SqlEventOutbox(connection)
         self.audit = SqlAuditRecords(connection)
+        self.workers = SqlWorkerRecords(connection)
+        self.followers = SqlFollowerRecords(connection)
         return self
 
     async def __aexit__(
@@ -117,24 +120,38 @@ class SqlEventOutbox(IEventOutbox):
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
 
-    async def add(self, event: Event) -> None:
-        await self._connection.execute(
-            insert(events).values(
-                org_id=event.organization,
-                event_type=event.event_type,
-                payload=event.payload(),
-                created_at=datetime.now(UTC),
-            )
-        )
+    async def add(self, *told: Event) -> None:
+        now = datetime.now(UTC)
+        rows = [
+            {
+                "org_id": event.organization,
+                "event_type": event.event_type,
+                "run_id": event.run_id,
+                "payload": event.payload(),
+                "created_at": now,
+            }
+            for event in told
+        ]
+        if rows:
+            await self._connection.execute(insert(events), rows)
 
     async def unsent(self, *, limit: int) -> Sequence[StoredEvent]:
         query = select(events).where(events.c.sent_at.is_(None)).order_by(events.c.id).limit(limit)
-        rows = (await self._connection.execute(query)).all()
-        return [StoredEvent(row.id, row.org_id, row.event_type, row.payload) for row in rows]
+        # Another replica tells what it has locked; nobody waits for it.
+        rows = (await self._connection.execute(query.with_for_update(skip_locked=True))).all()
+        return [_event(row) for row in rows]
+
+    async def of_run(self, organization: str, run_id: str) -> Sequence[StoredEvent]:
+        query = select(events).where(events.c.org_id == organization, events.c.run_id == run_id).order_by(events.c.id)
+        return [_event(row) for row in (await self._connection.execute(query)).all()]
 
     async def mark_sent(self, ids: Sequence[int]) -> None:
         if ids:
             await self._connection.execute(update(events).where(events.c.id.in_(ids)).values(sent_at=datetime.now(UTC)))
+
+
+def _event(row: Row[Any]) -> StoredEvent:
+    return StoredEvent(row.id, row.org_id, row.event_type, row.payload, row.created_at)
 
 
 class SqlAuditRecords(IAuditRecords):

@@ -2,17 +2,34 @@
 
 import asyncio
 from collections import defaultdict, deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from domain.errors import UnavailableError
 from domain.ports.message_queue import IDelivery, IMessageQueue, Message
 
 
 class _Topic:
+    """Waiting messages by key; keys take turns."""
+
     def __init__(self) -> None:
-        self.waiting: deque[Message] = deque()
+        self.by_key: dict[str, deque[Message]] = {}
+        self.depth = 0
         self.arrived = asyncio.Condition()
         self.dead: deque[tuple[Message, str]] = deque(maxlen=1000)
+
+    def put(self, message: Message, *, first: bool = False) -> None:
+        waiting = self.by_key.setdefault(message.key, deque())
+        waiting.appendleft(message) if first else waiting.append(message)
+        self.depth += 1
+
+    def take(self) -> Message:
+        key = next(iter(self.by_key))
+        waiting = self.by_key.pop(key)
+        message = waiting.popleft()
+        if waiting:
+            self.by_key[key] = waiting  # Behind the other keys: their turn comes first.
+        self.depth -= 1
+        return message
 
 
 class InMemoryDelivery(IDelivery):
@@ -37,7 +54,7 @@ class InMemoryDelivery(IDelivery):
 
 
 class InMemoryMessageQueue(IMessageQueue):
-    """Bounded topics; what a consumer leaves unsettled goes back to the front."""
+    """Bounded topics; what a subscription leaves unsettled goes back to the front."""
 
     def __init__(self, *, max_depth: int = 100_000) -> None:
         self._max_depth = max_depth
@@ -60,31 +77,36 @@ class InMemoryMessageQueue(IMessageQueue):
         if not self._is_open:
             raise UnavailableError("The in-memory queue is not open.", code="queue.unavailable")
         found = self._topics[topic]
-        if len(found.waiting) >= self._max_depth:
+        if found.depth >= self._max_depth:
             raise UnavailableError("The in-memory queue is full.", code="queue.full")
         async with found.arrived:
-            found.waiting.append(message)
+            found.put(message)
             found.arrived.notify()
 
-    async def subscribe(self, topic: str) -> AsyncIterator[IDelivery]:
+    async def subscribe(self, topic: str) -> AsyncGenerator[IDelivery, None]:
         found = self._topics[topic]
-        while True:
-            async with found.arrived:
-                await found.arrived.wait_for(lambda: found.waiting or not self._is_open)
-                if not self._is_open:
-                    return
-                delivery = InMemoryDelivery(found.waiting.popleft(), found)
-            try:
+        unsettled: deque[InMemoryDelivery] = deque()
+        try:
+            while True:
+                async with found.arrived:
+                    await found.arrived.wait_for(lambda: found.depth or not self._is_open)
+                    if not self._is_open:
+                        return
+                    delivery = InMemoryDelivery(found.take(), found)
+                while unsettled and unsettled[0].is_settled:
+                    unsettled.popleft()
+                unsettled.append(delivery)
                 yield delivery
-            finally:
-                if not delivery.is_settled:
-                    delivery.is_settled = True
-                    async with found.arrived:
-                        found.waiting.appendleft(delivery.message)
-                        found.arrived.notify()
+        finally:
+            async with found.arrived:
+                for left in reversed(unsettled):
+                    if not left.is_settled:
+                        left.is_settled = True
+                        found.put(left.message, first=True)
+                found.arrived.notify_all()
 
     async def depth(self, topic: str) -> int:
-        return len(self._topics[topic].waiting)
+        return self._topics[topic].depth
 
     async def dead_letters(self, topic: str) -> list[tuple[Message, str]]:
         return list(self._topics[topic].dead)

@@ -14,7 +14,7 @@ import pyarrow as pa
 from domain.errors import InvalidInputError, PlatformError, StoreUnavailableError
 from domain.failpoints import fail_at
 from domain.pipelines.checkpoint import LaneState, Position
-from domain.pipelines.read_set import Lane, SourcePlan, Stream
+from domain.pipelines.read_set import Lane, SourcePlan, Stream, streams_between
 from domain.pipelines.spec import CursorSpec, SourceSpec
 from domain.pipelines.table import INTERNAL_PREFIX, Column, TableName, TableSchema
 from domain.ports.data_store import (
@@ -31,6 +31,7 @@ from infrastructure.arrow import conform, rechunk, to_table
 from infrastructure.sql import bind_names, parse_query, quote, quote_table
 from infrastructure.stores.cursors import integer_end, is_integer_cursor, position_after, time_end
 from infrastructure.stores.duckdb_session import DuckDBSession, logical_of, named, native_of, translate
+from infrastructure.stores.partitions import is_partitioned, ranges
 from infrastructure.stores.sql_owner import SqlOwner, read_lane
 from infrastructure.stores.sql_session import append_rows
 from infrastructure.stores.sql_writer import SqlWriter
@@ -148,9 +149,11 @@ class DuckDBDataStore(IDataStore):
         hi = None
         if source.cursor is not None:
             hi = self._end_of(cursor, source.cursor, kinds, text, parameters, lo, limit)
+        is_split = is_partitioned(source, limit)
         return SourcePlan(
             columns=tuple((column.name, column.type) for column in columns),
-            streams=(Stream("0"),),
+            streams=_streams(cursor, source, kinds, lo, hi) if is_split else streams_between(()),
+            partition=source.partitions.column if source.partitions and is_split else None,
             ordered=bool(source.order),
             order=source.order,
             lo=lo,
@@ -202,16 +205,20 @@ class DuckDBDataStore(IDataStore):
             return await thread.call(read_lane, session, lane, table)
 
     @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[str | None]:
+        yield None  # A transaction of DuckDB cannot be joined by another cursor.
+
+    @asynccontextmanager
     async def owner(self, lane: Lane, table: TableName, fence: int) -> AsyncIterator[IOwner]:
         async with self._session() as (session, thread):
             yield SqlOwner(session, thread, lane, table, fence)
 
     @asynccontextmanager
     async def reader(
-        self, source: SourceSpec, plan: SourcePlan, stream: Stream, *, batch_rows: int
+        self, source: SourceSpec, plan: SourcePlan, stream: Stream, *, batch_rows: int, snapshot: str | None = None
     ) -> AsyncIterator[IReader]:
         async with self._cursor() as (cursor, thread):
-            yield DuckDBReader(cursor, thread, source, plan, batch_rows)
+            yield DuckDBReader(cursor, thread, source, plan, stream, batch_rows)
 
     @asynccontextmanager
     async def writer(
@@ -229,6 +236,7 @@ class DuckDBDataStore(IDataStore):
     async def _session(self) -> AsyncIterator[tuple[DuckDBSession, OneThread]]:
         session = DuckDBSession(self._opened(), self._write_lock)
         thread = OneThread("duckdb-write")
+        thread.interrupt = session.interrupt
         try:
             yield session, thread
         finally:
@@ -240,6 +248,7 @@ class DuckDBDataStore(IDataStore):
         """A cursor in a read-only transaction, so that no query of a user can write."""
         cursor = self._opened().cursor()
         thread = OneThread("duckdb-read")
+        thread.interrupt = cursor.interrupt
         try:
             await thread.call(cursor.execute, "BEGIN TRANSACTION READ ONLY")
             yield cursor, thread
@@ -257,8 +266,10 @@ class DuckDBReader(IReader):
         thread: OneThread,
         source: SourceSpec,
         plan: SourcePlan,
+        stream: Stream,
         batch_rows: int,
     ) -> None:
+        self._stream = stream
         self._cursor = cursor
         self._thread = thread
         self._source = source
@@ -270,6 +281,8 @@ class DuckDBReader(IReader):
         text, parameters = _selection(self._source)
         where, bound = _bounds_of(self._source, plan)
         kinds = dict(plan.columns)
+        within, of_stream = _within(plan, self._stream)
+        where, bound = f"{where} AND {within}", bound | of_stream
         if after is not None:
             left = ", ".join(quote(name) for name in plan.order)
             right = ", ".join(f"CAST($after_{n} AS {native_of(kinds[c])})" for n, c in enumerate(plan.order))
@@ -311,6 +324,37 @@ def _bounds(column: str, kind: str, lo: str | None, hi: str | None) -> tuple[str
         conditions.append(f"{quote(column)} < CAST($hi AS {native_of(kind)})")
         bound["hi"] = hi
     return " AND ".join(conditions), bound
+
+
+def _within(plan: SourcePlan, stream: Stream) -> tuple[str, dict[str, Any]]:
+    """Say that a row belongs to a stream."""
+    if plan.partition is None or (stream.lower is None and stream.upper is None):
+        return "true", {}
+    name, kind = quote(plan.partition), native_of(dict(plan.columns)[plan.partition])
+    conditions, bound = [], {}
+    if stream.lower is not None:
+        conditions.append(f"{name} >= CAST($lower AS {kind})")
+        bound["lower"] = stream.lower
+    if stream.upper is not None:
+        conditions.append(f"{name} < CAST($upper AS {kind})")
+        bound["upper"] = stream.upper
+    text = " AND ".join(conditions)
+    return (text if stream.lower is not None else f"({text} OR {name} IS NULL)"), bound
+
+
+def _streams(
+    cursor: duckdb.DuckDBPyConnection, source: SourceSpec, kinds: Mapping[str, str], lo: str | None, hi: str | None
+) -> tuple[Stream, ...]:
+    assert source.partitions is not None
+    column = source.partitions.column
+    if column not in kinds:
+        raise InvalidInputError(f"The source has no column {column}.", code="source.column_missing")
+    text, parameters = _selection(source)
+    cursor_column = source.cursor.column if source.cursor else None
+    where, bound = _bounds(cursor_column, kinds[cursor_column], lo, hi) if cursor_column else ("true", {})
+    name = quote(column)
+    found = _fetch(cursor, f"SELECT min({name}), max({name}) FROM {text} WHERE {where}", {**parameters, **bound})
+    return ranges(source.partitions, kinds[column], *found[0])
 
 
 def _bounds_of(source: SourceSpec, plan: SourcePlan) -> tuple[str, dict[str, Any]]:

@@ -123,7 +123,9 @@ class DuckDBSession(Session):
 
     def begin(self) -> None:
         # Before BEGIN: a transaction that waited inside would see an old snapshot and conflict at commit.
-        self._write_lock.acquire()
+        while not self._write_lock.acquire(timeout=0.5):
+            if self.is_interrupted:
+                raise StoreUnavailableError("Stopped while waiting for the file's write lock.")
         self._holds_lock = True
         try:
             self._run("BEGIN TRANSACTION")
@@ -220,6 +222,10 @@ class DuckDBSession(Session):
 
     def lock_table(self, table: str) -> None:
         """Nothing to do, for the same reason."""
+
+    def interrupt(self) -> None:
+        self.is_interrupted = True
+        self._cursor.interrupt()
 
     def reopen(self) -> None:
         self.rollback()

@@ -134,8 +134,12 @@ class FilesDataStore(IDataStore):
         raise _read_only()
 
     @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[str | None]:
+        yield None  # Files are pinned by size and etag instead.
+
+    @asynccontextmanager
     async def reader(
-        self, source: SourceSpec, plan: SourcePlan, stream: Stream, *, batch_rows: int
+        self, source: SourceSpec, plan: SourcePlan, stream: Stream, *, batch_rows: int, snapshot: str | None = None
     ) -> AsyncIterator[IReader]:
         thread = OneThread("files-read")
         try:

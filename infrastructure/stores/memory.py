@@ -2,6 +2,7 @@
 
 import asyncio
 import copy
+import itertools
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -13,7 +14,7 @@ import pyarrow.compute as pc
 from domain.errors import InvalidInputError, NotFoundError, StoreUnavailableError
 from domain.failpoints import fail_at
 from domain.pipelines.checkpoint import LaneState, Position
-from domain.pipelines.read_set import Lane, SourcePlan, Stream
+from domain.pipelines.read_set import Lane, SourcePlan, Stream, streams_between
 from domain.pipelines.spec import SourceSpec
 from domain.pipelines.table import TableName, TableSchema
 from domain.ports.data_store import (
@@ -29,6 +30,7 @@ from domain.ports.data_store import (
 from infrastructure.arrow import columns_of, to_table
 from infrastructure.stores.cursors import integer_end, is_integer_cursor, position_after, time_end
 from infrastructure.stores.memory_lanes import Content, InMemoryOwner, InMemoryWriter, append_rows, create_table
+from infrastructure.stores.partitions import is_partitioned, ranges
 
 
 class InMemoryDataStore(IDataStore):
@@ -38,6 +40,8 @@ class InMemoryDataStore(IDataStore):
         self._content = Content()
         self._lock = asyncio.Lock()
         self._is_open = False
+        self._snapshots: dict[str, Content] = {}
+        self._names = itertools.count(1)
 
     async def open(self) -> None:
         self._is_open = True
@@ -80,9 +84,11 @@ class InMemoryDataStore(IDataStore):
             if name not in kinds:
                 raise InvalidInputError(f"The source has no column {name}.", code="source.column_missing")
         hi = self._end_of(source, rows, kinds, lo, limit) if source.cursor else None
+        is_split = is_partitioned(source, limit)
         return SourcePlan(
             columns=tuple((column.name, column.type) for column in columns),
-            streams=(Stream("0"),),
+            streams=_streams(rows, source, kinds, lo, hi) if is_split else streams_between(()),
+            partition=source.partitions.column if source.partitions and is_split else None,
             ordered=bool(source.order),
             order=source.order,
             lo=lo,
@@ -119,14 +125,24 @@ class InMemoryDataStore(IDataStore):
         return self._content.lanes.get(lane, LaneState(state="idle", fence=0))
 
     @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[str | None]:
+        name = str(next(self._names))
+        self._snapshots[name] = self._content  # Publishing puts another content in place and leaves this one as it is.
+        try:
+            yield name
+        finally:
+            del self._snapshots[name]
+
+    @asynccontextmanager
     async def owner(self, lane: Lane, table: TableName, fence: int) -> AsyncIterator[IOwner]:
         yield InMemoryOwner(self, lane, table, fence)
 
     @asynccontextmanager
     async def reader(
-        self, source: SourceSpec, plan: SourcePlan, stream: Stream, *, batch_rows: int
+        self, source: SourceSpec, plan: SourcePlan, stream: Stream, *, batch_rows: int, snapshot: str | None = None
     ) -> AsyncIterator[IReader]:
-        yield InMemoryReader(_between(self._rows(source), source, plan), plan, batch_rows)
+        rows = self._rows(source, self._snapshots.get(snapshot) if snapshot is not None else None)
+        yield InMemoryReader(_within(_between(rows, source, plan), plan, stream), plan, batch_rows)
 
     @asynccontextmanager
     async def writer(
@@ -154,12 +170,12 @@ class InMemoryDataStore(IDataStore):
         """The refused rows, oldest first."""
         return tuple(self._content.quarantine)
 
-    def _rows(self, source: SourceSpec) -> pa.Table:
+    def _rows(self, source: SourceSpec, content: Content | None = None) -> pa.Table:
         if not self._is_open:
             raise StoreUnavailableError("The in-memory store is not open.")
         if source.table is None:
             raise InvalidInputError("An in-memory source names a table; it has no queries.", code="source.kind")
-        found = self._content.tables.get(str(source.table))
+        found = (content or self._content).tables.get(str(source.table))
         if found is None:
             raise NotFoundError(f"There is no table {source.table}.", code="table.not_found")
         return found[1]
@@ -196,6 +212,31 @@ def _between(rows: pa.Table, source: SourceSpec, plan: SourcePlan) -> pa.Table:
         values = rows.column(source.cursor.column)
     if plan.hi is not None:
         rows = rows.filter(pc.less(values, _scalar(plan.hi, values.type)))
+    return rows
+
+
+def _streams(
+    rows: pa.Table, source: SourceSpec, kinds: dict[str, str], lo: str | None, hi: str | None
+) -> tuple[Stream, ...]:
+    assert source.partitions is not None
+    column = source.partitions.column
+    if column not in kinds:
+        raise InvalidInputError(f"The source has no column {column}.", code="source.column_missing")
+    bounded = _between(rows, source, SourcePlan(columns=(), streams=(), ordered=True, lo=lo, hi=hi))
+    found = pc.min_max(bounded.column(column))
+    return ranges(source.partitions, kinds[column], found["min"].as_py(), found["max"].as_py())
+
+
+def _within(rows: pa.Table, plan: SourcePlan, stream: Stream) -> pa.Table:
+    if plan.partition is None:
+        return rows
+    values = rows.column(plan.partition)
+    if stream.upper is not None:
+        below = pc.less(values, _scalar(stream.upper, values.type))
+        rows = rows.filter(pc.fill_null(below, stream.lower is None))
+        values = rows.column(plan.partition)
+    if stream.lower is not None:
+        rows = rows.filter(pc.greater_equal(values, _scalar(stream.lower, values.type)))
     return rows
 
 

@@ -49,7 +49,7 @@ class InMemoryWriter(IWriter):
         self._stream = stream
         self._fence = fence
 
-    async def commit(self, batch: JudgedBatch, checkpoint: CheckpointUpdate) -> None:
+    async def commit(self, batch: JudgedBatch, checkpoint: CheckpointUpdate) -> int:
         fail_at("batch.before_begin")
         async with self._store.transaction() as content:
             self._advance(content, checkpoint)
@@ -78,6 +78,7 @@ class InMemoryWriter(IWriter):
             fail_at("batch.before_commit")
         fail_at("batch.commit_sent")
         fail_at("batch.after_commit")
+        return 0
 
     def _advance(self, content: Content, checkpoint: CheckpointUpdate) -> None:
         lane = content.lanes.get(self._lane)

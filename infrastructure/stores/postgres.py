@@ -1,16 +1,16 @@
 """IDataStore on Postgres: Arrow through ADBC, binary COPY both ways, the fence in the same database."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping, Sequence
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from datetime import UTC, datetime
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from domain.errors import InvalidInputError, PlatformError, SchemaMismatchError
+from domain.errors import InvalidInputError, PlatformError
 from domain.failpoints import fail_at
 from domain.pipelines.checkpoint import LaneState, Position
-from domain.pipelines.read_set import Lane, SourcePlan, Stream
+from domain.pipelines.read_set import Lane, SourcePlan, Stream, streams_between
 from domain.pipelines.spec import CursorSpec, SourceSpec
 from domain.pipelines.table import INTERNAL_PREFIX, Column, TableName, TableSchema
 from domain.ports.data_store import (
@@ -23,16 +23,19 @@ from domain.ports.data_store import (
     StoreHealth,
     Target,
 )
-from infrastructure.arrow import arrow_type, conform, rechunk, to_table
-from infrastructure.sql import bind_names, parse_query, quote, quote_table
+from infrastructure.arrow import conform, to_table
+from infrastructure.sql import quote
 from infrastructure.stores.cursors import integer_end, is_integer_cursor, position_after, time_end
+from infrastructure.stores.partitions import is_partitioned, ranges
 from infrastructure.stores.postgres_connection import PostgresAddress, lane_session
+from infrastructure.stores.postgres_selection import Selection
 from infrastructure.stores.postgres_session import PostgresSession
-from infrastructure.stores.postgres_types import logical_of
 from infrastructure.stores.sql_owner import SqlOwner, read_lane
 from infrastructure.stores.sql_session import append_rows
 from infrastructure.stores.sql_writer import SqlWriter
 from infrastructure.threads import OneThread
+
+_SNAPSHOT = re.compile(r"[0-9A-F]+(-[0-9A-F]+)*")
 
 
 class PostgresDataStore(IDataStore):
@@ -98,9 +101,12 @@ class PostgresDataStore(IDataStore):
             if name not in kinds:
                 raise InvalidInputError(f"The source has no column {name}.", code="source.column_missing")
         hi = self._end_of(session, source.cursor, kinds, selection, lo, limit) if source.cursor else None
+        where = selection.bounds(session, source.cursor.column, lo, hi) if source.cursor else "true"
+        is_split = is_partitioned(source, limit)
         return SourcePlan(
             columns=tuple((column.name, column.type) for column in selection.columns),
-            streams=(Stream("0"),),
+            streams=self._streams(session, source, kinds, selection, where) if is_split else streams_between(()),
+            partition=source.partitions.column if source.partitions and is_split else None,
             ordered=bool(source.order),
             order=source.order,
             lo=lo,
@@ -108,12 +114,28 @@ class PostgresDataStore(IDataStore):
             limit=None if source.cursor else limit,
         )
 
+    def _streams(
+        self,
+        session: PostgresSession,
+        source: SourceSpec,
+        kinds: Mapping[str, str],
+        selection: Selection,
+        where: str,
+    ) -> tuple[Stream, ...]:
+        assert source.partitions is not None
+        column = source.partitions.column
+        if column not in kinds:
+            raise InvalidInputError(f"The source has no column {column}.", code="source.column_missing")
+        name = quote(column)
+        low, high = session.execute(f"SELECT min({name}), max({name}) FROM {selection.text} WHERE {where}")[0]
+        return ranges(source.partitions, kinds[column], low, high)
+
     def _end_of(
         self,
         session: PostgresSession,
         spec: CursorSpec,
         kinds: Mapping[str, str],
-        selection: "Selection",
+        selection: Selection,
         lo: str | None,
         limit: int | None,
     ) -> str:
@@ -154,16 +176,28 @@ class PostgresDataStore(IDataStore):
             return await thread.call(read_lane, session, lane, table)
 
     @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[str | None]:
+        async with self._reading() as (session, thread):
+            # It is held idle for as long as the streams read.
+            await thread.call(session.execute, "SELECT set_config('idle_in_transaction_session_timeout', '0', true)")
+            rows = await thread.call(session.execute, "SELECT pg_export_snapshot()")
+            yield str(rows[0][0])
+
+    @asynccontextmanager
     async def owner(self, lane: Lane, table: TableName, fence: int) -> AsyncIterator[IOwner]:
         async with self._session(lane_session(lane, fence)) as (session, thread):
             yield SqlOwner(session, thread, lane, table, fence)
 
     @asynccontextmanager
     async def reader(
-        self, source: SourceSpec, plan: SourcePlan, stream: Stream, *, batch_rows: int
+        self, source: SourceSpec, plan: SourcePlan, stream: Stream, *, batch_rows: int, snapshot: str | None = None
     ) -> AsyncIterator[IReader]:
         async with self._reading() as (session, thread):
-            yield PostgresReader(session, thread, source, plan, batch_rows)
+            if snapshot is not None:
+                if not _SNAPSHOT.fullmatch(snapshot):
+                    raise InvalidInputError("This is not the name of a snapshot.", code="snapshot.invalid")
+                await thread.call(session.execute, f"SET TRANSACTION SNAPSHOT '{snapshot}'")
+            yield PostgresReader(session, thread, source, plan, stream, batch_rows)
 
     @asynccontextmanager
     async def writer(
@@ -177,6 +211,7 @@ class PostgresDataStore(IDataStore):
         thread = OneThread("postgres")
         try:
             session = await thread.call(PostgresSession, self._address, name)
+            thread.interrupt = session.interrupt
             try:
                 yield session, thread
             finally:
@@ -196,12 +231,19 @@ class PostgresReader(IReader):
     """Reads a stream in the order of (cursor, key), from one snapshot."""
 
     def __init__(
-        self, session: PostgresSession, thread: OneThread, source: SourceSpec, plan: SourcePlan, batch_rows: int
+        self,
+        session: PostgresSession,
+        thread: OneThread,
+        source: SourceSpec,
+        plan: SourcePlan,
+        stream: Stream,
+        batch_rows: int,
     ) -> None:
         self._session = session
         self._thread = thread
         self._source = source
         self._plan = plan
+        self._stream = stream
         self._batch_rows = batch_rows
 
     async def batches(self, after: Position | None, *, limit: int | None = None) -> AsyncGenerator[SourceBatch, None]:
@@ -213,6 +255,7 @@ class PostgresReader(IReader):
             selection = Selection.of(session, source)
             selection.check(columns)
             where = selection.bounds(session, source.cursor.column, plan.lo, plan.hi) if source.cursor else "true"
+            where = f"{where} AND {selection.within(session, plan.partition, self._stream)}"
             if after is not None:
                 where = f"{where} AND {selection.after(session, plan.order, after)}"
             return selection.rows(session, self._batch_rows, where=where, order=plan.order, limit=limit)
@@ -222,126 +265,6 @@ class PostgresReader(IReader):
                 fail_at("extract.mid_page")
                 table = conform(batch, columns)
                 yield SourceBatch(table, position_after(table, plan.order) if plan.order else None)
-
-
-class Selection:
-    """A source as a FROM item with its columns. Values reach the statement through bound settings of the transaction.
-
-    COPY takes no parameters, so each value is bound to a setting with `set_config($1)` and read back, cast to its
-    type, by `current_setting`: no value is ever part of a statement's text.
-    """
-
-    def __init__(self, text: str, natives: Mapping[str, str]) -> None:
-        self.text = text
-        self._natives = natives
-        self.columns = tuple(Column(name, logical_of(native)) for name, native in natives.items())
-
-    @classmethod
-    def of(cls, session: PostgresSession, source: SourceSpec) -> "Selection":
-        """Check and describe a source; blocking."""
-        if source.table is not None:
-            text = quote_table(source.table)
-        elif source.query is not None:
-            parse_query(source.query, "postgres")
-            render = {
-                name: _bound(session, f"parameter_{number}", value, _parameter_type(value))
-                for number, (name, value) in enumerate(source.parameters.items())
-            }
-            query = bind_names(source.query, "postgres", source.parameters, render)
-            text = f"(\n{query}\n) AS source"
-        else:
-            raise InvalidInputError("A Postgres source names a table or a query.", code="source.kind")
-        return cls(text, session.result_types(f"SELECT * FROM {text} LIMIT 0"))
-
-    def check(self, planned: Sequence[Column]) -> None:
-        """Refuse a source whose columns are not what the read set says any more."""
-        now = {column.name: column.type for column in self.columns}
-        for column in planned:
-            if now.get(column.name) != column.type:
-                raise SchemaMismatchError(
-                    f"The source's column {column.name} is gone or has another type than when the run was planned.",
-                    code="source.changed",
-                )
-
-    def bounds(self, session: PostgresSession, cursor: str, lo: str | None, hi: str | None) -> str:
-        """Say `lo <= cursor < hi`, either side open when None."""
-        conditions = ["true"]
-        if lo is not None:
-            conditions.append(f"{quote(cursor)} >= {_bound(session, 'lo', lo, self._natives[cursor])}")
-        if hi is not None:
-            conditions.append(f"{quote(cursor)} < {_bound(session, 'hi', hi, self._natives[cursor])}")
-        return " AND ".join(conditions)
-
-    def after(self, session: PostgresSession, order: Sequence[str], position: Position) -> str:
-        """Say that a row comes strictly after a position."""
-        left = ", ".join(quote(name) for name in order)
-        right = ", ".join(
-            _bound(session, f"after_{number}", value, self._natives[name])
-            for number, (name, value) in enumerate(zip(order, position, strict=True))
-        )
-        return f"({left}) > ({right})"
-
-    def rows(
-        self,
-        session: PostgresSession,
-        batch_rows: int,
-        *,
-        where: str = "true",
-        order: Sequence[str] = (),
-        limit: int | None = None,
-    ) -> Generator[pa.Table]:
-        """Stream the rows by COPY; what Arrow has no type for comes as text, but is ordered as what it is."""
-        columns = ", ".join(
-            f"{quote(c.name)}::text AS {quote(c.name)}" if _is_sent_as_text(c.type) else quote(c.name)
-            for c in self.columns
-        )
-        ordered = f" ORDER BY {', '.join(f'selected.{quote(name)}' for name in order)}" if order else ""
-        bounded = f" LIMIT {limit:d}" if limit is not None else ""
-        query = f"SELECT {columns} FROM (SELECT * FROM {self.text}) AS selected WHERE {where}{ordered}{bounded}"
-        yield from rechunk(_decoded(session.stream(query), self.columns), batch_rows)
-
-
-def _decoded(batches: Iterator[pa.RecordBatch], columns: Sequence[Column]) -> Iterator[pa.RecordBatch]:
-    """Take numerics, which come as text of an opaque type, as decimals."""
-    schema = pa.schema([(column.name, arrow_type(column.type)) for column in columns])
-    for batch in batches:
-        arrays = [_plain(array, field.type) for array, field in zip(batch.columns, schema, strict=True)]
-        yield pa.RecordBatch.from_arrays(arrays, schema=schema)
-
-
-def _plain(array: pa.Array, wanted: pa.DataType) -> pa.Array:
-    if isinstance(array, pa.ExtensionArray):
-        array = array.storage
-    if array.type.equals(wanted):
-        return array
-    try:
-        return pc.cast(array, wanted, safe=True)
-    except pa.ArrowInvalid as error:
-        raise SchemaMismatchError(f"The source holds a value that {wanted} cannot carry, such as NaN.") from error
-
-
-def _is_sent_as_text(kind: str) -> bool:
-    return kind in ("uuid", "json") or kind.startswith("native:")
-
-
-def _bound(session: PostgresSession, name: str, value: object, native: str) -> str:
-    if value is None:
-        return f"NULL::{native}"
-    text = str(value).lower() if isinstance(value, bool) else str(value)
-    session.execute("SELECT set_config($1, $2, true)", (f"headrace.{name}", text))
-    return f"current_setting('headrace.{name}')::{native}"
-
-
-def _parameter_type(value: object) -> str:
-    match value:
-        case bool():
-            return "boolean"
-        case int():
-            return "bigint"
-        case float():
-            return "double precision"
-        case _:
-            return "text"
 
 
 def _utc(moment: datetime) -> datetime:

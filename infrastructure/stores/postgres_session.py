@@ -84,6 +84,10 @@ class PostgresSession(Session):
                 self._cursor.adbc_cancel()
                 reader.close()
 
+    def interrupt(self) -> None:
+        self.is_interrupted = True
+        self._cursor.adbc_cancel()
+
     def result_types(self, sql: str) -> dict[str, str]:
         """Names and native types of a query's columns.
 

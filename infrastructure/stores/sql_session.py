@@ -102,6 +102,13 @@ class Session(ABC):
     def close(self) -> None:
         """Close the connection; never raises."""
 
+    @abstractmethod
+    def interrupt(self) -> None:
+        """Make the statement that another thread is running give up; the session writes nothing any more."""
+
+    is_interrupted = False
+    """True once `interrupt` was called."""
+
     for_update = ""
     """The clause that locks selected rows, where the store has one."""
 

@@ -43,17 +43,22 @@ class SqlWriter(IWriter):
         self._landing = target.table.beside(target.shadow) if target.shadow else target.table
         self._columns: tuple[Column, ...] | None = None
 
-    async def commit(self, batch: JudgedBatch, checkpoint: CheckpointUpdate) -> None:
-        await self._thread.call(self._commit, batch, checkpoint)
+    async def commit(self, batch: JudgedBatch, checkpoint: CheckpointUpdate) -> int:
+        return await self._thread.call(self._commit, batch, checkpoint)
 
-    def _commit(self, batch: JudgedBatch, checkpoint: CheckpointUpdate) -> None:
+    def _commit(self, batch: JudgedBatch, checkpoint: CheckpointUpdate) -> int:
+        retries = 0
         try:
             self._commit_once(batch, checkpoint)
         except StoreUnavailableError:
+            if self._session.is_interrupted:
+                raise
             # The answer to COMMIT may have been lost: the row's lock waits for the old backend, then `seq` is final.
             if not self._is_committed(checkpoint):
                 self._commit_once(batch, checkpoint)
+            retries = 1
         fail_at("batch.after_commit")
+        return retries
 
     def _commit_once(self, batch: JudgedBatch, checkpoint: CheckpointUpdate) -> None:
         session = self._session

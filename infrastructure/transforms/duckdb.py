@@ -3,6 +3,7 @@
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import cached_property
 from typing import Any
 
 import duckdb
@@ -47,11 +48,14 @@ class DuckDBTransformer(ITransformer):
     async def prepare(self, plan: TransformPlan) -> AsyncIterator[IPreparedTransform]:
         thread = OneThread("transform")
         prepared = DuckDBTransform(plan, thread, memory_limit=self._memory_limit, threads=self._threads)
+        thread.interrupt = prepared.interrupt
         try:
-            await thread.call(prepared.open)
+            if not prepared.passes_through:
+                await thread.call(prepared.open)
             yield prepared
         finally:
-            await thread.call(prepared.close)
+            if not prepared.passes_through:
+                await thread.call(prepared.close)
             thread.close()
 
 
@@ -75,13 +79,24 @@ class DuckDBTransform(IPreparedTransform):
         return self._columns
 
     async def apply(self, batch: Batch) -> JudgedBatch:
+        if self.passes_through:
+            return self._apply(to_table(batch))
         return await self._thread.call(self._apply, to_table(batch))
 
-    @property
-    def _passes_through(self) -> bool:
-        """Nothing looks at the values: no step, no row rule, no conversion."""
+    @cached_property
+    def passes_through(self) -> bool:
+        """Nothing looks at the values: no step, no rule on a column, no conversion. Then no instance is needed."""
         plan = self._plan
-        return not (plan.source_is_text or plan.steps or self._row_rules) and self._columns == plan.source
+        target = {column.name: column.type for column in plan.target}
+        is_same = all(target.get(column.name, column.type) == column.type for column in plan.source)
+        looks = any(rule.column or rule.columns or rule.expression for rule in plan.rules)
+        is_unique = len({column.name.lower() for column in plan.source}) == len(plan.source)
+        return is_same and is_unique and not (plan.source_is_text or plan.steps or looks)
+
+    def interrupt(self) -> None:
+        """Make the batch that another thread works on give up."""
+        if self._connection is not None:
+            self._connection.interrupt()
 
     def empty(self) -> JudgedBatch:
         arrays = [pa.array([], arrow_type(column.type)) for column in self._columns]
@@ -241,7 +256,7 @@ class DuckDBTransform(IPreparedTransform):
         return f"CAST(${name} AS {sql_type(column.type)})" if is_cast and column else f"${name}"
 
     def _apply(self, batch: pa.Table) -> JudgedBatch:
-        if self._passes_through:
+        if self.passes_through:
             counts = Counts(read=batch.num_rows, used=batch.num_rows, produced=batch.num_rows)
             return JudgedBatch(batch, _REFUSED.empty_table(), counts, self._stats(batch, (), {}))
         connection = self._connection

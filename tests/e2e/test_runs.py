@@ -240,7 +240,7 @@ def test_project_goes_from_init_to_apply_prune_and_delete(tmp_path: Path) -> Non
     assert "deleted" not in headrace(folder, "connections", "test", "landing").stdout
     assert headrace(folder, "doctor").returncode == 0
     assert headrace(folder, "health").returncode == 0
-    assert headrace(folder, "db", "current").stdout == "revision 0002, newest 0002\n"
+    assert headrace(folder, "db", "current").stdout == "revision 0003, newest 0003\n"
 
 
 @pytest.mark.parametrize(

@@ -58,8 +58,8 @@ async def test_every_task_runs_once_and_reports_in_order(kind: str) -> None:
         ran.append(given.stream.name)
         return StreamReport(given.stream.name, Counts(), 1)
 
-    reports = await LocalEngine(run, parallelism=2).run(
-        [task("0"), task("1"), task("2")], stop=lambda: None, on_progress=lambda _: None
+    reports = await LocalEngine(run).run(
+        [task("0"), task("1"), task("2")], parallelism=2, stop=lambda: None, on_progress=lambda _: None
     )
 
     assert [report.stream for report in reports] == ["0", "1", "2"]
@@ -82,9 +82,29 @@ async def test_failing_stream_stops_the_others_and_is_raised(kind: str) -> None:
         return StreamReport(given.stream.name, Counts(), 1, interrupted=True)
 
     with pytest.raises(WorkFailedError, match="first"):
-        await LocalEngine(run).run([task("0"), task("1")], stop=lambda: None, on_progress=lambda _: None)
+        await LocalEngine(run).run([task("0"), task("1")], parallelism=2, stop=lambda: None, on_progress=lambda _: None)
 
     assert stopped == ["sibling_failed"]
+
+
+@pytest.mark.clause("IEngine", 4)
+async def test_streams_at_a_time_are_bounded(kind: str) -> None:
+    running, most = 0, 0
+
+    async def run(given: StreamTask, stop: Stop, on_progress: OnProgress) -> StreamReport:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        running -= 1
+        return StreamReport(given.stream.name, Counts(), 1)
+
+    tasks = [task(str(number)) for number in range(7)]
+    reports = await LocalEngine(run).run(tasks, parallelism=3, stop=lambda: None, on_progress=lambda _: None)
+
+    assert len(reports) == 7
+    assert most == 3
 
 
 @pytest.mark.clause("IEngine", 3)

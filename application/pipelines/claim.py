@@ -1,0 +1,91 @@
+"""Claims runs for this process, and what a process holds while it executes one."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import cached_property
+
+from application.events.announce import Announcer
+from application.pipelines.gathering import Gathered
+from domain.events import RunStarted
+from domain.pipelines.read_set import Lane
+from domain.pipelines.run import Run
+from domain.pipelines.spec import PipelineSpec
+from domain.ports.unit_of_work import ILease, IRecords
+
+
+class StoppedError(Exception):
+    """The work stopped because it was asked to; `reason` says by what."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass
+class Claim:
+    """A claimed run in the hands of this process. `deadline` is on the process's monotonic clock."""
+
+    run: Run
+    spec: PipelineSpec
+    lease: ILease
+    fence: int
+    deadline: float
+    is_draining: Callable[[], bool]
+    has_taken_over: bool = False
+    read_set_id: str | None = None
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def lane(self) -> Lane:
+        """The lane of the run."""
+        return Lane(self.run.organization, self.run.pipeline, self.run.lane)
+
+    @property
+    def ids(self) -> tuple[str, str, str]:
+        """What every event begins with."""
+        return self.run.organization, self.run.pipeline, self.run.id
+
+    @property
+    def seconds(self) -> float:
+        """How long the work has taken so far."""
+        return round(time.monotonic() - self.started, 3)
+
+    def stop_reason(self) -> str | None:
+        """Why the work must stop now, or None; costs nothing to ask."""
+        reason = self.lease.stop_reason()
+        if reason is None and time.monotonic() > self.deadline:
+            return "timeout"
+        return reason or ("drained" if self.is_draining() else None)
+
+
+@dataclass(frozen=True)
+class RunClaimer:
+    """Claims runs; those that ask at the same time share a transaction. `owner` names this process in leases."""
+
+    records: IRecords
+    announcer: Announcer
+    owner: str
+    lease: timedelta
+
+    async def claim(self, run_id: str) -> Run | None:
+        """Claim a run, raising its pipeline's fence; None when there is nothing to claim."""
+        return await self._gathered.ask(run_id)
+
+    @cached_property
+    def _gathered(self) -> Gathered[str, Run | None]:
+        return Gathered(self._claim)
+
+    async def _claim(self, run_ids: Sequence[str]) -> Sequence[Run | None]:
+        async with self.records.unit() as unit:
+            claimed = await unit.runs.claim_many(sorted(set(run_ids)), owner=self.owner, lease=self.lease)
+            await unit.events.add(
+                *(RunStarted(run.organization, run.pipeline, run.id, run.attempt, run.fence) for run in claimed)
+            )
+            await unit.commit()
+        if claimed:
+            self.announcer.nudge()
+        by_id = {run.id: run for run in claimed}
+        # A run that is asked for twice at once is given once.
+        return [by_id.pop(run_id, None) for run_id in run_ids]

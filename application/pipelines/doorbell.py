@@ -1,0 +1,52 @@
+"""Rings for runs that may be claimed. A lost ring is rung again by the tender, so trouble here is nobody's."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from domain.errors import UnavailableError
+from domain.failpoints import fail_at
+from domain.pipelines.run import Ring
+from domain.ports.message_queue import IMessageQueue, Message
+from domain.ports.unit_of_work import IRecords
+
+RUNS_TOPIC = "runs"
+
+
+@dataclass
+class Doorbell:
+    """Publishes rings and remembers, in sets and behind the caller's back, that they were published."""
+
+    records: IRecords
+    queue: IMessageQueue
+    _rung: list[str] = field(default_factory=list)
+    _stamping: asyncio.Task[None] | None = None
+
+    async def ring(self, rings: Sequence[Ring]) -> None:
+        """Ring once for each run."""
+        for ring in rings:
+            headers = {"traceparent": ring.trace} if ring.trace else {}
+            body = {"run_id": ring.run_id, "org_id": ring.organization}
+            try:
+                await self.queue.publish(RUNS_TOPIC, Message(body, headers, key=ring.organization))
+            except UnavailableError:
+                return
+            fail_at("queue.after_publish")
+            self._rung.append(ring.run_id)
+        if self._rung and (self._stamping is None or self._stamping.done()):
+            self._stamping = asyncio.create_task(self._stamp())
+
+    async def settle(self) -> None:
+        """Wait until what was rung is remembered; at the end of a process."""
+        if self._stamping is not None:
+            await self._stamping
+
+    async def _stamp(self) -> None:
+        while self._rung:
+            rung, self._rung = self._rung, []
+            try:
+                async with self.records.unit() as unit:
+                    await unit.runs.stamp_rung(rung)
+                    await unit.commit()
+            except UnavailableError:
+                return  # Rung a second time, which is harmless.

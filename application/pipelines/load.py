@@ -1,0 +1,233 @@
+"""Brings a lane's read set to its published end: take over, plan, stream, publish."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from application.connections.open_stores import OpenStores
+from application.events.announce import Announcer
+from application.pipelines.claim import Claim, StoppedError
+from application.pipelines.preparing import RunPreparer
+from application.pipelines.reporting import published_report, run_report
+from domain.errors import ConflictError, ConversionError, FencedError, WorkFailedError
+from domain.events import BatchCommitted, QualityIssueFound
+from domain.failpoints import fail_at
+from domain.pipelines.checkpoint import LaneState
+from domain.pipelines.quality import Judgement, Measures, judge
+from domain.pipelines.read_set import ReadSet
+from domain.pipelines.report import StreamReport
+from domain.pipelines.spec import PipelineSpec
+from domain.ports.data_store import IOwner, Publication
+from domain.ports.engine import IEngine, OnProgress, Progress, StreamTask
+from domain.ports.runtime import IIdentifiers
+from domain.ports.unit_of_work import IRecords
+
+MAX_FRUITLESS_CLAIMS = 3
+
+
+@dataclass(frozen=True)
+class ReadSetLoader:
+    """Loads read sets of claimed runs. `parallelism` is the streams at a time where a pipeline says nothing."""
+
+    records: IRecords
+    stores: OpenStores
+    engine: IEngine
+    preparer: RunPreparer
+    announcer: Announcer
+    identifiers: IIdentifiers
+    parallelism: int
+
+    async def load(self, claim: Claim, on_progress: OnProgress) -> Mapping[str, Any]:
+        """Bring the lane's read set to its published end and return the report.
+
+        Raises:
+            StoppedError: the streams stopped at a batch border because they were asked to.
+            FencedError: another worker owns the run or the lane.
+        """
+        spec = claim.spec
+        organization = claim.lane.organization
+        destination_spec = await self.stores.spec_of(organization, spec.destination.connection)
+        destination = await self.stores.get(organization, destination_spec)
+        claim.spec = spec = await self.preparer.with_key(organization, spec)
+        while True:
+            try:
+                async with destination.owner(claim.lane, spec.destination.table, claim.fence) as owner:
+                    state = await owner.take_over()
+                    claim.has_taken_over = True
+                    if claim.run.cancel_requested:
+                        raise StoppedError("cancelled")
+                    return await self._load_as_owner(claim, owner, state, on_progress)
+            except FencedError as error:
+                await self._raise_fence(claim, error)
+
+    async def _raise_fence(self, claim: Claim, error: FencedError) -> None:
+        """The destination remembers a higher fence than ours: if our claim still stands, go above it (M2)."""
+        if error.fence is None or error.fence <= claim.fence:
+            raise error
+        async with self.records.unit() as unit:
+            raised = await unit.runs.raise_fence(claim.run.id, claim.fence, above=error.fence)
+            if raised is None:
+                raise error
+            await unit.commit()
+        claim.fence = raised
+        claim.lease.moved_to(raised)
+
+    async def _load_as_owner(
+        self, claim: Claim, owner: IOwner, state: LaneState, on_progress: OnProgress
+    ) -> Mapping[str, Any]:
+        run = claim.run
+        stored = ReadSet.from_json(run.read_set) if run.read_set else None
+        if stored is not None and stored.id == state.read_set_id and not state.is_loading:
+            return published_report(state)  # It died between publishing and saying so.
+        read_set = stored or await self._unfinished(claim, owner, state)
+        is_adopted = stored is None and read_set is not None
+        if read_set is None:
+            read_set = await self._planned(claim, state)
+        elif is_adopted:
+            await self._store(claim, read_set)
+        claim.read_set_id = read_set.id
+        publication, reports = await self._stream_and_publish(claim, owner, state, read_set, on_progress)
+        report = run_report(read_set, publication, reports, adopted=is_adopted)
+        if is_adopted and claim.spec.source.cursor is not None:
+            # The unfinished read set is complete; what arrived since is this run's own.
+            state = await owner.take_over()
+            claim.run = replace(run, read_set=None)
+            own = await self._load_as_owner(claim, owner, state, on_progress)
+            return {**own, "adopted": True, "completed_first": report}
+        return report
+
+    async def _unfinished(self, claim: Claim, owner: IOwner, state: LaneState) -> ReadSet | None:
+        """The lane's unfinished read set, if this run may finish it.
+
+        Raises:
+            ConflictError: it may not, or the watermark belongs to another source.
+        """
+        request = claim.run.request
+        if request.full_refresh:
+            return None
+        remembered = state.stats.get("fingerprint")
+        fits = remembered is None or remembered == claim.spec.fingerprint
+        has_position = state.watermark is not None and claim.spec.source.cursor is not None
+        if request.abandon and (state.is_loading or (not fits and has_position)):
+            await owner.reset(state.watermark if fits else None)
+            return None
+        if not fits and (state.is_loading or has_position):
+            what = "an unfinished load" if state.is_loading else "the watermark"
+            raise ConflictError(
+                f"The source, key, cursor or destination changed since {what} of {claim.spec.name} was written: run "
+                "with --full-refresh to replace the table, or with --abandon to forget it and start again beside the "
+                "rows that are there.",
+                code="run.position_conflict",
+            )
+        return ReadSet.from_json(state.stats["read_set"]) if state.is_loading else None
+
+    async def _planned(self, claim: Claim, state: LaneState) -> ReadSet:
+        fits = state.stats.get("fingerprint") in (None, claim.spec.fingerprint)
+        watermark = state.watermark if fits or not claim.run.request.abandon else None
+        read_set = await self.preparer.read_set(
+            self.identifiers.new_id(), claim.lane, claim.spec, claim.run.request, watermark
+        )
+        await self._store(claim, read_set)
+        fail_at("plan.after_store")
+        return read_set
+
+    async def _store(self, claim: Claim, read_set: ReadSet) -> None:
+        async with self.records.unit() as unit:
+            if not await unit.runs.store_read_set(claim.run.id, claim.fence, read_set.to_json()):
+                raise _fenced(claim)
+            await unit.commit()
+
+    async def _stream_and_publish(
+        self, claim: Claim, owner: IOwner, state: LaneState, read_set: ReadSet, on_progress: OnProgress
+    ) -> tuple[Publication, list[StreamReport]]:
+        organization, spec = claim.lane.organization, claim.spec
+        target, transform = await self.preparer.target(claim.run.id, organization, spec, read_set, claim.run.request)
+        is_open = state.is_loading and state.read_set_id == read_set.id
+        if not is_open or not read_set.plan.ordered:
+            # Without a total order there is no place to go on from, so the staging starts again from empty.
+            await owner.open_read_set(read_set, target)
+            state = await owner.take_over()
+        await self._refuse_poison(claim, state)
+        source = await self.stores.spec_of(organization, spec.source.connection)
+        destination = await self.stores.spec_of(organization, spec.destination.connection)
+        streams = {stream.name: stream for stream in read_set.plan.streams}
+        tasks = [
+            StreamTask(
+                spec=spec,
+                lane=claim.lane,
+                source=source,
+                destination=destination,
+                target=target,
+                transform=transform,
+                read_set=read_set,
+                stream=streams[stream.stream],
+                state=stream,
+                fence=claim.fence,
+            )
+            for stream in state.streams
+            if not stream.is_done
+        ]
+        async with self._in_one_snapshot(organization, tasks) as ready:
+            reports = await self.engine.run(
+                ready,
+                parallelism=spec.run.parallelism or self.parallelism,
+                stop=claim.stop_reason,
+                on_progress=self._progress(claim, on_progress),
+            )
+        if any(report.interrupted for report in reports):
+            raise StoppedError(claim.stop_reason() or "stopped")
+        uniques = tuple({rule.columns: None for rule in spec.quality if rule.kind == "unique"})
+        publication = await owner.publish(read_set, target, uniques, lambda measures: _judge(spec, measures))
+        for result in publication.judgement.results:
+            if result.violations:
+                self.announcer.tell(QualityIssueFound(*claim.ids, result.rule, result.verdict, result.violations))
+        return publication, reports
+
+    @asynccontextmanager
+    async def _in_one_snapshot(self, organization: str, tasks: list[StreamTask]) -> AsyncIterator[list[StreamTask]]:
+        """Let several streams see the source at one moment, where it can show one to several readers."""
+        if len(tasks) < 2:
+            yield tasks
+            return
+        store = await self.stores.get(organization, tasks[0].source)
+        async with store.snapshot() as name:
+            yield [replace(task, snapshot=name) for task in tasks]
+
+    async def _refuse_poison(self, claim: Claim, state: LaneState) -> None:
+        """Give up on a run whose claims keep dying in the same place (R4)."""
+        if claim.run.attempt == 1:
+            return
+        async with self.records.unit() as unit:
+            fruitless = await unit.runs.note_progress(claim.run.id, claim.fence, progress=state.seq)
+            if fruitless is None:
+                raise _fenced(claim)
+            await unit.commit()
+        if fruitless >= MAX_FRUITLESS_CLAIMS:
+            raise WorkFailedError(
+                f"{fruitless} workers in a row died at batch {state.seq + 1} of this run; look at their logs, then retry.",
+                code="poison",
+            )
+
+    def _progress(self, claim: Claim, on_progress: OnProgress) -> OnProgress:
+        def tell(progress: Progress) -> None:
+            rate = round(progress.rows_read / progress.seconds, 1) if progress.seconds else 0.0
+            batch_id = f"{claim.run.id}/{progress.stream}/{progress.seq}"
+            seconds = round(progress.seconds, 4)
+            self.announcer.tell(
+                BatchCommitted(*claim.ids, batch_id, progress.rows_read, progress.rows_used, seconds, rate)
+            )
+            on_progress(progress)
+
+        return tell
+
+
+def _judge(spec: PipelineSpec, measures: Measures) -> Judgement:
+    counts = measures.counts
+    if not spec.on_error.allows(counts.failed, counts.read):
+        raise ConversionError(f"{counts.failed} of {counts.read} rows did not convert, more than on_error allows.")
+    return judge(spec.quality, measures)
+
+
+def _fenced(claim: Claim) -> FencedError:
+    return FencedError(f"The run {claim.run.id} has been claimed by another worker.")

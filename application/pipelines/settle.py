@@ -1,0 +1,181 @@
+"""How a claimed run ends, or goes back to the queue: finished, sealed, retried after a pause, released."""
+
+import asyncio
+import zlib
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cached_property
+from typing import Any, TypeVar
+
+from application.connections.open_stores import OpenStores
+from application.events.announce import Announcer
+from application.pipelines.claim import Claim
+from application.pipelines.doorbell import Doorbell
+from application.pipelines.gathering import Gathered
+from application.pipelines.reporting import published_report, unfinished_report
+from domain.errors import FencedError, NotFoundError, PlatformError, UnavailableError, WorkFailedError
+from domain.events import BatchFailed, RunFinished, RunReleased
+from domain.failpoints import fail_at
+from domain.pipelines.checkpoint import LaneState
+from domain.pipelines.run import Finish, Ring, Run, RunState
+from domain.ports.unit_of_work import IRecords
+
+T = TypeVar("T")
+
+_LONGEST_PAUSE = timedelta(minutes=10)
+# The records may be restarting; a lease is longer than these together, so nobody else takes the run meanwhile.
+_PAUSES_SECONDS = (0.2, 0.5, 1.0, 2.0, 4.0)
+
+
+@dataclass(frozen=True)
+class RunSettler:
+    """Ends claims. Runs that finish at the same time share a transaction."""
+
+    records: IRecords
+    stores: OpenStores
+    announcer: Announcer
+    doorbell: Doorbell
+    max_retries: int
+
+    async def succeeded(self, claim: Claim, report: Mapping[str, Any]) -> None:
+        """The read set is published."""
+        await self._finish(claim, RunState.SUCCEEDED, "published", report=report)
+
+    async def stopped(self, claim: Claim, reason: str) -> None:
+        """The work stopped at a batch border, or was interrupted, because it was asked to."""
+        match reason:
+            case "cancelled":
+                await self._seal_and_finish(claim, RunState.CANCELLED, "cancelled", None)
+            case "timeout":
+                limit = round(claim.deadline - claim.started, 1)
+                error = WorkFailedError(f"The run took longer than its {limit:g} s; raise run.timeout.")
+                error.code = "run.timeout"
+                await self._seal_and_finish(claim, RunState.FAILED, error.code, _told(error))
+            case "lease_lost":
+                return  # Whoever has the lease now says how it ends.
+            case _:
+                await self._release(claim, reason)
+
+    async def failed(self, claim: Claim, error: PlatformError) -> None:
+        """The work failed: again after a pause if that may help, else for good."""
+        allowed = claim.spec.retry.attempts if claim.spec.retry.attempts is not None else self.max_retries
+        if error.retryable and claim.run.retries < allowed and claim.lease.stop_reason() is None:
+            await self._release(claim, f"retry: {error.code}", pause=_pause(claim), error=error)
+            return
+        if not claim.has_taken_over and claim.run.attempt == 1:
+            # Nobody has written for this run, so there is no writer to stop and nothing to seal.
+            await self._finish(claim, RunState.FAILED, error.code, error=_told(error))
+            return
+        await self._seal_and_finish(claim, RunState.FAILED, error.code, _told(error))
+
+    async def _release(
+        self, claim: Claim, reason: str, *, pause: timedelta | None = None, error: PlatformError | None = None
+    ) -> None:
+        seconds = pause.total_seconds() if pause else 0.0
+        events = [RunReleased(*claim.ids, reason, claim.run.retries, seconds)]
+        failures = [BatchFailed(*claim.ids, claim.run.id, error.code, error.message)] if error else []
+
+        async def write() -> None:
+            async with self.records.unit() as unit:
+                if await unit.runs.release(
+                    claim.run.id, claim.fence, reason=reason, pause=pause, is_retry=pause is not None
+                ):
+                    await unit.events.add(*failures, *events)
+                    await unit.commit()
+
+        await _persistently(write)
+        self.announcer.nudge()
+        if pause is None:
+            await self.doorbell.ring([Ring(claim.run.organization, claim.run.id, claim.run.trace)])
+
+    async def _seal_and_finish(
+        self, claim: Claim, state: RunState, reason: str, error: Mapping[str, Any] | None
+    ) -> None:
+        """Stop every writer at the destination first; while it cannot be reached the run stays running."""
+        try:
+            left = await self._sealed(claim)
+        except FencedError:
+            return
+        except (UnavailableError, NotFoundError):
+            async with self.records.unit() as unit:
+                await unit.runs.note(claim.run.id, claim.fence, reason="sealing")
+                await unit.commit()
+            return
+        if claim.read_set_id is not None and left.read_set_id == claim.read_set_id and not left.is_loading:
+            # It was published before the wish to stop came through: success was first (C1).
+            await self._finish(claim, RunState.SUCCEEDED, "published", report=published_report(left))
+            return
+        await self._finish(claim, state, reason, report=unfinished_report(left), error=error)
+
+    async def _sealed(self, claim: Claim) -> LaneState:
+        organization, spec = claim.lane.organization, claim.spec
+        destination = await self.stores.get(
+            organization, await self.stores.spec_of(organization, spec.destination.connection)
+        )
+        async with destination.owner(claim.lane, spec.destination.table, claim.fence) as owner:
+            left = await owner.take_over()
+            await owner.seal()
+        return left
+
+    async def _finish(
+        self,
+        claim: Claim,
+        state: RunState,
+        reason: str,
+        *,
+        report: Mapping[str, Any] | None = None,
+        error: Mapping[str, Any] | None = None,
+    ) -> None:
+        fail_at("finish.before_state")
+        counts = (report or {}).get("counts", {})
+        event = RunFinished(
+            *claim.ids,
+            state=state.value,
+            rows_read=counts.get("read", 0),
+            rows_used=counts.get("used", 0),
+            duration_seconds=claim.seconds,
+            code=(error or {}).get("code"),
+            message=(error or {}).get("message"),
+        )
+        finish = Finish(claim.run.id, claim.fence, state, reason, report, error)
+        await _persistently(lambda: self._gathered.ask((finish, event)))
+
+    @cached_property
+    def _gathered(self) -> Gathered[tuple[Finish, RunFinished], Run | None]:
+        return Gathered(self._finish_all)
+
+    async def _finish_all(self, ends: Sequence[tuple[Finish, RunFinished]]) -> Sequence[Run | None]:
+        async with self.records.unit() as unit:
+            finished = {run.id: run for run in await unit.runs.finish_many([finish for finish, _ in ends])}
+            await unit.events.add(*(event for finish, event in ends if finish.run_id in finished))
+            rings = await unit.runs.next_in_lanes(list(finished))
+            await unit.commit()
+        self.announcer.nudge()
+        await self.doorbell.ring(rings)
+        return [finished.get(finish.run_id) for finish, _ in ends]
+
+
+async def _persistently(write: Callable[[], Awaitable[T]]) -> T:
+    """Write, again after a pause while the records cannot be reached.
+
+    Raises:
+        UnavailableError: they stayed away; the lease runs out and another worker finds where things stand.
+    """
+    for pause in _PAUSES_SECONDS:
+        try:
+            return await write()
+        except UnavailableError:
+            await asyncio.sleep(pause)
+    return await write()
+
+
+def _pause(claim: Claim) -> timedelta:
+    """The pause before the next try: doubled each time, and spread by up to a quarter, the same for the same run."""
+    spread = 1 + (zlib.crc32(f"{claim.run.id}/{claim.run.retries}".encode()) % 1000) / 4000
+    doubled: timedelta = claim.spec.retry.backoff * 2**claim.run.retries
+    return min(doubled * spread, _LONGEST_PAUSE)
+
+
+def _told(error: PlatformError) -> dict[str, Any]:
+    return {"code": error.code, "message": error.message, "retryable": error.retryable}

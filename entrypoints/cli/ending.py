@@ -1,0 +1,31 @@
+"""The end of a run as a report, a next command and an exit code."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import typer
+
+from entrypoints.cli.errors import printable
+from entrypoints.cli.render import print_json, print_report
+
+
+def finish(found: dict[str, Any], name: str, *, as_json: bool) -> None:
+    """Print a run's report and leave with the exit code that says how it ended."""
+    if as_json:
+        print_json(found)
+    else:
+        print_report(found)
+    state = found["state"]
+    if state == "succeeded":
+        return
+    error = found.get("error") or {}
+    if error:
+        print(f"error: {printable(error['message'])} [{error['code']}]", file=sys.stderr)
+    if state in ("queued", "running"):
+        what = "stopped at a checkpoint" if state == "queued" else "is unfinished: its destination cannot be reached"
+        print(f"The run {what}. Go on with: headrace run {name}", file=sys.stderr)
+        raise typer.Exit(1 if state == "queued" else 3)
+    print(f"See what was committed: headrace pipelines state {name}", file=sys.stderr)
+    raise typer.Exit(3 if error.get("retryable") else 1)

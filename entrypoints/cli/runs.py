@@ -1,0 +1,140 @@
+"""The runs there were and are: list, show, logs, watch, cancel, retry."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from entrypoints.cli.context import Cli
+from entrypoints.cli.ending import finish
+from entrypoints.cli.errors import printable
+from entrypoints.cli.render import AsJson, as_plain, end_progress, print_json, print_report, print_table, progress_line
+
+if TYPE_CHECKING:
+    from entrypoints.use_cases import UseCases
+
+_WATCH_EVERY_SECONDS = 0.2
+_LINE_HEAD = ("at", "event", "to")
+
+app = typer.Typer(help="Runs that were asked for.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_runs(
+    context: typer.Context,
+    pipeline: Annotated[str | None, typer.Option(help="Only runs of this pipeline.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=500)] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """List runs, newest first."""
+    cli: Cli = context.obj
+    page = cli.call(lambda use_cases: use_cases.inspector.runs(cli.principal, pipeline=pipeline, limit=limit))
+    if as_json:
+        print_json({"items": page.items, "next_cursor": page.next_cursor})
+        return
+    rows = [
+        [run.id, run.pipeline, run.state.value, run.attempt, _time(run.created_at), run.reason or ""]
+        for run in page.items
+    ]
+    print_table(["run", "pipeline", "state", "attempt", "asked for", "reason"], rows)
+
+
+@app.command("show")
+def show_run(context: typer.Context, run_id: str, as_json: AsJson = False) -> None:
+    """Show a run: its report, its error, its history."""
+    cli: Cli = context.obj
+
+    async def load(use_cases: UseCases) -> tuple[Any, Any]:
+        found = await use_cases.inspector.run(cli.principal, run_id)
+        return found, await use_cases.inspector.transitions(cli.principal, run_id)
+
+    found, transitions = cli.call(load)
+    if as_json:
+        print_json({**as_plain(found), "transitions": as_plain(transitions)})
+        return
+    print_report(as_plain(found))
+    if found.error:
+        print(f"error: {printable(found.error['message'])} [{found.error['code']}]")
+    rows = [[_time(t.at), t.before or "", t.after, t.fence, t.reason] for t in transitions]
+    print_table(["at", "from", "to", "fence", "reason"], rows, title="history")
+
+
+@app.command("cancel")
+def cancel_run(context: typer.Context, run_id: str, as_json: AsJson = False) -> None:
+    """Cancel a run: at once if it was never claimed, else at its next batch; committed batches stay."""
+    cli: Cli = context.obj
+    found = cli.call(lambda use_cases: use_cases.controller.cancel(cli.principal, run_id))
+    if as_json:
+        print_json(found)
+        return
+    print(f"run {found.id}: {'cancelled' if found.state.value == 'cancelled' else 'will stop at its next batch'}")
+
+
+@app.command("retry")
+def retry_run(
+    context: typer.Context,
+    run_id: str,
+    abandon: Annotated[
+        bool, typer.Option("--abandon", help="Forget what the run left unfinished; its committed rows stay.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run a failed or cancelled run's pipeline again with the same wishes, and wait for its report."""
+    cli: Cli = context.obj
+    server = cli.server()
+    if server is not None:
+        asked = server.request("POST", f"/v1/runs/{run_id}/retry", {"abandon": abandon})
+        finish(server.wait_for(asked["id"]), asked["pipeline"], as_json=as_json)
+        return
+
+    async def again(use_cases: UseCases) -> Any:
+        command = await use_cases.controller.command_to_retry(cli.principal, run_id, abandon=abandon)
+        claimed = await use_cases.launcher.launch_claimed(cli.principal, command)
+        finished = await use_cases.executor.execute_to_end(claimed, progress_line(claimed.pipeline))
+        end_progress()
+        await use_cases.announcer.flush()
+        return finished
+
+    found = as_plain(cli.call(again))
+    finish(found, found["pipeline"], as_json=as_json)
+
+
+@app.command("watch")
+def watch_run(context: typer.Context, run_id: str, as_json: AsJson = False) -> None:
+    """Wait until a run is at its end, then show its report."""
+    cli: Cli = context.obj
+
+    async def wait(use_cases: UseCases) -> Any:
+        while True:
+            found = await use_cases.inspector.run(cli.principal, run_id)
+            if found.state.is_terminal or use_cases.life.is_draining:
+                return found
+            await asyncio.sleep(_WATCH_EVERY_SECONDS)
+
+    found = as_plain(cli.call(wait))
+    finish(found, found["pipeline"], as_json=as_json)
+
+
+@app.command("logs")
+def show_logs(context: typer.Context, run_id: str, as_json: AsJson = False) -> None:
+    """Show a run's history and events as lines: who did what, when, under which fence, and why."""
+    from entrypoints.rendering import logs_body
+
+    cli: Cli = context.obj
+
+    async def load(use_cases: UseCases) -> list[dict[str, Any]]:
+        return logs_body(*await use_cases.inspector.logs(cli.principal, run_id))
+
+    lines = cli.call(load)
+    if as_json:
+        print_json({"items": lines})
+        return
+    for line in lines:
+        fields = " ".join(f"{name}={printable(str(value))}" for name, value in line.items() if name not in _LINE_HEAD)
+        print(f"{line['at'][:23]}  {line['event']:<22} {fields}")
+
+
+def _time(moment: Any) -> str:
+    return moment.strftime("%Y-%m-%d %H:%M:%S") if moment else ""

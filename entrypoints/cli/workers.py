@@ -1,0 +1,56 @@
+"""The processes of the installation: list them, drain one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from entrypoints.cli.context import Cli
+from entrypoints.cli.render import AsJson, print_json, print_table
+
+if TYPE_CHECKING:
+    from entrypoints.use_cases import UseCases
+
+app = typer.Typer(help="Processes that serve and work.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_workers(context: typer.Context, as_json: AsJson = False) -> None:
+    """List the processes that were heard of lately, and how many rings wait in the queue."""
+    cli: Cli = context.obj
+    server = cli.server()
+    found: dict[str, Any] = (
+        server.request("GET", "/v1/workers") if server else cli.call(lambda cases: _found(cli, cases))
+    )
+    if as_json:
+        print_json(found)
+        return
+    rows = [
+        [w["id"], " ".join(w["roles"]), w["host"], w["state"], w["running"], w["concurrency"], w["started_at"][:19]]
+        for w in found["items"]
+    ]
+    print_table(["worker", "roles", "host", "state", "running", "of", "since"], rows)
+    depth = found["queue_depth"]
+    print(f"queue: {'cannot be reached' if depth is None else f'{depth:,} waiting'}")
+
+
+async def _found(cli: Cli, use_cases: UseCases) -> dict[str, Any]:
+    from entrypoints.rendering import workers_body
+
+    alive = await use_cases.workers.alive(cli.principal)
+    return workers_body(alive, await use_cases.workers.queue_depth(cli.principal))
+
+
+@app.command()
+def drain(
+    context: typer.Context,
+    worker_id: Annotated[str, typer.Argument(help="The worker's id, from headrace workers list.")],
+    as_json: AsJson = False,
+) -> None:
+    """Ask a process to bring its runs to a checkpoint and to stop, as before a spot machine goes away."""
+    cli: Cli = context.obj
+    cli.call(lambda use_cases: use_cases.workers.drain(cli.principal, worker_id))
+    print_json({"worker": worker_id, "state": "draining"}) if as_json else print(
+        f"worker {worker_id} will drain and stop"
+    )

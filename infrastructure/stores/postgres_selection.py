@@ -1,0 +1,149 @@
+"""What a Postgres source selects: a FROM item with its columns, and conditions whose values are bound settings."""
+
+from collections.abc import Generator, Iterator, Mapping, Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from domain.errors import InvalidInputError, SchemaMismatchError
+from domain.pipelines.checkpoint import Position
+from domain.pipelines.read_set import Stream
+from domain.pipelines.spec import SourceSpec
+from domain.pipelines.table import Column
+from infrastructure.arrow import arrow_type, rechunk
+from infrastructure.sql import bind_names, parse_query, quote, quote_table
+from infrastructure.stores.postgres_session import PostgresSession
+from infrastructure.stores.postgres_types import logical_of
+
+
+class Selection:
+    """A source as a FROM item with its columns. Values reach the statement through bound settings of the transaction.
+
+    COPY takes no parameters, so each value is bound to a setting with `set_config($1)` and read back, cast to its
+    type, by `current_setting`: no value is ever part of a statement's text.
+    """
+
+    def __init__(self, text: str, natives: Mapping[str, str]) -> None:
+        self.text = text
+        self._natives = natives
+        self.columns = tuple(Column(name, logical_of(native)) for name, native in natives.items())
+
+    @classmethod
+    def of(cls, session: PostgresSession, source: SourceSpec) -> "Selection":
+        """Check and describe a source; blocking."""
+        if source.table is not None:
+            text = quote_table(source.table)
+        elif source.query is not None:
+            parse_query(source.query, "postgres")
+            render = {
+                name: _bound(session, f"parameter_{number}", value, _parameter_type(value))
+                for number, (name, value) in enumerate(source.parameters.items())
+            }
+            query = bind_names(source.query, "postgres", source.parameters, render)
+            text = f"(\n{query}\n) AS source"
+        else:
+            raise InvalidInputError("A Postgres source names a table or a query.", code="source.kind")
+        return cls(text, session.result_types(f"SELECT * FROM {text} LIMIT 0"))
+
+    def check(self, planned: Sequence[Column]) -> None:
+        """Refuse a source whose columns are not what the read set says any more."""
+        now = {column.name: column.type for column in self.columns}
+        for column in planned:
+            if now.get(column.name) != column.type:
+                raise SchemaMismatchError(
+                    f"The source's column {column.name} is gone or has another type than when the run was planned.",
+                    code="source.changed",
+                )
+
+    def bounds(self, session: PostgresSession, cursor: str, lo: str | None, hi: str | None) -> str:
+        """Say `lo <= cursor < hi`, either side open when None."""
+        conditions = ["true"]
+        if lo is not None:
+            conditions.append(f"{quote(cursor)} >= {_bound(session, 'lo', lo, self._natives[cursor])}")
+        if hi is not None:
+            conditions.append(f"{quote(cursor)} < {_bound(session, 'hi', hi, self._natives[cursor])}")
+        return " AND ".join(conditions)
+
+    def within(self, session: PostgresSession, column: str | None, stream: Stream) -> str:
+        """Say that a row belongs to a stream."""
+        if column is None or (stream.lower is None and stream.upper is None):
+            return "true"
+        name, native = quote(column), self._natives[column]
+        conditions = []
+        if stream.lower is not None:
+            conditions.append(f"{name} >= {_bound(session, 'lower', stream.lower, native)}")
+        if stream.upper is not None:
+            conditions.append(f"{name} < {_bound(session, 'upper', stream.upper, native)}")
+        text = " AND ".join(conditions)
+        return text if stream.lower is not None else f"({text} OR {name} IS NULL)"
+
+    def after(self, session: PostgresSession, order: Sequence[str], position: Position) -> str:
+        """Say that a row comes strictly after a position."""
+        left = ", ".join(quote(name) for name in order)
+        right = ", ".join(
+            _bound(session, f"after_{number}", value, self._natives[name])
+            for number, (name, value) in enumerate(zip(order, position, strict=True))
+        )
+        return f"({left}) > ({right})"
+
+    def rows(
+        self,
+        session: PostgresSession,
+        batch_rows: int,
+        *,
+        where: str = "true",
+        order: Sequence[str] = (),
+        limit: int | None = None,
+    ) -> Generator[pa.Table]:
+        """Stream the rows by COPY; what Arrow has no type for comes as text, but is ordered as what it is."""
+        columns = ", ".join(
+            f"{quote(c.name)}::text AS {quote(c.name)}" if _is_sent_as_text(c.type) else quote(c.name)
+            for c in self.columns
+        )
+        ordered = f" ORDER BY {', '.join(f'selected.{quote(name)}' for name in order)}" if order else ""
+        bounded = f" LIMIT {limit:d}" if limit is not None else ""
+        query = f"SELECT {columns} FROM (SELECT * FROM {self.text}) AS selected WHERE {where}{ordered}{bounded}"
+        yield from rechunk(_decoded(session.stream(query), self.columns), batch_rows)
+
+
+def _decoded(batches: Iterator[pa.RecordBatch], columns: Sequence[Column]) -> Iterator[pa.RecordBatch]:
+    """Take numerics, which come as text of an opaque type, as decimals."""
+    schema = pa.schema([(column.name, arrow_type(column.type)) for column in columns])
+    for batch in batches:
+        arrays = [_plain(array, field.type) for array, field in zip(batch.columns, schema, strict=True)]
+        yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _plain(array: pa.Array, wanted: pa.DataType) -> pa.Array:
+    if isinstance(array, pa.ExtensionArray):
+        array = array.storage
+    if array.type.equals(wanted):
+        return array
+    try:
+        return pc.cast(array, wanted, safe=True)
+    except pa.ArrowInvalid as error:
+        raise SchemaMismatchError(f"The source holds a value that {wanted} cannot carry, such as NaN.") from error
+
+
+def _is_sent_as_text(kind: str) -> bool:
+    return kind in ("uuid", "json") or kind.startswith("native:")
+
+
+def _bound(session: PostgresSession, name: str, value: object, native: str) -> str:
+    if value is None:
+        return f"NULL::{native}"
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    session.execute("SELECT set_config($1, $2, true)", (f"headrace.{name}", text))
+    return f"current_setting('headrace.{name}')::{native}"
+
+
+def _parameter_type(value: object) -> str:
+    match value:
+        case bool():
+            return "boolean"
+        case int():
+            return "bigint"
+        case float():
+            return "double precision"
+        case _:
+            return "text"
