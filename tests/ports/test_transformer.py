@@ -1,10 +1,9 @@
 """One suite for ITransformer."""
 
+import asyncio
 import json
 from decimal import Decimal
 from typing import Any
-
-import asyncio
 
 import pyarrow as pa
 import pytest
