@@ -1,6 +1,6 @@
 """Frozen facts about what happened, stored in the outbox with the state that caused them."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 
@@ -16,7 +16,7 @@ class Event:
 
     def payload(self) -> dict[str, Any]:
         """Return the fields as plain JSON values."""
-        return asdict(self)
+        return dict(vars(self))
 
 
 @dataclass(frozen=True)

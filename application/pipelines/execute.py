@@ -41,29 +41,26 @@ class RunExecutor:
     patience: timedelta = timedelta(seconds=3)
     _specs: dict[tuple[str, str, int], PipelineSpec] = field(default_factory=dict)
 
-    async def execute(self, run_id: str, on_progress: OnProgress = lambda _: None) -> Run | None:
-        """Claim and execute a run; None when there is nothing to claim."""
-        run = await self.claimer.claim(run_id)
-        return await self.perform(run, on_progress) if run else None
-
     async def execute_to_end(self, run: Run, on_progress: OnProgress = lambda _: None) -> Run:
-        """Execute a claimed run, and again after each pause while it is to be retried, for a process of its own."""
-        run = await self.perform(run, on_progress)
+        """Execute a claimed run, and again after each pause while it is to be retried; return it as it then stands."""
+        await self.perform(run, on_progress)
+        run = await self._stands(run)
         while run.state is RunState.QUEUED and run.due_in > 0 and not self.is_draining():
             await asyncio.sleep(min(run.due_in + 0.05, _LOOK_EVERY_SECONDS))
             claimed = await self.claimer.claim(run.id)
-            run = await self.perform(claimed, on_progress) if claimed else await self._stands(run)
+            if claimed is not None:
+                await self.perform(claimed, on_progress)
+            run = await self._stands(run)
         return run
 
-    async def perform(self, run: Run, on_progress: OnProgress = lambda _: None) -> Run:
-        """Execute a run that this process has claimed, and return it as it then stands."""
+    async def perform(self, run: Run, on_progress: OnProgress = lambda _: None) -> None:
+        """Execute a run that this process has claimed."""
         with self.telemetry.span("run", trace=run.trace):
             async with self.records.hold_lease(run.id, run.fence, lease=self.claimer.lease) as lease:
                 spec = await self._spec_of(run)
                 seconds = (spec.run.timeout or self.timeout).total_seconds()
                 claim = Claim(run, spec, lease, run.fence, time.monotonic() + seconds, self.is_draining)
                 await self._perform(claim, on_progress)
-        return await self._stands(run)
 
     async def _perform(self, claim: Claim, on_progress: OnProgress) -> None:
         try:

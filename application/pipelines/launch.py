@@ -1,12 +1,14 @@
 """Asks for a run: stored first, then rung; or claimed at once by the process that asks."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cached_property
 from typing import Any
 
 from application.pipelines.doorbell import Doorbell
-from domain.errors import ConflictError, InvalidInputError, NotFoundError
+from application.pipelines.gathering import Gathered
+from domain.errors import ConflictError, InvalidInputError, NotFoundError, PlatformError
 from domain.events import RunQueued, RunStarted
 from domain.failpoints import fail_at
 from domain.identity.policy import Action, require
@@ -45,12 +47,41 @@ class RunLauncher:
             NotFoundError: no such pipeline.
             InvalidInputError: a parameter the query does not have.
         """
+        require(principal, Action.TRIGGER)
+        launched = await self._gathered.ask((principal, command, self.telemetry.current_trace()))
+        if isinstance(launched, PlatformError):
+            raise launched
+        return launched
+
+    @cached_property
+    def _gathered(self) -> Gathered[tuple[Principal, TriggerRun, str | None], Run | PlatformError]:
+        return Gathered(self._launch_all)
+
+    async def _launch_all(
+        self, asked: Sequence[tuple[Principal, TriggerRun, str | None]]
+    ) -> Sequence[Run | PlatformError]:
+        """Store what was asked for at the same time in one transaction; what is refused is refused alone."""
+        answers: list[Run | PlatformError] = []
+        accepted: list[tuple[Principal, Run]] = []
+        specs: dict[tuple[str, str], tuple[PipelineSpec, int]] = {}
         async with self.records.unit() as unit:
-            run = await self._queued(unit, principal, command)
-            await unit.commit()
+            for principal, command, trace in asked:
+                key = (principal.organization, command.pipeline)
+                try:
+                    if key not in specs:
+                        specs[key] = await self._spec(unit, principal, command.pipeline)
+                    run = self._run(principal, command, *specs[key], trace)
+                except PlatformError as error:
+                    answers.append(error)
+                    continue
+                answers.append(run)
+                accepted.append((principal, run))
+            if accepted:
+                await self._store(unit, accepted)
+                await unit.commit()
         fail_at("enqueue.after_commit_before_publish")
-        await self.doorbell.ring([Ring(run.organization, run.id, run.trace)])
-        return run
+        await self.doorbell.ring([Ring(run.organization, run.id, run.trace) for _, run in accepted])
+        return answers
 
     async def launch_claimed(self, principal: Principal, command: TriggerRun) -> Run:
         """Store and claim a run in one transaction, for a process that will execute it itself.
@@ -58,8 +89,11 @@ class RunLauncher:
         Raises:
             ConflictError: the lane has an unfinished run (`run.lane_busy`).
         """
+        require(principal, Action.TRIGGER)
         async with self.records.unit() as unit:
-            run = await self._queued(unit, principal, command)
+            spec, revision = await self._spec(unit, principal, command.pipeline)
+            run = self._run(principal, command, spec, revision, self.telemetry.current_trace())
+            await self._store(unit, [(principal, run)])
             claimed = await unit.runs.claim(run.id, owner=self.owner, lease=self.lease)
             if claimed is None:
                 raise ConflictError(
@@ -74,14 +108,17 @@ class RunLauncher:
 
     async def unfinished(self, principal: Principal, command: TriggerRun) -> Run | None:
         """Find the run that an earlier process left unfinished in the lane this command would use."""
+        require(principal, Action.TRIGGER)
         async with self.records.unit() as unit:
-            spec, _ = await self._spec(unit, principal, command)
+            spec, _ = await self._spec(unit, principal, command.pipeline)
             lane = spec.lane_for(command.request.parameters)
             return await unit.runs.unfinished(principal.organization, command.pipeline, lane)
 
-    async def _queued(self, unit: IUnitOfWork, principal: Principal, command: TriggerRun) -> Run:
-        spec, revision = await self._spec(unit, principal, command)
-        run = Run(
+    def _run(
+        self, principal: Principal, command: TriggerRun, spec: PipelineSpec, revision: int, trace: str | None
+    ) -> Run:
+        _check(spec, command.request.parameters)
+        return Run(
             id=self.identifiers.new_id(),
             organization=principal.organization,
             pipeline=command.pipeline,
@@ -90,21 +127,19 @@ class RunLauncher:
             state=RunState.QUEUED,
             request=command.request,
             requested_by=principal.subject,
-            trace=self.telemetry.current_trace(),
+            trace=trace,
         )
-        await unit.runs.insert(run)
-        await unit.events.add(RunQueued(run.organization, run.pipeline, run.id))
-        await unit.audit.add(principal, "trigger", run.pipeline)
-        return run
 
-    async def _spec(self, unit: IUnitOfWork, principal: Principal, command: TriggerRun) -> tuple[PipelineSpec, int]:
-        require(principal, Action.TRIGGER)
-        stored = await unit.pipelines.get(principal.organization, command.pipeline)
+    async def _store(self, unit: IUnitOfWork, asked: Sequence[tuple[Principal, Run]]) -> None:
+        await unit.runs.insert_many([run for _, run in asked])
+        await unit.events.add(*(RunQueued(run.organization, run.pipeline, run.id) for _, run in asked))
+        await unit.audit.add_many([(principal, "trigger", run.pipeline) for principal, run in asked])
+
+    async def _spec(self, unit: IUnitOfWork, principal: Principal, name: str) -> tuple[PipelineSpec, int]:
+        stored = await unit.pipelines.get(principal.organization, name)
         if stored is None:
-            raise NotFoundError(f"There is no pipeline named {command.pipeline}.", code="pipeline.not_found")
-        spec = PipelineSpec.from_document(stored.document)
-        _check(spec, command.request.parameters)
-        return spec, stored.revision
+            raise NotFoundError(f"There is no pipeline named {name}.", code="pipeline.not_found")
+        return PipelineSpec.from_document(stored.document), stored.revision
 
 
 def _check(spec: PipelineSpec, parameters: Mapping[str, Any]) -> None:

@@ -1,13 +1,15 @@
 """Brings a lane's read set to its published end: take over, plan, stream, publish."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from application.connections.open_stores import OpenStores
 from application.events.announce import Announcer
 from application.pipelines.claim import Claim, StoppedError
+from application.pipelines.gathering import Gathered
 from application.pipelines.preparing import RunPreparer
 from application.pipelines.reporting import published_report, run_report
 from domain.errors import ConflictError, ConversionError, FencedError, WorkFailedError
@@ -133,10 +135,18 @@ class ReadSetLoader:
         return read_set
 
     async def _store(self, claim: Claim, read_set: ReadSet) -> None:
+        if not await self._gathered.ask((claim.run.id, claim.fence, read_set)):
+            raise _fenced(claim)
+
+    @cached_property
+    def _gathered(self) -> Gathered[tuple[str, int, ReadSet], bool]:
+        return Gathered(self._store_all)
+
+    async def _store_all(self, planned: Sequence[tuple[str, int, ReadSet]]) -> Sequence[bool]:
         async with self.records.unit() as unit:
-            if not await unit.runs.store_read_set(claim.run.id, claim.fence, read_set.to_json()):
-                raise _fenced(claim)
+            stored = await unit.runs.store_read_sets({(run, fence): plan.to_json() for run, fence, plan in planned})
             await unit.commit()
+        return [run in stored for run, _, _ in planned]
 
     async def _stream_and_publish(
         self, claim: Claim, owner: IOwner, state: LaneState, read_set: ReadSet, on_progress: OnProgress

@@ -31,7 +31,7 @@ class Counts:
 
     def as_dict(self) -> dict[str, int]:
         """Return the counts by name."""
-        return asdict(self)
+        return dict(vars(self))
 
 
 def merge_stats(left: Mapping[str, Any], right: Mapping[str, Any]) -> dict[str, Any]:

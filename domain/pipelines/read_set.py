@@ -1,7 +1,7 @@
 """What one run reads: planned once, stored, and never planned again on a resume."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -77,8 +77,12 @@ class ReadSet:
     expected: Mapping[str, int] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        return asdict(self)
+        """Return plain JSON values; shallow by hand, as `asdict` copies every column deeply."""
+        plan = vars(self.plan) | {
+            "streams": [vars(stream) for stream in self.plan.streams],
+            "files": [vars(file) for file in self.plan.files],
+        }
+        return {**vars(self), "plan": plan}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "ReadSet":

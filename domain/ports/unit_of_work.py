@@ -229,8 +229,12 @@ class IAuditRecords(ABC):
     """Who did what, kept for good."""
 
     @abstractmethod
+    async def add_many(self, deeds: Sequence[tuple[Principal, str, str]]) -> None:
+        """Store lines of (principal, action, subject) in the transaction of the deeds."""
+
     async def add(self, principal: Principal, action: str, subject: str) -> None:
-        """Store a line in the transaction of the deed."""
+        """Store one line."""
+        await self.add_many([(principal, action, subject)])
 
 
 @dataclass(frozen=True)

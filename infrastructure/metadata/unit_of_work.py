@@ -160,16 +160,19 @@ class SqlAuditRecords(IAuditRecords):
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
 
-    async def add(self, principal: Principal, action: str, subject: str) -> None:
-        await self._connection.execute(
-            insert(audit).values(
-                org_id=principal.organization,
-                subject=principal.subject,
-                action=action,
-                object=subject[:200],
-                at=datetime.now(UTC),
-            )
-        )
+    async def add_many(self, deeds: Sequence[tuple[Principal, str, str]]) -> None:
+        now = datetime.now(UTC)
+        rows = [
+            {
+                "org_id": principal.organization,
+                "subject": principal.subject,
+                "action": action,
+                "object": subject[:200],
+                "at": now,
+            }
+            for principal, action, subject in deeds
+        ]
+        await self._connection.execute(insert(audit), rows)
 
 
 def records_unavailable() -> UnavailableError:

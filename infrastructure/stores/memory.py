@@ -1,7 +1,6 @@
 """IDataStore in memory: the first row of every suite, so that the double keeps the same promises."""
 
 import asyncio
-import copy
 import itertools
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -160,7 +159,7 @@ class InMemoryDataStore(IDataStore):
                 tables=dict(self._content.tables),
                 lanes=dict(self._content.lanes),
                 quarantine=list(self._content.quarantine),
-                owners=copy.deepcopy(self._content.owners),
+                owners=dict(self._content.owners),
             )
             yield content
             self._content = content

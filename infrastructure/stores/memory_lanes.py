@@ -21,7 +21,9 @@ from infrastructure.arrow import arrow_type, conform, to_table
 
 @dataclass
 class Content:
-    """Everything the store holds; a transaction works on a copy and puts it in place when it ends well."""
+    """Everything the store holds. A transaction works on a shallow copy, put in place when it ends well, so what lies
+    in the mappings is replaced and never changed.
+    """
 
     tables: dict[str, tuple[tuple[Column, ...], pa.Table]] = field(default_factory=dict)
     lanes: dict[Lane, LaneState] = field(default_factory=dict)
@@ -212,8 +214,9 @@ class InMemoryOwner(IOwner):
     async def release(self) -> None:
         await self.reset(None)
         async with self._store.transaction() as content:
+            mine = (self._lane.organization, self._lane.pipeline)
             owners = content.owners.get(str(self._table), {})
-            owners.pop((self._lane.organization, self._lane.pipeline), None)
+            content.owners[str(self._table)] = {owner: mode for owner, mode in owners.items() if owner != mine}
 
     def _mine(self, content: Content) -> LaneState:
         lane = content.lanes.get(self._lane)
@@ -222,7 +225,7 @@ class InMemoryOwner(IOwner):
         return lane
 
     def _claim_table(self, content: Content, target: Target) -> None:
-        owners = content.owners.setdefault(str(target.table), {})
+        owners = content.owners.get(str(target.table), {})
         mine = (self._lane.organization, self._lane.pipeline)
         for (organization, pipeline), mode in owners.items():
             is_other = (organization, pipeline) != mine
@@ -232,7 +235,7 @@ class InMemoryOwner(IOwner):
                     "replaced has one writer only.",
                     code="destination.owned",
                 )
-        owners[mine] = target.mode.value
+        content.owners[str(target.table)] = {**owners, mine: target.mode.value}
 
 
 def create_table(content: Content, table: TableName, columns: Sequence[Column]) -> None:

@@ -115,7 +115,7 @@ async def test_override_swaps_default_and_named_store_under_one_test(
                 document = read_text(text, "doc", {})
                 await use_cases.catalog.put(ME, PutDocument(document.kind, document.name, document.body))
             run = await use_cases.launcher.launch_claimed(ME, TriggerRun("copy"))
-            finished = await use_cases.executor.perform(run)
+            finished = await use_cases.executor.execute_to_end(run)
             assert finished.error is None
             described = await default.describe(read_table("copied"))
             assert described is not None
