@@ -136,6 +136,9 @@ class DatabaseSettings(Section):
     max_overflow: Annotated[Int, Field(ge=0, le=1000)] = setting(
         10, "Connections beyond those, when busy.", env="DB_MAX_OVERFLOW"
     )
+    pool_timeout_seconds: Annotated[float, Field(ge=0.1, le=300)] = setting(
+        10.0, "How long a request waits for a connection before it is answered 503."
+    )
 
 
 class SnowflakeSettings(Section):

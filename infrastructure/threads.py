@@ -2,44 +2,72 @@
 
 import asyncio
 import contextlib
+import queue
+import threading
 from collections.abc import AsyncGenerator, Callable, Generator
-from concurrent.futures import ThreadPoolExecutor
-from typing import ParamSpec, TypeVar
+from concurrent.futures import Future
+from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 _INTERRUPT_EVERY_SECONDS = 1.0
+_GIVE_UP_AFTER_SECONDS = 10.0
 
 
 class OneThread:
-    """Runs every call on the same thread, in order. `interrupt` makes the driver give up what it is doing."""
+    """Runs every call on the same thread, in order.
+
+    `interrupt` makes the driver give up what it is doing. A driver that does not, since its peer has fallen silent, is
+    left behind with its thread after a while: `is_abandoned` then says that nothing may be asked of it any more.
+    """
 
     def __init__(self, name: str) -> None:
-        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
+        self._name = name
+        self._calls: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
         self.interrupt: Callable[[], None] | None = None
+        self.is_abandoned = False
 
     async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a blocking function. A cancelled caller interrupts the driver, then waits for it to give up: a call that
         was left alone would go on using the connection.
         """
-        future = self._executor.submit(function, *args, **kwargs)
+        future: Future[T] = Future()
+        self._calls.put((future, lambda: function(*args, **kwargs)))
+        if self._thread is None:
+            # A daemon: a thread that was left behind must not keep the process from its end.
+            self._thread = threading.Thread(target=self._work, name=self._name, daemon=True)
+            self._thread.start()
         wrapped = asyncio.wrap_future(future)
         try:
             return await asyncio.shield(wrapped)
         except asyncio.CancelledError:
-            while not wrapped.done():
-                if self.interrupt is not None:
-                    with contextlib.suppress(Exception):  # What cannot be interrupted is waited for.
-                        await asyncio.to_thread(self.interrupt)
-                await asyncio.wait([wrapped], timeout=_INTERRUPT_EVERY_SECONDS)
-            if not wrapped.cancelled():
-                wrapped.exception()
+            await self._give_up(wrapped)
             raise
+
+    async def _give_up(self, wrapped: "asyncio.Future[Any]") -> None:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + _GIVE_UP_AFTER_SECONDS
+        while not wrapped.done() and loop.time() < deadline:
+            if self.interrupt is not None:
+                # In a thread of its own, as asking the other side to stop may block too.
+                threading.Thread(target=self._interrupt, name=f"{self._name}-interrupt", daemon=True).start()
+            await asyncio.wait([wrapped], timeout=_INTERRUPT_EVERY_SECONDS)
+        if not wrapped.done():
+            self.is_abandoned = True
+            wrapped.cancel()
+        elif not wrapped.cancelled():
+            wrapped.exception()
+
+    def _interrupt(self) -> None:
+        with contextlib.suppress(Exception):  # What cannot be interrupted is waited for.
+            if self.interrupt is not None:
+                self.interrupt()
 
     async def iterate(self, items: Generator[T], *, ahead: int = 1) -> AsyncGenerator[T, None]:
         """Yield a blocking generator's items, reading up to `ahead` of them before they are asked for; close it after."""
-        queue: asyncio.Queue[tuple[bool, T | None]] = asyncio.Queue(maxsize=ahead)
+        waiting: asyncio.Queue[tuple[bool, T | None]] = asyncio.Queue(maxsize=ahead)
 
         def advance() -> tuple[bool, T | None]:
             for item in items:
@@ -49,16 +77,16 @@ class OneThread:
         async def pump() -> None:
             while True:
                 has_item, item = await self.call(advance)
-                await queue.put((has_item, item))
+                await waiting.put((has_item, item))
                 if not has_item:
                     return
 
         task = asyncio.create_task(pump())
         try:
             while True:
-                getter = asyncio.create_task(queue.get())
+                getter = asyncio.create_task(waiting.get())
                 await asyncio.wait({getter, task}, return_when=asyncio.FIRST_COMPLETED)
-                if not getter.done() and task.done() and queue.empty():
+                if not getter.done() and task.done() and waiting.empty():
                     getter.cancel()
                     task.result()
                     return
@@ -71,8 +99,26 @@ class OneThread:
             await asyncio.wait({task})
             if not task.cancelled():
                 task.exception()
-            await self.call(items.close)
+            if not self.is_abandoned:
+                await self.call(items.close)
 
     def close(self) -> None:
-        """Let the thread end."""
-        self._executor.shutdown(wait=True)
+        """Let the thread end, after what it was asked before."""
+        self._calls.put(None)
+        if self._thread is not None and not self.is_abandoned:
+            self._thread.join()
+
+    def _work(self) -> None:
+        while True:
+            call = self._calls.get()
+            if call is None:
+                return
+            future, work = call
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                future.set_result(work())
+            except BaseException as error:  # noqa: BLE001 - handed to the caller
+                future.set_exception(error)
+            # Nothing of the call may outlive it here, such as rows or a connection in a traceback.
+            del call, future, work

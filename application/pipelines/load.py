@@ -82,7 +82,11 @@ class ReadSetLoader:
         stored = ReadSet.from_json(run.read_set) if run.read_set else None
         if stored is not None and stored.id == state.read_set_id and not state.is_loading:
             return published_report(state)  # It died between publishing and saying so.
-        read_set = stored or await self._unfinished(claim, owner, state)
+        if stored is not None and _is_over(stored, state):
+            stored = None  # Another run has completed or abandoned it since; what is left is read anew.
+        if stored is None and run.request.abandon:
+            state = await self._abandoned(claim, owner, state)
+        read_set = stored or self._unfinished(claim, state)
         is_adopted = stored is None and read_set is not None
         if read_set is None:
             read_set = await self._planned(claim, state)
@@ -99,22 +103,23 @@ class ReadSetLoader:
             return {**own, "adopted": True, "completed_first": report}
         return report
 
-    async def _unfinished(self, claim: Claim, owner: IOwner, state: LaneState) -> ReadSet | None:
+    async def _abandoned(self, claim: Claim, owner: IOwner, state: LaneState) -> LaneState:
+        """Forget what the lane left unfinished, and a watermark of another source; committed rows stay."""
+        fits = _fits(claim, state)
+        if not (state.is_loading or (not fits and _has_position(claim, state))):
+            return state
+        await owner.reset(state.watermark if fits else None)
+        return await owner.take_over()
+
+    def _unfinished(self, claim: Claim, state: LaneState) -> ReadSet | None:
         """The lane's unfinished read set, if this run may finish it.
 
         Raises:
             ConflictError: it may not, or the watermark belongs to another source.
         """
-        request = claim.run.request
-        if request.full_refresh:
+        if claim.run.request.full_refresh:
             return None
-        remembered = state.stats.get("fingerprint")
-        fits = remembered is None or remembered == claim.spec.fingerprint
-        has_position = state.watermark is not None and claim.spec.source.cursor is not None
-        if request.abandon and (state.is_loading or (not fits and has_position)):
-            await owner.reset(state.watermark if fits else None)
-            return None
-        if not fits and (state.is_loading or has_position):
+        if not _fits(claim, state) and (state.is_loading or _has_position(claim, state)):
             what = "an unfinished load" if state.is_loading else "the watermark"
             raise ConflictError(
                 f"The source, key, cursor or destination changed since {what} of {claim.spec.name} was written: run "
@@ -125,10 +130,8 @@ class ReadSetLoader:
         return ReadSet.from_json(state.stats["read_set"]) if state.is_loading else None
 
     async def _planned(self, claim: Claim, state: LaneState) -> ReadSet:
-        fits = state.stats.get("fingerprint") in (None, claim.spec.fingerprint)
-        watermark = state.watermark if fits or not claim.run.request.abandon else None
         read_set = await self.preparer.read_set(
-            self.identifiers.new_id(), claim.lane, claim.spec, claim.run.request, watermark
+            self.identifiers.new_id(), claim.lane, claim.spec, claim.run.request, state
         )
         await self._store(claim, read_set)
         fail_at("plan.after_store")
@@ -237,6 +240,22 @@ def _judge(spec: PipelineSpec, measures: Measures) -> Judgement:
     if not spec.on_error.allows(counts.failed, counts.read):
         raise ConversionError(f"{counts.failed} of {counts.read} rows did not convert, more than on_error allows.")
     return judge(spec.quality, measures)
+
+
+def _fits(claim: Claim, state: LaneState) -> bool:
+    """Say whether what the lane remembers belongs to this run's source, cursor, key and destination."""
+    return state.stats.get("fingerprint") in (None, claim.spec.fingerprint)
+
+
+def _has_position(claim: Claim, state: LaneState) -> bool:
+    return state.watermark is not None and claim.spec.source.cursor is not None
+
+
+def _is_over(stored: ReadSet, state: LaneState) -> bool:
+    """Say whether the lane has moved on since a read set was planned: it is not the open one, and others were since."""
+    if stored.id == state.read_set_id:
+        return False
+    return stored.generation is not None and stored.generation != state.generation
 
 
 def _fenced(claim: Claim) -> FencedError:

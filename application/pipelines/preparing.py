@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from application.connections.open_stores import OpenStores
 from domain.errors import InvalidInputError
+from domain.pipelines.checkpoint import LaneState
 from domain.pipelines.plan import Publishing, choose_publishing
 from domain.pipelines.quality import Rule
 from domain.pipelines.read_set import Lane, ReadSet, SourcePlan
@@ -51,11 +52,11 @@ class RunPreparer:
         return await self.stores.get(organization, await self.stores.spec_of(organization, source.connection))
 
     async def read_set(
-        self, read_set_id: str, lane: Lane, spec: PipelineSpec, request: RunRequest, watermark: str | None
+        self, read_set_id: str, lane: Lane, spec: PipelineSpec, request: RunRequest, state: LaneState
     ) -> ReadSet:
         """Plan the read of a run that starts at the lane's watermark."""
         store = await self.source_store(lane.organization, spec.source)
-        lo = watermark if spec.source.cursor is not None and not request.full_refresh else None
+        lo = state.watermark if spec.source.cursor is not None and not request.full_refresh else None
         plan = await store.plan(spec.source, lo=lo, limit=request.limit)
         publishing = self.publishing(spec, plan, request)
         shadow = None
@@ -69,6 +70,7 @@ class RunPreparer:
             batch_rows=self.batch_rows(spec),
             shadow=shadow,
             expected=await self._expected(store, spec, plan),
+            generation=state.generation,
         )
 
     def publishing(self, spec: PipelineSpec, plan: SourcePlan, request: RunRequest) -> Publishing:

@@ -71,7 +71,7 @@ class LaneState:
     """What the take-over read: the lane's watermark, its latest read set, and that read set's streams.
 
     `stats` of the head hold the stored read set (`read_set`), the spec's `fingerprint` and, once published, the
-    `verdicts` of the rules.
+    `verdicts` of the rules. `generation` grows with every opening, publication and reset.
     """
 
     state: str
@@ -80,6 +80,7 @@ class LaneState:
     read_set_id: str | None = None
     stats: Mapping[str, Any] = field(default_factory=dict)
     streams: tuple[StreamState, ...] = ()
+    generation: int = 0
 
     @property
     def is_loading(self) -> bool:

@@ -67,6 +67,8 @@ class ReadSet:
 
     `fingerprint` ties it to the source, cursor, key and destination of the spec: only a spec with the same one may
     finish it. `shadow` names the staging table, if any. `expected` holds the counts that `completeness` compares with.
+    `generation` is the lane's when it was planned: once the lane has moved on, this read set is over and is never
+    opened (again), whatever the records say.
     """
 
     id: str
@@ -75,6 +77,7 @@ class ReadSet:
     batch_rows: int
     shadow: str | None = None
     expected: Mapping[str, int] | None = None
+    generation: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values; shallow by hand, as `asdict` copies every column deeply."""
@@ -94,6 +97,7 @@ class ReadSet:
             batch_rows=value["batch_rows"],
             shadow=value["shadow"],
             expected=value["expected"],
+            generation=value.get("generation"),
             plan=SourcePlan(
                 columns=tuple((name, kind) for name, kind in plan["columns"]),
                 streams=tuple(Stream(**stream) for stream in plan["streams"]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -96,15 +97,19 @@ async def _run_here(cli: Cli, use_cases: UseCases, name: str, documents: list[Pu
     command = TriggerRun(name, request)
     show = progress_line(name)
     unfinished = await use_cases.launcher.unfinished(cli.principal, command)
-    if unfinished is not None and not (request.full_refresh or request.abandon):
+    if unfinished is not None:
         found = await use_cases.claimer.claim(unfinished.id)
-        resumed = await use_cases.executor.execute_to_end(found, show) if found else None
+        if found is None:
+            raise ConflictError(f"Another process is running {name} (run {unfinished.id}).", code="run.lane_busy")
+        if request.full_refresh or request.abandon:
+            await use_cases.controller.cancel(cli.principal, found.id)
+            found = replace(found, cancel_requested=True)
+        resumed = await use_cases.executor.execute_to_end(found, show)
         end_progress()
         await use_cases.announcer.flush()
-        if resumed is None:
-            raise ConflictError(f"Another process is running {name} (run {unfinished.id}).", code="run.lane_busy")
-        print(f"resumed run {resumed.id}, which an earlier process left unfinished", file=sys.stderr)
-        return resumed
+        if not found.cancel_requested:
+            print(f"resumed run {resumed.id}, which an earlier process left unfinished", file=sys.stderr)
+            return resumed
     claimed = await use_cases.launcher.launch_claimed(cli.principal, command)
     finished = await use_cases.executor.execute_to_end(claimed, show)
     end_progress()

@@ -187,6 +187,7 @@ class Gateways(containers.DeclarativeContainer):
         url=providers.Callable(records_url, settings, paths),
         pool_size=settings.provided.database.pool_size,
         max_overflow=settings.provided.database.max_overflow,
+        timeout_seconds=settings.provided.database.pool_timeout_seconds,
         upgrade_on_open=settings.provided.metadata.upgrade_on_open,
     )
     unit_of_work = providers.Factory(SqlRecords.unit, records)

@@ -27,6 +27,14 @@ from infrastructure.settings import Settings
 API, WORKER = "api", "worker"
 UP = f"{API} {WORKER}"
 
+_LINGER_SECONDS = 0.3
+_GOING_AWAY = (
+    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nConnection: close\r\nContent-Type: application/problem+json\r\n"
+    b"Content-Length: 123\r\n\r\n"
+    b'{"type":"urn:headrace:server.stopping","title":"server stopping","status":503,"code":"server.stopping",'
+    b'"detail":"stopping"}'
+)
+
 
 class _Server(uvicorn.Server):
     """uvicorn without signals of its own: this module owns them (X1)."""
@@ -104,9 +112,9 @@ class _Process:
         drain_file = self._settings.worker.drain_file or self._paths.drain
         async with self._answering(use_cases, listener) as url:
             ticker = Ticker(use_cases, worker, self._roles, drain_file)
-            background.start(ticker.run(), name="tick")
-            background.start(use_cases.announcer.keep_telling(), name="tell")
-            consuming = background.start(worker.consume(), name="consume") if worker else None
+            background.keep(ticker.run, name="tick")
+            background.keep(use_cases.announcer.keep_telling, name="tell")
+            consuming = background.keep(worker.consume, name="consume") if worker else None
             structlog.get_logger("headrace").info(
                 "process.ready", roles=self._roles, url=url, worker_id=use_cases.workers.own.id
             )
@@ -153,6 +161,7 @@ class _Process:
             timeout_graceful_shutdown=max(1, int(self._margin)),
         )
         server = _Server(config)
+        waiting = listener.dup()  # Keeps what was connected and not yet accepted when the server closes its own.
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         host, port = listener.getsockname()[:2]
         url = f"http://{host}:{port}"
@@ -165,7 +174,7 @@ class _Process:
         finally:
             if self._roles == UP:
                 remove_server(self._paths.server)
-            server.should_exit = True
+            await _leave(server, waiting)
             await serving
 
     def _own_signals(self, life: Life) -> None:
@@ -203,6 +212,36 @@ class _Process:
                 f"headrace up runs already on this home: {other.url} (process {other.pid}).", code="server.running"
             )
         return _bind(settings.http.host, settings.http.port)
+
+
+async def _leave(server: _Server, waiting: socket.socket) -> None:
+    """End a server in steps that no request falls between."""
+    # Answers say `Connection: close` meanwhile, so that clients leave before they are left.
+    await asyncio.sleep(_LINGER_SECONDS)
+    for accepting in server.servers:
+        accepting.close()
+    await asyncio.to_thread(_refuse_waiting, waiting)
+    # Whoever was accepted a moment ago gets to say what it wants.
+    await asyncio.sleep(_LINGER_SECONDS)
+    server.should_exit = True
+
+
+def _refuse_waiting(listener: socket.socket) -> None:
+    """Answer connections that nobody accepted any more, as closing the socket would reset them; blocking."""
+    listener.setblocking(False)
+    with listener:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            with connection, contextlib.suppress(OSError):
+                connection.settimeout(0.5)
+                connection.recv(65536)
+                connection.sendall(_GOING_AWAY)
+                connection.shutdown(socket.SHUT_WR)
+                while connection.recv(65536):
+                    pass
 
 
 def _bind(host: str, port: int) -> socket.socket:

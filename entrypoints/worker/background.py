@@ -1,11 +1,13 @@
 """Background tasks that somebody keeps: none is forgotten, none fails in silence, all end with their owner."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
+
+_START_AGAIN_SECONDS = 1.0
 
 
 @dataclass
@@ -23,6 +25,20 @@ class BackgroundTasks:
         self._tasks.add(task)
         task.add_done_callback(self._ended)
         return task
+
+    def keep(self, work: Callable[[], Awaitable[None]], *, name: str) -> asyncio.Task[Any]:
+        """Run work for as long as the owner lives: should a bug end it, it is told and started again."""
+
+        async def again() -> None:
+            while True:
+                try:
+                    await work()
+                    return
+                except Exception as error:  # noqa: BLE001 - a replica without its clock would look alive and do nothing
+                    structlog.get_logger("headrace").error("task.failed", task=name, exc_info=error)
+                    await asyncio.sleep(_START_AGAIN_SECONDS)
+
+        return self.start(again(), name=name)
 
     async def finish(self, seconds: float) -> bool:
         """Wait for all tasks; False if some are not done in time."""

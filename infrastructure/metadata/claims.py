@@ -15,6 +15,7 @@ from sqlalchemy import (
     func,
     insert,
     literal,
+    literal_column,
     or_,
     select,
     tuple_,
@@ -31,7 +32,10 @@ from infrastructure.metadata.tables import pipelines, run_transitions, runs
 
 # Later than any time: the tender looks at such runs never, the end of the lane's holder sets it back.
 WAITS_FOR_LANE = 1e18
-UNFINISHED = (RunState.QUEUED.value, RunState.RUNNING.value)
+# In the statement's text, not bound: partial indexes serve only conditions that the planner can read.
+QUEUED: ColumnElement[str] = literal_column("'queued'")
+RUNNING: ColumnElement[str] = literal_column("'running'")
+UNFINISHED = (QUEUED, RUNNING)
 
 
 class SqlRunClaims:
@@ -65,7 +69,7 @@ class SqlRunClaims:
 
     async def _candidates(self, run_ids: Sequence[str]) -> list[Row[Any]]:
         """Lock what may be claimed: due or left behind, one per lane, none in a lane that another run holds."""
-        is_due = and_(runs.c.state == RunState.QUEUED.value, runs.c.not_before <= self._wall_clock())
+        is_due = and_(runs.c.state == QUEUED, runs.c.not_before <= self._wall_clock())
         query = (
             select(runs.c.id, runs.c.org_id, runs.c.pipeline, runs.c.lane, runs.c.state)
             .where(runs.c.id.in_(run_ids), or_(is_due, self._lease_is_over()), ~_lane_is_held())
@@ -212,7 +216,7 @@ class SqlRunClaims:
                 runs.c.org_id == first.c.org_id,
                 runs.c.pipeline == first.c.pipeline,
                 runs.c.lane == first.c.lane,
-                runs.c.state == RunState.QUEUED.value,
+                runs.c.state == QUEUED,
             )
             .order_by(runs.c.id)
             .limit(1)
@@ -225,7 +229,7 @@ class SqlRunClaims:
             return []
         woken = await self._connection.execute(
             update(runs)
-            .where(runs.c.id.in_(ids), runs.c.state == RunState.QUEUED.value)
+            .where(runs.c.id.in_(ids), runs.c.state == QUEUED)
             .values(rung_at=0.0)
             .returning(runs.c.org_id, runs.c.id, runs.c.trace)
         )
@@ -240,7 +244,7 @@ class SqlRunClaims:
             update(runs)
             .where(
                 runs.c.id.in_(sorted(run_ids)),
-                runs.c.state == RunState.QUEUED.value,
+                runs.c.state == QUEUED,
                 runs.c.rung_at > 0,
                 _lane_is_held(),
             )
@@ -255,14 +259,14 @@ class SqlRunClaims:
         fences = dict(claims)
         query = (
             select(runs)
-            .where(runs.c.id.in_(list(fences)), runs.c.state == RunState.RUNNING.value)
+            .where(runs.c.id.in_(list(fences)), runs.c.state == RUNNING)
             .order_by(runs.c.id)
             .with_for_update(key_share=True)
         )
         return [row for row in (await self._connection.execute(query)).all() if row.fence == fences[row.id]]
 
     async def _write(self, run_id: str, fence: int, values: Mapping[str, Any]) -> Row[Any] | None:
-        mine = (runs.c.id == run_id, runs.c.state == RunState.RUNNING.value, runs.c.fence == fence)
+        mine = (runs.c.id == run_id, runs.c.state == RUNNING, runs.c.fence == fence)
         result = await self._connection.execute(update(runs).where(*mine).values(values).returning(runs))
         row: Row[Any] | None = result.first()
         return row
@@ -288,18 +292,18 @@ class SqlRunClaims:
     async def _expire_gone(self, where: ColumnElement[bool]) -> None:
         """On one host a lease whose process is gone, or whose boot is another, is over at once (L2)."""
         query = select(runs.c.id, runs.c.fence, runs.c.lease_owner).where(
-            where, runs.c.state == RunState.RUNNING.value, runs.c.lease_until > 0
+            where, runs.c.state == RUNNING, runs.c.lease_until > 0
         )
         for row in (await self._connection.execute(query)).all():
             if row.lease_owner and is_gone(row.lease_owner):
                 await self._connection.execute(
                     update(runs)
-                    .where(runs.c.id == row.id, runs.c.fence == row.fence, runs.c.state == RunState.RUNNING.value)
+                    .where(runs.c.id == row.id, runs.c.fence == row.fence, runs.c.state == RUNNING)
                     .values(lease_until=0.0)
                 )
 
     def _lease_is_over(self) -> ColumnElement[bool]:
-        return and_(runs.c.state == RunState.RUNNING.value, runs.c.lease_until < self._lease_clock())
+        return and_(runs.c.state == RUNNING, runs.c.lease_until < self._lease_clock())
 
     def _lease_clock(self) -> ColumnElement[float]:
         return lease_clock(self._connection)
@@ -359,10 +363,14 @@ def run_of(row: Row[Any], *, finish: Finish | None = None, finished_at: datetime
 
 
 def _lane_is_held() -> ColumnElement[bool]:
-    """Another run of the same lane is claimed and unfinished."""
+    """Another run of the same lane was claimed and is unfinished: it works, or waits to go on, and comes first.
+
+    Were it overtaken, its read set would be completed by another run and then loaded again by itself.
+    """
     other = runs.alias()
     return exists().where(
-        other.c.state == RunState.RUNNING.value,
+        other.c.state.in_(UNFINISHED),
+        other.c.attempt > literal_column("0"),
         other.c.org_id == runs.c.org_id,
         other.c.pipeline == runs.c.pipeline,
         other.c.lane == runs.c.lane,
@@ -374,6 +382,6 @@ def _mine() -> Any:
     """An UPDATE of a claimed run, for a set of (key, mine)."""
     return update(runs).where(
         runs.c.id == bindparam("key"),
-        runs.c.state == RunState.RUNNING.value,
+        runs.c.state == RUNNING,
         runs.c.fence == bindparam("mine"),
     )

@@ -8,7 +8,7 @@ from sqlalchemy import and_, insert, select, true, update
 
 from domain.pipelines.run import Ring, Run, RunState, Transition
 from domain.ports.unit_of_work import IRunRecords, Page
-from infrastructure.metadata.claims import UNFINISHED, SqlRunClaims, note, run_of
+from infrastructure.metadata.claims import QUEUED, UNFINISHED, SqlRunClaims, note, run_of
 from infrastructure.metadata.tables import run_transitions, runs
 
 
@@ -85,7 +85,7 @@ class SqlRunRecords(SqlRunClaims, IRunRecords):
         if run is None or run.state.is_terminal:
             return run.state if run else None
         row = _Row(organization, run_id)
-        never_claimed = and_(runs.c.id == run_id, runs.c.state == RunState.QUEUED.value, runs.c.attempt == 0)
+        never_claimed = and_(runs.c.id == run_id, runs.c.state == QUEUED, runs.c.attempt == 0)
         cancelled = await self._connection.execute(
             update(runs)
             .where(never_claimed)
@@ -117,7 +117,7 @@ class SqlRunRecords(SqlRunClaims, IRunRecords):
         waiting = (
             select(runs)
             .where(
-                runs.c.state == RunState.QUEUED.value,
+                runs.c.state == QUEUED,
                 runs.c.rung_at < self._wall_clock() - unrung_since.total_seconds(),
                 runs.c.not_before <= self._wall_clock(),
             )

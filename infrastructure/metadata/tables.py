@@ -148,6 +148,14 @@ runs = Table(
         postgresql_where=text("state = 'queued'"),
     ),
     Index(
+        "begun_runs_of_a_lane",
+        "org_id",
+        "pipeline",
+        "lane",
+        sqlite_where=text("state IN ('queued', 'running') AND attempt > 0"),
+        postgresql_where=text("state IN ('queued', 'running') AND attempt > 0"),
+    ),
+    Index(
         "one_run_per_cause",
         "org_id",
         "pipeline",

@@ -6,10 +6,10 @@ from types import TracebackType
 from typing import Any, Self
 
 from sqlalchemy import Row, insert, or_, select, update
-from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
+from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from domain.errors import ConflictError, UnavailableError
+from domain.errors import ConflictError, PlatformError, UnavailableError
 from domain.events import Event
 from domain.identity.principal import Principal
 from domain.ports.unit_of_work import (
@@ -47,9 +47,13 @@ class SqlUnitOfWork(IUnitOfWork):
         try:
             await connection.start()
             await connection.begin()
-        except (OperationalError, OSError, TimeoutError) as error:
-            await connection.close()
-            raise records_unavailable() from error
+        except BaseException as error:
+            if connection.sync_connection is not None:  # One that was never started cannot be closed.
+                await connection.close()
+            # Drivers have errors of their own for each way in which a server cannot be talked to.
+            if isinstance(error, Exception) and not isinstance(error, PlatformError):
+                raise records_unavailable() from error
+            raise
         self._connection = connection
         self.pipelines = SqlDocumentRecords(connection, pipelines, pipeline_revisions)
         self.connections = SqlDocumentRecords(connection, connections, connection_revisions)
@@ -71,9 +75,7 @@ class SqlUnitOfWork(IUnitOfWork):
             raise ConflictError(
                 "The records refuse this: a name is taken or something it refers to is gone."
             ) from error
-        if isinstance(error, OperationalError | OSError) or (
-            isinstance(error, DBAPIError) and error.connection_invalidated
-        ):
+        if _is_away(error):
             raise records_unavailable() from error
 
     async def commit(self) -> None:
@@ -173,6 +175,16 @@ class SqlAuditRecords(IAuditRecords):
             for principal, action, subject in deeds
         ]
         await self._connection.execute(insert(audit), rows)
+
+
+def _is_away(error: BaseException | None) -> bool:
+    """Say whether an error means that the server is gone, going, or has no room."""
+    if isinstance(error, OperationalError | InterfaceError | OSError):
+        return True
+    if not isinstance(error, DBAPIError):
+        return False
+    state = str(getattr(error.orig, "sqlstate", None) or "")
+    return error.connection_invalidated or state.startswith(("08", "53", "57P", "25P03"))
 
 
 def records_unavailable() -> UnavailableError:

@@ -240,7 +240,8 @@ class DuckDBDataStore(IDataStore):
         try:
             yield session, thread
         finally:
-            await thread.call(session.close)
+            if not thread.is_abandoned:
+                await thread.call(session.close)
             thread.close()
 
     @asynccontextmanager
@@ -253,7 +254,8 @@ class DuckDBDataStore(IDataStore):
             await thread.call(cursor.execute, "BEGIN TRANSACTION READ ONLY")
             yield cursor, thread
         finally:
-            await thread.call(cursor.close)
+            if not thread.is_abandoned:
+                await thread.call(cursor.close)
             thread.close()
 
 
@@ -352,7 +354,8 @@ def _streams(
     text, parameters = _selection(source)
     cursor_column = source.cursor.column if source.cursor else None
     where, bound = _bounds(cursor_column, kinds[cursor_column], lo, hi) if cursor_column else ("true", {})
-    name = quote(column)
+    # The driver gives times with a zone through an extra library; in the session's zone, UTC, they need none.
+    name = f"CAST({quote(column)} AS TIMESTAMP)" if kinds[column] == "timestamptz" else quote(column)
     found = _fetch(cursor, f"SELECT min({name}), max({name}) FROM {text} WHERE {where}", {**parameters, **bound})
     return ranges(source.partitions, kinds[column], *found[0])
 

@@ -94,6 +94,8 @@ def translate(error: duckdb.Error) -> PlatformError:
     """Turn a driver's error into one of ours. Only errors about the text of a query keep their first line."""
     first_line = str(error).strip().splitlines()[0][:300] if str(error).strip() else ""
     match error:
+        case _ if "No space left" in str(error):  # Told by whatever was being done, COMMIT too.
+            return StoreUnavailableError("The disk is full.", code="disk_full")
         case duckdb.CatalogException() if "does not exist" in first_line:
             return NotFoundError(first_line, code="table.not_found")
         case duckdb.CatalogException() | duckdb.BinderException() | duckdb.ParserException():
@@ -106,8 +108,6 @@ def translate(error: duckdb.Error) -> PlatformError:
             holder = re.search(r"PID ([0-9]+)", str(error))
             who = f"process {holder[1]}" if holder else "another process"
             return BusyError(f"The DuckDB file is in use by {who}; one process owns the file.", code="store.in_use")
-        case duckdb.IOException() if "No space left" in str(error):
-            return StoreUnavailableError("The disk is full.", code="disk_full")
         case _:
             return StoreUnavailableError(f"DuckDB failed ({type(error).__name__}).")
 

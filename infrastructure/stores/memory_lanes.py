@@ -154,6 +154,7 @@ class InMemoryOwner(IOwner):
                 read_set_id=read_set.id,
                 stats={"read_set": read_set.to_json(), "fingerprint": read_set.fingerprint},
                 streams=tuple(StreamState(stream.name) for stream in read_set.plan.streams),
+                generation=lane.generation + 1,
             )
 
     async def publish(
@@ -193,7 +194,9 @@ class InMemoryOwner(IOwner):
                 "stats": stats,
             }
             watermark = read_set.plan.hi if read_set.plan.hi is not None else lane.watermark
-            content.lanes[self._lane] = replace(lane, state="idle", watermark=watermark, stats=kept)
+            content.lanes[self._lane] = replace(
+                lane, state="idle", watermark=watermark, stats=kept, generation=lane.generation + 1
+            )
             fail_at("publish.before_commit")
         fail_at("publish.after_commit")
         return Publication(judgement=judgement, counts=lane.counts, stats=stats)
@@ -209,7 +212,9 @@ class InMemoryOwner(IOwner):
         async with self._store.transaction() as content:
             lane = self._mine(content)
             _drop_stage(content, self._table, lane)
-            content.lanes[self._lane] = LaneState(state="idle", fence=lane.fence, watermark=watermark)
+            content.lanes[self._lane] = LaneState(
+                state="idle", fence=lane.fence, watermark=watermark, generation=lane.generation + 1
+            )
 
     async def release(self) -> None:
         await self.reset(None)

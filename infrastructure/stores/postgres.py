@@ -215,7 +215,8 @@ class PostgresDataStore(IDataStore):
             try:
                 yield session, thread
             finally:
-                await thread.call(session.close)
+                if not thread.is_abandoned:
+                    await thread.call(session.close)
         finally:
             thread.close()
 

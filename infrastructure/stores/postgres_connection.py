@@ -18,6 +18,15 @@ from domain.errors import (
 from domain.pipelines.read_set import Lane
 from domain.ports.secrets import Secret
 
+# A peer that has fallen silent is noticed within a minute, by probes when idle and by unanswered data when busy.
+_ALIVE = {
+    "keepalives": "1",
+    "keepalives_idle": "15",
+    "keepalives_interval": "5",
+    "keepalives_count": "4",
+    "tcp_user_timeout": "45000",
+}
+
 
 @dataclass(frozen=True)
 class PostgresAddress:
@@ -48,6 +57,7 @@ class PostgresAddress:
             "connect_timeout": str(self.connect_timeout_seconds),
             "sslmode": self.sslmode,
             "sslrootcert": self.ssl_ca_cert,
+            **_ALIVE,
         }
         given = "&".join(f"{name}={encoded(value)}" for name, value in options.items() if value is not None)
         return f"{base}?{given}"

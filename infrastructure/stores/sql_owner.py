@@ -305,6 +305,7 @@ def read_lane_rows(session: Session, checkpoint: str, key: tuple[str, str, str])
         read_set_id=head["read_set"],
         stats=json.loads(head["stats"]),
         streams=tuple(_stream_state(states[name]) for name in sorted(states)),
+        generation=head["seq"],
     )
 
 

@@ -50,8 +50,8 @@ class SqlWriter(IWriter):
         retries = 0
         try:
             self._commit_once(batch, checkpoint)
-        except StoreUnavailableError:
-            if self._session.is_interrupted:
+        except StoreUnavailableError as error:
+            if self._session.is_interrupted or error.code == "disk_full":
                 raise
             # The answer to COMMIT may have been lost: the row's lock waits for the old backend, then `seq` is final.
             if not self._is_committed(checkpoint):

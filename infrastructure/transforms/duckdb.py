@@ -54,7 +54,7 @@ class DuckDBTransformer(ITransformer):
                 await thread.call(prepared.open)
             yield prepared
         finally:
-            if not prepared.passes_through:
+            if not (prepared.passes_through or thread.is_abandoned):
                 await thread.call(prepared.close)
             thread.close()
 

@@ -1,8 +1,10 @@
 """One suite for every IDataStore; each test proves a numbered clause on every backend."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from decimal import Decimal
+from itertools import pairwise
 from pathlib import Path
 
 import pyarrow as pa
@@ -19,7 +21,7 @@ from domain.errors import (
 from domain.pipelines.checkpoint import CheckpointUpdate
 from domain.pipelines.quality import Judgement, RuleResult
 from domain.pipelines.read_set import Lane
-from domain.pipelines.spec import CursorSpec, Mode, SourceSpec
+from domain.pipelines.spec import CursorSpec, Mode, Partitions, SourceSpec
 from domain.pipelines.table import Column, TableName
 from domain.ports.data_store import IDataStore
 from tests.ports.backends import BACKENDS, Backend
@@ -434,6 +436,113 @@ async def test_two_streams_advance_on_their_own(store: IDataStore) -> None:
     await published(store, 1, planned)
 
     assert await ids(store) == [1, 2, 11, 12]
+
+
+async def read_streams(
+    store: IDataStore, source: SourceSpec, *, snapshot: str | None = None
+) -> tuple[list[tuple[str | None, str | None]], list[list[int]]]:
+    plan = await store.plan(source, lo=None, limit=None)
+    found = []
+    for stream in plan.streams:
+        async with store.reader(source, plan, stream, batch_rows=3, snapshot=snapshot) as reader:
+            found.append(
+                [i async for part in reader.batches(None) for i in pa.table(part.data).column("id").to_pylist()]
+            )
+    return [(stream.lower, stream.upper) for stream in plan.streams], found
+
+
+@pytest.mark.clause("IDataStore", 17)
+@pytest.mark.parametrize("column", ["number", "day", "at", "naive"])
+async def test_streams_cover_every_row_once(store: IDataStore, column: str) -> None:
+    values = [None, -7, 0, 1, 1, 2, 50, 99, None, 100]
+    data = pa.table(
+        {
+            "id": list(range(10)),
+            "number": pa.array(values, pa.int64()),
+            "day": pa.array(values, pa.date32()),
+            "at": pa.array([v if v is None else v * 10**6 for v in values], pa.timestamp("us", "UTC")),
+            "naive": pa.array([v if v is None else v * 10**6 for v in values], pa.timestamp("us")),
+        }
+    )
+    await store.write(TableName("s"), [data])
+    source = SourceSpec(table=TableName("s"), key=("id",), partitions=Partitions(column, 4))
+
+    bounds, found = await read_streams(store, source)
+
+    assert len(bounds) == 4
+    assert bounds[0][0] is None
+    assert bounds[-1][1] is None
+    assert all(upper == lower for (_, upper), (lower, _) in pairwise(bounds))
+    assert sorted(i for ids_of_stream in found for i in ids_of_stream) == list(range(10))
+    assert {0, 8} <= set(found[0])
+    assert sum(bool(ids_of_stream) for ids_of_stream in found) >= 3
+
+
+@pytest.mark.clause("IDataStore", 17)
+async def test_partitions_need_a_key_and_a_column_that_can_be_split(store: IDataStore) -> None:
+    await store.write(TableName("s"), [pa.table({"id": [1, 2], "note": ["a", "b"]})])
+    for source, code in (
+        (SourceSpec(table=TableName("s"), partitions=Partitions("id", 2)), "partitions.key_missing"),
+        (SourceSpec(table=TableName("s"), key=("id",), partitions=Partitions("note", 2)), "partitions.type"),
+        (SourceSpec(table=TableName("s"), key=("id",), partitions=Partitions("gone", 2)), "source.column_missing"),
+    ):
+        with pytest.raises(InvalidInputError) as caught:
+            await store.plan(source, lo=None, limit=None)
+        assert caught.value.code == code
+    limited = SourceSpec(table=TableName("s"), key=("id",), partitions=Partitions("id", 2))
+    assert len((await store.plan(limited, lo=None, limit=1)).streams) == 1
+    assert len((await store.plan(limited, lo=None, limit=None)).streams) == 2
+
+
+@pytest.mark.clause("IDataStore", 18)
+async def test_readers_of_one_snapshot_see_the_same_rows(backend: Backend, store: IDataStore) -> None:
+    await store.write(TABLE, [rows(1, 2, 3, 4)])
+    source = SourceSpec(table=TABLE, key=("id",), partitions=Partitions("id", 2))
+    async with store.snapshot() as name:
+        assert (name is None) == (backend.quirks.no_shared_snapshot is not None)
+        await store.write(TABLE, [rows(5)])
+        _, shared = await read_streams(store, source, snapshot=name)
+    _, later = await read_streams(store, source)
+
+    seen = sorted(i for found in shared for i in found)
+    assert seen == ([1, 2, 3, 4] if backend.quirks.no_shared_snapshot is None else [1, 2, 3, 4, 5])
+    assert sorted(i for found in later for i in found) == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.clause("IDataStore", 19)
+@pytest.mark.invariant("C1")
+async def test_cancelled_call_interrupts_the_store(backend: Backend, store: IDataStore) -> None:
+    if backend.quirks.no_queries:
+        async with asyncio.timeout(5):  # Nothing in it takes long; what waits for its turn can be cancelled.
+            async with store.owner(LANE, TABLE, 1) as owner:
+                task = asyncio.create_task(owner.take_over())
+                await asyncio.sleep(0)
+                task.cancel()
+                await asyncio.wait({task})
+        return
+    await store.write(TABLE, [rows(*range(5000))])
+    slow = SourceSpec(
+        query="select count(*) as id from orders a, orders b, orders c where (a.id * b.id + c.id) % 7 = 8"
+    )
+
+    async def read() -> None:
+        async for _ in store.read(slow, batch_rows=1):
+            pass
+
+    started = time.monotonic()
+    task = asyncio.create_task(read())
+    await asyncio.sleep(0.3)
+    assert not task.done()
+    task.cancel()
+    await asyncio.wait({task}, timeout=30)
+
+    assert task.cancelled()
+    assert time.monotonic() - started < 10
+    assert (await store.health_check()).is_healthy
+    planned = read_set()
+    await opened(store, 1, planned)
+    await commit(store, 1, planned, 1, batch(rows(9999)), is_last=True)
+    assert 9999 in await ids(store)
 
 
 @pytest.mark.clause("IDataStore", 11)

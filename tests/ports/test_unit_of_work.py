@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -12,7 +13,8 @@ import pytest
 from domain.errors import ConflictError
 from domain.events import RunQueued
 from domain.identity.principal import Principal, Role
-from domain.pipelines.run import ALLOWED_MOVES, Run, RunRequest, RunState, may_move
+from domain.pipelines.run import ALLOWED_MOVES, Finish, Run, RunRequest, RunState, may_move
+from domain.ports.unit_of_work import WorkerRecord
 from infrastructure.metadata.leases import this_process
 from infrastructure.metadata.records import SqlRecords, sqlite_url
 from infrastructure.runtime import RandomIdentifiers
@@ -242,6 +244,126 @@ async def test_connection_is_returned_whatever_happens(records: SqlRecords) -> N
                 raise RuntimeError
     async with records.unit() as unit:
         assert (await unit.runs.page("one", pipeline=None, state=None, after=None, limit=10)).items == []
+
+
+@pytest.mark.clause("IUnitOfWork", 9)
+@pytest.mark.invariant("S3")
+async def test_run_exists_once_per_target_and_causing_run(records: SqlRecords) -> None:
+    cause = RandomIdentifiers().new_id()
+    caused = replace(new_run(), cause=cause)
+    async with records.unit() as unit:
+        await unit.runs.insert(caused)
+        await unit.commit()
+    async with records.unit() as unit:
+        assert await unit.runs.caused_by([cause]) == {("orders", cause)}
+        assert await unit.runs.caused_by([caused.id]) == set()
+
+    with pytest.raises(ConflictError):
+        async with records.unit() as unit:
+            await unit.runs.insert(replace(new_run(), cause=cause))
+            await unit.commit()
+    async with records.unit() as unit:
+        await unit.runs.insert(replace(new_run(), cause=RandomIdentifiers().new_id()))
+        await unit.commit()
+
+
+@pytest.mark.clause("IUnitOfWork", 10)
+@pytest.mark.invariant("R3")
+async def test_sets_leave_out_what_is_fenced_or_held_and_do_the_rest(records: SqlRecords) -> None:
+    lanes = [await queued(records, lane=f"params:{number}") for number in range(3)]
+    second_of_a_lane = await queued(records, lane="params:0")
+    asked = [run.id for run in (*lanes, second_of_a_lane)]
+    async with records.unit() as unit:
+        claims = await unit.runs.claim_many([*asked, "unknown"], owner=ME, lease=LEASE)
+        await unit.commit()
+    assert sorted(run.id for run in claims) == sorted(run.id for run in lanes)
+    assert all(run.state is RunState.RUNNING and run.attempt == 1 for run in claims)
+
+    fences = {run.id: run.fence for run in claims}
+    stale = lanes[0].id
+    async with records.unit() as unit:
+        kept = await unit.runs.store_read_sets({(i, f - (i == stale)): {"id": i} for i, f in fences.items()})
+        await unit.commit()
+    assert sorted(kept) == sorted(i for i in fences if i != stale)
+
+    ends = [Finish(i, f - (i == stale), RunState.SUCCEEDED, "published", {"n": i}) for i, f in fences.items()]
+    async with records.unit() as unit:
+        finished = await unit.runs.finish_many(ends)
+        await unit.commit()
+    assert sorted(run.id for run in finished) == sorted(i for i in fences if i != stale)
+    for run in lanes:
+        stood = await stands(records, run)
+        assert stood.state is (RunState.RUNNING if run.id == stale else RunState.SUCCEEDED)
+        assert stood.report == (None if run.id == stale else {"n": run.id})
+
+
+@pytest.mark.invariant("Q1")
+async def test_end_of_a_lane_wakes_the_next_run_of_it(records: SqlRecords) -> None:
+    first, second, third = await queued(records), await queued(records), await queued(records)
+    held = await claimed(records, first)
+    assert held is not None
+    async with records.unit() as unit:
+        await unit.runs.stamp_rung([second.id, third.id])
+        await unit.commit()
+    for waiting in (second, third):  # Rung for, and refused as the lane is held: now they wait for its end.
+        assert await claimed(records, waiting) is None
+    async with records.unit() as unit:
+        assert await unit.runs.claimable(unrung_since=timedelta(seconds=-60), limit=10) == []
+
+    async with records.unit() as unit:
+        await unit.runs.finish(first.id, held.fence, RunState.SUCCEEDED, reason="r", report=None, error=None)
+        rings = await unit.runs.next_in_lanes([first.id])
+        await unit.commit()
+
+    assert [ring.run_id for ring in rings] == [second.id]
+    async with records.unit() as unit:  # The ring may be lost: the tender finds it too, and only it.
+        assert [ring.run_id for ring in await unit.runs.claimable(unrung_since=LEASE, limit=10)] == [second.id]
+        assert await unit.runs.request_cancel("one", second.id, "me") is RunState.CANCELLED
+        await unit.commit()
+    async with records.unit() as unit:
+        assert [ring.run_id for ring in await unit.runs.claimable(unrung_since=LEASE, limit=10)] == [third.id]
+
+
+@pytest.mark.invariant("R1", "R4")
+async def test_retry_is_due_after_its_pause_under_a_higher_fence(records: SqlRecords) -> None:
+    run = await queued(records)
+    held = await claimed(records, run)
+    assert held is not None
+    async with records.unit() as unit:
+        pause = timedelta(seconds=3600)
+        assert await unit.runs.release(run.id, held.fence, reason="retry: x", pause=pause, is_retry=True)
+        await unit.commit()
+    waiting = await stands(records, run)
+    assert (waiting.state, waiting.retries, waiting.reason) == (RunState.QUEUED, 1, "retry: x")
+    assert 3500 < waiting.due_in <= 3600
+    assert await claimed(records, run) is None
+    async with records.unit() as unit:
+        assert await unit.runs.claimable(unrung_since=LEASE, limit=10) == []
+        assert await unit.runs.request_cancel("one", run.id, "me") is RunState.QUEUED
+        await unit.commit()
+
+    again = await claimed(records, run)  # A cancelled run is due at once: an owner has to seal it.
+
+    assert again is not None
+    assert again.cancel_requested
+    assert again.fence > held.fence + 1
+
+
+async def test_workers_are_known_by_their_heartbeats(records: SqlRecords) -> None:
+    own = WorkerRecord("w1", "worker", "host", ME, "1", 4, 2, "running")
+    async with records.unit() as unit:
+        assert not await unit.workers.beat(own)
+        assert not await unit.workers.request_drain("unknown")
+        assert await unit.workers.request_drain("w1")
+        await unit.commit()
+
+    async with records.unit() as unit:
+        assert await unit.workers.beat(replace(own, running=1))
+        alive = await unit.workers.seen_within(timedelta(seconds=30))
+        assert [(w.id, w.running, w.drain_requested) for w in alive] == [("w1", 1, True)]
+        assert await unit.workers.seen_within(timedelta(seconds=-30)) == []
+        await unit.workers.remove("w1")
+        assert await unit.workers.seen_within(timedelta(seconds=30)) == []
 
 
 @pytest.mark.invariant("R6")

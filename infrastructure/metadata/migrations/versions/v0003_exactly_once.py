@@ -21,6 +21,14 @@ def upgrade() -> None:
     ):
         where = sa.text(f"state = '{state}'")
         op.create_index(name, "runs", columns, sqlite_where=where, postgresql_where=where)
+    begun = sa.text("state IN ('queued', 'running') AND attempt > 0")
+    op.create_index(
+        "begun_runs_of_a_lane",
+        "runs",
+        ["org_id", "pipeline", "lane"],
+        sqlite_where=begun,
+        postgresql_where=begun,
+    )
     caused = sa.text("cause IS NOT NULL")
     op.create_index(
         "one_run_per_cause",

@@ -1,0 +1,37 @@
+"""Brokers of the fault suite, kept apart from the other tests of the same servers."""
+
+import uuid
+
+import pytest
+
+from tests.servers import RedisServer
+
+
+@pytest.fixture
+def queue_settings(request: pytest.FixtureRequest) -> dict[str, str]:
+    """Settings of the broker named by the test's parameter `queue`."""
+    kind = request.getfixturevalue("queue")
+    if kind == "redis":
+        server = request.getfixturevalue("own_redis")
+        return {
+            "HEADRACE_QUEUE__KIND": "redis",
+            "REDIS_HOST": "127.0.0.1",
+            "REDIS_PORT": str(server.port),
+            "HEADRACE_QUEUE__REDELIVERY_SECONDS": "2",
+        }
+    return {
+        "HEADRACE_QUEUE__KIND": "kafka",
+        "KAFKA_BOOTSTRAP_SERVERS": request.getfixturevalue("kafka_servers"),
+        "HEADRACE_KAFKA__TOPIC_PREFIX": f"h{uuid.uuid4().hex[:12]}.",
+        "HEADRACE_QUEUE__REDELIVERY_SECONDS": "6",
+        "HEADRACE_QUEUE__PARTITIONS": "4",
+    }
+
+
+@pytest.fixture
+def own_redis() -> "pytest.Generator[RedisServer]":
+    """A Redis that the test may kill."""
+    server = RedisServer()
+    server.start()
+    yield server
+    server.stop()
