@@ -6,7 +6,8 @@ LOCKED := --python $(BIN)/python --require-hashes --compile-bytecode --build-con
 	-r pyproject.toml -c requirements.lock
 OWN := domain application infrastructure entrypoints
 
-.PHONY: demo test check prove bench up lock system clean
+.PHONY: demo test check prove bench faults mutants up lock system clean
+COUNT ?= 1000
 
 demo: .venv/demo.stamp
 	$(BIN)/headrace demo
@@ -30,14 +31,21 @@ prove: .venv/test.stamp
 bench: .venv/test.stamp
 	$(BIN)/python -m benchmarks.run $(ARGS)
 
+faults: .venv/test.stamp
+	$(BIN)/python -m tests.faults.run --count $(COUNT) $(ARGS)
+
+mutants: .venv/test.stamp
+	$(BIN)/python -m tests.faults.mutants
+
 lock: .venv/uv.stamp
 	$(UV) pip compile --quiet --universal --generate-hashes --no-annotate --no-header --all-extras \
 		--group test --group lint --group build pyproject.toml -o requirements.lock
 	$(UV) pip compile --quiet --universal --generate-hashes --no-annotate --no-header requirements-uv.in -o requirements-uv.txt
 
-# Nothing of Debian's is needed so far; the target stays so that CI and people can always call it.
+# Optional, from Debian's packages: clocks that are wrong and kills at system calls, in the fault suite.
 system:
-	@true
+	@if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] && ! { command -v strace && command -v faketime; } >/dev/null; then \
+		apt-get update -qq && apt-get install -y -qq --no-install-recommends strace faketime >/dev/null; fi
 
 clean:
 	rm -rf .venv headrace-demo

@@ -2,6 +2,7 @@
 
 make bench                      5,000,000 rows
 make bench ARGS="--rows 100000" quicker
+make bench ARGS="--only running" the part of benchmarks/running.py alone
 """
 
 import argparse
@@ -18,6 +19,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
+from benchmarks.running import running
 from tests.e2e.api import Server, headrace, serving
 from tests.e2e.projects import postgres_connection
 from tests.servers import PostgresServer
@@ -48,24 +50,32 @@ run: {batch_rows: 50000}
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=5_000_000)
-    rows = parser.parse_args().rows
+    parser.add_argument("--only", choices=("copying", "running", "starting"))
+    arguments = parser.parse_args()
+    rows, only = arguments.rows, arguments.only
     database = PostgresServer()
     database.start()
     try:
         with tempfile.TemporaryDirectory(prefix="headrace-bench-") as folder:
-            results = [*copying(database, Path(folder), rows), *starting(Path(folder))]
+            parts = {
+                "copying": lambda: copying(database, Path(folder) / "copying", rows),
+                "starting": lambda: starting(Path(folder) / "copying"),
+                "running": lambda: list(running(database, Path(folder) / "running")),
+            }
+            results = {name: part() for name, part in parts.items() if only in (None, name)}
     finally:
         database.stop()
     machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
-    print(f"\n{'measure':<52}{'ours':>12}{'beside':>12}{'ratio':>8}   goal")
-    for name, ours, theirs, goal in results:
+    print(f"\n{'measure':<62}{'ours':>12}{'beside':>12}{'ratio':>8}   goal")
+    for name, ours, theirs, goal in (line for lines in results.values() for line in lines):
         ratio = ours / theirs
-        print(f"{name:<52}{ours:>12.3f}{theirs:>12.3f}{ratio:>8.2f}   {goal}")
+        print(f"{name:<62}{ours:>12.3f}{theirs:>12.3f}{ratio:>8.2f}   {goal}")
     print(machine)
-    keep(rows, machine, results)
+    for part, lines in results.items():
+        keep(part, rows, machine, lines)
 
 
-def keep(rows: int, machine: str, results: list[tuple[str, float, float, str]]) -> None:
+def keep(part: str, rows: int, machine: str, results: list[tuple[str, float, float, str]]) -> None:
     folder = Path(__file__).parent / "results"
     folder.mkdir(exist_ok=True)
     found = {
@@ -84,7 +94,7 @@ def keep(rows: int, machine: str, results: list[tuple[str, float, float, str]]) 
             for name, ours, theirs, goal in results
         ],
     }
-    (folder / "first_run.json").write_text(json.dumps(found, indent=2) + "\n")
+    (folder / f"{part}.json").write_text(json.dumps(found, indent=2) + "\n")
 
 
 def copying(database: PostgresServer, folder: Path, rows: int) -> list[tuple[str, float, float, str]]:
@@ -94,7 +104,8 @@ def copying(database: PostgresServer, folder: Path, rows: int) -> list[tuple[str
     database.psql("vacuum analyze orders")
     database.psql("create table orders_psql (like orders)")
     for name in ("connections", "pipelines"):
-        (folder / name).mkdir()
+        (folder / name).mkdir(parents=True)
+    (folder / "headrace.toml").write_text("[settings]\n")
     (folder / "connections/shop.yaml").write_text(postgres_connection(f"{database.url}/postgres", "shop"))
     (folder / "pipelines/copy_orders.yaml").write_text(COPY)
     assert headrace(folder, "apply").returncode == 0
@@ -113,6 +124,7 @@ def copying(database: PostgresServer, folder: Path, rows: int) -> list[tuple[str
 
 def starting(folder: Path) -> list[tuple[str, float, float, str]]:
     """--help, and `up` until ready and followed at once by a successful trigger."""
+    folder.mkdir(parents=True, exist_ok=True)
     helps = [timed(lambda: headrace(folder, "--help")) for _ in range(ROUNDS + 1)]
 
     def ready() -> None:

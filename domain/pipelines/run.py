@@ -6,6 +6,9 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+RETRY = "retry: "
+"""What the reason of a run begins with that is tried again after a failure."""
+
 
 class RunState(StrEnum):
     """States of a run; the last four are terminal."""
@@ -81,6 +84,11 @@ class Run:
     created_at: datetime | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
+
+    @property
+    def waits_to_retry(self) -> bool:
+        """Whether it was given back to be tried again, rather than left for another process."""
+        return self.state is RunState.QUEUED and (self.reason or "").startswith(RETRY)
 
 
 @dataclass(frozen=True)

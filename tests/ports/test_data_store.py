@@ -438,6 +438,43 @@ async def test_two_streams_advance_on_their_own(store: IDataStore) -> None:
     assert await ids(store) == [1, 2, 11, 12]
 
 
+@pytest.mark.clause("IDataStore", 2)
+@pytest.mark.invariant("D3")
+async def test_streams_that_write_at_once_take_turns(store: IDataStore) -> None:
+    streams, batches = 4, 12
+    planned = read_set(streams=streams)
+    await opened(store, 1, planned)
+
+    async def load(name: str, first: int) -> int:
+        retries = 0
+        async with store.writer(LANE, target(planned), planned.id, name, 1) as writer:
+            for seq in range(1, batches + 1):
+                data = batch(rows(first + seq))
+                checkpoint = CheckpointUpdate(seq, (str(seq),), data.counts, {}, seq == batches)
+                retries += await writer.commit(data, checkpoint)
+        return retries
+
+    retried = await asyncio.gather(*(load(str(number), 100 * number) for number in range(streams)))
+
+    assert retried == [0] * streams
+    await published(store, 1, planned)
+    assert await ids(store) == sorted(100 * n + seq for n in range(streams) for seq in range(1, batches + 1))
+
+
+@pytest.mark.clause("IDataStore", 2)
+@pytest.mark.invariant("D3", "R3")
+async def test_of_two_writers_of_one_batch_one_commits(store: IDataStore) -> None:
+    planned = read_set()
+    await opened(store, 1, planned)
+    for seq in range(1, 16):
+        tried = await asyncio.gather(
+            *(commit(store, 1, planned, seq, batch(rows(seq))) for _ in range(2)), return_exceptions=True
+        )
+
+        assert [type(error) for error in tried if error is not None] == [FencedError]
+    assert await ids(store) == list(range(1, 16))
+
+
 async def read_streams(
     store: IDataStore, source: SourceSpec, *, snapshot: str | None = None
 ) -> tuple[list[tuple[str | None, str | None]], list[list[int]]]:

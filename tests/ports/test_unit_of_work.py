@@ -324,6 +324,39 @@ async def test_end_of_a_lane_wakes_the_next_run_of_it(records: SqlRecords) -> No
         assert [ring.run_id for ring in await unit.runs.claimable(unrung_since=LEASE, limit=10)] == [third.id]
 
 
+@pytest.mark.clause("IUnitOfWork", 2)
+@pytest.mark.invariant("R3")
+async def test_fence_belongs_to_the_pipeline_and_grows_over_its_runs(records: SqlRecords) -> None:
+    fences = []
+    for lane in ("main", "main", "params:x"):
+        held = await claimed(records, await queued(records, lane=lane))
+        assert held is not None
+        fences.append(held.fence)
+        assert await finished(records, held, held.fence)
+
+    assert fences == sorted(set(fences))
+    other = await claimed(records, await queued(records, organization="two"))
+    assert other is not None
+    assert other.fence == 1  # Another organization's pipeline of the same name counts by itself.
+
+
+@pytest.mark.clause("IUnitOfWork", 3)
+@pytest.mark.invariant("R1", "D1")
+async def test_run_that_was_given_back_is_not_overtaken_in_its_lane(records: SqlRecords) -> None:
+    first, second = await queued(records), await queued(records)
+    held = await claimed(records, first)
+    assert held is not None
+    async with records.unit() as unit:
+        assert await unit.runs.release(first.id, held.fence, reason="drained")
+        await unit.commit()
+
+    assert await claimed(records, second) is None
+    again = await claimed(records, first)
+    assert again is not None
+    assert await finished(records, first, again.fence)
+    assert await claimed(records, second) is not None
+
+
 @pytest.mark.invariant("R1", "R4")
 async def test_retry_is_due_after_its_pause_under_a_higher_fence(records: SqlRecords) -> None:
     run = await queued(records)
