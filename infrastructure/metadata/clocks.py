@@ -9,10 +9,13 @@ from infrastructure.metadata.leases import boot_time
 
 
 def wall_clock(connection: AsyncConnection) -> ColumnElement[float]:
-    """Seconds since 1970 as the database server sees them; SQLite is on this host."""
+    """Seconds since 1970 as the database server sees them; SQLite is on this host.
+
+    The time of the statement: a clock that moves within it could not be compared with an index.
+    """
     if connection.dialect.name == "sqlite":
         return literal(time.time())
-    return cast(func.extract("epoch", func.clock_timestamp()), Float)
+    return cast(func.extract("epoch", func.statement_timestamp()), Float)
 
 
 def lease_clock(connection: AsyncConnection) -> ColumnElement[float]:
