@@ -16,6 +16,7 @@ from application.pipelines.doorbell import Doorbell
 from application.pipelines.execute import RunExecutor
 from application.pipelines.inspect import PipelineInspector
 from application.pipelines.launch import RunLauncher
+from application.pipelines.rehearse import Rehearsal
 from application.pipelines.tend import RunTender
 from domain.ports.message_queue import IMessageQueue
 from domain.ports.runtime import ITelemetry
@@ -32,6 +33,7 @@ class UseCases:
     claimer: RunClaimer
     executor: RunExecutor
     inspector: PipelineInspector
+    rehearsal: Rehearsal
     probe: ConnectionProbe
     authenticator: Authenticator
     tender: RunTender

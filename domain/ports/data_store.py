@@ -148,6 +148,14 @@ class IOwner(ABC):
     async def release(self) -> None:
         """Forget the lane and the pipeline's hold on the table; rows stay."""
 
+    @abstractmethod
+    async def discard(self) -> None:
+        """Drop the table of a pipeline that was only a rehearsal, and everything remembered of it.
+
+        Raises:
+            ConflictError: another pipeline writes the table (`destination.owned`).
+        """
+
 
 class IDataStore(ABC):
     """Tabular data of the users, read and written in batches.
@@ -173,6 +181,8 @@ class IDataStore(ABC):
     18. Readers of one shared snapshot see the same rows whatever is written meanwhile; a store that cannot share one
         hands out None.
     19. A cancelled call interrupts what the store is doing and leaves nothing half-written.
+    20. Discarding a lane drops the table that its pipeline alone has written, with everything remembered of it; a table
+        that another pipeline writes too is left as it is.
     """
 
     @abstractmethod

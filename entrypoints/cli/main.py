@@ -7,7 +7,18 @@ from typing import Annotated
 import typer
 
 from domain.errors import InvalidInputError, PlatformError
-from entrypoints.cli import config, connections, demo, operations, pipelines, projects, running, runs, workers
+from entrypoints.cli import (
+    config,
+    connections,
+    crashtest,
+    demo,
+    operations,
+    pipelines,
+    projects,
+    running,
+    runs,
+    workers,
+)
 from entrypoints.cli.context import Cli
 from entrypoints.cli.errors import exit_code, show_error
 
@@ -23,6 +34,7 @@ demo.register(app)
 projects.register(app)
 running.register(app)
 operations.register(app)
+crashtest.register(app)
 app.add_typer(pipelines.app, name="pipelines")
 app.add_typer(runs.app, name="runs")
 app.add_typer(workers.app, name="workers")

@@ -60,7 +60,7 @@ def run(
     from domain.pipelines.run import RunRequest
 
     cli: Cli = context.obj
-    name, documents = _named(cli, target)
+    name, documents = named(cli, target)
     request = RunRequest(_parameters(param), limit, full_refresh, abandon)
     server = cli.server()
     if dry_run:
@@ -83,7 +83,7 @@ def preview(
 ) -> None:
     """Show the first rows after transforms and rules; writes nothing."""
     cli: Cli = context.obj
-    name, documents = _named(cli, target)
+    name, documents = named(cli, target)
     _preview(cli, cli.server(), name, documents, limit=limit, is_dry_run=False, as_json=as_json)
 
 
@@ -182,7 +182,7 @@ async def _preview_here(
     return preview_body(found)
 
 
-def _named(cli: Cli, target: str) -> tuple[str, list[PutDocument]]:
+def named(cli: Cli, target: str) -> tuple[str, list[PutDocument]]:
     """The pipeline's name, and the documents to apply first: the file's own and the connections it names."""
     from domain.errors import InvalidInputError
     from entrypoints.documents.project import is_file_name

@@ -23,6 +23,7 @@ from application.pipelines.inspect import PipelineInspector
 from application.pipelines.launch import RunLauncher
 from application.pipelines.load import ReadSetLoader
 from application.pipelines.preparing import RunPreparer
+from application.pipelines.rehearse import Rehearsal
 from application.pipelines.settle import RunSettler
 from application.pipelines.stream import StreamRunner
 from application.pipelines.tend import RunTender
@@ -181,6 +182,7 @@ class UseCases(containers.DeclarativeContainer):
         claimer=claimer,
         executor=executor,
         inspector=inspector,
+        rehearsal=providers.Singleton(Rehearsal, records=gateways.records, stores=stores),
         probe=providers.Singleton(ConnectionProbe, stores=stores),
         authenticator=providers.Singleton(Authenticator, records=gateways.records, keys=providers.Singleton(ApiKeys)),
         tender=tender,

@@ -223,6 +223,19 @@ class InMemoryOwner(IOwner):
             owners = content.owners.get(str(self._table), {})
             content.owners[str(self._table)] = {owner: mode for owner, mode in owners.items() if owner != mine}
 
+    async def discard(self) -> None:
+        async with self._store.transaction() as content:
+            lane = self._mine(content)
+            mine = (self._lane.organization, self._lane.pipeline)
+            owners = content.owners.pop(str(self._table), {})
+            if set(owners) - {mine}:
+                raise ConflictError(f"The table {self._table} has another writer.", code="destination.owned")
+            _drop_stage(content, self._table, lane)
+            if owners:
+                content.tables.pop(str(self._table), None)
+            del content.lanes[self._lane]
+            content.quarantine = [row for row in content.quarantine if (row["org"], row["pipeline"]) != mine]
+
     def _mine(self, content: Content) -> LaneState:
         lane = content.lanes.get(self._lane)
         if lane is None or lane.fence != self._fence:

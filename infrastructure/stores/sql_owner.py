@@ -61,6 +61,9 @@ class SqlOwner(IOwner):
     async def release(self) -> None:
         await self._thread.call(self._release)
 
+    async def discard(self) -> None:
+        await self._thread.call(self._discard)
+
     def _take_over(self) -> LaneState:
         session = self._session
         with session.transaction():
@@ -259,6 +262,25 @@ class SqlOwner(IOwner):
                 'WHERE "table" = $1 AND "org" = $2 AND "pipeline" = $3',
                 (self._table.table, *self._key[:2]),
             )
+
+    def _discard(self) -> None:
+        session, mine = self._session, self._key[:2]
+        with session.transaction():
+            previous = self._lock_head()
+            owners = quote_table(self._table.beside(OWNER))
+            session.lock_table(owners)
+            rows = session.execute(f'SELECT "org", "pipeline" FROM {owners} WHERE "table" = $1', (self._table.table,))
+            if any((organization, pipeline) != mine for organization, pipeline in rows):
+                raise ConflictError(f"The table {self._table} has another writer.", code="destination.owned")
+            self._drop_stage_of(previous.stats)
+            if rows:  # A table that was there before and never written is not ours to drop.
+                session.execute(f"DROP TABLE IF EXISTS {quote_table(self._table)}")
+            session.execute(
+                f'DELETE FROM {owners} WHERE "table" = $1 AND "org" = $2 AND "pipeline" = $3',
+                (self._table.table, *mine),
+            )
+            for table in (CHECKPOINT, QUARANTINE):
+                session.execute(f"DELETE FROM {quote_table(self._table.beside(table))} WHERE {_KEY}", self._key)
 
     def _lock_head(self) -> LaneState:
         """Lock the head row and refuse to act under a stale fence."""

@@ -182,15 +182,23 @@ def kill_until(made: Victim, count: int, seed: int, *, with_strace: bool) -> Ite
         mode, publish = WAYS[way % len(WAYS)]
         way += 1
         made.again(mode=mode, publish=publish)
-        used: list[str] = []
-        for _ in range(chance.randint(1, 8)):
+        drawn: list[str] = []
+        for _ in range(chance.randint(3, 14)):
             if not deck:  # Dealt like cards, so that every kind has its turn.
                 deck = chance.sample(kinds, len(kinds))
-            used.append(deck.pop())
-            if made.kill_once(used[-1], chance):
+            drawn.append(deck.pop())
+        used: list[str] = []
+        for kind in sorted(drawn, key=_stage):  # What comes late in a run is tried late, or nothing would be left.
+            used.append(kind)
+            if made.kill_once(kind, chance):
                 break
         made.finish(used)
         yield made.killed
+
+
+def _stage(kind: str) -> int:
+    """Where in a run a kind of kill lies: before or during the load, at the publication, after it."""
+    return 2 if kind.startswith("finish.") else 1 if kind.startswith("publish.") else 0
 
 
 def table_of(made: Victim) -> list[str]:

@@ -91,7 +91,7 @@ def pipeline(
     mode: str = "append",
     publish: str | None = None,
     streams: int = 2,
-    batch_rows: int = 4000,
+    batch_rows: int = 2000,
     place: str = "",
 ) -> str:
     return PIPELINE.format(

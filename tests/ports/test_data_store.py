@@ -285,6 +285,30 @@ async def test_replaced_table_takes_no_other_writer(store: IDataStore) -> None:
         await opened(store, 2, read_set(shadow=True, name="r3"), mode=Mode.REPLACE)
 
 
+@pytest.mark.clause("IDataStore", 20)
+async def test_discarded_rehearsal_leaves_nothing_and_spares_what_others_write(store: IDataStore) -> None:
+    planned = read_set(shadow=True)
+    await opened(store, 1, planned)
+    await commit(store, 1, planned, 1, batch(rows(1, 2), refused=1), is_last=True)
+    await published(store, 1, planned)
+    assert await ids(store) == [1, 2]
+    other = Lane("default", "other")
+    await opened(store, 1, read_set(name="r2"), lane=other)
+
+    async with store.owner(LANE, TABLE, 1) as owner:
+        with pytest.raises(ConflictError):
+            await owner.discard()
+    assert await ids(store) == [1, 2]
+    async with store.owner(other, TABLE, 1) as owner:
+        await owner.release()
+    async with store.owner(LANE, TABLE, 1) as owner:
+        await owner.discard()
+
+    assert await store.describe(TABLE) is None
+    assert await store.tables() == []
+    assert (await store.lane_state(LANE, TABLE)).fence == 0
+
+
 @pytest.mark.clause("IDataStore", 12)
 @pytest.mark.parametrize(
     "query",
