@@ -20,12 +20,15 @@ PORTS = {
     "ITransformer": (transformer.ITransformer, ("duckdb",)),
     "IEngine": (engine.IEngine, ("local",)),
     "ICache": (cache.ICache, ("memory",)),
-    "IMessageQueue": (message_queue.IMessageQueue, ("memory",)),
+    "IMessageQueue": (message_queue.IMessageQueue, ("memory", "redis", "kafka")),
     "ISecretProvider": (secrets.ISecretProvider, ("env", "file")),
     "IApiKeys": (security.IApiKeys, ("sha256",)),
     "IQueryGuard": (security.IQueryGuard, ("sqlglot",)),
 }
-INVARIANTS = ("R1", "R2", "R3", "R4", "R5", "R6", "L1", "C1", "D1", "D2", "D3", "D4", "D6", "D7", "T2", "A1", "X4")
+INVARIANTS = (
+    *("R1", "R2", "R3", "R4", "R5", "R6", "L1", "L2", "L3", "L4", "L5", "Q1", "Q2", "Q3", "Q4", "Q5", "C1", "S3"),
+    *("D1", "D2", "D3", "D4", "D6", "D7", "T2", "A1", "X1", "X2", "X3", "X4"),
+)
 LINES = ("1", "2", "3", "4", "6", "7", "8", "9", "14", "15", "28", "36a")
 _SKIPS = Path(__file__).parent / "skips.toml"
 

@@ -167,6 +167,13 @@ class PipelineInspector:
         async with self.records.unit() as unit:
             return await unit.runs.transitions(principal.organization, run_id)
 
+    async def followers(self, principal: Principal, name: str) -> Sequence[str]:
+        """Name the pipelines that run after a pipeline."""
+        require(principal, Action.READ)
+        async with self.records.unit() as unit:
+            found = await unit.followers.of([(principal.organization, name)])
+        return found.get((principal.organization, name), ())
+
     async def logs(self, principal: Principal, run_id: str) -> tuple[Sequence[Transition], Sequence[StoredEvent]]:
         """Return a run's history and its stored events, each oldest first."""
         await self.run(principal, run_id)

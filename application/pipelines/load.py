@@ -190,6 +190,9 @@ class ReadSetLoader:
             )
         if any(report.interrupted for report in reports):
             raise StoppedError(claim.stop_reason() or "stopped")
+        # Every stream has its report, also one that an earlier attempt brought to its end.
+        before = [StreamReport(s.stream, s.counts, s.seq, stats=s.stats) for s in state.streams if s.is_done]
+        reports = sorted([*before, *reports], key=lambda report: report.stream)
         uniques = tuple({rule.columns: None for rule in spec.quality if rule.kind == "unique"})
         publication = await owner.publish(read_set, target, uniques, lambda measures: _judge(spec, measures))
         for result in publication.judgement.results:

@@ -106,15 +106,22 @@ async def _run_here(cli: Cli, use_cases: UseCases, name: str, documents: list[Pu
             found = replace(found, cancel_requested=True)
         resumed = await use_cases.executor.execute_to_end(found, show)
         end_progress()
-        await use_cases.announcer.flush()
+        await _tell_followers(cli, use_cases, name)
         if not found.cancel_requested:
             print(f"resumed run {resumed.id}, which an earlier process left unfinished", file=sys.stderr)
             return resumed
     claimed = await use_cases.launcher.launch_claimed(cli.principal, command)
     finished = await use_cases.executor.execute_to_end(claimed, show)
     end_progress()
-    await use_cases.announcer.flush()
+    await _tell_followers(cli, use_cases, name)
     return finished
+
+
+async def _tell_followers(cli: Cli, use_cases: UseCases, name: str) -> None:
+    """Queue what runs after this run, and say so: without a running headrace up nobody takes it."""
+    await use_cases.announcer.flush()
+    for follower in await use_cases.inspector.followers(cli.principal, name):
+        print(f"{follower} runs after {name}; go on with: headrace run {follower}", file=sys.stderr)
 
 
 def _run_remotely(

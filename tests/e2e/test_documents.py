@@ -34,6 +34,78 @@ def test_documents_of_the_readme_are_planned_and_run(project: Path) -> None:
         assert (counts["read"], counts["used"], counts["quarantined"]) == (5, 4, 1)
 
 
+def test_documents_of_the_guides_are_planned_and_run(project: Path, postgres_database: str) -> None:
+    blocks = [
+        block
+        for path in sorted((ROOT / "docs/guides").glob("*.md"))
+        for block in re.findall(r"```yaml\n(.*?)```", path.read_text(), re.DOTALL)
+    ]
+    write(project, "connections/shop.yaml", postgres_connection(postgres_database, "shop"))
+    postgres(
+        postgres_database,
+        "CREATE TABLE orders AS SELECT g::bigint AS id, 'paid' AS status, timestamptz '2026-01-01' + g * "
+        "interval '1 minute' AS updated_at FROM generate_series(1, 99) g",
+    )
+    names = []
+    for block in blocks:
+        names += re.findall(r"^pipeline: (\w+)", block, re.MULTILINE)
+        write(project, f"pipelines/{names[-1]}.yaml", block)
+
+    planned = headrace(project, "apply", "--yes")
+    assert planned.returncode == 0, planned.stderr
+    assert names == ["orders_streamed", "orders_paid"]
+    for name in names:
+        done = headrace(project, "run", name, "--json")
+        assert done.returncode == 0, (name, done.stderr)
+        assert json.loads(done.stdout)["report"]["counts"]["used"] == 99
+    runs = json.loads(headrace(project, "runs", "list", "--json").stdout)["items"]
+    assert (runs[0]["pipeline"], runs[0]["requested_by"]) == ("orders_paid", "after:orders_streamed")
+    assert runs[0]["state"] == "succeeded"
+
+
+@pytest.mark.invariant("D1")
+def test_crashtest_kills_the_users_pipeline_and_leaves_nothing_behind(project: Path, postgres_database: str) -> None:
+    write(project, "connections/shop.yaml", postgres_connection(postgres_database, "shop"))
+    postgres(
+        postgres_database,
+        "CREATE TABLE orders AS SELECT g::bigint AS id, md5(g::text) AS note FROM generate_series(1, 500) g",
+    )
+    write(
+        project,
+        "pipelines/orders.yaml",
+        "version: 1\npipeline: orders\nsource: {connection: shop, table: orders, key: [id]}\n"
+        "destination: {connection: shop, table: copied}\n",
+    )
+    chosen = ("batch.mid_rows", "batch.after_commit", "publish.after_commit", "dest.after_fence")
+    points = [f"--point={name}" for name in chosen]
+
+    done = headrace(project, "crashtest", "pipelines/orders.yaml", "--limit", "300", "--json", *points)
+
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["rows"], found["batch_rows"]) == (300, 30)
+    assert {o["point"]: (o["killed"], o["verdict"]) for o in found["points"]} == dict.fromkeys(chosen, (True, "exact"))
+    tables = (
+        "SELECT relname::text FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace ORDER BY 1"
+    )
+    assert [name for (name,) in postgres(postgres_database, tables)] == [
+        "_headrace_checkpoint", "_headrace_owner", "_headrace_quarantine", "orders",
+    ]  # fmt: skip
+    assert postgres(postgres_database, "SELECT count(*) FROM _headrace_checkpoint") == [(0,)]
+    assert json.loads(headrace(project, "runs", "list", "--json").stdout)["items"] == []
+    unknown = headrace(project, "crashtest", "pipelines/orders.yaml", "--point", "nowhere")
+    assert (unknown.returncode, "crashtest.point" in unknown.stderr) == (2, True)
+    memory = headrace(project, "crashtest", "pipelines/orders.yaml", HEADRACE_STORE__KIND="memory")
+    assert (memory.returncode, "crashtest.memory" in memory.stderr) == (2, True)
+
+
+def test_guide_lists_every_kill_point() -> None:
+    from entrypoints.cli.crashtest import POINTS
+
+    text = (ROOT / "docs/guides/crashtest.md").read_text()
+    assert re.findall(r"^\| `([a-z_.]+)`", text, re.MULTILINE) == [name for name, _ in POINTS]
+
+
 @pytest.mark.parametrize("store", ["duckdb", "postgres"])
 def test_documents_of_the_examples_are_planned_and_run(store: str, tmp_path: Path, postgres_database: str) -> None:
     folder = tmp_path / "examples"

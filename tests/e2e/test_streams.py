@@ -61,6 +61,7 @@ def test_partitioned_run_that_is_killed_resumes_each_stream(point: str, project:
     assert postgres(postgres_database, "SELECT count(*), count(DISTINCT id) FROM numbers") == [(10_000, 10_000)]
     after = dict(postgres(postgres_database, "SELECT stream, seq FROM _headrace_checkpoint WHERE stream <> 'head'"))
     assert all(after[name] >= before[name] for name in before)
+    assert [stream["counts"]["used"] for stream in report["streams"]] == [2500] * 4
     if sum(before.values()) and "publish" not in point:
         assert report["snapshots"] == 2
 
@@ -180,6 +181,26 @@ def put(server: Server, folder: Path, *names: str) -> None:
             "PUT", f"/v1/pipelines/{name}", (folder / f"pipelines/{name}.yaml").read_text(), kind="application/yaml"
         )
         assert answer.status in (200, 201), answer.body
+
+
+@pytest.mark.invariant("R6")
+def test_trace_of_a_request_goes_with_its_run(project: Path) -> None:
+    with_people(project, rows=20)
+    write(project, "pipelines/people.yaml", follower("people", "x").replace("schedule: {after: [x]}\n", ""))
+    trace = "0af7651916cd43dd8448eb211c80319c"
+    with serving(project, HEADRACE_LOGS__FORMAT="json", **LEASE) as server:
+        put(server, project, "people")
+        given = {"traceparent": f"00-{trace}-b7ad6b7169203331-01"}
+        asked = server.call("POST", "/v1/pipelines/people/trigger", {}, headers=given).body
+        other = server.call("POST", "/v1/pipelines/people/trigger", {}, headers={"traceparent": "00-nonsense"}).body
+        assert server.wait_for(asked["id"])["trace"].split("-")[1] == trace
+        assert trace not in server.wait_for(other["id"])["trace"]
+        assert server.stop() == 0
+    lines = [json.loads(line) for line in (project / "up.log").read_text().splitlines() if line.startswith("{")]
+    batches = {
+        line["trace_id"] for line in lines if line["event"] == "batch.processed" and line["run_id"] == asked["id"]
+    }
+    assert batches == {trace}
 
 
 def follower(name: str, after: str) -> str:

@@ -110,7 +110,7 @@ class Installation:
         with log.open("w") as file:
             popen = subprocess.Popen(
                 [sys.executable, "-m", "entrypoints.cli.main", *arguments],
-                cwd=self.folder, env=environment(**self.settings, HEADRACE_LOGS__FORMAT="json", **extra),
+                cwd=self.folder, env=environment(**{**self.settings, "HEADRACE_LOGS__FORMAT": "json", **extra}),
                 stderr=file, stdout=subprocess.DEVNULL, text=True,
             )  # fmt: skip
         process = Process(popen, log)

@@ -80,6 +80,51 @@ def test_process_killed_at_a_point_leaves_a_run_that_ends_well(
         assert_exact(made, 1)
 
 
+@pytest.mark.invariant("Q5", "Q2", "D1")
+@pytest.mark.parametrize("queue", ["kafka"])
+def test_workers_that_come_and_go_neither_block_nor_double(
+    queue: str, queue_settings: dict[str, str], project: Path, postgres_database: str
+) -> None:
+    with installed(project, postgres_database, queue_settings) as made:
+        with_copies(made, 3)
+        server = made.api()
+        workers = [made.worker()]
+        asked = []
+        for _ in range(3):
+            asked += [trigger(server, f"copy{number}") for number in range(3)]
+            workers.append(made.worker())  # The partitions are dealt again.
+            asked += [trigger(server, f"copy{number}") for number in range(3)]
+            assert workers.pop(0).stop() == 0  # And again, by who leaves.
+
+        assert made.wait_until_done(len(asked), seconds=60) == {"succeeded": len(asked)}
+        assert_exact(made, 3)
+
+
+@pytest.mark.invariant("L3")
+@pytest.mark.parametrize("queue", ["redis"])
+def test_batch_that_computes_for_long_keeps_its_lease(
+    queue: str, queue_settings: dict[str, str], project: Path, postgres_database: str
+) -> None:
+    with installed(project, postgres_database, queue_settings) as made:
+        with_copies(made, 1, rows=300, batch_rows=300)
+        text = (project / "pipelines/copy0.yaml").read_text()
+        slow = "length(regexp_replace(repeat(note, 20000), '[a-f]+', 'x', 'g'))"
+        heavy = f"transform:\n  - sql: select *, {slow} as n from batch\n"
+        (project / "pipelines/copy0.yaml").write_text(text.replace("destination:", f"{heavy}destination:"))
+        made.apply()
+        server = made.api()
+        made.worker(HEADRACE_RUN__LEASE_SECONDS="1")
+        made.worker(HEADRACE_RUN__LEASE_SECONDS="1")
+        run_id = trigger(server, "copy0")
+
+        ended = server.wait_for(str(run_id), seconds=60)
+
+        assert ended["report"]["seconds"] > 2, "the batch was too quick to tell"
+        assert (ended["state"], ended["attempt"]) == ("succeeded", 1)
+        reasons = [row[0] for row in made.records("SELECT reason FROM run_transitions ORDER BY id")]
+        assert reasons == ["requested", "claimed", "published"]
+
+
 @pytest.mark.invariant("X1", "X2", "R1")
 @pytest.mark.parametrize("queue", ["redis"])
 def test_drain_by_api_and_by_file_releases_runs_for_others(
