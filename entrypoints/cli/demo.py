@@ -78,6 +78,7 @@ def demo(
         "headrace runs list                            the runs, and who resumed what",
         "headrace pipelines state flights              position and counts, kept beside the rows",
         "headrace preview pipelines/weather.yaml       the first rows after transforms",
+        "headrace crashtest pipelines/flights.yaml     the same, killed at every step of the way",
         "headrace up                                   the API on http://127.0.0.1:8080 (key in .headrace/admin.key)",
     ):
         print(f"  {hint}")

@@ -121,9 +121,16 @@ class Victim:
         self.judge(kinds, self._recovery(died))
 
     def judge(self, kinds: list[str], recovery: float | None) -> None:
-        ended = oracle.sqlite_query(self.records)("SELECT count(*) FROM runs WHERE state = 'succeeded'")[0][0]
+        ended, completed = oracle.sqlite_query(self.records)(
+            "SELECT count(*), coalesce(sum(instr(report, 'completed_first') > 0), 0) FROM runs WHERE state = 'succeeded'"
+        )[0]
         verdict = oracle.judge(
-            self.query, self.expected, self.table, has_cursor=self.mode != "replace", runs=int(ended)
+            self.query,
+            self.expected,
+            self.table,
+            has_cursor=self.mode != "replace",
+            runs=int(ended),
+            read_sets=int(ended) + int(completed),
         )
         for kind in set(kinds):
             self.tallies[kind].missing += verdict.missing
@@ -249,7 +256,7 @@ def main() -> None:
     for killed in kill_until(made, int(count), int(seed), with_strace=shutil.which("strace") is not None):
         if killed - told >= 50:
             told = killed
-            print(f"{store}: {killed} of {count} kills, {len(made.problems)} problems", file=sys.stderr, flush=True)
+            print(f"{store}: {killed} of {count} kills, problems: {made.problems}", file=sys.stderr, flush=True)
     print(json.dumps({"table": table_of(made), "evidence": evidence_of(made, int(seed))}))
 
 
