@@ -33,7 +33,6 @@ class Claim:
     fence: int
     deadline: float
     is_draining: Callable[[], bool]
-    has_taken_over: bool = False
     read_set_id: str | None = None
     started: float = field(default_factory=time.monotonic)
 

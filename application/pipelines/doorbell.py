@@ -30,7 +30,7 @@ class Doorbell:
             try:
                 await self.queue.publish(RUNS_TOPIC, Message(body, headers, key=ring.organization))
             except UnavailableError:
-                return
+                break
             fail_at("queue.after_publish")
             self._rung.append(ring.run_id)
         if self._rung and (self._stamping is None or self._stamping.done()):

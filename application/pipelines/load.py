@@ -56,7 +56,6 @@ class ReadSetLoader:
             try:
                 async with destination.owner(claim.lane, spec.destination.table, claim.fence) as owner:
                     state = await owner.take_over()
-                    claim.has_taken_over = True
                     if claim.run.cancel_requested:
                         raise StoppedError("cancelled")
                     return await self._load_as_owner(claim, owner, state, on_progress)

@@ -15,7 +15,7 @@ from application.pipelines.doorbell import Doorbell
 from application.pipelines.gathering import Gathered
 from application.pipelines.reporting import published_report, unfinished_report
 from domain.errors import FencedError, NotFoundError, PlatformError, UnavailableError, WorkFailedError
-from domain.events import BatchFailed, RunFinished, RunReleased
+from domain.events import BatchFailed, Event, RunFinished, RunReleased
 from domain.failpoints import fail_at
 from domain.pipelines.checkpoint import LaneState
 from domain.pipelines.run import RETRY, Finish, Ring, Run, RunState
@@ -49,8 +49,9 @@ class RunSettler:
                 await self._seal_and_finish(claim, RunState.CANCELLED, "cancelled", None)
             case "timeout":
                 limit = round(claim.deadline - claim.started, 1)
-                error = WorkFailedError(f"The run took longer than its {limit:g} s; raise run.timeout.")
-                error.code = "run.timeout"
+                error = WorkFailedError(
+                    f"The run took longer than its {limit:g} s; raise run.timeout.", code="run.timeout"
+                )
                 await self._seal_and_finish(claim, RunState.FAILED, error.code, _told(error))
             case "lease_lost":
                 return  # Whoever has the lease now says how it ends.
@@ -62,10 +63,6 @@ class RunSettler:
         allowed = claim.spec.retry.attempts if claim.spec.retry.attempts is not None else self.max_retries
         if error.retryable and claim.run.retries < allowed and claim.lease.stop_reason() is None:
             await self._release(claim, RETRY + error.code, pause=_pause(claim), error=error)
-            return
-        if not claim.has_taken_over and claim.run.attempt == 1:
-            # Nobody has written for this run, so there is no writer to stop and nothing to seal.
-            await self._finish(claim, RunState.FAILED, error.code, error=_told(error))
             return
         await self._seal_and_finish(claim, RunState.FAILED, error.code, _told(error))
 
@@ -93,6 +90,10 @@ class RunSettler:
         self, claim: Claim, state: RunState, reason: str, error: Mapping[str, Any] | None
     ) -> None:
         """Stop every writer at the destination first; while it cannot be reached the run stays running."""
+        if claim.read_set_id is None and claim.run.read_set is None:
+            # No attempt at this run has opened a read set, and none can any more: there is no writer to stop.
+            await self._finish(claim, state, reason, error=error)
+            return
         try:
             left = await self._sealed(claim)
         except FencedError:
@@ -128,27 +129,28 @@ class RunSettler:
         error: Mapping[str, Any] | None = None,
     ) -> None:
         fail_at("finish.before_state")
-        counts = (report or {}).get("counts", {})
-        event = RunFinished(
+        counts, told = (report or {}).get("counts", {}), error or {}
+        finished = RunFinished(
             *claim.ids,
             state=state.value,
             rows_read=counts.get("read", 0),
             rows_used=counts.get("used", 0),
             duration_seconds=claim.seconds,
-            code=(error or {}).get("code"),
-            message=(error or {}).get("message"),
+            code=told.get("code"),
+            message=told.get("message"),
         )
+        failures = [BatchFailed(*claim.ids, claim.run.id, told["code"], told["message"])] if told else []
         finish = Finish(claim.run.id, claim.fence, state, reason, report, error)
-        await _persistently(lambda: self._gathered.ask((finish, event)))
+        await _persistently(lambda: self._gathered.ask((finish, (*failures, finished))))
 
     @cached_property
-    def _gathered(self) -> Gathered[tuple[Finish, RunFinished], Run | None]:
+    def _gathered(self) -> Gathered[tuple[Finish, tuple[Event, ...]], Run | None]:
         return Gathered(self._finish_all)
 
-    async def _finish_all(self, ends: Sequence[tuple[Finish, RunFinished]]) -> Sequence[Run | None]:
+    async def _finish_all(self, ends: Sequence[tuple[Finish, tuple[Event, ...]]]) -> Sequence[Run | None]:
         async with self.records.unit() as unit:
             finished = {run.id: run for run in await unit.runs.finish_many([finish for finish, _ in ends])}
-            await unit.events.add(*(event for finish, event in ends if finish.run_id in finished))
+            await unit.events.add(*(event for finish, told in ends if finish.run_id in finished for event in told))
             rings = await unit.runs.next_in_lanes(list(finished))
             await unit.commit()
         self.announcer.nudge()

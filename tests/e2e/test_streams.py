@@ -102,14 +102,14 @@ def test_unavailable_store_is_tried_again_with_growing_pauses_and_then_given_up(
     assert failed.returncode == 3
     assert time.monotonic() - started > 0.7  # 0.1, 0.2 and 0.4 s.
     found = json.loads(failed.stdout)
-    assert (found["state"], found["retries"]) == ("running", 3)
-    assert found["reason"] == "sealing"  # Nobody can promise that no late worker writes, so it is not failed yet.
+    assert (found["state"], found["retries"], found["attempt"]) == ("failed", 3, 4)
+    assert found["error"]["code"] == "store.unavailable"
     logs = json.loads(headrace(project, "runs", "logs", found["id"], "--json").stdout)["items"]
     released = [line for line in logs if line["event"] == "pipeline.released"]
     assert len(released) == 3
     assert [line["reason"] for line in released] == ["retry: store.unavailable"] * 3
     assert released[0]["pause_seconds"] < released[1]["pause_seconds"] < released[2]["pause_seconds"]
-    assert [line["event"] for line in logs].count("batch.failed") == 3
+    assert [line["event"] for line in logs].count("batch.failed") == 4
 
 
 @pytest.mark.invariant("C1")

@@ -97,6 +97,31 @@ def test_destination_that_is_restarted_in_the_middle_ends_exact(
     assert_copied(there)
 
 
+@pytest.mark.invariant("R1", "D1")
+def test_destination_that_stays_away_keeps_the_run_until_it_can_be_sealed(
+    project: Path, postgres_database: str, own_postgres: PostgresServer
+) -> None:
+    there = f"{own_postgres.url}/postgres"
+    make_copy(project, postgres_database, there)
+    text = (project / "pipelines/copy.yaml").read_text()
+    write(project, "pipelines/copy.yaml", text.replace("attempts: 20", "attempts: 0"))
+    process = running(project)
+    until_copied(there)
+    own_postgres.signal(signal.SIGKILL)
+    told, said = process.communicate(timeout=90)
+    assert process.returncode == 3, said
+    stands = json.loads(told)
+    # A late worker might still write, so nobody may call the run failed yet.
+    assert (stands["state"], stands["reason"]) == ("running", "sealing")
+    own_postgres.start()
+
+    resumed = headrace(project, "run", "pipelines/copy.yaml", "--json", **QUICK)
+
+    assert resumed.returncode == 0, resumed.stderr
+    assert json.loads(resumed.stdout)["id"] == stands["id"]
+    assert_copied(there)
+
+
 @pytest.mark.invariant("L4", "D1", "R6")
 @pytest.mark.parametrize("how", list(STOPS))
 def test_control_database_that_is_restarted_in_the_middle_costs_no_row(
