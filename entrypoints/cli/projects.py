@@ -74,7 +74,8 @@ def init(
         print_json({"folder": str(folder), "files": list(_FILES)})
         return
     where = f"cd {folder} && " if folder != Path() else ""
-    print(f"Started a project in {folder}. Next: {where}headrace run pipelines/people.yaml")
+    place = f"in {folder}" if folder != Path() else "here"
+    print(f"Started a project {place}. Next: {where}headrace run pipelines/people.yaml")
 
 
 def validate(context: typer.Context, file: File = None, as_json: AsJson = False) -> None:

@@ -163,6 +163,7 @@ class _Process:
         server = _Server(config)
         waiting = listener.dup()  # Keeps what was connected and not yet accepted when the server closes its own.
         serving = asyncio.create_task(server.serve(sockets=[listener]))
+        serving.add_done_callback(lambda _: use_cases.life.begin_shutdown())  # Should it end by itself, so do we.
         host, port = listener.getsockname()[:2]
         url = f"http://{host}:{port}"
         if self._roles == UP:

@@ -27,7 +27,7 @@ class Ticker:
         loop = asyncio.get_running_loop()
         seen, due, is_in_trouble = -1, 0.0, False
         while True:
-            if self.drain_file.exists():
+            if not self.use_cases.life.is_draining and self.drain_file.exists():
                 structlog.get_logger("headrace").info("drain.file", path=str(self.drain_file))
                 self.use_cases.life.begin_shutdown()
             try:

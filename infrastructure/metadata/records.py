@@ -91,7 +91,7 @@ class SqlRecords(IRecords):
                 if connection.dialect.name == "postgresql":
                     await connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})"))
                     await connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {_SCHEMA}"))
-                await connection.run_sync(_run_migrations)
+                await connection.run_sync(run_migrations)
         except (OperationalError, OSError) as error:
             raise records_unavailable() from error
         return HEAD_REVISION
@@ -197,14 +197,15 @@ def _sqlite_engine(url: URL, timeout_seconds: float) -> AsyncEngine:
     return engine
 
 
-def _run_migrations(connection: Connection) -> None:
+def run_migrations(connection: Connection, revision: str = "head") -> None:
+    """Bring the schema to a revision, in the connection's transaction."""
     from alembic import command
     from alembic.config import Config
 
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    command.upgrade(config, revision)
 
 
 def sqlite_url(path: Path) -> str:

@@ -29,6 +29,7 @@ class SqlRunRecords(SqlRunClaims, IRunRecords):
                 "requested_by": run.requested_by,
                 "cause": run.cause,
                 "trace": run.trace,
+                "rung_at": 0.0,
                 "created_at": now,
             }
             for run in asked

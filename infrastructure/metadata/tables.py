@@ -103,7 +103,7 @@ runs = Table(
     Column("not_before", Float, nullable=False, default=0.0),
     Column("lease_until", Float),
     Column("lease_owner", String(200)),
-    Column("rung_at", Float, nullable=False, server_default="0"),
+    Column("rung_at", Float),
     Column("created_at", UtcDateTime(), nullable=False),
     Column("started_at", UtcDateTime()),
     Column("finished_at", UtcDateTime()),

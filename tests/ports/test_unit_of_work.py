@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from domain.errors import ConflictError
+from domain.errors import ConflictError, UnavailableError
 from domain.events import RunQueued
 from domain.identity.principal import Principal, Role
 from domain.pipelines.run import ALLOWED_MOVES, Finish, Run, RunRequest, RunState, may_move
 from domain.ports.unit_of_work import WorkerRecord
 from infrastructure.metadata.leases import this_process
-from infrastructure.metadata.records import SqlRecords, sqlite_url
+from infrastructure.metadata.records import SqlRecords, run_migrations, sqlite_url
 from infrastructure.runtime import RandomIdentifiers
 
 LEASE = timedelta(seconds=30)
@@ -456,6 +456,53 @@ async def test_key_of_a_live_principal_is_found(records: SqlRecords) -> None:
     async with records.unit() as unit:
         assert await unit.identity.find_key("abc") == ("d" * 64, admin)
         assert await unit.identity.find_key("xyz") is None
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+async def test_records_of_the_first_version_are_brought_up_to_date(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    url = (
+        sqlite_url(tmp_path / "records.db")
+        if kind == "sqlite"
+        else request.getfixturevalue("postgres_database").replace("postgresql://", "postgresql+asyncpg://")
+    )
+    old = SqlRecords(url, upgrade_on_open=False)
+    with pytest.raises(UnavailableError):
+        await old.open()
+    async with old._opened().begin() as connection:
+        if kind == "postgres":
+            await connection.exec_driver_sql("CREATE SCHEMA headrace")
+        await connection.run_sync(lambda sync: run_migrations(sync, "0002"))
+        for statement in FIRST_VERSION:
+            await connection.exec_driver_sql(statement)
+    await old.close()
+
+    records = SqlRecords(url)
+    await records.open()
+
+    assert await records.current() == ("0003", "0003")
+    async with records.unit() as unit:
+        rings = await unit.runs.claimable(unrung_since=LEASE, limit=10)
+        assert [ring.run_id for ring in rings] == ["r1"]
+        held = await unit.runs.claim("r1", owner=ME, lease=LEASE)
+        assert held is not None
+        assert (held.fence, held.retries, held.cause, held.request.abandon) == (8, 0, None, False)
+        assert [t.reason for t in await unit.runs.transitions("one", "r1")] == ["requested", "claimed"]
+        await unit.commit()
+    await records.close()
+
+
+FIRST_VERSION = (
+    "INSERT INTO organizations (id, created_at) VALUES ('one', '2026-11-22')",
+    "INSERT INTO pipelines (org_id, name, revision, is_deleted, fence) VALUES ('one', 'orders', 1, false, 7)",
+    "INSERT INTO runs (org_id, id, pipeline, revision, lane, state, request, fence, attempt, requested_by, "
+    "cancel_requested, not_before, created_at) VALUES ('one', 'r1', 'orders', 1, 'main', 'queued', "
+    """'{"parameters": {}, "limit": null, "full_refresh": false}', 0, 0, 'me', false, 0, '2026-11-22')""",
+    "INSERT INTO run_transitions (org_id, run_id, after, fence, actor, reason, at) "
+    "VALUES ('one', 'r1', 'queued', 0, 'me', 'requested', '2026-11-22')",
+    "INSERT INTO events (org_id, event_type, payload, created_at) VALUES ('one', 'pipeline.queued', '{}', '2026-11-22')",
+)
 
 
 async def test_migrated_schema_is_the_declared_one(records: SqlRecords) -> None:

@@ -9,11 +9,10 @@ down_revision = "0002"
 
 def upgrade() -> None:
     op.execute("UPDATE runs SET rung_at = 0 WHERE rung_at IS NULL")
-    with op.batch_alter_table("runs") as runs:
-        runs.add_column(sa.Column("retries", sa.Integer(), nullable=False, server_default="0"))
-        runs.add_column(sa.Column("cause", sa.String(length=36), nullable=True))
-        runs.add_column(sa.Column("trace", sa.String(length=55), nullable=True))
-        runs.alter_column("rung_at", existing_type=sa.Float(), nullable=False, server_default="0")
+    # Columns are only added: making the table anew on SQLite would break what refers to it.
+    op.add_column("runs", sa.Column("retries", sa.Integer(), nullable=False, server_default="0"))
+    op.add_column("runs", sa.Column("cause", sa.String(length=36), nullable=True))
+    op.add_column("runs", sa.Column("trace", sa.String(length=55), nullable=True))
     for name, columns, state in (
         ("queued_runs_by_ring", ["rung_at"], "queued"),
         ("running_runs_by_lease", ["lease_until"], "running"),
