@@ -228,15 +228,21 @@ def test_stuck_run_is_interrupted_before_the_grace_and_a_second_signal_stops_at_
     with installed(project, postgres_database, queue_settings, **grace) as made:
         with_copies(made, 1, rows=20_000, batch_rows=100)
         server = made.api()
-        worker = made.worker()
+        worker = made.worker("--port", "0")
+        probes = next(line["url"] for line in worker.lines() if line.get("event") == "process.ready")
         trigger(server, "copy0")
         _until_loading(made)
         with dbapi.connect(postgres_database) as connection, connection.cursor() as cursor:
             cursor.execute("LOCK TABLE copy0 IN SHARE MODE")  # Its next batch waits for this.
+            while made.query("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'") == [(0,)]:
+                time.sleep(0.01)
             started = time.monotonic()
             for _ in range(signals):
                 worker.popen.send_signal(signal.SIGTERM)
                 time.sleep(0.3)
+            if signals == 1:  # True at every moment: it lives, and takes nothing any more.
+                assert urllib3.request("GET", f"{probes}/ready", retries=False).status == 503
+                assert urllib3.request("GET", f"{probes}/health", retries=False).status == 503
             code = worker.popen.wait(timeout=20)
             took = time.monotonic() - started
             connection.rollback()
