@@ -136,13 +136,10 @@ def make_source(query: Query, *, store: str, rows: int = ROWS) -> Expected:
     return Expected(int(read) - int(filtered) - int(quarantined), int(read), int(filtered), int(quarantined))
 
 
-def judge(
-    query: Query, expected: Expected, table: str, *, has_cursor: bool = True, runs: int = 1, read_sets: int = 1
-) -> Verdict:
+def judge(query: Query, expected: Expected, table: str, *, has_cursor: bool = True, runs: int = 1) -> Verdict:
     """Compare a finished copy with its source, both ways and with types, and its checkpoint with the counts.
 
-    `runs` is how many runs came to their end; without a cursor each of them reads everything. `read_sets` is how many
-    they published: a run that first completed another's has one of its own, too.
+    `runs` is how many runs came to their end; without a cursor each of them reads everything.
     """
     names = [name for (name, _) in _types(query, "events")]
     columns = ", ".join(f'"{name}"' for name in names)
@@ -153,9 +150,10 @@ def judge(
     problems = []
     if _types(query, table)[: len(names)] != _types(query, "events"):
         problems.append(f"types differ: {_types(query, table)} and {_types(query, 'events')}")
-    head = query("SELECT state FROM _headrace_checkpoint WHERE stream = 'head' AND pipeline = 'events'")
-    if head != [("idle",)]:
+    head = query("SELECT state, seq FROM _headrace_checkpoint WHERE stream = 'head' AND pipeline = 'events'")
+    if [state for state, _ in head] != ["idle"]:
         problems.append(f"the head is {head}")
+    read_sets = sum(int(seq) for _, seq in head) // 2  # Each was opened once and published once.
     counts = query(
         "SELECT sum(read), sum(used), sum(filtered), sum(quarantined), sum(failed) FROM _headrace_checkpoint "
         "WHERE stream <> 'head' AND pipeline = 'events'"
