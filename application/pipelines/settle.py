@@ -18,7 +18,7 @@ from domain.errors import FencedError, NotFoundError, PlatformError, Unavailable
 from domain.events import BatchFailed, Event, RunFinished, RunReleased
 from domain.failpoints import fail_at
 from domain.pipelines.checkpoint import LaneState
-from domain.pipelines.run import RETRY, Finish, Ring, Run, RunState
+from domain.pipelines.run import RETRY, Finish, Run, RunState
 from domain.ports.unit_of_work import IRecords
 
 T = TypeVar("T")
@@ -81,10 +81,10 @@ class RunSettler:
                     await unit.events.add(*failures, *events)
                     await unit.commit()
 
+        # Nobody is rung for: the tender of whoever lives next takes it, within a tick. A ring of this process, which may
+        # be about to end, could be lost with it and would be missed only after a lease.
         await _persistently(write)
         self.announcer.nudge()
-        if pause is None:
-            await self.doorbell.ring([Ring(claim.run.organization, claim.run.id, claim.run.trace)])
 
     async def _seal_and_finish(
         self, claim: Claim, state: RunState, reason: str, error: Mapping[str, Any] | None

@@ -23,6 +23,14 @@ class RunTender:
     ring_again_after: timedelta
     page: int = 100
 
+    async def begin(self) -> None:
+        """At the start of a process whose queue begins empty: what was rung for is due again at once."""
+        if self.queue.outlives_process:
+            return
+        async with self.records.unit() as unit:
+            await unit.runs.forget_rings()
+            await unit.commit()
+
     async def take(self, limit: int) -> Sequence[Ring]:
         """Take up to `limit` such runs for a worker of this process, which needs no doorbell; so a broker that is
         down makes runs later, never lost.

@@ -50,6 +50,9 @@ class IMessageQueue(ABC):
     waits_for_whoever_is_free: ClassVar[bool] = True
     """False where a message waits for the one consumer that owns its partition: a busy worker then passes it on."""
 
+    outlives_process: ClassVar[bool] = True
+    """False where the messages end with the process, so that whoever comes next knows that none is left."""
+
     @abstractmethod
     async def open(self) -> None:
         """Connect."""

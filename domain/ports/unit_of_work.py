@@ -162,6 +162,10 @@ class IRunRecords(ABC):
         """Remember that the doorbell was rung, or that nobody came."""
 
     @abstractmethod
+    async def forget_rings(self) -> None:
+        """Take every queued run as not rung for, those that wait for their lanes too."""
+
+    @abstractmethod
     async def next_in_lanes(self, run_ids: Sequence[str]) -> Sequence[Ring]:
         """Wake the oldest queued run of each lane that these runs have left, and return it to be rung for."""
 

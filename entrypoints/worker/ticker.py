@@ -25,12 +25,15 @@ class Ticker:
     async def run(self) -> None:
         """Tend until cancelled; trouble with the records is told once and tried again."""
         loop = asyncio.get_running_loop()
-        seen, due, is_in_trouble = -1, 0.0, False
+        seen, due, is_in_trouble, has_begun = -1, 0.0, False, False
         while True:
             if not self.use_cases.life.is_draining and self.drain_file.exists():
                 structlog.get_logger("headrace").info("drain.file", path=str(self.drain_file))
                 self.use_cases.life.begin_shutdown()
             try:
+                if not has_begun:
+                    await self.use_cases.tender.begin()
+                    has_begun = True
                 changes = await self.use_cases.records.changes()
                 is_due = loop.time() >= due
                 if changes != seen or is_due:

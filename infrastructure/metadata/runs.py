@@ -137,6 +137,11 @@ class SqlRunRecords(SqlRunClaims, IRunRecords):
             rung_at = self._wall_clock() if has_rung else 0.0
             await self._connection.execute(update(runs).where(runs.c.id.in_(run_ids)).values(rung_at=rung_at))
 
+    async def forget_rings(self) -> None:
+        await self._connection.execute(
+            update(runs).where(runs.c.state == QUEUED, runs.c.rung_at > 0).values(rung_at=0.0)
+        )
+
     async def last_of(self, organization: str, pipeline: str) -> Run | None:
         page = await self.page(organization, pipeline=pipeline, state=None, after=None, limit=1)
         return page.items[0] if page.items else None

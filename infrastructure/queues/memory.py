@@ -56,6 +56,8 @@ class InMemoryDelivery(IDelivery):
 class InMemoryMessageQueue(IMessageQueue):
     """Bounded topics; what a subscription leaves unsettled goes back to the front."""
 
+    outlives_process = False
+
     def __init__(self, *, max_depth: int = 100_000) -> None:
         self._max_depth = max_depth
         self._topics: defaultdict[str, _Topic] = defaultdict(_Topic)

@@ -1,10 +1,12 @@
 """Partitioned runs, retries, time-outs, followers, and what is abandoned: through the command line and the API."""
 
+import contextlib
 import json
 import time
 from pathlib import Path
 
 import pytest
+import urllib3
 from adbc_driver_postgresql import dbapi
 
 from tests.e2e.api import Server, headrace, serving
@@ -296,6 +298,41 @@ def test_released_run_is_not_overtaken_in_its_lane(project: Path, postgres_datab
     assert ended[0]["attempt"] == 2
     finished = [run["finished_at"] for run in ended]
     assert finished == sorted(finished)
+
+
+@pytest.mark.invariant("L4", "Q1", "X1")
+@pytest.mark.parametrize("end", ["SIGTERM", "kill -9", "queue.after_publish:1:kill"])
+def test_run_goes_on_at_once_when_up_is_started_again_on_one_host(end: str, project: Path) -> None:
+    with_people(project, rows=20_000)
+    write(project, "pipelines/people.yaml", follower("people", "x").replace("schedule: {after: [x]}\n", ""))
+    text = (project / "pipelines/people.yaml").read_text()
+    write(project, "pipelines/people.yaml", f"{text}run: {{batch_rows: 20}}\n")
+    failpoint = {"HEADRACE_FAILPOINT": end} if end.endswith(":kill") else {}
+    with serving(project, **failpoint) as server:
+        put(server, project, "people")
+        if failpoint:
+            with contextlib.suppress(urllib3.exceptions.HTTPError):
+                server.call("POST", "/v1/pipelines/people/trigger", {})
+            assert server.process.wait(timeout=20) == -9
+        else:
+            run_id = server.call("POST", "/v1/pipelines/people/trigger", {}).body["id"]
+            while server.call("GET", f"/v1/runs/{run_id}").body["state"] == "queued":
+                time.sleep(0.01)
+            assert (server.stop() if end == "SIGTERM" else server.kill()) == (0 if end == "SIGTERM" else -9)
+
+    with serving(project) as again:  # With the default lease of 30 s: nothing waits for it here.
+        ready = time.monotonic()
+        while True:
+            run = again.call("GET", "/v1/runs").body["items"][0]
+            if run["state"] != "queued" and run["attempt"] == (1 if failpoint else 2):
+                break
+            assert time.monotonic() - ready < 10, run
+            time.sleep(0.02)
+        assert again.wait_for(run["id"])["state"] == "succeeded"
+        assert again.stop() == 0
+    assert duckdb_rows(project / ".headrace/data.duckdb", "SELECT count(*), count(DISTINCT id) FROM people") == [
+        (20_000, 20_000)
+    ]
 
 
 def test_separate_roles_refuse_what_processes_cannot_share(project: Path) -> None:
