@@ -1,19 +1,20 @@
 """The heart: one stream from its position to its end, batch by batch, each with its checkpoint."""
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from application.connections.open_stores import OpenStores
+from application.pipelines.overlap import ahead
 from domain.errors import ConversionError
 from domain.pipelines.checkpoint import CheckpointUpdate, Position, StreamState, merge_stats
 from domain.pipelines.report import StreamReport
 from domain.pipelines.spec import OnError
-from domain.ports.data_store import JudgedBatch
+from domain.ports.data_store import JudgedBatch, SourceBatch
 from domain.ports.engine import OnProgress, Progress, Stop, StreamTask
-from domain.ports.transformer import ITransformer
+from domain.ports.transformer import IPreparedTransform, ITransformer
 
 T = TypeVar("T")
 
@@ -43,11 +44,11 @@ class StreamRunner:
                 task.spec.source, read_set.plan, task.stream, batch_rows=read_set.batch_rows, snapshot=task.snapshot
             ) as reader,
             destination.writer(task.lane, task.target, read_set.id, task.stream.name, task.fence) as writer,
-            aclosing(reader.batches(state.position, limit=left)) as batches_read,
+            aclosing(_judged(reader.batches(state.position, limit=left), transform)) as judging,
+            aclosing(ahead(judging)) as judged_ahead,
         ):
-            async for batch, is_last in _with_last(batches_read):
+            async for (batch, judged), is_last in _with_last(judged_ahead):
                 begun = time.monotonic()
-                judged = await transform.apply(batch.data)
                 state = _after(state, judged, batch.position, is_last=is_last)
                 _check_conversions(task.spec.on_error, state)
                 retries += await writer.commit(judged, _checkpoint(state))
@@ -72,6 +73,15 @@ class StreamRunner:
             interrupted=not state.is_done,
             stats=state.stats,
         )
+
+
+async def _judged(
+    batches: AsyncGenerator[SourceBatch, None], transform: IPreparedTransform
+) -> AsyncGenerator[tuple[SourceBatch, JudgedBatch], None]:
+    """Transform and judge each batch; the store reads the next one meanwhile, and the one before is written."""
+    async with aclosing(batches):
+        async for batch in batches:
+            yield batch, await transform.apply(batch.data)
 
 
 def _seen(task: StreamTask) -> StreamState:

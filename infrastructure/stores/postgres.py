@@ -101,7 +101,7 @@ class PostgresDataStore(IDataStore):
             if name not in kinds:
                 raise InvalidInputError(f"The source has no column {name}.", code="source.column_missing")
         hi = self._end_of(session, source.cursor, kinds, selection, lo, limit) if source.cursor else None
-        where = selection.bounds(session, source.cursor.column, lo, hi) if source.cursor else "true"
+        where = selection.bounds(source.cursor.column, lo, hi) if source.cursor else "true"
         is_split = is_partitioned(source, limit)
         return SourcePlan(
             columns=tuple((column.name, column.type) for column in selection.columns),
@@ -127,6 +127,7 @@ class PostgresDataStore(IDataStore):
         if column not in kinds:
             raise InvalidInputError(f"The source has no column {column}.", code="source.column_missing")
         name = quote(column)
+        session.bind(selection.settings)
         low, high = session.execute(f"SELECT min({name}), max({name}) FROM {selection.text} WHERE {where}")[0]
         return ranges(source.partitions, kinds[column], low, high)
 
@@ -154,7 +155,8 @@ class PostgresDataStore(IDataStore):
             hi = time_end(_utc(now), spec, kind, oldest_writer=_utc(oldest) if oldest else None)
             hi = hi if lo is None else max(hi, lo)
         if limit is not None:
-            where = selection.bounds(session, spec.column, lo, hi)
+            where = selection.bounds(spec.column, lo, hi)
+            session.bind(selection.settings)
             rows = session.execute(
                 f"SELECT {name}::text AS bound FROM {selection.text} WHERE {where} ORDER BY {name} LIMIT 1 OFFSET {limit:d}"
             )
@@ -164,7 +166,8 @@ class PostgresDataStore(IDataStore):
     async def count(self, source: SourceSpec, plan: SourcePlan) -> int:
         def counted(session: PostgresSession) -> int:
             selection = Selection.of(session, source)
-            where = selection.bounds(session, source.cursor.column, plan.lo, plan.hi) if source.cursor else "true"
+            where = selection.bounds(source.cursor.column, plan.lo, plan.hi) if source.cursor else "true"
+            session.bind(selection.settings)
             return int(session.execute(f"SELECT count(*) FROM {selection.text} WHERE {where}")[0][0])
 
         async with self._reading() as (session, thread):
@@ -255,10 +258,10 @@ class PostgresReader(IReader):
             session = self._session
             selection = Selection.of(session, source)
             selection.check(columns)
-            where = selection.bounds(session, source.cursor.column, plan.lo, plan.hi) if source.cursor else "true"
-            where = f"{where} AND {selection.within(session, plan.partition, self._stream)}"
+            where = selection.bounds(source.cursor.column, plan.lo, plan.hi) if source.cursor else "true"
+            where = f"{where} AND {selection.within(plan.partition, self._stream)}"
             if after is not None:
-                where = f"{where} AND {selection.after(session, plan.order, after)}"
+                where = f"{where} AND {selection.after(plan.order, after)}"
             return selection.rows(session, self._batch_rows, where=where, order=plan.order, limit=limit)
 
         async with aclosing(self._thread.iterate(await self._thread.call(opened))) as batches:

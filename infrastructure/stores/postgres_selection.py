@@ -20,30 +20,34 @@ class Selection:
     """A source as a FROM item with its columns. Values reach the statement through bound settings of the transaction.
 
     COPY takes no parameters, so each value is bound to a setting with `set_config($1)` and read back, cast to its
-    type, by `current_setting`: no value is ever part of a statement's text.
+    type, by `current_setting`: no value is ever part of a statement's text. Conditions gather the `settings` that they
+    need; whoever runs a statement binds them first.
     """
 
-    def __init__(self, text: str, natives: Mapping[str, str]) -> None:
+    def __init__(self, text: str, natives: Mapping[str, str], settings: dict[str, str]) -> None:
         self.text = text
-        self._natives = natives
+        self.natives = natives
+        self.settings = settings
         self.columns = tuple(Column(name, logical_of(native)) for name, native in natives.items())
 
     @classmethod
     def of(cls, session: PostgresSession, source: SourceSpec) -> "Selection":
         """Check and describe a source; blocking."""
+        settings: dict[str, str] = {}
         if source.table is not None:
             text = quote_table(source.table)
         elif source.query is not None:
             parse_query(source.query, "postgres")
             render = {
-                name: _bound(session, f"parameter_{number}", value, _parameter_type(value))
+                name: _bound(settings, f"parameter_{number}", value, _parameter_type(value))
                 for number, (name, value) in enumerate(source.parameters.items())
             }
             query = bind_names(source.query, "postgres", source.parameters, render)
             text = f"(\n{query}\n) AS source"
         else:
             raise InvalidInputError("A Postgres source names a table or a query.", code="source.kind")
-        return cls(text, session.result_types(f"SELECT * FROM {text} LIMIT 0"))
+        session.bind(settings)
+        return cls(text, session.result_types(f"SELECT * FROM {text} LIMIT 0"), settings)
 
     def check(self, planned: Sequence[Column]) -> None:
         """Refuse a source whose columns are not what the read set says any more."""
@@ -55,36 +59,36 @@ class Selection:
                     code="source.changed",
                 )
 
-    def bounds(self, session: PostgresSession, cursor: str, lo: str | None, hi: str | None) -> str:
+    def bounds(self, cursor: str, lo: str | None, hi: str | None) -> str:
         """Say `lo <= cursor < hi`, either side open when None."""
         conditions = ["true"]
         if lo is not None:
-            conditions.append(f"{quote(cursor)} >= {_bound(session, 'lo', lo, self._natives[cursor])}")
+            conditions.append(f"{quote(cursor)} >= {_bound(self.settings, 'lo', lo, self.natives[cursor])}")
         if hi is not None:
-            conditions.append(f"{quote(cursor)} < {_bound(session, 'hi', hi, self._natives[cursor])}")
+            conditions.append(f"{quote(cursor)} < {_bound(self.settings, 'hi', hi, self.natives[cursor])}")
         return " AND ".join(conditions)
 
-    def within(self, session: PostgresSession, column: str | None, stream: Stream) -> str:
+    def within(self, column: str | None, stream: Stream) -> str:
         """Say that a row belongs to a stream."""
         if column is None or (stream.lower is None and stream.upper is None):
             return "true"
-        name, native = quote(column), self._natives[column]
+        name, native = quote(column), self.natives[column]
         conditions = []
         if stream.lower is not None:
-            conditions.append(f"{name} >= {_bound(session, 'lower', stream.lower, native)}")
+            conditions.append(f"{name} >= {_bound(self.settings, 'lower', stream.lower, native)}")
         if stream.upper is not None:
-            conditions.append(f"{name} < {_bound(session, 'upper', stream.upper, native)}")
+            conditions.append(f"{name} < {_bound(self.settings, 'upper', stream.upper, native)}")
         text = " AND ".join(conditions)
         return text if stream.lower is not None else f"({text} OR {name} IS NULL)"
 
-    def after(self, session: PostgresSession, order: Sequence[str], position: Position) -> str:
-        """Say that a row comes strictly after a position."""
+    def after(self, order: Sequence[str], position: Position, *, name: str = "after", comparison: str = ">") -> str:
+        """Compare the rows' place in the order with a position; by default, strictly after it."""
         left = ", ".join(quote(name) for name in order)
         right = ", ".join(
-            _bound(session, f"after_{number}", value, self._natives[name])
-            for number, (name, value) in enumerate(zip(order, position, strict=True))
+            _bound(self.settings, f"{name}_{number}", value, self.natives[column])
+            for number, (column, value) in enumerate(zip(order, position, strict=True))
         )
-        return f"({left}) > ({right})"
+        return f"({left}) {comparison} ({right})"
 
     def rows(
         self,
@@ -102,6 +106,7 @@ class Selection:
         )
         ordered = f" ORDER BY {', '.join(f'selected.{quote(name)}' for name in order)}" if order else ""
         bounded = f" LIMIT {limit:d}" if limit is not None else ""
+        session.bind(self.settings)
         query = f"SELECT {columns} FROM (SELECT * FROM {self.text}) AS selected WHERE {where}{ordered}{bounded}"
         yield from rechunk(_decoded(session.stream(query), self.columns), batch_rows)
 
@@ -126,14 +131,14 @@ def _plain(array: pa.Array, wanted: pa.DataType) -> pa.Array:
 
 
 def _is_sent_as_text(kind: str) -> bool:
-    return kind in ("uuid", "json") or kind.startswith("native:")
+    """What Arrow has no type for; and numerics, since the server writes them as text faster than the driver does."""
+    return kind in ("uuid", "json") or kind.startswith(("native:", "decimal("))
 
 
-def _bound(session: PostgresSession, name: str, value: object, native: str) -> str:
+def _bound(settings: dict[str, str], name: str, value: object, native: str) -> str:
     if value is None:
         return f"NULL::{native}"
-    text = str(value).lower() if isinstance(value, bool) else str(value)
-    session.execute("SELECT set_config($1, $2, true)", (f"headrace.{name}", text))
+    settings[f"headrace.{name}"] = str(value).lower() if isinstance(value, bool) else str(value)
     return f"current_setting('headrace.{name}')::{native}"
 
 

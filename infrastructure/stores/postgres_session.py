@@ -2,9 +2,10 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
+from uuid import UUID
 
 import pyarrow as pa
 
@@ -64,6 +65,11 @@ class PostgresSession(Session):
             return list(self._cursor.fetchall())
         except Exception as error:
             raise translate(error) from error
+
+    def bind(self, settings: Mapping[str, str]) -> None:
+        """Set values that statements of this transaction read by `current_setting`."""
+        for name, value in settings.items():
+            self.execute("SELECT set_config($1, $2, true)", (name, value))
 
     def stream(self, sql: str) -> Iterator[pa.RecordBatch]:
         """Stream a query's result by COPY; ending early cancels the query."""
@@ -141,10 +147,13 @@ class PostgresSession(Session):
         shape = tuple(f"{field.name}:{field.type}" for field in rows.schema)
         if shape not in self._stages:
             name = f"headrace_cast_{hashlib.sha256(repr(shape).encode()).hexdigest()[:12]}"
-            definitions = ", ".join(f"{quote(f.name)} {native_of(logical_type(f.type))}" for f in rows.schema)
+            definitions = ", ".join(f"{quote(f.name)} {_staged_type(f.type)}" for f in rows.schema)
             self.execute(f"CREATE TEMPORARY TABLE IF NOT EXISTS {quote(name)} ({definitions})")
             self._stages[shape] = name
         return self._stages[shape]
+
+    def uuid(self, text: str) -> pa.Scalar:
+        return pa.scalar(UUID(text).bytes, pa.binary(16))
 
     def describe(self, table: TableName) -> TableSchema | None:
         return describe(self, table)
@@ -264,6 +273,10 @@ class PostgresSession(Session):
         for closable in (self._cursor, self._connection):
             with suppress(Exception):  # A broken connection cannot be closed any better.
                 closable.close()
+
+
+def _staged_type(kind: pa.DataType) -> str:
+    return "uuid" if pa.types.is_fixed_size_binary(kind) else native_of(logical_type(kind))
 
 
 def catalog_columns(session: Session, table: TableName) -> list[tuple[str, str, bool]]:

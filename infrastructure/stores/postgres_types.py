@@ -76,6 +76,8 @@ def with_binary_uuids(rows: pa.Table, names: Sequence[str]) -> pa.Table:
     """Give uuid columns, which travel as text, the 16 bytes that COPY wants."""
     for name in names:
         index = rows.schema.get_field_index(name)
+        if pa.types.is_fixed_size_binary(rows.schema.field(index).type):
+            continue
         rows = rows.set_column(index, name, uuid_bytes(rows.column(index)))
     return rows
 
@@ -90,7 +92,10 @@ def uuid_bytes(values: pa.ChunkedArray) -> pa.Array:
     text = pc.replace_substring(filled, "-", "")
     if not pc.all(pc.match_substring_regex(text, "^[0-9a-fA-F]{32}$")).as_py() and len(text):
         raise SchemaMismatchError("A value is not a UUID.")
-    data = pa.py_buffer(bytes.fromhex("".join(text.to_pylist())))
+    # The text lies end to end in the array's buffer: 32 digits each, so no value becomes a Python object.
+    _, _, digits = text.buffers()
+    begin = text.offset * 32
+    data = pa.py_buffer(bytes.fromhex(digits.slice(begin, len(text) * 32).to_pybytes().decode() if digits else ""))
     array = pa.Array.from_buffers(pa.binary(16), len(text), [None, data])
     if values.null_count == 0:
         return array

@@ -63,6 +63,10 @@ class Session(ABC):
     def ingest(self, table: TableName, rows: pa.Table, columns: Sequence[Column]) -> None:
         """Append rows whose columns have been conformed to `columns`."""
 
+    def uuid(self, text: str) -> pa.Scalar:
+        """Spell a UUID as `ingest` takes it without converting it again for each row."""
+        return pa.scalar(text)
+
     @abstractmethod
     def describe(self, table: TableName) -> TableSchema | None:
         """Describe a table inside the transaction."""

@@ -62,14 +62,14 @@ class SqlWriter(IWriter):
 
     def _commit_once(self, batch: JudgedBatch, checkpoint: CheckpointUpdate) -> None:
         session = self._session
-        rows = self._with_metadata(to_table(batch.accepted))
+        rows = to_table(batch.accepted)
         fail_at("batch.before_begin")
         with session.transaction():
             self._advance(checkpoint)
             fail_at("batch.after_checkpoint")
             if rows.num_rows:
                 columns = self._landing_columns(rows.column_names)
-                session.ingest(self._landing, conform(rows, columns), columns)
+                self._ingest(conform(rows, columns), columns)
             fail_at("batch.mid_rows")
             refused = to_table(batch.refused)
             if refused.num_rows:
@@ -122,14 +122,16 @@ class SqlWriter(IWriter):
             raise SchemaMismatchError(f"The table {self._landing} has no column named {', '.join(missing)}.")
         return [by_name[name] for name in names]
 
-    def _with_metadata(self, rows: pa.Table) -> pa.Table:
-        """Append the metadata columns as constants; a stage gets its time of loading when it is published."""
-        if not self._target.metadata_columns:
-            return rows
-        if self._target.shadow is None:
-            now = pa.scalar(datetime.now(UTC), pa.timestamp("us", "UTC"))
-            rows = rows.append_column(LOADED_AT, pa.repeat(now, rows.num_rows))
-        return rows.append_column(RUN_ID, pa.repeat(self._target.run_id, rows.num_rows))
+    def _ingest(self, rows: pa.Table, columns: list[Column]) -> None:
+        """Append the rows with the metadata columns as constants; a stage has no time of loading until it is published."""
+        if self._target.metadata_columns:
+            constants: list[tuple[str, pa.Scalar]] = [(RUN_ID, self._session.uuid(self._target.run_id))]
+            if self._target.shadow is None:
+                constants.append((LOADED_AT, pa.scalar(datetime.now(UTC), pa.timestamp("us", "UTC"))))
+            columns = columns + self._landing_columns([name for name, _ in constants])
+            for name, value in constants:
+                rows = rows.append_column(name, pa.repeat(value, rows.num_rows))
+        self._session.ingest(self._landing, rows, columns)
 
     def _quarantined(self, refused: pa.Table, seq: int) -> pa.Table:
         count = refused.num_rows

@@ -70,7 +70,9 @@ class DuckDBTransform(IPreparedTransform):
         self._connection: duckdb.DuckDBPyConnection | None = None
         self._columns: tuple[Column, ...] = plan.source
         self._query: str | None = None
+        self._counts_query: str | None = None
         self._parameters: dict[str, Any] = {}
+        self._numbers = pa.array([], pa.int64())
         self._row_rules = [(index, rule) for index, rule in enumerate(plan.rules) if rule.is_row_rule]
         self._null_columns = [rule.column for rule in plan.rules if rule.kind == "null_rate" and rule.column]
 
@@ -86,12 +88,17 @@ class DuckDBTransform(IPreparedTransform):
     @cached_property
     def passes_through(self) -> bool:
         """Nothing looks at the values: no step, no rule on a column, no conversion. Then no instance is needed."""
+        looks = any(rule.column or rule.columns or rule.expression for rule in self._plan.rules)
+        return self._keeps_values and not looks
+
+    @cached_property
+    def _keeps_values(self) -> bool:
+        """No step and no conversion: what is accepted is what was read."""
         plan = self._plan
         target = {column.name: column.type for column in plan.target}
         is_same = all(target.get(column.name, column.type) == column.type for column in plan.source)
-        looks = any(rule.column or rule.columns or rule.expression for rule in plan.rules)
         is_unique = len({column.name.lower() for column in plan.source}) == len(plan.source)
-        return is_same and is_unique and not (plan.source_is_text or plan.steps or looks)
+        return is_same and is_unique and not (plan.source_is_text or plan.steps)
 
     def interrupt(self) -> None:
         """Make the batch that another thread works on give up."""
@@ -147,6 +154,9 @@ class DuckDBTransform(IPreparedTransform):
             self._query = f"WITH {', '.join(stages)} SELECT * FROM judged"
             self._failures_query = f"WITH {stages[0]} SELECT {ORDINAL}, {_FAILED} FROM s0 WHERE {_FAILED} IS NOT NULL"
             connection.execute(self._query, self._parameters or None).fetchall()
+            if self._row_rules and self._keeps_values:
+                counts = ", ".join(f"count(*) FILTER (WHERE v{index})" for index, _ in self._row_rules)
+                self._counts_query = f"WITH {', '.join(stages)} SELECT {counts} FROM judged"
         except duckdb.Error as error:
             raise InvalidInputError(_first_line(error), code="transform.invalid") from error
 
@@ -257,14 +267,17 @@ class DuckDBTransform(IPreparedTransform):
 
     def _apply(self, batch: pa.Table) -> JudgedBatch:
         if self.passes_through:
-            counts = Counts(read=batch.num_rows, used=batch.num_rows, produced=batch.num_rows)
-            return JudgedBatch(batch, _REFUSED.empty_table(), counts, self._stats(batch, (), {}))
+            return self._untouched(batch)
         connection = self._connection
         assert connection is not None
         assert self._query is not None
-        ordinals = pa.array(range(batch.num_rows), pa.int64())
-        connection.register("_headrace_source", batch.append_column(ORDINAL, ordinals))
+        connection.register("_headrace_source", batch.append_column(ORDINAL, self._ordinals(batch.num_rows)))
         try:
+            if self._counts_query is not None:
+                # Most batches violate nothing: then only the columns that rules name are looked at, and none is copied.
+                found = connection.execute(self._counts_query, self._parameters or None).fetchall()
+                if not any(found[0]):
+                    return self._untouched(batch)
             judged = connection.sql(self._query, params=self._parameters or None).to_arrow_table()
             failed = self._failed_at_source(connection)
         except duckdb.Error as error:
@@ -308,6 +321,16 @@ class DuckDBTransform(IPreparedTransform):
             counts=counts,
             stats=self._stats(accepted, refused, violations),
         )
+
+    def _untouched(self, batch: pa.Table) -> JudgedBatch:
+        counts = Counts(read=batch.num_rows, used=batch.num_rows, produced=batch.num_rows)
+        return JudgedBatch(batch, _REFUSED.empty_table(), counts, self._stats(batch, (), {}))
+
+    def _ordinals(self, count: int) -> pa.Array:
+        """0 … count - 1; batches are alike in size, so the numbers are kept."""
+        if len(self._numbers) < count:
+            self._numbers = pa.array(range(count), pa.int64())
+        return self._numbers.slice(0, count)
 
     def _failed_at_source(self, connection: duckdb.DuckDBPyConnection) -> list[tuple[int, str]]:
         """Rows that steps never saw because their text did not convert."""

@@ -1,0 +1,113 @@
+"""Which way rows take from source to destination, and why: within the database, undecoded, or through Arrow."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Way(StrEnum):
+    """How rows travel."""
+
+    IN_DATABASE = "in-database"
+    PASS_THROUGH = "pass-through"
+    ARROW = "arrow"
+
+
+@dataclass(frozen=True)
+class Wire:
+    """What a store says of rows on the wire: the format, and the store's own type of each column in it.
+
+    `is_seekable` says that the borders of a batch are found by an index, without reading what lies between.
+    """
+
+    format: str
+    types: Mapping[str, str] = field(default_factory=dict)
+    is_seekable: bool = False
+
+
+@dataclass(frozen=True)
+class Passage:
+    """How rows pass undecoded: source columns in their order, then the metadata columns as constants.
+
+    `run_id` None leaves that column out; `has_loaded_at` asks for the time of each batch.
+    """
+
+    columns: tuple[str, ...]
+    run_id: str | None = None
+    has_loaded_at: bool = False
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the choice depends on, gathered by whoever asks.
+
+    `keeps_values`: no step and no conversion changes a row. `looks`: a rule reads columns. `is_one_store`: source and
+    destination are one database; `may_run_inside`: the source may be part of a writing statement there.
+    `reading`, `landing`: the two wires, where a store has one. `ordered`: the read has a total order.
+    """
+
+    keeps_values: bool
+    looks: bool
+    merges: bool = False
+    is_limited: bool = False
+    ordered: bool = True
+    is_one_store: bool = False
+    may_run_inside: bool = False
+    reading: Wire | None = None
+    landing: Wire | None = None
+
+
+@dataclass(frozen=True)
+class Route:
+    """The chosen way and the reason in words."""
+
+    way: Way
+    reason: str
+
+
+def choose_way(facts: Facts) -> Route:
+    """Choose the fastest way that keeps every promise."""
+    decoded = _why_decoded(facts)
+    if decoded is not None:
+        return Route(Way.ARROW, decoded)
+    if facts.is_one_store and facts.may_run_inside:
+        return Route(Way.IN_DATABASE, "source and destination are one database, and nothing looks at the rows")
+    if facts.reading is None or facts.landing is None or facts.reading.format != facts.landing.format:
+        return Route(Way.ARROW, "the two stores share no wire format")
+    if not facts.ordered:
+        return Route(Way.ARROW, "the source has no key by which undecoded rows could be cut into batches")
+    if not facts.reading.is_seekable:
+        return Route(Way.ARROW, "no index of the source is in the order of (cursor, key)")
+    different = unlike(facts.reading.types, facts.landing.types)
+    if different is not None:
+        return Route(Way.ARROW, f"the column {different} has another type at the destination")
+    return Route(Way.PASS_THROUGH, "both stores speak one wire format, and nothing looks at the rows")
+
+
+def _why_decoded(facts: Facts) -> str | None:
+    if not facts.keeps_values:
+        return "a transform or conversion changes the rows"
+    if facts.looks:
+        return "quality rules look at the rows"
+    if facts.merges:
+        return "mode: merge keeps the last row of each key of a batch"
+    if facts.is_limited:
+        return "the run reads a limited number of rows"
+    return None
+
+
+def unlike(reading: Mapping[str, str], landing: Mapping[str, str]) -> str | None:
+    """Name the first column whose bytes the destination would not store as the same value, or None."""
+    for name, native in reading.items():
+        there = landing.get(name)
+        if there is None or not _takes(native, there):
+            return name
+    return None
+
+
+def _takes(native: str, there: str) -> bool:
+    if native == there:
+        return True
+    if there == "text":
+        return native.startswith("character varying")
+    return there == "numeric" and native.startswith("numeric(")
