@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from domain.errors import SchemaMismatchError
+from domain.errors import SchemaMismatchError, WorkFailedError
 from domain.pipelines.table import Column
 from domain.ports.data_store import Batch
 
@@ -157,18 +157,49 @@ def _same_or_exact(given: pa.DataType, wanted: pa.DataType) -> bool:
     return bool(given.equals(wanted)) or _is_exact_pair(given, wanted)
 
 
-def rechunk(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
-    """Join and cut record batches so that each table has exactly `rows` rows, the last one fewer."""
+def rechunk(batches: Iterable[pa.RecordBatch], rows: int, size_bytes: int | None = None) -> Iterator[pa.Table]:
+    """Join and cut record batches so that each table has exactly `rows` rows, the last one fewer; and fewer, too, where
+    they would have more than `size_bytes`.
+
+    Raises:
+        WorkFailedError: a single row is larger (`source.row_too_large`).
+    """
     waiting: list[pa.RecordBatch] = []
-    count = 0
+    count, waiting_bytes = 0, 0
     for batch in batches:
         while batch.num_rows:
             part = batch.slice(0, rows - count)
+            if size_bytes is not None and waiting_bytes + part.nbytes > size_bytes:
+                part = _within(part, size_bytes - waiting_bytes, is_first=not waiting, limit=size_bytes)
             batch = batch.slice(part.num_rows)
-            waiting.append(part)
+            if part.num_rows:
+                waiting.append(part)
             count += part.num_rows
-            if count == rows:
+            waiting_bytes += part.nbytes
+            if count == rows or (
+                batch.num_rows and size_bytes is not None and waiting_bytes + batch.slice(0, 1).nbytes > size_bytes
+            ):
                 yield pa.Table.from_batches(waiting)
-                waiting, count = [], 0
+                waiting, count, waiting_bytes = [], 0, 0
     if waiting:
         yield pa.Table.from_batches(waiting)
+
+
+def _within(part: pa.RecordBatch, room: int, *, is_first: bool, limit: int) -> pa.RecordBatch:
+    """The longest beginning of a batch, by halves, that has at most so many bytes."""
+    while part.num_rows > 1 and part.nbytes > room:
+        part = part.slice(0, part.num_rows // 2)
+    if part.nbytes <= room:
+        return part
+    if is_first:
+        raise row_too_large(limit)
+    return part.slice(0, 0)
+
+
+def row_too_large(limit: int) -> WorkFailedError:
+    """Say that one row has more bytes than a batch may have."""
+    return WorkFailedError(
+        f"A row of the source is larger than a batch may be ({limit:,} bytes); leave the column out, or raise "
+        "run.batch_bytes.",
+        code="source.row_too_large",
+    )

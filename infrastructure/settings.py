@@ -203,6 +203,9 @@ class RunSettings(Section):
     max_batch_size: Annotated[Int, Field(ge=1, le=10_000_000)] = setting(
         1_000_000, "The most rows per batch that a pipeline may ask for.", env="MAX_BATCH_SIZE"
     )
+    batch_bytes: Annotated[Int, Field(ge=65_536, le=1_073_741_824)] = setting(
+        64 * 1024 * 1024, "Bytes per batch where a pipeline says nothing; a row that is larger fails its run."
+    )
     max_retries: Annotated[Int, Field(ge=0, le=100)] = setting(
         3, "Further attempts after a retryable failure, where a pipeline says nothing.", env="MAX_RETRIES"
     )

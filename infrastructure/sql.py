@@ -7,6 +7,7 @@ from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
 from domain.errors import InvalidInputError, QueryRefusedError
+from domain.pipelines.spec import SourceSpec
 from domain.pipelines.table import INTERNAL_PREFIX, ORDINAL, TableName, check_identifier
 
 _WRITES = (
@@ -78,6 +79,62 @@ _UNSTABLE = frozenset(
 )
 
 
+# What a query may call to run inside a writing statement: it changes nothing, whoever calls it with what.
+INSIDE = frozenset(
+    [
+        "abs",
+        "and",
+        "avg",
+        "between",
+        "case",
+        "cast",
+        "ceil",
+        "ceiling",
+        "coalesce",
+        "concat",
+        "concat_ws",
+        "count",
+        "date_trunc",
+        "extract",
+        "floor",
+        "greatest",
+        "if",
+        "initcap",
+        "is_null",
+        "least",
+        "left",
+        "length",
+        "lower",
+        "lpad",
+        "ltrim",
+        "max",
+        "min",
+        "mod",
+        "not",
+        "nullif",
+        "or",
+        "position",
+        "replace",
+        "right",
+        "round",
+        "row_number",
+        "rpad",
+        "rtrim",
+        "sign",
+        "split_part",
+        "sqrt",
+        "substr",
+        "substring",
+        "sum",
+        "timestamp_trunc",
+        "to_char",
+        "trim",
+        "trunc",
+        "upper",
+    ]
+)
+
+
 def quote(name: str) -> str:
     """Quote an identifier for Postgres and DuckDB.
 
@@ -133,6 +190,28 @@ def relations_of(sql: str, dialect: str) -> frozenset[str]:
     return frozenset(
         f"{table.db}.{table.name}" if table.db else table.name for table in tables if table.db or table.name not in own
     )
+
+
+def relations_if_known(source: SourceSpec, dialect: str) -> frozenset[str] | None:
+    """Name the tables of a source that calls nothing but functions of `INSIDE`; None for any other source."""
+    if source.table is not None:
+        return frozenset({quote_table(source.table)})
+    if source.query is None:
+        return None
+    tree = parse_query(source.query, dialect)
+    for function in tree.find_all(exp.Func):
+        names = {function.name.lower()} if isinstance(function, exp.Anonymous) else _names_of(function)
+        if not names & INSIDE or isinstance(function.parent, exp.Dot):
+            return None
+    own = {cte.alias for cte in tree.find_all(exp.CTE)}
+    tables = [table for table in tree.find_all(exp.Table) if table.name]
+    return frozenset(
+        quote_table(TableName(table.name, table.db or None)) for table in tables if table.db or table.name not in own
+    )
+
+
+def _names_of(function: exp.Func) -> set[str]:
+    return {name.lower() for name in function.sql_names()}
 
 
 def bind_names(sql: str, dialect: str, parameters: Mapping[str, object], render: Mapping[str, str]) -> str:

@@ -11,7 +11,7 @@ from application.events.announce import Announcer
 from application.pipelines.claim import Claim, StoppedError
 from application.pipelines.gathering import Gathered
 from application.pipelines.preparing import RunPreparer
-from application.pipelines.reporting import published_report, run_report
+from application.pipelines.reporting import Loaded, published_report, run_report
 from domain.errors import ConflictError, ConversionError, FencedError, WorkFailedError
 from domain.events import BatchCommitted, QualityIssueFound
 from domain.failpoints import fail_at
@@ -20,7 +20,7 @@ from domain.pipelines.quality import Judgement, Measures, judge
 from domain.pipelines.read_set import ReadSet
 from domain.pipelines.report import StreamReport
 from domain.pipelines.spec import PipelineSpec
-from domain.ports.data_store import IOwner, Publication
+from domain.ports.data_store import IOwner
 from domain.ports.engine import IEngine, OnProgress, Progress, StreamTask
 from domain.ports.runtime import IIdentifiers
 from domain.ports.unit_of_work import IRecords
@@ -92,8 +92,8 @@ class ReadSetLoader:
         elif is_adopted:
             await self._store(claim, read_set)
         claim.read_set_id = read_set.id
-        publication, reports = await self._stream_and_publish(claim, owner, state, read_set, on_progress)
-        report = run_report(read_set, publication, reports, adopted=is_adopted)
+        loaded = await self._stream_and_publish(claim, owner, state, read_set, on_progress)
+        report = run_report(read_set, loaded, adopted=is_adopted)
         if is_adopted and claim.spec.source.cursor is not None:
             # The unfinished read set is complete; what arrived since is this run's own.
             state = await owner.take_over()
@@ -152,9 +152,10 @@ class ReadSetLoader:
 
     async def _stream_and_publish(
         self, claim: Claim, owner: IOwner, state: LaneState, read_set: ReadSet, on_progress: OnProgress
-    ) -> tuple[Publication, list[StreamReport]]:
+    ) -> Loaded:
         organization, spec = claim.lane.organization, claim.spec
         target, transform = await self.preparer.target(claim.run.id, organization, spec, read_set, claim.run.request)
+        route = await self.preparer.route(organization, spec, read_set.plan, target, transform)
         is_open = state.is_loading and state.read_set_id == read_set.id
         if not is_open or not read_set.plan.ordered:
             # Without a total order there is no place to go on from, so the staging starts again from empty.
@@ -176,6 +177,7 @@ class ReadSetLoader:
                 stream=streams[stream.stream],
                 state=stream,
                 fence=claim.fence,
+                way=route.way,
             )
             for stream in state.streams
             if not stream.is_done
@@ -197,7 +199,7 @@ class ReadSetLoader:
         for result in publication.judgement.results:
             if result.violations:
                 self.announcer.tell(QualityIssueFound(*claim.ids, result.rule, result.verdict, result.violations))
-        return publication, reports
+        return Loaded(publication, reports, route)
 
     @asynccontextmanager
     async def _in_one_snapshot(self, organization: str, tasks: list[StreamTask]) -> AsyncIterator[list[StreamTask]]:

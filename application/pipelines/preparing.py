@@ -14,6 +14,7 @@ from domain.pipelines.read_set import Lane, ReadSet, SourcePlan
 from domain.pipelines.run import RunRequest
 from domain.pipelines.spec import Mode, PipelineSpec, Publish, SourceSpec
 from domain.pipelines.table import Column
+from domain.pipelines.way import Facts, Route, choose_way
 from domain.ports.data_store import IDataStore, Target
 from domain.ports.transformer import ITransformer, TransformPlan
 
@@ -26,6 +27,7 @@ class RunPreparer:
     transformer: ITransformer
     default_batch_rows: int
     max_batch_rows: int
+    default_batch_bytes: int
 
     async def with_key(self, organization: str, spec: PipelineSpec) -> PipelineSpec:
         """Give a `table:` source without a key its primary key.
@@ -68,6 +70,7 @@ class RunPreparer:
             fingerprint=spec.fingerprint,
             plan=plan,
             batch_rows=self.batch_rows(spec),
+            batch_bytes=spec.run.batch_bytes or self.default_batch_bytes,
             shadow=shadow,
             expected=await self._expected(store, spec, plan),
             generation=state.generation,
@@ -115,6 +118,33 @@ class RunPreparer:
             replaces=spec.destination.mode is Mode.REPLACE or request.full_refresh,
         )
         return target, plan
+
+    async def route(
+        self, organization: str, spec: PipelineSpec, plan: SourcePlan, target: Target, transform: TransformPlan
+    ) -> Route:
+        """Choose the way that rows take from source to destination."""
+        source = await self.stores.spec_of(organization, spec.source.connection)
+        destination = await self.stores.spec_of(organization, spec.destination.connection)
+        facts = Facts(
+            keeps_values=transform.keeps_values,
+            looks=transform.looks,
+            is_limited=plan.limit is not None,
+            ordered=plan.ordered,
+            is_one_store=source == destination,
+        )
+        route = choose_way(facts)
+        if not facts.may_pass:
+            return route
+        reading_store = await self.stores.get(organization, source)
+        landing_store = await self.stores.get(organization, destination)
+        return choose_way(
+            replace(
+                facts,
+                may_run_inside=source == destination and await reading_store.may_run_inside(spec.source),
+                reading=await reading_store.wire(spec.source),
+                landing=await landing_store.landing_wire(target.table, target.columns),
+            )
+        )
 
     async def _expected(self, store: IDataStore, spec: PipelineSpec, plan: SourcePlan) -> Mapping[str, int] | None:
         """Measure what `completeness` compares with, once, when the read is planned."""

@@ -1,18 +1,28 @@
 """The run's report: counts, verdicts, streams, and the first errors, in plain JSON."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from domain.pipelines.checkpoint import LaneState
 from domain.pipelines.read_set import ReadSet
 from domain.pipelines.report import StreamReport
+from domain.pipelines.way import Route
 from domain.ports.data_store import Publication
 
 
-def run_report(
-    read_set: ReadSet, publication: Publication, streams: Sequence[StreamReport], *, adopted: bool
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Loaded:
+    """A read set that was streamed and published, and by which way."""
+
+    publication: Publication
+    streams: Sequence[StreamReport]
+    route: Route
+
+
+def run_report(read_set: ReadSet, loaded: Loaded, *, adopted: bool) -> dict[str, Any]:
     """Gather what the streams of a published read set did. `adopted` tells that an earlier run had begun it."""
+    publication, streams = loaded.publication, loaded.streams
     seconds = max((report.seconds for report in streams), default=0.0)
     read = sum(report.rows_read for report in streams)
     return {
@@ -20,6 +30,8 @@ def run_report(
         "adopted": adopted,
         "watermark": read_set.plan.hi,
         "published": "run" if read_set.shadow else "batch",
+        "way": loaded.route.way.value,
+        "way_because": loaded.route.reason,
         "snapshots": len(publication.stats.get("snapshots", ())) or 1,
         "counts": publication.counts.as_dict(),
         "bytes_read": sum(report.bytes_read for report in streams),

@@ -1,18 +1,27 @@
 """The heart: one stream from its position to its end, batch by batch, each with its checkpoint."""
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from application.connections.open_stores import OpenStores
 from application.pipelines.overlap import ahead
 from domain.errors import ConversionError
-from domain.pipelines.checkpoint import CheckpointUpdate, Position, StreamState, merge_stats
+from domain.pipelines.checkpoint import CheckpointUpdate, Counts, Position, StreamState, merge_stats
 from domain.pipelines.report import StreamReport
 from domain.pipelines.spec import OnError
-from domain.ports.data_store import JudgedBatch, SourceBatch
+from domain.pipelines.way import Way
+from domain.ports.data_store import (
+    EncodedRows,
+    IReader,
+    IWriter,
+    JudgedBatch,
+    SourceBatch,
+    StreamSelection,
+    passage_of,
+)
 from domain.ports.engine import OnProgress, Progress, Stop, StreamTask
 from domain.ports.transformer import IPreparedTransform, ITransformer
 
@@ -33,43 +42,109 @@ class StreamRunner:
             FencedError: a newer owner has taken over.
             QualityRejectedError, ConversionError: a batch was refused and not committed.
         """
-        read_set, state, retries = task.read_set, _seen(task), 0
         source = await self.stores.get(task.lane.organization, task.source)
         destination = await self.stores.get(task.lane.organization, task.destination)
-        left = None if read_set.plan.limit is None else read_set.plan.limit - state.counts.read
-        started, batches, size_bytes = time.monotonic(), 0, 0
+        passed = _Passed(task, stop, on_progress)
+        async with destination.writer(task.lane, task.target, task.read_set.id, task.stream.name, task.fence) as writer:
+            if task.way is Way.IN_DATABASE:
+                await passed.select(writer)
+            else:
+                read_set = task.read_set
+                async with source.reader(
+                    task.spec.source,
+                    read_set.plan,
+                    task.stream,
+                    batch_rows=read_set.batch_rows,
+                    batch_bytes=read_set.batch_bytes,
+                    snapshot=task.snapshot,
+                ) as reader:
+                    if task.way is Way.PASS_THROUGH:
+                        await passed.pass_through(reader, writer)
+                    else:
+                        async with self.transformer.prepare(task.transform) as transform:
+                            await passed.transform(reader, transform, writer)
+        return passed.report()
+
+
+class _Passed:
+    """What has passed so far, and the loops that move it on."""
+
+    def __init__(self, task: StreamTask, stop: Stop, on_progress: OnProgress) -> None:
+        self._task = task
+        self._stop = stop
+        self._on_progress = on_progress
+        self._state = _seen(task)
+        self._started = time.monotonic()
+        self._batches = self._bytes = self._retries = 0
+
+    async def transform(self, reader: IReader, transform: IPreparedTransform, writer: IWriter) -> None:
+        """Read, judge and commit batch by batch, each stage ahead of the next."""
+        limit = self._task.read_set.plan.limit
+        left = None if limit is None else limit - self._state.counts.read
         async with (
-            self.transformer.prepare(task.transform) as transform,
-            source.reader(
-                task.spec.source, read_set.plan, task.stream, batch_rows=read_set.batch_rows, snapshot=task.snapshot
-            ) as reader,
-            destination.writer(task.lane, task.target, read_set.id, task.stream.name, task.fence) as writer,
-            aclosing(_judged(reader.batches(state.position, limit=left), transform)) as judging,
+            aclosing(_judged(reader.batches(self._state.position, limit=left), transform)) as judging,
             aclosing(ahead(judging)) as judged_ahead,
         ):
             async for (batch, judged), is_last in _with_last(judged_ahead):
                 begun = time.monotonic()
-                state = _after(state, judged, batch.position, is_last=is_last)
-                _check_conversions(task.spec.on_error, state)
-                retries += await writer.commit(judged, _checkpoint(state))
-                batches, size_bytes = batches + 1, size_bytes + batch.data.nbytes
-                counts = judged.counts
-                on_progress(Progress(state.stream, state.seq, counts.read, counts.used, time.monotonic() - begun))
-                if stop() is not None:
-                    break
-            else:
-                if not state.is_done:  # There was no row left, so no batch could say that it is the last one.
-                    state = _after(state, transform.empty(), state.position, is_last=True)
-                    retries += await writer.commit(transform.empty(), _checkpoint(state))
+                self._state = _after(self._state, judged, batch.position, is_last=is_last)
+                _check_conversions(self._task.spec.on_error, self._state)
+                self._retries += await writer.commit(judged, _checkpoint(self._state))
+                if not self._goes_on(judged.counts, batch.data.nbytes, begun):
+                    return
+        if not self._state.is_done:  # There was no row left, so no batch could say that it is the last one.
+            self._state = _after(self._state, transform.empty(), self._state.position, is_last=True)
+            self._retries += await writer.commit(transform.empty(), _checkpoint(self._state))
+
+    async def pass_through(self, reader: IReader, writer: IWriter) -> None:
+        """Commit ranges of undecoded rows while the next one is read."""
+        passage = passage_of(self._task.target)
+        async with aclosing(ahead(reader.encoded(self._state.position, passage))) as ranges:
+            async for rows, is_last in _with_last(ranges):
+                begun = time.monotonic()
+                counts = _untouched(rows.num_rows)
+                self._state = _moved(self._state, counts, {}, rows.position, is_last=is_last)
+                self._retries += await writer.commit_encoded(rows, _checkpoint(self._state))
+                if not self._goes_on(counts, rows.nbytes, begun):
+                    return
+        if not self._state.is_done:
+            self._state = _moved(self._state, Counts(), {}, self._state.position, is_last=True)
+            nothing = EncodedRows(self._state.position or (), (), (), 0, ())
+            self._retries += await writer.commit_encoded(nothing, _checkpoint(self._state))
+
+    async def select(self, writer: IWriter) -> None:
+        """Let the database move the whole stream in one transaction."""
+        task, begun, before = self._task, time.monotonic(), self._state
+
+        def checkpoint_of(rows: int) -> CheckpointUpdate:
+            self._state = _moved(before, _untouched(rows), {}, before.position, is_last=True)
+            return _checkpoint(self._state)
+
+        selection = StreamSelection(
+            task.spec.source, task.read_set.plan, task.stream, before.position, passage_of(task.target)
+        )
+        self._retries += await writer.commit_selection(selection, checkpoint_of)
+        self._goes_on(_untouched(self._state.counts.read - before.counts.read), 0, begun)
+
+    def _goes_on(self, counts: Counts, size_bytes: int, begun: float) -> bool:
+        """Note a committed batch; False when there is a reason to stop."""
+        self._batches, self._bytes = self._batches + 1, self._bytes + size_bytes
+        state, seconds = self._state, time.monotonic() - begun
+        self._on_progress(Progress(state.stream, state.seq, counts.read, counts.used, seconds))
+        return self._stop() is None
+
+    def report(self) -> StreamReport:
+        """Say what this attempt did."""
+        state = self._state
         return StreamReport(
             stream=state.stream,
             counts=state.counts,
             seq=state.seq,
-            rows_read=state.counts.read - task.state.counts.read,
-            batches=batches,
-            bytes_read=size_bytes,
-            seconds=time.monotonic() - started,
-            retries=retries,
+            rows_read=state.counts.read - self._task.state.counts.read,
+            batches=self._batches,
+            bytes_read=self._bytes,
+            seconds=time.monotonic() - self._started,
+            retries=self._retries,
             interrupted=not state.is_done,
             stats=state.stats,
         )
@@ -91,14 +166,24 @@ def _seen(task: StreamTask) -> StreamState:
 
 
 def _after(state: StreamState, judged: JudgedBatch, position: Position | None, *, is_last: bool) -> StreamState:
+    return _moved(state, judged.counts, judged.stats, position, is_last=is_last)
+
+
+def _moved(
+    state: StreamState, counts: Counts, stats: Mapping[str, Any], position: Position | None, *, is_last: bool
+) -> StreamState:
     return replace(
         state,
         seq=state.seq + 1,
         position=position,
         state="done" if is_last else "loading",
-        counts=state.counts + judged.counts,
-        stats=merge_stats(state.stats, judged.stats),
+        counts=state.counts + counts,
+        stats=merge_stats(state.stats, stats),
     )
+
+
+def _untouched(rows: int) -> Counts:
+    return Counts(read=rows, used=rows, produced=rows)
 
 
 def _checkpoint(state: StreamState) -> CheckpointUpdate:

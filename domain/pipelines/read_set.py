@@ -78,6 +78,7 @@ class ReadSet:
     shadow: str | None = None
     expected: Mapping[str, int] | None = None
     generation: int | None = None
+    batch_bytes: int = 64 * 1024 * 1024
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values; shallow by hand, as `asdict` copies every column deeply."""
@@ -98,6 +99,7 @@ class ReadSet:
             shadow=value["shadow"],
             expected=value["expected"],
             generation=value.get("generation"),
+            batch_bytes=value.get("batch_bytes", 64 * 1024 * 1024),
             plan=SourcePlan(
                 columns=tuple((name, kind) for name, kind in plan["columns"]),
                 streams=tuple(Stream(**stream) for stream in plan["streams"]),

@@ -108,9 +108,10 @@ class DestinationSpec:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Bounds of a run. None means the setting: BATCH_SIZE, the streams at a time, TIMEOUT_SECONDS."""
+    """Bounds of a run. None means the setting: BATCH_SIZE, the bytes of a batch, the streams at a time, TIMEOUT_SECONDS."""
 
     batch_rows: int | None = None
+    batch_bytes: int | None = None
     engine: str = "local"
     parallelism: int | None = None
     timeout: timedelta | None = None
@@ -212,6 +213,18 @@ def parse_duration(text: str) -> timedelta:
     return timedelta(**{unit: int(match[1])})
 
 
+def parse_size(text: str) -> int:
+    """Read `500KiB`, `64MiB`, `1GiB` as bytes.
+
+    Raises:
+        ValueError: another shape.
+    """
+    match = re.fullmatch(r"([0-9]{1,9})(KiB|MiB|GiB)", text)
+    if match is None:
+        raise ValueError("a size is a whole number with KiB, MiB or GiB, such as 64MiB")
+    return int(match[1]) * {"KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}[match[2]]
+
+
 def _source(value: Mapping[str, Any]) -> SourceSpec:
     cursor = value.get("cursor")
     table = value.get("table")
@@ -233,6 +246,7 @@ def _run(value: Mapping[str, Any]) -> RunOptions:
     timeout = value.get("timeout")
     return RunOptions(
         batch_rows=value.get("batch_rows"),
+        batch_bytes=parse_size(value["batch_bytes"]) if value.get("batch_bytes") else None,
         engine=value.get("engine") or "local",
         parallelism=value.get("parallelism"),
         timeout=parse_duration(timeout) if timeout else None,

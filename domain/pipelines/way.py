@@ -17,11 +17,11 @@ class Way(StrEnum):
 class Wire:
     """What a store says of rows on the wire: the format, and the store's own type of each column in it.
 
-    `is_seekable` says that the borders of a batch are found by an index, without reading what lies between.
+    A type is None where it is not the same on another database, such as an enum. `is_seekable` says that the borders of a batch are found by an index, without reading what lies between.
     """
 
     format: str
-    types: Mapping[str, str] = field(default_factory=dict)
+    types: Mapping[str, str | None] = field(default_factory=dict)
     is_seekable: bool = False
 
 
@@ -56,6 +56,11 @@ class Facts:
     reading: Wire | None = None
     landing: Wire | None = None
 
+    @property
+    def may_pass(self) -> bool:
+        """Nothing about the pipeline itself forces its rows to be decoded; the stores have to be asked."""
+        return _why_decoded(self) is None
+
 
 @dataclass(frozen=True)
 class Route:
@@ -70,7 +75,7 @@ def choose_way(facts: Facts) -> Route:
     decoded = _why_decoded(facts)
     if decoded is not None:
         return Route(Way.ARROW, decoded)
-    if facts.is_one_store and facts.may_run_inside:
+    if facts.is_one_store and facts.may_run_inside and not _differs(facts):
         return Route(Way.IN_DATABASE, "source and destination are one database, and nothing looks at the rows")
     if facts.reading is None or facts.landing is None or facts.reading.format != facts.landing.format:
         return Route(Way.ARROW, "the two stores share no wire format")
@@ -78,7 +83,7 @@ def choose_way(facts: Facts) -> Route:
         return Route(Way.ARROW, "the source has no key by which undecoded rows could be cut into batches")
     if not facts.reading.is_seekable:
         return Route(Way.ARROW, "no index of the source is in the order of (cursor, key)")
-    different = unlike(facts.reading.types, facts.landing.types)
+    different = _differs(facts)
     if different is not None:
         return Route(Way.ARROW, f"the column {different} has another type at the destination")
     return Route(Way.PASS_THROUGH, "both stores speak one wire format, and nothing looks at the rows")
@@ -96,11 +101,15 @@ def _why_decoded(facts: Facts) -> str | None:
     return None
 
 
-def unlike(reading: Mapping[str, str], landing: Mapping[str, str]) -> str | None:
+def _differs(facts: Facts) -> str | None:
+    return unlike(facts.reading.types, facts.landing.types) if facts.reading and facts.landing else None
+
+
+def unlike(reading: Mapping[str, str | None], landing: Mapping[str, str | None]) -> str | None:
     """Name the first column whose bytes the destination would not store as the same value, or None."""
     for name, native in reading.items():
         there = landing.get(name)
-        if there is None or not _takes(native, there):
+        if native is None or there is None or not _takes(native, there):
             return name
     return None
 

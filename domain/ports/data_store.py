@@ -11,6 +11,7 @@ from domain.pipelines.quality import Judgement, Measures
 from domain.pipelines.read_set import Lane, ReadSet, SourcePlan, Stream
 from domain.pipelines.spec import Mode, SourceSpec
 from domain.pipelines.table import Column, TableName, TableSchema
+from domain.pipelines.way import Passage, Wire
 
 
 class Batch(Protocol):
@@ -23,6 +24,26 @@ class Batch(Protocol):
     def nbytes(self) -> int: ...
 
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object: ...
+
+
+@dataclass(frozen=True)
+class EncodedRows:
+    """Rows in a wire format that source and destination share, never decoded on the way.
+
+    `types` are the source's own names of the columns' types, in the order of `columns`. `position` is where a resumed
+    read goes on after them.
+    """
+
+    position: Position
+    columns: tuple[str, ...]
+    types: tuple[str, ...]
+    num_rows: int
+    chunks: tuple[bytes, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Size on the wire."""
+        return sum(len(chunk) for chunk in self.chunks)
 
 
 @dataclass(frozen=True)
@@ -45,6 +66,9 @@ class JudgedBatch:
     refused: Batch
     counts: Counts
     stats: Mapping[str, Any]
+
+
+BATCH_BYTES = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -79,6 +103,26 @@ class Publication:
     stats: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class StreamSelection:
+    """The rows of a stream strictly after a position, and how they pass."""
+
+    source: SourceSpec
+    plan: SourcePlan
+    stream: Stream
+    after: Position | None
+    passage: Passage
+
+
+def passage_of(target: Target) -> Passage:
+    """What passes undecoded into a target: its columns, and the metadata that the landing table has."""
+    return Passage(
+        columns=tuple(column.name for column in target.columns),
+        run_id=target.run_id if target.metadata_columns else None,
+        has_loaded_at=target.metadata_columns and target.shadow is None,
+    )
+
+
 Judge = Callable[[Measures], Judgement]
 
 
@@ -87,10 +131,17 @@ class IReader(ABC):
 
     @abstractmethod
     def batches(self, after: Position | None, *, limit: int | None = None) -> AsyncGenerator[SourceBatch, None]:
-        """Yield the rows strictly after a position, at most `batch_rows` at a time and `limit` in all.
+        """Yield the rows strictly after a position, at most `batch_rows` and `batch_bytes` at a time and `limit` in all.
 
         The caller closes the generator (`aclosing`) when it stops early, before it leaves the reader.
+
+        Raises:
+            WorkFailedError: a single row is larger than `batch_bytes` (`source.row_too_large`).
         """
+
+    def encoded(self, after: Position | None, passage: Passage) -> AsyncGenerator[EncodedRows, None]:
+        """Yield the same rows undecoded, with constants appended; only where the store's `wire` gave a format."""
+        raise NotImplementedError
 
 
 class IWriter(ABC):
@@ -104,6 +155,27 @@ class IWriter(ABC):
             FencedError: the fence is stale, the read set another one, or `seq` not the next; nothing changed.
             SchemaMismatchError: the rows do not fit the table's types; nothing changed.
         """
+
+    async def commit_encoded(self, rows: EncodedRows, checkpoint: CheckpointUpdate) -> int:
+        """As `commit`, for undecoded rows; only where the store's `landing_wire` gave their format.
+
+        Raises:
+            SchemaMismatchError: a column would not store them unchanged; nothing changed.
+        """
+        raise NotImplementedError
+
+    async def commit_selection(
+        self, selection: StreamSelection, checkpoint_of: Callable[[int], CheckpointUpdate]
+    ) -> int:
+        """Insert what a stream of the same store selects, and the checkpoint that ends it, in one transaction.
+
+        `checkpoint_of` makes the checkpoint from the number of rows. Return how often it was tried again. Only where
+        `may_run_inside` holds.
+
+        Raises:
+            FencedError: as `commit`.
+        """
+        raise NotImplementedError
 
 
 class IOwner(ABC):
@@ -241,9 +313,28 @@ class IDataStore(ABC):
     def snapshot(self) -> AbstractAsyncContextManager[str | None]:
         """Hold a snapshot that several readers can share, by its name, while the block lasts."""
 
+    async def wire(self, source: SourceSpec) -> Wire | None:
+        """Say how the rows of a source travel undecoded, or None where they cannot."""
+        return None
+
+    async def landing_wire(self, table: TableName, columns: Sequence[Column]) -> Wire | None:
+        """Say how undecoded rows land in a table, which would be created with `columns` if it is absent."""
+        return None
+
+    async def may_run_inside(self, source: SourceSpec) -> bool:
+        """Say whether the source may be part of a writing statement: it reads plain tables and calls nothing unknown."""
+        return False
+
     @abstractmethod
     def reader(
-        self, source: SourceSpec, plan: SourcePlan, stream: Stream, *, batch_rows: int, snapshot: str | None = None
+        self,
+        source: SourceSpec,
+        plan: SourcePlan,
+        stream: Stream,
+        *,
+        batch_rows: int,
+        batch_bytes: int = BATCH_BYTES,
+        snapshot: str | None = None,
     ) -> AbstractAsyncContextManager[IReader]:
         """Read a stream with one connection and one thread, in a shared snapshot or in one of its own."""
 

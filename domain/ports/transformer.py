@@ -25,6 +25,19 @@ class TransformPlan:
     target: tuple[Column, ...] = ()
     source_is_text: bool = False
 
+    @property
+    def keeps_values(self) -> bool:
+        """No step and no conversion: what is accepted is what was read."""
+        target = {column.name: column.type for column in self.target}
+        is_same = all(target.get(column.name, column.type) == column.type for column in self.source)
+        is_unique = len({column.name.lower() for column in self.source}) == len(self.source)
+        return is_same and is_unique and not (self.source_is_text or self.steps)
+
+    @property
+    def looks(self) -> bool:
+        """A rule needs to see values of rows."""
+        return any(rule.column or rule.columns or rule.expression for rule in self.rules)
+
 
 class IPreparedTransform(ABC):
     """A compiled transform with one engine instance and one thread of its own."""

@@ -98,6 +98,7 @@ class UseCases(containers.DeclarativeContainer):
         transformer=gateways.transformer,
         default_batch_rows=settings.provided.run.batch_size,
         max_batch_rows=settings.provided.run.max_batch_size,
+        default_batch_bytes=settings.provided.run.batch_bytes,
     )
     stream_runner = providers.Singleton(StreamRunner, stores=stores, transformer=gateways.transformer)
     engine = providers.Singleton(LocalEngine, run_stream=stream_runner.provided.run)

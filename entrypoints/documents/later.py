@@ -10,7 +10,6 @@ _PIPELINE_KEYS = ("sla", "retention", "tests")
 _SOURCE_KEYS = ("python",)
 _SCHEDULE_KEYS = ("cron", "timezone", "misfire", "overlap")
 _DESTINATION_KEYS = ("key", "schema", "columns", "deleted_when", "delete_missing")
-_RUN_KEYS = ("batch_bytes",)
 _STEPS = ("rename", "cast", "drop", "python")
 _RULES = ("duplicate_rate", "references", "freshness", "distribution")
 _CONNECTION_KINDS = ("snowflake",)
@@ -29,7 +28,6 @@ def found_later(document: dict[str, Any]) -> Iterator[tuple[Path, str]]:
     yield from _keys(document.get("destination"), ("destination",), _DESTINATION_KEYS)
     if _mapping(document.get("destination")).get("mode") == "merge":
         yield ("destination", "mode"), "mode: merge"
-    yield from _keys(document.get("run"), ("run",), _RUN_KEYS)
     yield from _keys(document.get("schedule"), ("schedule",), _SCHEDULE_KEYS)
     engine = _mapping(document.get("run")).get("engine")
     if engine == "spark":

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
-from domain.pipelines.spec import parse_duration
+from domain.pipelines.spec import parse_duration, parse_size
 from domain.pipelines.table import TableName, check_identifier
 
 _SECRET_REFERENCE = re.compile(r"(env|file):[^\x00\r\n]{1,300}")
@@ -220,11 +220,19 @@ class RunOptions(Model):
     """Bounds of a run."""
 
     batch_rows: Annotated[int, Field(ge=1, le=10_000_000, strict=True)] | None = None
+    batch_bytes: str | None = None
     engine: Literal["local"] = "local"
     parallelism: Annotated[int, Field(ge=1, le=64, strict=True)] | None = None
     timeout: str | None = None
 
     _timeout = field_validator("timeout")(_duration)
+
+    @field_validator("batch_bytes")
+    @classmethod
+    def _size(cls, value: str | None) -> str | None:
+        if value is not None and not 2**16 <= parse_size(value) <= 2**30:
+            raise ValueError("batch_bytes is between 64KiB and 1GiB")
+        return value
 
 
 class RetryOptions(Model):

@@ -18,6 +18,7 @@ from domain.pipelines.read_set import Lane, SourcePlan, Stream, streams_between
 from domain.pipelines.spec import CursorSpec, SourceSpec
 from domain.pipelines.table import INTERNAL_PREFIX, Column, TableName, TableSchema
 from domain.ports.data_store import (
+    BATCH_BYTES,
     Batch,
     IDataStore,
     IOwner,
@@ -28,9 +29,11 @@ from domain.ports.data_store import (
     Target,
 )
 from infrastructure.arrow import conform, rechunk, to_table
-from infrastructure.sql import bind_names, parse_query, quote, quote_table
+from infrastructure.sql import quote, relations_if_known
 from infrastructure.stores.cursors import integer_end, is_integer_cursor, position_after, time_end
-from infrastructure.stores.duckdb_session import DuckDBSession, logical_of, named, native_of, translate
+from infrastructure.stores.duckdb_selection import belonging, bounds, bounds_of, from_item
+from infrastructure.stores.duckdb_session import DuckDBSession, named, translate
+from infrastructure.stores.duckdb_types import logical_of
 from infrastructure.stores.partitions import is_partitioned, ranges
 from infrastructure.stores.sql_owner import SqlOwner, read_lane
 from infrastructure.stores.sql_session import append_rows
@@ -122,7 +125,7 @@ class DuckDBDataStore(IDataStore):
             return await thread.call(session.describe, table)
 
     async def read(self, source: SourceSpec, *, batch_rows: int) -> AsyncGenerator[Batch, None]:
-        text, parameters = _selection(source)
+        text, parameters = from_item(source)
         async with self._cursor() as (cursor, thread):
             async with aclosing(thread.iterate(_batches(cursor, text, parameters, batch_rows))) as batches:
                 async for batch in batches:
@@ -140,7 +143,7 @@ class DuckDBDataStore(IDataStore):
     def _plan(
         self, cursor: duckdb.DuckDBPyConnection, source: SourceSpec, lo: str | None, limit: int | None
     ) -> SourcePlan:
-        text, parameters = _selection(source)
+        text, parameters = from_item(source)
         columns = _describe_selection(cursor, text, parameters)
         kinds = {column.name: column.type for column in columns}
         for name in source.order:
@@ -182,18 +185,18 @@ class DuckDBDataStore(IDataStore):
             hi = time_end(datetime.now(UTC), spec, kind)
             hi = hi if lo is None else max(hi, lo)
         if limit is not None:
-            bounds, bound = _bounds(spec.column, kind, lo, hi)
+            between, bound = bounds(spec.column, kind, lo, hi)
             rows = _fetch(
                 cursor,
-                f"SELECT CAST({name} AS VARCHAR) AS bound FROM {text} WHERE {bounds} ORDER BY {name} LIMIT 1 OFFSET {limit:d}",
+                f"SELECT CAST({name} AS VARCHAR) AS bound FROM {text} WHERE {between} ORDER BY {name} LIMIT 1 OFFSET {limit:d}",
                 {**parameters, **bound},
             )
             hi = rows[0][0] if rows else hi
         return hi
 
     async def count(self, source: SourceSpec, plan: SourcePlan) -> int:
-        text, parameters = _selection(source)
-        where, bound = _bounds_of(source, plan)
+        text, parameters = from_item(source)
+        where, bound = bounds_of(source, plan)
         async with self._cursor() as (cursor, thread):
             rows = await thread.call(
                 _fetch, cursor, f"SELECT count(*) FROM {text} WHERE {where}", {**parameters, **bound}
@@ -203,6 +206,13 @@ class DuckDBDataStore(IDataStore):
     async def lane_state(self, lane: Lane, table: TableName) -> LaneState:
         async with self._session() as (session, thread):
             return await thread.call(read_lane, session, lane, table)
+
+    async def may_run_inside(self, source: SourceSpec) -> bool:
+        names = relations_if_known(source, "duckdb")
+        if names is None:
+            return False
+        async with self._session() as (session, thread):
+            return await thread.call(session.plain_tables, names)
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[str | None]:
@@ -215,10 +225,17 @@ class DuckDBDataStore(IDataStore):
 
     @asynccontextmanager
     async def reader(
-        self, source: SourceSpec, plan: SourcePlan, stream: Stream, *, batch_rows: int, snapshot: str | None = None
+        self,
+        source: SourceSpec,
+        plan: SourcePlan,
+        stream: Stream,
+        *,
+        batch_rows: int,
+        batch_bytes: int = BATCH_BYTES,
+        snapshot: str | None = None,
     ) -> AsyncIterator[IReader]:
         async with self._cursor() as (cursor, thread):
-            yield DuckDBReader(cursor, thread, source, plan, stream, batch_rows)
+            yield DuckDBReader(cursor, thread, source, plan, stream, (batch_rows, batch_bytes))
 
     @asynccontextmanager
     async def writer(
@@ -269,79 +286,30 @@ class DuckDBReader(IReader):
         source: SourceSpec,
         plan: SourcePlan,
         stream: Stream,
-        batch_rows: int,
+        size: tuple[int, int],
     ) -> None:
         self._stream = stream
         self._cursor = cursor
         self._thread = thread
         self._source = source
         self._plan = plan
-        self._batch_rows = batch_rows
+        self._size = size
 
     async def batches(self, after: Position | None, *, limit: int | None = None) -> AsyncGenerator[SourceBatch, None]:
         plan = self._plan
-        text, parameters = _selection(self._source)
-        where, bound = _bounds_of(self._source, plan)
-        kinds = dict(plan.columns)
-        within, of_stream = _within(plan, self._stream)
-        where, bound = f"{where} AND {within}", bound | of_stream
-        if after is not None:
-            left = ", ".join(quote(name) for name in plan.order)
-            right = ", ".join(f"CAST($after_{n} AS {native_of(kinds[c])})" for n, c in enumerate(plan.order))
-            where = f"{where} AND ({left}) > ({right})"
-            bound |= {f"after_{number}": value for number, value in enumerate(after)}
+        text, parameters = from_item(self._source)
+        where, bound = belonging(self._source, plan, self._stream, after)
         names = ", ".join(quote(name) for name, _ in plan.columns)
         order = f" ORDER BY {', '.join(quote(name) for name in plan.order)}" if plan.order else ""
         bounded = f" LIMIT {limit:d}" if limit is not None else ""
         query = f"(SELECT {names} FROM {text} WHERE {where}{order}{bounded})"
         columns = tuple(Column(name, kind) for name, kind in plan.columns)
-        rows = _batches(self._cursor, query, {**parameters, **bound}, self._batch_rows)
+        rows = _batches(self._cursor, query, {**parameters, **bound}, *self._size)
         async with aclosing(self._thread.iterate(rows)) as batches:
             async for batch in batches:
                 fail_at("extract.mid_page")
                 table = conform(batch, columns)
                 yield SourceBatch(table, position_after(table, plan.order) if plan.order else None)
-
-
-def _selection(source: SourceSpec) -> tuple[str, dict[str, Any]]:
-    """Give the source as a FROM item with its bound parameters."""
-    if source.table is not None:
-        return quote_table(source.table), {}
-    if source.query is None:
-        raise InvalidInputError("A DuckDB source names a table or a query.", code="source.kind")
-    parse_query(source.query, "duckdb")
-    parameters = {f"p_{name}": value for name, value in source.parameters.items()}
-    render = {name: f"$p_{name}" for name in source.parameters}
-    query = bind_names(source.query, "duckdb", source.parameters, render)
-    used = {name: value for name, value in parameters.items() if f"${name}" in query}
-    return f"(\n{query}\n) AS source", used
-
-
-def _bounds(column: str, kind: str, lo: str | None, hi: str | None) -> tuple[str, dict[str, Any]]:
-    conditions, bound = ["true"], {}
-    if lo is not None:
-        conditions.append(f"{quote(column)} >= CAST($lo AS {native_of(kind)})")
-        bound["lo"] = lo
-    if hi is not None:
-        conditions.append(f"{quote(column)} < CAST($hi AS {native_of(kind)})")
-        bound["hi"] = hi
-    return " AND ".join(conditions), bound
-
-
-def _within(plan: SourcePlan, stream: Stream) -> tuple[str, dict[str, Any]]:
-    """Say that a row belongs to a stream."""
-    if plan.partition is None or (stream.lower is None and stream.upper is None):
-        return "true", {}
-    name, kind = quote(plan.partition), native_of(dict(plan.columns)[plan.partition])
-    conditions, bound = [], {}
-    if stream.lower is not None:
-        conditions.append(f"{name} >= CAST($lower AS {kind})")
-        bound["lower"] = stream.lower
-    if stream.upper is not None:
-        conditions.append(f"{name} < CAST($upper AS {kind})")
-        bound["upper"] = stream.upper
-    text = " AND ".join(conditions)
-    return (text if stream.lower is not None else f"({text} OR {name} IS NULL)"), bound
 
 
 def _streams(
@@ -351,19 +319,13 @@ def _streams(
     column = source.partitions.column
     if column not in kinds:
         raise InvalidInputError(f"The source has no column {column}.", code="source.column_missing")
-    text, parameters = _selection(source)
+    text, parameters = from_item(source)
     cursor_column = source.cursor.column if source.cursor else None
-    where, bound = _bounds(cursor_column, kinds[cursor_column], lo, hi) if cursor_column else ("true", {})
+    where, bound = bounds(cursor_column, kinds[cursor_column], lo, hi) if cursor_column else ("true", {})
     # The driver gives times with a zone through an extra library; in the session's zone, UTC, they need none.
     name = f"CAST({quote(column)} AS TIMESTAMP)" if kinds[column] == "timestamptz" else quote(column)
     found = _fetch(cursor, f"SELECT min({name}), max({name}) FROM {text} WHERE {where}", {**parameters, **bound})
     return ranges(source.partitions, kinds[column], *found[0])
-
-
-def _bounds_of(source: SourceSpec, plan: SourcePlan) -> tuple[str, dict[str, Any]]:
-    if source.cursor is None:
-        return "true", {}
-    return _bounds(source.cursor.column, dict(plan.columns)[source.cursor.column], plan.lo, plan.hi)
 
 
 def _describe_selection(
@@ -382,11 +344,15 @@ def _fetch(cursor: duckdb.DuckDBPyConnection, sql: str, parameters: Mapping[str,
 
 
 def _batches(
-    cursor: duckdb.DuckDBPyConnection, text: str, parameters: Mapping[str, Any], rows: int
+    cursor: duckdb.DuckDBPyConnection,
+    text: str,
+    parameters: Mapping[str, Any],
+    rows: int,
+    size_bytes: int | None = None,
 ) -> Generator[pa.Table]:
     try:
         # `execute().to_arrow_reader()` would hold the whole result; a relation streams it.
         relation = cursor.sql(f"SELECT * FROM {text}", params=named(parameters))
-        yield from rechunk(relation.to_arrow_reader(rows), rows)
+        yield from rechunk(relation.to_arrow_reader(rows), rows, size_bytes)
     except duckdb.Error as error:
         raise translate(error) from error

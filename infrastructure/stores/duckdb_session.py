@@ -2,7 +2,7 @@
 
 import re
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import duckdb
@@ -18,7 +18,10 @@ from domain.errors import (
 )
 from domain.pipelines.read_set import Lane
 from domain.pipelines.table import Column, TableName, TableSchema
+from domain.ports.data_store import StreamSelection
 from infrastructure.sql import quote, quote_table
+from infrastructure.stores.duckdb_selection import belonging, from_item
+from infrastructure.stores.duckdb_types import logical_of, native_of
 from infrastructure.stores.sql_session import (
     CHECKPOINT,
     OWNER,
@@ -29,65 +32,6 @@ from infrastructure.stores.sql_session import (
     checkpoint_ddl,
     owner_ddl,
 )
-
-_TO_LOGICAL = {
-    "BOOLEAN": "bool",
-    "TINYINT": "int8",
-    "SMALLINT": "int16",
-    "INTEGER": "int32",
-    "BIGINT": "int64",
-    "HUGEINT": "decimal(38,0)",
-    "UTINYINT": "uint8",
-    "USMALLINT": "uint16",
-    "UINTEGER": "uint32",
-    "UBIGINT": "uint64",
-    "FLOAT": "float32",
-    "DOUBLE": "float64",
-    "VARCHAR": "string",
-    "BLOB": "binary",
-    "DATE": "date",
-    "TIME": "time",
-    "TIMESTAMP": "timestamp",
-    "TIMESTAMP_S": "timestamp",
-    "TIMESTAMP_MS": "timestamp",
-    "TIMESTAMP WITH TIME ZONE": "timestamptz",
-    "UUID": "uuid",
-    "JSON": "json",
-    "INTERVAL": "interval",
-}
-_TO_NATIVE = {logical: native for native, logical in reversed(_TO_LOGICAL.items())} | {
-    "timestamp": "TIMESTAMP",
-    "decimal(38,0)": "DECIMAL(38,0)",
-}
-_DECIMAL = re.compile(r"DECIMAL\(([0-9]+),\s*([0-9]+)\)")
-
-
-def logical_of(native: str) -> str:
-    """Name a DuckDB type in our names."""
-    if native in _TO_LOGICAL:
-        return _TO_LOGICAL[native]
-    if match := _DECIMAL.fullmatch(native):
-        return f"decimal({match[1]},{match[2]})"
-    if native.endswith("[]"):
-        return f"list<{logical_of(native[:-2])}>"
-    if native.startswith("ENUM("):
-        return "string"
-    return f"native:{native}"
-
-
-def native_of(logical: str) -> str:
-    """Spell one of our types in DuckDB's SQL.
-
-    Raises:
-        SchemaMismatchError: another store's native type.
-    """
-    if logical in _TO_NATIVE:
-        return _TO_NATIVE[logical]
-    if logical.startswith("decimal("):
-        return logical.upper()
-    if logical.startswith("list<"):
-        return f"{native_of(logical[5:-1])}[]"
-    raise SchemaMismatchError(f"DuckDB has no type for {logical}.")
 
 
 def translate(error: duckdb.Error) -> PlatformError:
@@ -162,6 +106,32 @@ class DuckDBSession(Session):
             self._cursor.unregister("_headrace_rows")
         except duckdb.Error as error:
             raise translate(error) from error
+
+    def insert_selected(
+        self, table: TableName, selection: StreamSelection, constants: Mapping[str, tuple[str, str]]
+    ) -> int:
+        text, parameters = from_item(selection.source)
+        where, bound = belonging(selection.source, selection.plan, selection.stream, selection.after)
+        columns = selection.passage.columns
+        names = ", ".join(quote(name) for name in (*columns, *constants))
+        values = [quote(name) for name in columns]
+        for number, (value, kind) in enumerate(constants.values()):
+            bound[f"constant_{number}"] = value
+            values.append(f"CAST($constant_{number} AS {native_of(kind)})")
+        found = self._run(
+            f"INSERT INTO {quote_table(table)} ({names}) SELECT {', '.join(values)} FROM {text} WHERE {where}",
+            named(parameters | bound),
+        )
+        return int(found.fetchall()[0][0])
+
+    def plain_tables(self, names: Iterable[str]) -> bool:
+        """Whether all of these are tables and not views, which may call anything."""
+        tables = {
+            text
+            for schema, table in self.execute("SELECT schema_name, table_name FROM duckdb_tables()")
+            for text in (f'"{schema}"."{table}"', *((f'"{table}"',) if schema == "main" else ()))
+        }
+        return set(names) <= tables
 
     def describe(self, table: TableName) -> TableSchema | None:
         return describe(self._cursor, table)

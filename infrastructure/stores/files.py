@@ -16,6 +16,7 @@ from domain.pipelines.read_set import Lane, SourceFile, SourcePlan, Stream
 from domain.pipelines.spec import SourceSpec
 from domain.pipelines.table import Column, TableName, TableSchema
 from domain.ports.data_store import (
+    BATCH_BYTES,
     Batch,
     IDataStore,
     IOwner,
@@ -139,11 +140,18 @@ class FilesDataStore(IDataStore):
 
     @asynccontextmanager
     async def reader(
-        self, source: SourceSpec, plan: SourcePlan, stream: Stream, *, batch_rows: int, snapshot: str | None = None
+        self,
+        source: SourceSpec,
+        plan: SourcePlan,
+        stream: Stream,
+        *,
+        batch_rows: int,
+        batch_bytes: int = BATCH_BYTES,
+        snapshot: str | None = None,
     ) -> AsyncIterator[IReader]:
         thread = OneThread("files-read")
         try:
-            yield FilesReader(self._root, thread, source, plan, batch_rows)
+            yield FilesReader(self._root, thread, source, plan, (batch_rows, batch_bytes))
         finally:
             thread.close()
 
@@ -156,12 +164,14 @@ class FilesDataStore(IDataStore):
 class FilesReader(IReader):
     """Reads pinned files one after the other; a position is (file, rows of it)."""
 
-    def __init__(self, root: Path, thread: OneThread, source: SourceSpec, plan: SourcePlan, batch_rows: int) -> None:
+    def __init__(
+        self, root: Path, thread: OneThread, source: SourceSpec, plan: SourcePlan, size: tuple[int, int]
+    ) -> None:
         self._root = root
         self._thread = thread
         self._source = source
         self._plan = plan
-        self._batch_rows = batch_rows
+        self._size = size
 
     async def batches(self, after: Position | None, *, limit: int | None = None) -> AsyncGenerator[SourceBatch, None]:
         async with aclosing(self._thread.iterate(self._read(after, limit))) as batches:
@@ -176,7 +186,7 @@ class FilesReader(IReader):
             path = self._root / file.path
             self._check(path, file)
             done = skip if index == first else 0
-            for rows in rechunk(self._record_batches(path, done), self._batch_rows):
+            for rows in rechunk(self._record_batches(path, done), *self._size):
                 if set(rows.column_names) != set(names):
                     raise SourceChangedError(f"The columns of {file.path} differ from the first file's.")
                 if limit is not None:
@@ -213,7 +223,7 @@ class FilesReader(IReader):
                     yield from reader
             else:
                 with pq.ParquetFile(path) as parquet:
-                    yield from parquet.iter_batches(batch_size=self._batch_rows)
+                    yield from parquet.iter_batches(batch_size=self._size[0])
         except pa.ArrowInvalid as error:
             raise SourceChangedError(f"The file {path.name} cannot be read: it is not well formed.") from error
 

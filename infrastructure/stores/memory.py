@@ -17,6 +17,7 @@ from domain.pipelines.read_set import Lane, SourcePlan, Stream, streams_between
 from domain.pipelines.spec import SourceSpec
 from domain.pipelines.table import TableName, TableSchema
 from domain.ports.data_store import (
+    BATCH_BYTES,
     Batch,
     IDataStore,
     IOwner,
@@ -26,7 +27,7 @@ from domain.ports.data_store import (
     StoreHealth,
     Target,
 )
-from infrastructure.arrow import columns_of, to_table
+from infrastructure.arrow import columns_of, rechunk, to_table
 from infrastructure.stores.cursors import integer_end, is_integer_cursor, position_after, time_end
 from infrastructure.stores.memory_lanes import Content, InMemoryOwner, InMemoryWriter, append_rows, create_table
 from infrastructure.stores.partitions import is_partitioned, ranges
@@ -138,10 +139,17 @@ class InMemoryDataStore(IDataStore):
 
     @asynccontextmanager
     async def reader(
-        self, source: SourceSpec, plan: SourcePlan, stream: Stream, *, batch_rows: int, snapshot: str | None = None
+        self,
+        source: SourceSpec,
+        plan: SourcePlan,
+        stream: Stream,
+        *,
+        batch_rows: int,
+        batch_bytes: int = BATCH_BYTES,
+        snapshot: str | None = None,
     ) -> AsyncIterator[IReader]:
         rows = self._rows(source, self._snapshots.get(snapshot) if snapshot is not None else None)
-        yield InMemoryReader(_within(_between(rows, source, plan), plan, stream), plan, batch_rows)
+        yield InMemoryReader(_within(_between(rows, source, plan), plan, stream), plan, (batch_rows, batch_bytes))
 
     @asynccontextmanager
     async def writer(
@@ -183,10 +191,10 @@ class InMemoryDataStore(IDataStore):
 class InMemoryReader(IReader):
     """Reads the rows as they were when the reader was made."""
 
-    def __init__(self, rows: pa.Table, plan: SourcePlan, batch_rows: int) -> None:
+    def __init__(self, rows: pa.Table, plan: SourcePlan, size: tuple[int, int]) -> None:
         self._rows = rows
         self._plan = plan
-        self._batch_rows = batch_rows
+        self._size = size
 
     async def batches(self, after: Position | None, *, limit: int | None = None) -> AsyncGenerator[SourceBatch, None]:
         rows, order = self._rows, self._plan.order
@@ -195,9 +203,8 @@ class InMemoryReader(IReader):
         if after is not None:
             rows = rows.filter(_strictly_after(rows, order, after))
         rows = rows if limit is None else rows.slice(0, limit)
-        for start in range(0, rows.num_rows, self._batch_rows):
+        for batch in rechunk(rows.to_batches(), *self._size):
             fail_at("extract.mid_page")
-            batch = rows.slice(start, self._batch_rows)
             yield SourceBatch(batch, position_after(batch, order) if order else None)
             await asyncio.sleep(0)
 

@@ -13,8 +13,11 @@ from domain.pipelines.checkpoint import LaneState, Position
 from domain.pipelines.read_set import Lane, SourcePlan, Stream, streams_between
 from domain.pipelines.spec import CursorSpec, SourceSpec
 from domain.pipelines.table import INTERNAL_PREFIX, Column, TableName, TableSchema
+from domain.pipelines.way import Passage, Wire
 from domain.ports.data_store import (
+    BATCH_BYTES,
     Batch,
+    EncodedRows,
     IDataStore,
     IOwner,
     IReader,
@@ -24,15 +27,17 @@ from domain.ports.data_store import (
     Target,
 )
 from infrastructure.arrow import conform, to_table
-from infrastructure.sql import quote
+from infrastructure.sql import quote, relations_if_known
 from infrastructure.stores.cursors import integer_end, is_integer_cursor, position_after, time_end
 from infrastructure.stores.partitions import is_partitioned, ranges
 from infrastructure.stores.postgres_connection import PostgresAddress, lane_session
+from infrastructure.stores.postgres_passage import FORMAT, Beside, PassingReader, PostgresWriter
 from infrastructure.stores.postgres_selection import Selection
-from infrastructure.stores.postgres_session import PostgresSession
+from infrastructure.stores.postgres_session import PostgresSession, catalog_columns
+from infrastructure.stores.postgres_types import native_of
 from infrastructure.stores.sql_owner import SqlOwner, read_lane
 from infrastructure.stores.sql_session import append_rows
-from infrastructure.stores.sql_writer import SqlWriter
+from infrastructure.stores.sql_writer import Checkpoints, SqlWriter
 from infrastructure.threads import OneThread
 
 _SNAPSHOT = re.compile(r"[0-9A-F]+(-[0-9A-F]+)*")
@@ -191,23 +196,55 @@ class PostgresDataStore(IDataStore):
         async with self._session(lane_session(lane, fence)) as (session, thread):
             yield SqlOwner(session, thread, lane, table, fence)
 
+    async def wire(self, source: SourceSpec) -> Wire | None:
+        async with self._reading() as (session, thread):
+            return await thread.call(_wire, session, source)
+
+    async def landing_wire(self, table: TableName, columns: Sequence[Column]) -> Wire | None:
+        def described(session: PostgresSession) -> Wire:
+            natives = {name: native for name, native, _ in catalog_columns(session, table)}
+            natives = natives or {column.name: native_of(column.type) for column in columns}
+            return Wire(FORMAT, natives)
+
+        async with self._session("headrace") as (session, thread):
+            return await thread.call(described, session)
+
+    async def may_run_inside(self, source: SourceSpec) -> bool:
+        names = relations_if_known(source, "postgres")
+        if names is None:
+            return False
+        async with self._session("headrace") as (session, thread):
+            return await thread.call(session.plain_tables, names)
+
     @asynccontextmanager
     async def reader(
-        self, source: SourceSpec, plan: SourcePlan, stream: Stream, *, batch_rows: int, snapshot: str | None = None
+        self,
+        source: SourceSpec,
+        plan: SourcePlan,
+        stream: Stream,
+        *,
+        batch_rows: int,
+        batch_bytes: int = BATCH_BYTES,
+        snapshot: str | None = None,
     ) -> AsyncIterator[IReader]:
         async with self._reading() as (session, thread):
             if snapshot is not None:
                 if not _SNAPSHOT.fullmatch(snapshot):
                     raise InvalidInputError("This is not the name of a snapshot.", code="snapshot.invalid")
                 await thread.call(session.execute, f"SET TRANSACTION SNAPSHOT '{snapshot}'")
-            yield PostgresReader(session, thread, source, plan, stream, batch_rows)
+            beside = Beside(session, thread, self._address)
+            yield PostgresReader(beside, source, plan, stream, batch_rows, batch_bytes)
 
     @asynccontextmanager
     async def writer(
         self, lane: Lane, target: Target, read_set_id: str, stream: str, fence: int
     ) -> AsyncIterator[IWriter]:
-        async with self._session(lane_session(lane, fence)) as (session, thread):
-            yield SqlWriter(session, thread, lane, target, read_set_id, stream, fence)
+        name = lane_session(lane, fence)
+        async with self._session(name) as (session, thread):
+            decoded = SqlWriter(session, thread, lane, target, read_set_id, stream, fence)
+            writer = PostgresWriter(decoded, Checkpoints(lane, target.table, read_set_id, stream, fence), target)
+            async with writer.passing(self._address, name):
+                yield writer
 
     @asynccontextmanager
     async def _session(self, name: str) -> AsyncIterator[tuple[PostgresSession, OneThread]]:
@@ -236,19 +273,21 @@ class PostgresReader(IReader):
 
     def __init__(
         self,
-        session: PostgresSession,
-        thread: OneThread,
+        beside: Beside,
         source: SourceSpec,
         plan: SourcePlan,
         stream: Stream,
         batch_rows: int,
+        batch_bytes: int,
     ) -> None:
-        self._session = session
-        self._thread = thread
+        self._beside = beside
+        self._session = beside.session
+        self._thread = beside.thread
         self._source = source
         self._plan = plan
         self._stream = stream
         self._batch_rows = batch_rows
+        self._batch_bytes = batch_bytes
 
     async def batches(self, after: Position | None, *, limit: int | None = None) -> AsyncGenerator[SourceBatch, None]:
         plan, source = self._plan, self._source
@@ -258,17 +297,46 @@ class PostgresReader(IReader):
             session = self._session
             selection = Selection.of(session, source)
             selection.check(columns)
-            where = selection.bounds(source.cursor.column, plan.lo, plan.hi) if source.cursor else "true"
-            where = f"{where} AND {selection.within(plan.partition, self._stream)}"
+            where = selection.belonging(source, plan, self._stream)
             if after is not None:
                 where = f"{where} AND {selection.after(plan.order, after)}"
-            return selection.rows(session, self._batch_rows, where=where, order=plan.order, limit=limit)
+            return selection.rows(
+                session,
+                self._batch_rows,
+                batch_bytes=self._batch_bytes,
+                where=where,
+                order=plan.order,
+                limit=limit,
+            )
 
         async with aclosing(self._thread.iterate(await self._thread.call(opened))) as batches:
             async for batch in batches:
                 fail_at("extract.mid_page")
                 table = conform(batch, columns)
                 yield SourceBatch(table, position_after(table, plan.order) if plan.order else None)
+
+    def encoded(self, after: Position | None, passage: Passage) -> AsyncGenerator[EncodedRows, None]:
+        reader = PassingReader(
+            self._beside,
+            self._source,
+            self._plan,
+            self._stream,
+            batch_rows=self._batch_rows,
+            batch_bytes=self._batch_bytes,
+        )
+        return reader.encoded(after, passage)
+
+
+def _wire(session: PostgresSession, source: SourceSpec) -> Wire:
+    selection = Selection.of(session, source)
+    foreign = session.foreign(selection.natives.values())
+    is_seekable = False
+    if source.order:
+        keys = ", ".join(f"selected.{quote(name)}" for name in source.order)
+        seek = f"SELECT 1 FROM (SELECT * FROM {selection.text}) AS selected ORDER BY {keys} LIMIT 1"
+        is_seekable = not session.sorts(seek)
+    types = {name: None if native in foreign else native for name, native in selection.natives.items()}
+    return Wire(FORMAT, types, is_seekable)
 
 
 def _utc(moment: datetime) -> datetime:

@@ -1,19 +1,32 @@
 """What a Postgres source selects: a FROM item with its columns, and conditions whose values are bound settings."""
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from typing import Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from domain.errors import InvalidInputError, SchemaMismatchError
 from domain.pipelines.checkpoint import Position
-from domain.pipelines.read_set import Stream
+from domain.pipelines.read_set import SourcePlan, Stream
 from domain.pipelines.spec import SourceSpec
 from domain.pipelines.table import Column
 from infrastructure.arrow import arrow_type, rechunk
 from infrastructure.sql import bind_names, parse_query, quote, quote_table
-from infrastructure.stores.postgres_session import PostgresSession
 from infrastructure.stores.postgres_types import logical_of
+
+
+class Described(Protocol):
+    """What a selection needs of a session."""
+
+    def bind(self, settings: Mapping[str, str]) -> None:
+        """Set values that statements of this transaction read by `current_setting`."""
+
+    def result_types(self, sql: str) -> dict[str, str]:
+        """Names and native types of a query's columns."""
+
+    def stream(self, sql: str) -> Iterator[pa.RecordBatch]:
+        """Stream a query's result."""
 
 
 class Selection:
@@ -31,7 +44,7 @@ class Selection:
         self.columns = tuple(Column(name, logical_of(native)) for name, native in natives.items())
 
     @classmethod
-    def of(cls, session: PostgresSession, source: SourceSpec) -> "Selection":
+    def of(cls, session: Described, source: SourceSpec) -> "Selection":
         """Check and describe a source; blocking."""
         settings: dict[str, str] = {}
         if source.table is not None:
@@ -58,6 +71,11 @@ class Selection:
                     f"The source's column {column.name} is gone or has another type than when the run was planned.",
                     code="source.changed",
                 )
+
+    def belonging(self, source: SourceSpec, plan: SourcePlan, stream: Stream) -> str:
+        """Say that a row belongs to a read set's stream."""
+        where = self.bounds(source.cursor.column, plan.lo, plan.hi) if source.cursor else "true"
+        return f"{where} AND {self.within(plan.partition, stream)}"
 
     def bounds(self, cursor: str, lo: str | None, hi: str | None) -> str:
         """Say `lo <= cursor < hi`, either side open when None."""
@@ -92,9 +110,10 @@ class Selection:
 
     def rows(
         self,
-        session: PostgresSession,
+        session: Described,
         batch_rows: int,
         *,
+        batch_bytes: int | None = None,
         where: str = "true",
         order: Sequence[str] = (),
         limit: int | None = None,
@@ -108,7 +127,7 @@ class Selection:
         bounded = f" LIMIT {limit:d}" if limit is not None else ""
         session.bind(self.settings)
         query = f"SELECT {columns} FROM (SELECT * FROM {self.text}) AS selected WHERE {where}{ordered}{bounded}"
-        yield from rechunk(_decoded(session.stream(query), self.columns), batch_rows)
+        yield from rechunk(_decoded(session.stream(query), self.columns), batch_rows, batch_bytes)
 
 
 def _decoded(batches: Iterator[pa.RecordBatch], columns: Sequence[Column]) -> Iterator[pa.RecordBatch]:

@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 from uuid import UUID
@@ -12,9 +12,12 @@ import pyarrow as pa
 from domain.errors import InvalidInputError, PlatformError, SchemaMismatchError, StoreUnavailableError
 from domain.pipelines.read_set import Lane
 from domain.pipelines.table import Column, TableName, TableSchema
+from domain.pipelines.way import unlike
+from domain.ports.data_store import StreamSelection
 from infrastructure.arrow import logical_type
 from infrastructure.sql import quote, quote_table
 from infrastructure.stores.postgres_connection import PostgresAddress, connect, lane_session, translate
+from infrastructure.stores.postgres_selection import Selection
 from infrastructure.stores.postgres_types import logical_of, native_of, needs_cast, with_binary_uuids
 from infrastructure.stores.sql_session import (
     CHECKPOINT,
@@ -32,7 +35,14 @@ _LOCK_ATTEMPTS = 30
 _RECONNECT_PAUSES_SECONDS = (0.1, 0.5, 1.0, 2.0, 4.0)
 # The driver gathers this much before it hands on a batch; its default is four times as much.
 _BATCH_BYTES_OPTION = "adbc.postgresql.batch_size_hint_bytes"
+_USE_COPY_OPTION = "adbc.postgresql.use_copy"
 _BATCH_BYTES = 4 * 1024 * 1024
+
+
+COLUMNS_OF = (
+    "SELECT a.attname::text, format_type(a.atttypid, a.atttypmod), NOT a.attnotnull FROM pg_attribute a "
+    "WHERE a.attrelid = to_regclass($1) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum"
+)
 
 
 class PostgresSession(Session):
@@ -142,6 +152,38 @@ class PostgresSession(Session):
         except Exception as error:
             raise translate(error) from error
 
+    def not_null(self, table: TableName) -> frozenset[str]:
+        """The columns that can hold no NULL."""
+        return frozenset(name for name, _, is_nullable in catalog_columns(self, table) if not is_nullable)
+
+    def foreign(self, natives: Iterable[str]) -> frozenset[str]:
+        """Which types are not built in: their numbers, which are part of some encodings, differ between databases."""
+        found = {native: self.execute("SELECT to_regtype($1)::oid < 10000", (native,)) for native in set(natives)}
+        return frozenset(native for native, rows in found.items() if rows[0][0] is not True)
+
+    def sorts(self, sql: str) -> bool:
+        """Whether a query has to sort although it would rather not: no index is in its order."""
+        for name in ("enable_sort", "enable_seqscan", "enable_bitmapscan"):
+            self.execute("SELECT set_config($1, 'off', true)", (name,))
+        # The driver would wrap it in COPY.
+        self._cursor.adbc_statement.set_options(**{_USE_COPY_OPTION: "false"})
+        try:
+            plan = str(self.execute(f"EXPLAIN (FORMAT JSON) {sql}")[0][0])
+        finally:
+            self._cursor.adbc_statement.set_options(**{_USE_COPY_OPTION: "true"})
+        return '"Sort"' in plan or '"Incremental Sort"' in plan
+
+    def plain_tables(self, names: Iterable[str]) -> bool:
+        """Whether all of these are ordinary tables without row security: nothing of a user's runs when they are read."""
+        found = [
+            self.execute(
+                "SELECT c.relkind IN ('r', 'p') AND NOT c.relrowsecurity FROM pg_class c WHERE c.oid = to_regclass($1)",
+                (name,),
+            )
+            for name in names
+        ]
+        return all(rows and rows[0][0] is True for rows in found)
+
     def _cast_stage(self, rows: pa.Table) -> str:
         """A temporary table in which what the wire cannot carry lies as text."""
         shape = tuple(f"{field.name}:{field.type}" for field in rows.schema)
@@ -151,6 +193,41 @@ class PostgresSession(Session):
             self.execute(f"CREATE TEMPORARY TABLE IF NOT EXISTS {quote(name)} ({definitions})")
             self._stages[shape] = name
         return self._stages[shape]
+
+    def insert_selected(
+        self, table: TableName, selection: StreamSelection, constants: Mapping[str, tuple[str, str]]
+    ) -> int:
+        columns, plan = selection.passage.columns, selection.plan
+        chosen = Selection.of(self, selection.source)
+        chosen.check([Column(name, kind) for name, kind in plan.columns])
+        self.check_landing(table, {name: chosen.natives[name] for name in columns})
+        where = chosen.belonging(selection.source, plan, selection.stream)
+        if selection.after is not None:
+            where = f"{where} AND {chosen.after(plan.order, selection.after)}"
+        names = ", ".join(quote(name) for name in (*columns, *constants))
+        values = [quote(name) for name in columns]
+        for number, (value, kind) in enumerate(constants.values()):
+            chosen.settings[f"headrace.constant_{number}"] = value
+            values.append(f"(SELECT current_setting('headrace.constant_{number}')::{native_of(kind)})")
+        self.bind(chosen.settings)
+        statement = self._cursor.adbc_statement
+        try:
+            statement.set_sql_query(
+                f"INSERT INTO {quote_table(table)} ({names}) SELECT {', '.join(values)} "
+                f"FROM (SELECT * FROM {chosen.text}) AS selected WHERE {where}"
+            )
+            return int(statement.execute_update())
+        except Exception as error:
+            raise translate(error) from error
+
+    def check_landing(self, table: TableName, types: Mapping[str, str]) -> None:
+        """Make sure, for the rest of the transaction, that a table stores values of these types unchanged.
+
+        Raises:
+            SchemaMismatchError: a column is gone or has another type.
+        """
+        self.execute(f"LOCK TABLE {quote_table(table)} IN ROW EXCLUSIVE MODE")
+        check_landing_types(table, types, {name: kind for name, kind, _ in catalog_columns(self, table)})
 
     def uuid(self, text: str) -> pa.Scalar:
         return pa.scalar(UUID(text).bytes, pa.binary(16))
@@ -275,17 +352,24 @@ class PostgresSession(Session):
                 closable.close()
 
 
+def check_landing_types(table: TableName, types: Mapping[str, str], landing: Mapping[str, str]) -> None:
+    """Refuse columns that would not store a value of the given types unchanged."""
+    different = unlike(types, landing)
+    if different is not None:
+        raise SchemaMismatchError(
+            f"The column {different} of {table} is gone or has another type than when the run began; nothing of the "
+            "batch was written.",
+            code="destination.changed",
+        )
+
+
 def _staged_type(kind: pa.DataType) -> str:
     return "uuid" if pa.types.is_fixed_size_binary(kind) else native_of(logical_type(kind))
 
 
 def catalog_columns(session: Session, table: TableName) -> list[tuple[str, str, bool]]:
     """Return (name, native type, nullable) of a table's columns in order; empty if there is no such table."""
-    rows = session.execute(
-        "SELECT a.attname::text, format_type(a.atttypid, a.atttypmod), NOT a.attnotnull FROM pg_attribute a "
-        "WHERE a.attrelid = to_regclass($1) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum",
-        (quote_table(table),),
-    )
+    rows = session.execute(COLUMNS_OF, (quote_table(table),))
     return [(name, kind, nullable) for name, kind, nullable in rows]
 
 

@@ -1,7 +1,7 @@
 """One connection of a SQL store as the fence sees it, and the tables that the fence needs."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -10,7 +10,7 @@ import pyarrow as pa
 from domain.errors import SchemaMismatchError
 from domain.pipelines.read_set import Lane
 from domain.pipelines.table import LOADED_AT, RUN_ID, Column, TableName, TableSchema
-from domain.ports.data_store import Target
+from domain.ports.data_store import StreamSelection, Target
 from infrastructure.arrow import columns_of, conform
 from infrastructure.sql import quote, quote_table
 
@@ -62,6 +62,12 @@ class Session(ABC):
     @abstractmethod
     def ingest(self, table: TableName, rows: pa.Table, columns: Sequence[Column]) -> None:
         """Append rows whose columns have been conformed to `columns`."""
+
+    @abstractmethod
+    def insert_selected(
+        self, table: TableName, selection: StreamSelection, constants: Mapping[str, tuple[str, str]]
+    ) -> int:
+        """Insert what the store itself selects, with constants as (text, our type name) by column; return the rows."""
 
     def uuid(self, text: str) -> pa.Scalar:
         """Spell a UUID as `ingest` takes it without converting it again for each row."""

@@ -1,8 +1,9 @@
 """Commits rows, quarantine and checkpoint of a stream in one transaction, in SQL (contract, M2)."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import pyarrow as pa
 
@@ -10,12 +11,78 @@ from domain.errors import FencedError, SchemaMismatchError, StoreUnavailableErro
 from domain.failpoints import fail_at
 from domain.pipelines.checkpoint import CheckpointUpdate
 from domain.pipelines.read_set import Lane
-from domain.pipelines.table import LOADED_AT, RUN_ID, Column
-from domain.ports.data_store import IWriter, JudgedBatch, Target
+from domain.pipelines.table import LOADED_AT, RUN_ID, Column, TableName
+from domain.ports.data_store import IWriter, JudgedBatch, StreamSelection, Target
 from infrastructure.arrow import conform, to_table
 from infrastructure.sql import quote, quote_table
 from infrastructure.stores.sql_session import CHECKPOINT, COUNTS, QUARANTINE, QUARANTINE_COLUMNS, Session
 from infrastructure.threads import OneThread
+
+
+class Checkpoints:
+    """The statements on a stream's row of the checkpoint table, and what their answers mean (contract, M2)."""
+
+    def __init__(self, lane: Lane, table: TableName, read_set_id: str, stream: str, fence: int) -> None:
+        self._lane = lane
+        self._table = quote_table(table.beside(CHECKPOINT))
+        self._key = (lane.organization, lane.pipeline, lane.name, stream)
+        self._read_set_id = read_set_id
+        self._fence = fence
+
+    def advance(self, checkpoint: CheckpointUpdate) -> tuple[str, Sequence[Any]]:
+        """Move the row on by one batch, if it is still ours."""
+        counts = ", ".join(f"{quote(name)} = ${number}" for number, name in enumerate(COUNTS, start=9))
+        sql = (
+            f'UPDATE {self._table} SET "fence" = $5, "seq" = $6, "position" = $7, "state" = $8, {counts}, '
+            '"stats" = $16 WHERE "org" = $1 AND "pipeline" = $2 AND "lane" = $3 AND "stream" = $4 '
+            'AND "fence" = $5 AND "read_set" = $17 AND "seq" = $18 AND "state" = \'loading\' RETURNING "seq"'
+        )
+        return sql, (
+            *self._key,
+            self._fence,
+            checkpoint.seq,
+            json.dumps(checkpoint.position) if checkpoint.position is not None else None,
+            "done" if checkpoint.is_last else "loading",
+            *(getattr(checkpoint.counts, name) for name in COUNTS),
+            json.dumps(checkpoint.stats),
+            self._read_set_id,
+            checkpoint.seq - 1,
+        )
+
+    def check(self, returned: Sequence[Any], checkpoint: CheckpointUpdate) -> None:
+        """Refuse to go on unless exactly the expected row was moved.
+
+        Raises:
+            FencedError: it was not.
+        """
+        if [tuple(row) for row in returned] != [(checkpoint.seq,)]:
+            raise FencedError(f"Stream {self._key[3]} of {self._lane} belongs to a newer owner; nothing was written.")
+
+    def standing(self, for_update: str) -> tuple[str, Sequence[Any]]:
+        """Read where the row stands, once whoever holds it is gone."""
+        sql = (
+            f'SELECT "seq", "fence" FROM {self._table} WHERE "org" = $1 AND "pipeline" = $2 AND "lane" = $3 '
+            f'AND "stream" = $4 {for_update}'
+        )
+        return sql, self._key
+
+    def check_standing(self, rows: Sequence[Any]) -> None:
+        """Refuse to begin under a stale fence.
+
+        Raises:
+            FencedError: it is stale.
+        """
+        if not rows or rows[0][1] != self._fence:
+            raise FencedError(f"Stream {self._key[3]} of {self._lane} belongs to a newer owner; nothing was written.")
+
+    def is_at(self, rows: Sequence[Any], checkpoint: CheckpointUpdate) -> bool:
+        """Say whether a batch was committed."""
+        return bool(rows) and tuple(rows[0]) == (checkpoint.seq, self._fence)
+
+
+def landing_of(target: Target) -> TableName:
+    """The table in which batches land: the staging table, if there is one."""
+    return target.table.beside(target.shadow) if target.shadow else target.table
 
 
 class SqlWriter(IWriter):
@@ -35,12 +102,10 @@ class SqlWriter(IWriter):
         self._thread = thread
         self._lane = lane
         self._target = target
-        self._key = (lane.organization, lane.pipeline, lane.name, stream)
         self._read_set_id = read_set_id
         self._stream = stream
-        self._fence = fence
-        self._checkpoint = quote_table(target.table.beside(CHECKPOINT))
-        self._landing = target.table.beside(target.shadow) if target.shadow else target.table
+        self._checkpoints = Checkpoints(lane, target.table, read_set_id, stream, fence)
+        self._landing = landing_of(target)
         self._columns: tuple[Column, ...] | None = None
 
     async def commit(self, batch: JudgedBatch, checkpoint: CheckpointUpdate) -> int:
@@ -54,18 +119,57 @@ class SqlWriter(IWriter):
             if self._session.is_interrupted or error.code == "disk_full":
                 raise
             # The answer to COMMIT may have been lost: the row's lock waits for the old backend, then `seq` is final.
-            if not self._is_committed(checkpoint):
+            if not self.is_committed(checkpoint):
                 self._commit_once(batch, checkpoint)
             retries = 1
         fail_at("batch.after_commit")
         return retries
+
+    async def commit_selection(
+        self, selection: StreamSelection, checkpoint_of: Callable[[int], CheckpointUpdate]
+    ) -> int:
+        return await self._thread.call(self._commit_selection, selection, checkpoint_of)
+
+    def _commit_selection(self, selection: StreamSelection, checkpoint_of: Callable[[int], CheckpointUpdate]) -> int:
+        checkpoint: CheckpointUpdate | None = None
+        retries = 0
+        fail_at("batch.before_begin")
+        try:
+            with self._session.transaction():
+                checkpoint = self._insert_selected(selection, checkpoint_of)
+            fail_at("batch.commit_sent")
+        except StoreUnavailableError:
+            # Before the checkpoint was written the whole is left to the next claim: it may have been hours of work.
+            if checkpoint is None or self._session.is_interrupted or not self.is_committed(checkpoint):
+                raise
+            retries = 1
+        fail_at("batch.after_commit")
+        return retries
+
+    def _insert_selected(
+        self, selection: StreamSelection, checkpoint_of: Callable[[int], CheckpointUpdate]
+    ) -> CheckpointUpdate:
+        session, checkpoints = self._session, self._checkpoints
+        checkpoints.check_standing(session.execute(*checkpoints.standing(session.for_update)))
+        constants: dict[str, tuple[str, str]] = {}
+        if selection.passage.run_id is not None:
+            constants[RUN_ID] = (selection.passage.run_id, "uuid")
+        if selection.passage.has_loaded_at:
+            constants[LOADED_AT] = (datetime.now(UTC).isoformat(), "timestamptz")
+        count = session.insert_selected(self._landing, selection, constants)
+        fail_at("batch.mid_rows")
+        checkpoint = checkpoint_of(count)
+        checkpoints.check(session.execute(*checkpoints.advance(checkpoint)), checkpoint)
+        fail_at("batch.after_checkpoint")
+        fail_at("batch.before_commit")
+        return checkpoint
 
     def _commit_once(self, batch: JudgedBatch, checkpoint: CheckpointUpdate) -> None:
         session = self._session
         rows = to_table(batch.accepted)
         fail_at("batch.before_begin")
         with session.transaction():
-            self._advance(checkpoint)
+            self._checkpoints.check(session.execute(*self._checkpoints.advance(checkpoint)), checkpoint)
             fail_at("batch.after_checkpoint")
             if rows.num_rows:
                 columns = self._landing_columns(rows.column_names)
@@ -78,37 +182,17 @@ class SqlWriter(IWriter):
             fail_at("batch.before_commit")
         fail_at("batch.commit_sent")  # As if the answer to COMMIT were lost.
 
-    def _advance(self, checkpoint: CheckpointUpdate) -> None:
-        counts = ", ".join(f"{quote(name)} = ${number}" for number, name in enumerate(COUNTS, start=9))
-        returned = self._session.execute(
-            f'UPDATE {self._checkpoint} SET "fence" = $5, "seq" = $6, "position" = $7, "state" = $8, {counts}, '
-            '"stats" = $16 WHERE "org" = $1 AND "pipeline" = $2 AND "lane" = $3 AND "stream" = $4 '
-            'AND "fence" = $5 AND "read_set" = $17 AND "seq" = $18 AND "state" = \'loading\' RETURNING "seq"',
-            (
-                *self._key,
-                self._fence,
-                checkpoint.seq,
-                json.dumps(checkpoint.position) if checkpoint.position is not None else None,
-                "done" if checkpoint.is_last else "loading",
-                *(getattr(checkpoint.counts, name) for name in COUNTS),
-                json.dumps(checkpoint.stats),
-                self._read_set_id,
-                checkpoint.seq - 1,
-            ),
-        )
-        if returned != [(checkpoint.seq,)]:
-            raise FencedError(f"Stream {self._stream} of {self._lane} belongs to a newer owner; nothing was written.")
+    async def was_committed(self, checkpoint: CheckpointUpdate) -> bool:
+        """As `is_committed`, on the session's thread."""
+        return await self._thread.call(self.is_committed, checkpoint)
 
-    def _is_committed(self, checkpoint: CheckpointUpdate) -> bool:
-        session = self._session
+    def is_committed(self, checkpoint: CheckpointUpdate) -> bool:
+        """Connect again and say whether a batch whose answer was lost is durable; blocking."""
+        session, checkpoints = self._session, self._checkpoints
         session.reopen()
         with session.transaction():
-            rows = session.execute(
-                f'SELECT "seq", "fence" FROM {self._checkpoint} WHERE "org" = $1 AND "pipeline" = $2 AND "lane" = $3 '
-                f'AND "stream" = $4 {session.for_update}',
-                self._key,
-            )
-        return bool(rows) and rows[0] == (checkpoint.seq, self._fence)
+            rows = session.execute(*checkpoints.standing(session.for_update))
+        return checkpoints.is_at(rows, checkpoint)
 
     def _landing_columns(self, names: Sequence[str]) -> list[Column]:
         if self._columns is None:

@@ -88,17 +88,7 @@ class DuckDBTransform(IPreparedTransform):
     @cached_property
     def passes_through(self) -> bool:
         """Nothing looks at the values: no step, no rule on a column, no conversion. Then no instance is needed."""
-        looks = any(rule.column or rule.columns or rule.expression for rule in self._plan.rules)
-        return self._keeps_values and not looks
-
-    @cached_property
-    def _keeps_values(self) -> bool:
-        """No step and no conversion: what is accepted is what was read."""
-        plan = self._plan
-        target = {column.name: column.type for column in plan.target}
-        is_same = all(target.get(column.name, column.type) == column.type for column in plan.source)
-        is_unique = len({column.name.lower() for column in plan.source}) == len(plan.source)
-        return is_same and is_unique and not (plan.source_is_text or plan.steps)
+        return self._plan.keeps_values and not self._plan.looks
 
     def interrupt(self) -> None:
         """Make the batch that another thread works on give up."""
@@ -154,7 +144,7 @@ class DuckDBTransform(IPreparedTransform):
             self._query = f"WITH {', '.join(stages)} SELECT * FROM judged"
             self._failures_query = f"WITH {stages[0]} SELECT {ORDINAL}, {_FAILED} FROM s0 WHERE {_FAILED} IS NOT NULL"
             connection.execute(self._query, self._parameters or None).fetchall()
-            if self._row_rules and self._keeps_values:
+            if self._row_rules and self._plan.keeps_values:
                 counts = ", ".join(f"count(*) FILTER (WHERE v{index})" for index, _ in self._row_rules)
                 self._counts_query = f"WITH {', '.join(stages)} SELECT {counts} FROM judged"
         except duckdb.Error as error:

@@ -1,0 +1,75 @@
+"""What a DuckDB source selects: a FROM item with bound parameters, and the conditions of a read set and a stream."""
+
+from typing import Any
+
+from domain.errors import InvalidInputError
+from domain.pipelines.checkpoint import Position
+from domain.pipelines.read_set import SourcePlan, Stream
+from domain.pipelines.spec import SourceSpec
+from infrastructure.sql import bind_names, parse_query, quote, quote_table
+from infrastructure.stores.duckdb_types import native_of
+
+
+def from_item(source: SourceSpec) -> tuple[str, dict[str, Any]]:
+    """Give the source as a FROM item with its bound parameters."""
+    if source.table is not None:
+        return quote_table(source.table), {}
+    if source.query is None:
+        raise InvalidInputError("A DuckDB source names a table or a query.", code="source.kind")
+    parse_query(source.query, "duckdb")
+    parameters = {f"p_{name}": value for name, value in source.parameters.items()}
+    render = {name: f"$p_{name}" for name in source.parameters}
+    query = bind_names(source.query, "duckdb", source.parameters, render)
+    used = {name: value for name, value in parameters.items() if f"${name}" in query}
+    return f"(\n{query}\n) AS source", used
+
+
+def bounds(column: str, kind: str, lo: str | None, hi: str | None) -> tuple[str, dict[str, Any]]:
+    """Say `lo <= cursor < hi`, either side open when None."""
+    conditions, bound = ["true"], {}
+    if lo is not None:
+        conditions.append(f"{quote(column)} >= CAST($lo AS {native_of(kind)})")
+        bound["lo"] = lo
+    if hi is not None:
+        conditions.append(f"{quote(column)} < CAST($hi AS {native_of(kind)})")
+        bound["hi"] = hi
+    return " AND ".join(conditions), bound
+
+
+def within(plan: SourcePlan, stream: Stream) -> tuple[str, dict[str, Any]]:
+    """Say that a row belongs to a stream."""
+    if plan.partition is None or (stream.lower is None and stream.upper is None):
+        return "true", {}
+    name, kind = quote(plan.partition), native_of(dict(plan.columns)[plan.partition])
+    conditions, bound = [], {}
+    if stream.lower is not None:
+        conditions.append(f"{name} >= CAST($lower AS {kind})")
+        bound["lower"] = stream.lower
+    if stream.upper is not None:
+        conditions.append(f"{name} < CAST($upper AS {kind})")
+        bound["upper"] = stream.upper
+    text = " AND ".join(conditions)
+    return (text if stream.lower is not None else f"({text} OR {name} IS NULL)"), bound
+
+
+def bounds_of(source: SourceSpec, plan: SourcePlan) -> tuple[str, dict[str, Any]]:
+    """Say that a row belongs to a read set."""
+    if source.cursor is None:
+        return "true", {}
+    return bounds(source.cursor.column, dict(plan.columns)[source.cursor.column], plan.lo, plan.hi)
+
+
+def belonging(
+    source: SourceSpec, plan: SourcePlan, stream: Stream, after: Position | None
+) -> tuple[str, dict[str, Any]]:
+    """Say that a row belongs to a read set's stream and comes strictly after a position."""
+    kinds = dict(plan.columns)
+    where, bound = bounds_of(source, plan)
+    inside, of_stream = within(plan, stream)
+    where, bound = f"{where} AND {inside}", bound | of_stream
+    if after is not None:
+        left = ", ".join(quote(name) for name in plan.order)
+        right = ", ".join(f"CAST($after_{n} AS {native_of(kinds[c])})" for n, c in enumerate(plan.order))
+        where = f"{where} AND ({left}) > ({right})"
+        bound |= {f"after_{number}": value for number, value in enumerate(after)}
+    return where, bound

@@ -1,0 +1,322 @@
+"""Rows that pass from Postgres to Postgres undecoded: binary COPY by ranges of (cursor, key), asyncpg on the loop."""
+
+import asyncio
+import socket
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from domain.errors import InvalidInputError, MissingExtraError, PlatformError, StoreUnavailableError
+from domain.failpoints import fail_at
+from domain.pipelines.checkpoint import CheckpointUpdate, Position
+from domain.pipelines.read_set import SourcePlan, Stream
+from domain.pipelines.spec import SourceSpec
+from domain.pipelines.table import LOADED_AT, RUN_ID, Column
+from domain.pipelines.way import Passage
+from domain.ports.data_store import EncodedRows, IWriter, JudgedBatch, StreamSelection, Target
+from infrastructure.arrow import row_too_large
+from infrastructure.sql import quote, quote_table
+from infrastructure.stores.postgres_connection import PostgresAddress, translate
+from infrastructure.stores.postgres_selection import Selection
+from infrastructure.stores.postgres_session import COLUMNS_OF, PostgresSession, check_landing_types
+from infrastructure.stores.postgres_types import native_of
+from infrastructure.stores.sql_writer import Checkpoints, SqlWriter, landing_of
+from infrastructure.threads import OneThread
+
+FORMAT = "postgres-binary-copy"
+_CLOSE_SECONDS = 5.0
+_ALIVE = (
+    (socket.TCP_KEEPIDLE, 15),
+    (socket.TCP_KEEPINTVL, 5),
+    (socket.TCP_KEEPCNT, 4),
+    (socket.TCP_USER_TIMEOUT, 45_000),
+)
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn asyncpg's errors into ours."""
+    import asyncpg
+
+    try:
+        yield
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+        raise translate(error) from error
+
+
+class _TooLargeError(Exception):
+    """A range has more bytes than a batch may have; it is read again in smaller ones."""
+
+
+@asynccontextmanager
+async def connected(address: PostgresAddress, name: str) -> AsyncIterator[Any]:
+    """Connect with asyncpg, in UTC, under a session name.
+
+    Raises:
+        MissingExtraError: the driver is not installed.
+        StoreUnavailableError: the server cannot be reached.
+    """
+    try:
+        import asyncpg
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("postgres", "A Postgres connection") from error
+    try:
+        connection = await asyncpg.connect(
+            address.url(driver="postgres"),
+            timeout=address.connect_timeout_seconds,
+            statement_cache_size=0,
+            server_settings={"application_name": name, "timezone": "UTC", "datestyle": "ISO, MDY"},
+        )
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
+        raise translate(error) from error
+    peer = connection._transport.get_extra_info("socket")  # asyncpg has no door to its socket.
+    if peer is not None and peer.family in (socket.AF_INET, socket.AF_INET6):
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in _ALIVE:
+            peer.setsockopt(socket.IPPROTO_TCP, option, value)
+    try:
+        with translated():
+            yield connection
+    finally:
+        try:
+            await asyncio.wait_for(connection.close(), _CLOSE_SECONDS)
+        except Exception:  # noqa: BLE001 - a broken connection cannot be closed any better
+            connection.terminate()
+        except asyncio.CancelledError:
+            connection.terminate()
+            raise
+
+
+@dataclass(frozen=True)
+class Beside:
+    """The session that keeps the snapshot and its locks while rows pass on a connection of their own."""
+
+    session: PostgresSession
+    thread: OneThread
+    address: PostgresAddress
+
+
+class PassingReader:
+    """Reads a stream in ranges of its order, each as the bytes of one binary COPY, all in one snapshot.
+
+    The borders of a range are found by an index. A session beside it has described the source and keeps the snapshot
+    and with it every lock, so the types that were verified hold while the rows pass.
+    """
+
+    def __init__(
+        self,
+        beside: "Beside",
+        source: SourceSpec,
+        plan: SourcePlan,
+        stream: Stream,
+        *,
+        batch_rows: int,
+        batch_bytes: int,
+    ) -> None:
+        self._session = beside.session
+        self._thread = beside.thread
+        self._address = beside.address
+        self._source = source
+        self._plan = plan
+        self._stream = stream
+        self._rows = batch_rows
+        self._bytes = batch_bytes
+
+    async def encoded(self, after: Position | None, passage: Passage) -> AsyncGenerator[EncodedRows, None]:
+        """Yield the rows after a position, range by range."""
+        selection, where = await self._thread.call(self._selected)
+        snapshot = await self._thread.call(self._exported)
+        count, position = self._rows, after
+        while True:
+            try:
+                async with connected(self._address, "headrace") as connection:
+                    await connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+                    await connection.execute(f"SET TRANSACTION SNAPSHOT '{snapshot}'")
+                    await bind(connection, selection.settings)
+                    while True:
+                        border = await self._border(connection, selection, where, position, count)
+                        if border is None:
+                            return
+                        rows = await self._range(connection, selection, where, (position, border), passage)
+                        fail_at("extract.mid_page")
+                        yield rows
+                        position = border
+            except _TooLargeError:
+                if count == 1:
+                    raise row_too_large(self._bytes) from None
+                count = max(1, count // 8)
+
+    def _selected(self) -> tuple[Selection, str]:
+        plan, source = self._plan, self._source
+        selection = Selection.of(self._session, source)
+        selection.check([Column(name, kind) for name, kind in plan.columns])
+        where = selection.belonging(source, plan, self._stream)
+        self._session.bind(selection.settings)
+        is_null = " OR ".join(f"{quote(name)} IS NULL" for name in plan.order)
+        known = self._session.not_null(source.table) if source.table else frozenset()
+        if not set(plan.order) <= known and self._session.execute(
+            f"SELECT 1 FROM {selection.text} WHERE {where} AND ({is_null}) LIMIT 1"
+        ):
+            raise InvalidInputError("A key column of the source holds NULL; a key has none.", code="key.null")
+        return selection, where
+
+    def _exported(self) -> str:
+        self._session.execute("SELECT set_config('idle_in_transaction_session_timeout', '0', true)")
+        return str(self._session.execute("SELECT pg_export_snapshot()")[0][0])
+
+    async def _border(
+        self, connection: Any, selection: Selection, where: str, after: Position | None, rows: int
+    ) -> Position | None:
+        """The place of the row that ends the next range, None when there is no row left."""
+        order = self._plan.order
+        if after is not None:
+            where = f"{where} AND {selection.after(order, after)}"
+            await bind(connection, selection.settings)
+        keys = [f"selected.{quote(name)}" for name in order]
+        seek = f"SELECT {', '.join(f'{key}::text' for key in keys)} FROM (SELECT * FROM {selection.text}) AS selected "
+        seek += f"WHERE {where} ORDER BY "
+        found = await connection.fetchrow(f"{seek}{', '.join(keys)} OFFSET {rows - 1:d} LIMIT 1")
+        if found is None:
+            found = await connection.fetchrow(f"{seek}{', '.join(f'{key} DESC' for key in keys)} LIMIT 1")
+        return tuple(found) if found is not None else None
+
+    async def _range(
+        self,
+        connection: Any,
+        selection: Selection,
+        where: str,
+        between: tuple[Position | None, Position],
+        passage: Passage,
+    ) -> EncodedRows:
+        order, (after, border) = self._plan.order, between
+        upto = selection.after(order, border, name="upto", comparison="<=")
+        where = f"{where} AND {upto}" + (f" AND {selection.after(order, after)}" if after is not None else "")
+        names, values = list(passage.columns), [f"selected.{quote(name)}" for name in passage.columns]
+        types = [selection.natives[name] for name in names]
+        for name, value, kind in _constants(passage):
+            # In a subquery, so that it is worked out once and not for each row.
+            selection.settings[f"headrace.{name}"] = value
+            names.append(name)
+            types.append(native_of(kind))
+            values.append(f"(SELECT current_setting('headrace.{name}')::{types[-1]})")
+        await bind(connection, selection.settings)
+        chunks: list[bytes] = []
+        size = 0
+
+        async def gather(chunk: bytes) -> None:
+            nonlocal size
+            size += len(chunk)
+            if size > self._bytes:
+                raise _TooLargeError
+            chunks.append(chunk)
+
+        done = await connection.copy_from_query(
+            f"SELECT {', '.join(values)} FROM (SELECT * FROM {selection.text}) AS selected WHERE {where}",
+            output=gather,
+            format="binary",
+        )
+        return EncodedRows(border, tuple(names), tuple(types), int(done.split()[-1]), tuple(chunks))
+
+
+def _constants(passage: Passage) -> list[tuple[str, str, str]]:
+    """Name, value and our type of each metadata column."""
+    constants = []
+    if passage.run_id is not None:
+        constants.append((RUN_ID, passage.run_id, "uuid"))
+    if passage.has_loaded_at:
+        constants.append((LOADED_AT, datetime.now(UTC).isoformat(), "timestamptz"))
+    return constants
+
+
+class PostgresWriter(IWriter):
+    """Commits decoded batches through ADBC, and encoded ones on a connection of their own once the first one comes."""
+
+    def __init__(self, decoded: SqlWriter, checkpoints: Checkpoints, target: Target) -> None:
+        self._decoded = decoded
+        self._checkpoints = checkpoints
+        self._landing = landing_of(target)
+        self._connect: Callable[[], AbstractAsyncContextManager[Any]] | None = None
+        self._open = AsyncExitStack()
+        self._connection: Any = None
+
+    @asynccontextmanager
+    async def passing(self, address: PostgresAddress, name: str) -> AsyncIterator["PostgresWriter"]:
+        """Let encoded batches connect to an address while the block lasts."""
+        self._connect = lambda: connected(address, name)
+        try:
+            yield self
+        finally:
+            await self._open.aclose()
+
+    async def commit(self, batch: JudgedBatch, checkpoint: CheckpointUpdate) -> int:
+        return await self._decoded.commit(batch, checkpoint)
+
+    async def commit_encoded(self, rows: EncodedRows, checkpoint: CheckpointUpdate) -> int:
+        retries = 0
+        try:
+            await self._commit_encoded(rows, checkpoint)
+        except StoreUnavailableError as error:
+            await self._disconnect()
+            if error.code == "disk_full":
+                raise
+            # The answer to COMMIT may have been lost: the row's lock waits for the old backend, then `seq` is final.
+            if not await self._decoded.was_committed(checkpoint):
+                await self._commit_encoded(rows, checkpoint)
+            retries = 1
+        fail_at("batch.after_commit")
+        return retries
+
+    async def commit_selection(
+        self, selection: StreamSelection, checkpoint_of: Callable[[int], CheckpointUpdate]
+    ) -> int:
+        return await self._decoded.commit_selection(selection, checkpoint_of)
+
+    async def _commit_encoded(self, rows: EncodedRows, checkpoint: CheckpointUpdate) -> None:
+        assert self._connect is not None
+        if self._connection is None:
+            self._connection = await self._open.enter_async_context(self._connect())
+        fail_at("batch.before_begin")
+        with translated():
+            async with self._connection.transaction():
+                await self._fill(rows, checkpoint)
+        fail_at("batch.commit_sent")
+
+    async def _fill(self, rows: EncodedRows, checkpoint: CheckpointUpdate) -> None:
+        connection, landing = self._connection, self._landing
+        sql, values = self._checkpoints.advance(checkpoint)
+        self._checkpoints.check(await connection.fetch(sql, *values), checkpoint)
+        fail_at("batch.after_checkpoint")
+        await connection.execute(f"LOCK TABLE {quote_table(landing)} IN ROW EXCLUSIVE MODE")
+        found = await connection.fetch(COLUMNS_OF, quote_table(landing))
+        check_landing_types(
+            landing, dict(zip(rows.columns, rows.types, strict=True)), {name: kind for name, kind, _ in found}
+        )
+        await connection.copy_to_table(
+            landing.table,
+            schema_name=landing.schema,
+            columns=list(rows.columns),
+            source=_chunks(rows.chunks),
+            format="binary",
+        )
+        fail_at("batch.mid_rows")
+        fail_at("batch.before_commit")
+
+    async def _disconnect(self) -> None:
+        self._connection = None
+        with suppress(PlatformError):
+            await self._open.aclose()
+
+
+async def bind(connection: Any, settings: dict[str, str]) -> None:
+    """Set values that statements of this transaction read by `current_setting`, in one round trip."""
+    if not settings:
+        return
+    calls = ", ".join(f"set_config(${2 * n + 1}, ${2 * n + 2}, true)" for n in range(len(settings)))
+    await connection.fetchrow(f"SELECT {calls}", *(part for item in settings.items() for part in item))
+
+
+async def _chunks(chunks: Sequence[bytes]) -> AsyncIterator[bytes]:
+    for chunk in chunks:
+        yield chunk
