@@ -30,10 +30,12 @@ from infrastructure.arrow import conform, to_table
 from infrastructure.sql import quote, relations_if_known
 from infrastructure.stores.cursors import integer_end, is_integer_cursor, position_after, time_end
 from infrastructure.stores.partitions import is_partitioned, ranges
+from infrastructure.stores.postgres_catalog import catalog_columns
 from infrastructure.stores.postgres_connection import PostgresAddress, lane_session
 from infrastructure.stores.postgres_passage import FORMAT, Beside, PassingReader, PostgresWriter
+from infrastructure.stores.postgres_pool import SessionPool
 from infrastructure.stores.postgres_selection import Selection
-from infrastructure.stores.postgres_session import PostgresSession, catalog_columns
+from infrastructure.stores.postgres_session import PostgresSession
 from infrastructure.stores.postgres_types import native_of
 from infrastructure.stores.sql_owner import SqlOwner, read_lane
 from infrastructure.stores.sql_session import append_rows
@@ -44,17 +46,18 @@ _SNAPSHOT = re.compile(r"[0-9A-F]+(-[0-9A-F]+)*")
 
 
 class PostgresDataStore(IDataStore):
-    """Tables of one Postgres database; every owner, reader and writer has a connection of its own."""
+    """Tables of one Postgres database; owners, readers and writers each have a connection of their own from one pool."""
 
     def __init__(self, address: PostgresAddress) -> None:
         self._address = address
+        self._pool = SessionPool(address)
 
     async def open(self) -> None:
         async with self._session("headrace"):
             pass
 
     async def close(self) -> None:
-        """Nothing is kept open between uses."""
+        await self._pool.close()
 
     async def health_check(self) -> StoreHealth:
         try:
@@ -248,17 +251,8 @@ class PostgresDataStore(IDataStore):
 
     @asynccontextmanager
     async def _session(self, name: str) -> AsyncIterator[tuple[PostgresSession, OneThread]]:
-        thread = OneThread("postgres")
-        try:
-            session = await thread.call(PostgresSession, self._address, name)
-            thread.interrupt = session.interrupt
-            try:
-                yield session, thread
-            finally:
-                if not thread.is_abandoned:
-                    await thread.call(session.close)
-        finally:
-            thread.close()
+        async with self._pool.session(name) as pooled:
+            yield pooled
 
     @asynccontextmanager
     async def _reading(self) -> AsyncIterator[tuple[PostgresSession, OneThread]]:

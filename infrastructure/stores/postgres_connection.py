@@ -50,17 +50,17 @@ class PostgresAddress:
         secret = f":{encoded(self.password.reveal())}" if self.password is not None else ""
         host = f"[{self.host}]" if ":" in self.host else self.host
         base = f"{driver}://{encoded(self.user)}{secret}@{host}:{self.port}/{encoded(self.database)}"
-        if driver != "postgresql":
+        options = {"sslmode": self.sslmode, "sslrootcert": self.ssl_ca_cert}
+        if driver == "postgresql":  # What libpq understands besides.
+            options |= {
+                "application_name": application_name,
+                "connect_timeout": str(self.connect_timeout_seconds),
+                **_ALIVE,
+            }
+        elif driver != "postgres":
             return base
-        options = {
-            "application_name": application_name,
-            "connect_timeout": str(self.connect_timeout_seconds),
-            "sslmode": self.sslmode,
-            "sslrootcert": self.ssl_ca_cert,
-            **_ALIVE,
-        }
         given = "&".join(f"{name}={encoded(value)}" for name, value in options.items() if value is not None)
-        return f"{base}?{given}"
+        return f"{base}?{given}" if given else base
 
 
 def lane_session(lane: Lane, fence: int | None) -> str:

@@ -3,12 +3,12 @@
 import asyncio
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from domain.errors import InvalidInputError, MissingExtraError, PlatformError, StoreUnavailableError
+from domain.errors import InvalidInputError, MissingExtraError, StoreUnavailableError
 from domain.failpoints import fail_at
 from domain.pipelines.checkpoint import CheckpointUpdate, Position
 from domain.pipelines.read_set import SourcePlan, Stream
@@ -18,9 +18,10 @@ from domain.pipelines.way import Passage
 from domain.ports.data_store import EncodedRows, IWriter, JudgedBatch, StreamSelection, Target
 from infrastructure.arrow import row_too_large
 from infrastructure.sql import quote, quote_table
+from infrastructure.stores.postgres_catalog import COLUMNS_OF, check_landing_types
 from infrastructure.stores.postgres_connection import PostgresAddress, translate
 from infrastructure.stores.postgres_selection import Selection
-from infrastructure.stores.postgres_session import COLUMNS_OF, PostgresSession, check_landing_types
+from infrastructure.stores.postgres_session import PostgresSession
 from infrastructure.stores.postgres_types import native_of
 from infrastructure.stores.sql_writer import Checkpoints, SqlWriter, landing_of
 from infrastructure.threads import OneThread
@@ -66,7 +67,6 @@ async def connected(address: PostgresAddress, name: str) -> AsyncIterator[Any]:
         connection = await asyncpg.connect(
             address.url(driver="postgres"),
             timeout=address.connect_timeout_seconds,
-            statement_cache_size=0,
             server_settings={"application_name": name, "timezone": "UTC", "datestyle": "ISO, MDY"},
         )
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
@@ -79,14 +79,13 @@ async def connected(address: PostgresAddress, name: str) -> AsyncIterator[Any]:
     try:
         with translated():
             yield connection
-    finally:
-        try:
-            await asyncio.wait_for(connection.close(), _CLOSE_SECONDS)
-        except Exception:  # noqa: BLE001 - a broken connection cannot be closed any better
-            connection.terminate()
-        except asyncio.CancelledError:
-            connection.terminate()
-            raise
+    except BaseException:
+        connection.terminate()  # Nothing may be asked of it any more: a silent peer would never answer.
+        raise
+    try:
+        await asyncio.wait_for(connection.close(), _CLOSE_SECONDS)
+    except Exception:  # noqa: BLE001 - a broken connection cannot be closed any better
+        connection.terminate()
 
 
 @dataclass(frozen=True)
@@ -258,7 +257,6 @@ class PostgresWriter(IWriter):
         try:
             await self._commit_encoded(rows, checkpoint)
         except StoreUnavailableError as error:
-            await self._disconnect()
             if error.code == "disk_full":
                 raise
             # The answer to COMMIT may have been lost: the row's lock waits for the old backend, then `seq` is final.
@@ -278,9 +276,18 @@ class PostgresWriter(IWriter):
         if self._connection is None:
             self._connection = await self._open.enter_async_context(self._connect())
         fail_at("batch.before_begin")
-        with translated():
-            async with self._connection.transaction():
+        try:
+            with translated():
+                # One round trip: from here on the table keeps its columns, and its rows stay writable by others.
+                await self._connection.execute(
+                    f"BEGIN; LOCK TABLE {quote_table(self._landing)} IN ROW EXCLUSIVE MODE"
+                )
                 await self._fill(rows, checkpoint)
+                await self._connection.execute("COMMIT")
+        except BaseException:
+            self._connection.terminate()  # The server rolls back; a ROLLBACK might wait for a peer that is silent.
+            self._connection = None
+            raise
         fail_at("batch.commit_sent")
 
     async def _fill(self, rows: EncodedRows, checkpoint: CheckpointUpdate) -> None:
@@ -288,7 +295,6 @@ class PostgresWriter(IWriter):
         sql, values = self._checkpoints.advance(checkpoint)
         self._checkpoints.check(await connection.fetch(sql, *values), checkpoint)
         fail_at("batch.after_checkpoint")
-        await connection.execute(f"LOCK TABLE {quote_table(landing)} IN ROW EXCLUSIVE MODE")
         found = await connection.fetch(COLUMNS_OF, quote_table(landing))
         check_landing_types(
             landing, dict(zip(rows.columns, rows.types, strict=True)), {name: kind for name, kind, _ in found}
@@ -302,11 +308,6 @@ class PostgresWriter(IWriter):
         )
         fail_at("batch.mid_rows")
         fail_at("batch.before_commit")
-
-    async def _disconnect(self) -> None:
-        self._connection = None
-        with suppress(PlatformError):
-            await self._open.aclose()
 
 
 async def bind(connection: Any, settings: dict[str, str]) -> None:

@@ -12,13 +12,13 @@ import pyarrow as pa
 from domain.errors import InvalidInputError, PlatformError, SchemaMismatchError, StoreUnavailableError
 from domain.pipelines.read_set import Lane
 from domain.pipelines.table import Column, TableName, TableSchema
-from domain.pipelines.way import unlike
 from domain.ports.data_store import StreamSelection
 from infrastructure.arrow import logical_type
 from infrastructure.sql import quote, quote_table
+from infrastructure.stores.postgres_catalog import catalog_columns, check_landing_types, describe
 from infrastructure.stores.postgres_connection import PostgresAddress, connect, lane_session, translate
 from infrastructure.stores.postgres_selection import Selection
-from infrastructure.stores.postgres_types import logical_of, native_of, needs_cast, with_binary_uuids
+from infrastructure.stores.postgres_types import native_of, needs_cast, with_binary_uuids
 from infrastructure.stores.sql_session import (
     CHECKPOINT,
     OWNER,
@@ -37,12 +37,6 @@ _RECONNECT_PAUSES_SECONDS = (0.1, 0.5, 1.0, 2.0, 4.0)
 _BATCH_BYTES_OPTION = "adbc.postgresql.batch_size_hint_bytes"
 _USE_COPY_OPTION = "adbc.postgresql.use_copy"
 _BATCH_BYTES = 4 * 1024 * 1024
-
-
-COLUMNS_OF = (
-    "SELECT a.attname::text, format_type(a.atttypid, a.atttypmod), NOT a.attnotnull FROM pg_attribute a "
-    "WHERE a.attrelid = to_regclass($1) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum"
-)
 
 
 class PostgresSession(Session):
@@ -99,6 +93,18 @@ class PostgresSession(Session):
             if reader is not None and not is_done:
                 self._cursor.adbc_cancel()
                 reader.close()
+
+    def rename(self, name: str) -> None:
+        """Take a session name, by which a take-over finds the sessions of its predecessors."""
+        self._name = name
+        self.execute("SELECT set_config('application_name', $1, false)", (name,))
+
+    def clean(self) -> None:
+        """End whatever is left of a use: transaction, temporary tables, settings, remembered types."""
+        self.execute("ROLLBACK")
+        self.execute("DISCARD ALL")
+        self._natives.clear()
+        self._stages.clear()
 
     def interrupt(self) -> None:
         self.is_interrupted = True
@@ -352,40 +358,5 @@ class PostgresSession(Session):
                 closable.close()
 
 
-def check_landing_types(table: TableName, types: Mapping[str, str], landing: Mapping[str, str]) -> None:
-    """Refuse columns that would not store a value of the given types unchanged."""
-    different = unlike(types, landing)
-    if different is not None:
-        raise SchemaMismatchError(
-            f"The column {different} of {table} is gone or has another type than when the run began; nothing of the "
-            "batch was written.",
-            code="destination.changed",
-        )
-
-
 def _staged_type(kind: pa.DataType) -> str:
     return "uuid" if pa.types.is_fixed_size_binary(kind) else native_of(logical_type(kind))
-
-
-def catalog_columns(session: Session, table: TableName) -> list[tuple[str, str, bool]]:
-    """Return (name, native type, nullable) of a table's columns in order; empty if there is no such table."""
-    rows = session.execute(COLUMNS_OF, (quote_table(table),))
-    return [(name, kind, nullable) for name, kind, nullable in rows]
-
-
-def describe(session: Session, table: TableName) -> TableSchema | None:
-    """Describe a table, view or foreign table, or None."""
-    columns = catalog_columns(session, table)
-    if not columns:
-        return None
-    key = session.execute(
-        "SELECT a.attname::text FROM pg_index i CROSS JOIN LATERAL unnest(i.indkey) WITH ORDINALITY AS k(attnum, place) "
-        "JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum "
-        "WHERE i.indrelid = to_regclass($1) AND i.indisprimary ORDER BY k.place",
-        (quote_table(table),),
-    )
-    return TableSchema(
-        name=table,
-        columns=tuple(Column(name, logical_of(kind), nullable) for name, kind, nullable in columns),
-        primary_key=tuple(row[0] for row in key),
-    )

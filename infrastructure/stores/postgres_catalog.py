@@ -1,0 +1,50 @@
+"""What the catalog of a Postgres says of a table's columns, and whether they store what comes unchanged."""
+
+from collections.abc import Mapping
+
+from domain.errors import SchemaMismatchError
+from domain.pipelines.table import Column, TableName, TableSchema
+from domain.pipelines.way import unlike
+from infrastructure.sql import quote_table
+from infrastructure.stores.postgres_types import logical_of
+from infrastructure.stores.sql_session import Session
+
+COLUMNS_OF = (
+    "SELECT a.attname::text, format_type(a.atttypid, a.atttypmod), NOT a.attnotnull FROM pg_attribute a "
+    "WHERE a.attrelid = to_regclass($1) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum"
+)
+
+
+def catalog_columns(session: Session, table: TableName) -> list[tuple[str, str, bool]]:
+    """Return (name, native type, nullable) of a table's columns in order; empty if there is no such table."""
+    rows = session.execute(COLUMNS_OF, (quote_table(table),))
+    return [(name, kind, nullable) for name, kind, nullable in rows]
+
+
+def describe(session: Session, table: TableName) -> TableSchema | None:
+    """Describe a table, view or foreign table, or None."""
+    columns = catalog_columns(session, table)
+    if not columns:
+        return None
+    key = session.execute(
+        "SELECT a.attname::text FROM pg_index i CROSS JOIN LATERAL unnest(i.indkey) WITH ORDINALITY AS k(attnum, place) "
+        "JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum "
+        "WHERE i.indrelid = to_regclass($1) AND i.indisprimary ORDER BY k.place",
+        (quote_table(table),),
+    )
+    return TableSchema(
+        name=table,
+        columns=tuple(Column(name, logical_of(kind), nullable) for name, kind, nullable in columns),
+        primary_key=tuple(row[0] for row in key),
+    )
+
+
+def check_landing_types(table: TableName, types: Mapping[str, str], landing: Mapping[str, str]) -> None:
+    """Refuse columns that would not store a value of the given types unchanged."""
+    different = unlike(types, landing)
+    if different is not None:
+        raise SchemaMismatchError(
+            f"The column {different} of {table} is gone or has another type than when the run began; nothing of the "
+            "batch was written.",
+            code="destination.changed",
+        )
