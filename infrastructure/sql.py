@@ -314,3 +314,9 @@ def check_row_predicate(expression: str) -> None:
     if not expression.strip():
         raise QueryRefusedError("The expression is empty.", code="query.unparsable")
     row_wise(f"SELECT (\n{expression}\n) AS verdict FROM batch")
+
+
+def columns_of_predicate(expression: str) -> set[str]:
+    """Name the columns that an `sql` rule mentions."""
+    tree = parse_query(f"SELECT (\n{expression}\n) AS verdict FROM batch", "duckdb")
+    return {column.name for column in tree.find_all(exp.Column)}

@@ -177,7 +177,7 @@ class ReadSetLoader:
                 stream=streams[stream.stream],
                 state=stream,
                 fence=claim.fence,
-                way=route.way,
+                route=route,
             )
             for stream in state.streams
             if not stream.is_done

@@ -127,9 +127,11 @@ class RunPreparer:
         destination = await self.stores.spec_of(organization, spec.destination.connection)
         facts = Facts(
             keeps_values=transform.keeps_values,
-            looks=transform.looks,
+            seen=self.transformer.looks_at(transform),
+            width=len(transform.source),
             is_limited=plan.limit is not None,
             ordered=plan.ordered,
+            is_split=len(plan.streams) > 1,
             is_one_store=source == destination,
         )
         route = choose_way(facts)

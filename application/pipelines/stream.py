@@ -46,7 +46,7 @@ class StreamRunner:
         destination = await self.stores.get(task.lane.organization, task.destination)
         passed = _Passed(task, stop, on_progress)
         async with destination.writer(task.lane, task.target, task.read_set.id, task.stream.name, task.fence) as writer:
-            if task.way is Way.IN_DATABASE:
+            if task.route.way is Way.IN_DATABASE:
                 await passed.select(writer)
             else:
                 read_set = task.read_set
@@ -58,12 +58,50 @@ class StreamRunner:
                     batch_bytes=read_set.batch_bytes,
                     snapshot=task.snapshot,
                 ) as reader:
-                    if task.way is Way.PASS_THROUGH:
-                        await passed.pass_through(reader, writer)
+                    if task.route.way is Way.PASS_THROUGH:
+                        await self._pass_through(passed, task, reader, writer)
                     else:
                         async with self.transformer.prepare(task.transform) as transform:
                             await passed.transform(reader, transform, writer)
         return passed.report()
+
+    async def _pass_through(self, passed: "_Passed", task: StreamTask, reader: IReader, writer: IWriter) -> None:
+        seen = task.route.seen
+        async with (
+            self.transformer.prepare(task.transform.of_columns(seen)) as look,
+            self.transformer.prepare(task.transform) as transform,
+        ):
+            passage = passage_of(task.target, seen)
+            await passed.pass_through(reader.encoded(passed.position, passage), Judge(reader, look, transform), writer)
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Judges undecoded rows by the columns that rules look at, and decodes them where a row is refused."""
+
+    reader: IReader
+    look: IPreparedTransform
+    transform: IPreparedTransform
+
+    async def judged(
+        self, ranges: AsyncGenerator[EncodedRows, None]
+    ) -> AsyncGenerator[tuple[EncodedRows, JudgedBatch | None, Counts, Mapping[str, Any]], None]:
+        """Give each range with its counts and measures, and its decoded rows if not all of them may pass.
+
+        Raises:
+            QualityRejectedError: a rule with `on_violation: fail` was violated.
+        """
+        async with aclosing(ranges):
+            async for rows in ranges:
+                if rows.seen is None:
+                    yield rows, None, _untouched(rows.num_rows), {}
+                    continue
+                seen = await self.look.apply(rows.seen)
+                if seen.counts.used == rows.num_rows:
+                    yield rows, None, seen.counts, seen.stats
+                    continue
+                judged = await self.transform.apply(await self.reader.decoded(rows))
+                yield rows, judged, judged.counts, judged.stats
 
 
 class _Passed:
@@ -96,21 +134,25 @@ class _Passed:
             self._state = _after(self._state, transform.empty(), self._state.position, is_last=True)
             self._retries += await writer.commit(transform.empty(), _checkpoint(self._state))
 
-    async def pass_through(self, reader: IReader, writer: IWriter) -> None:
+    @property
+    def position(self) -> Position | None:
+        """Where the stream stands."""
+        return self._state.position
+
+    async def pass_through(self, ranges: AsyncGenerator[EncodedRows, None], judge: Judge, writer: IWriter) -> None:
         """Commit ranges of undecoded rows while the next one is read."""
-        passage = passage_of(self._task.target)
-        async with aclosing(ahead(reader.encoded(self._state.position, passage))) as ranges:
-            async for rows, is_last in _with_last(ranges):
+        async with aclosing(ahead(judge.judged(ranges), size=2)) as judging:
+            async for (rows, decoded, counts, stats), is_last in _with_last(judging):
                 begun = time.monotonic()
-                counts = _untouched(rows.num_rows)
-                self._state = _moved(self._state, counts, {}, rows.position, is_last=is_last)
-                self._retries += await writer.commit_encoded(rows, _checkpoint(self._state))
+                self._state = _moved(self._state, counts, stats, rows.position, is_last=is_last)
+                checkpoint = _checkpoint(self._state)
+                committing = writer.commit(decoded, checkpoint) if decoded else writer.commit_encoded(rows, checkpoint)
+                self._retries += await committing
                 if not self._goes_on(counts, rows.nbytes, begun):
                     return
         if not self._state.is_done:
             self._state = _moved(self._state, Counts(), {}, self._state.position, is_last=True)
-            nothing = EncodedRows(self._state.position or (), (), (), 0, ())
-            self._retries += await writer.commit_encoded(nothing, _checkpoint(self._state))
+            self._retries += await writer.commit(judge.transform.empty(), _checkpoint(self._state))
 
     async def select(self, writer: IWriter) -> None:
         """Let the database move the whole stream in one transaction."""

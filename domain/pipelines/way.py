@@ -29,28 +29,34 @@ class Wire:
 class Passage:
     """How rows pass undecoded: source columns in their order, then the metadata columns as constants.
 
-    `run_id` None leaves that column out; `has_loaded_at` asks for the time of each batch.
+    `run_id` None leaves that column out; `has_loaded_at` asks for the time of each batch. `seen` are the columns that
+    rules look at, which are handed out decoded beside the bytes.
     """
 
     columns: tuple[str, ...]
     run_id: str | None = None
     has_loaded_at: bool = False
+    seen: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Facts:
     """What the choice depends on, gathered by whoever asks.
 
-    `keeps_values`: no step and no conversion changes a row. `looks`: a rule reads columns. `is_one_store`: source and
+    `keeps_values`: no step and no conversion changes a row. `seen`: the columns that rules look at, of `width`
+    columns in all. `is_one_store`: source and
     destination are one database; `may_run_inside`: the source may be part of a writing statement there.
-    `reading`, `landing`: the two wires, where a store has one. `ordered`: the read has a total order.
+    `reading`, `landing`: the two wires, where a store has one. `ordered`: the read has a
+    total order. `is_split`: it has several streams, which see one snapshot.
     """
 
     keeps_values: bool
-    looks: bool
+    seen: tuple[str, ...] = ()
+    width: int = 0
     merges: bool = False
     is_limited: bool = False
     ordered: bool = True
+    is_split: bool = False
     is_one_store: bool = False
     may_run_inside: bool = False
     reading: Wire | None = None
@@ -68,6 +74,10 @@ class Route:
 
     way: Way
     reason: str
+    seen: tuple[str, ...] = ()
+
+
+DECODED = Route(Way.ARROW, "nothing else was planned")
 
 
 def choose_way(facts: Facts) -> Route:
@@ -75,7 +85,8 @@ def choose_way(facts: Facts) -> Route:
     decoded = _why_decoded(facts)
     if decoded is not None:
         return Route(Way.ARROW, decoded)
-    if facts.is_one_store and facts.may_run_inside and not _differs(facts):
+    is_inside = facts.is_one_store and facts.may_run_inside and not facts.is_split
+    if is_inside and not facts.seen and not _differs(facts):
         return Route(Way.IN_DATABASE, "source and destination are one database, and nothing looks at the rows")
     if facts.reading is None or facts.landing is None or facts.reading.format != facts.landing.format:
         return Route(Way.ARROW, "the two stores share no wire format")
@@ -86,14 +97,17 @@ def choose_way(facts: Facts) -> Route:
     different = _differs(facts)
     if different is not None:
         return Route(Way.ARROW, f"the column {different} has another type at the destination")
+    if facts.seen:
+        reason = "both stores speak one wire format; only the columns that rules look at are decoded, beside the rows"
+        return Route(Way.PASS_THROUGH, reason, facts.seen)
     return Route(Way.PASS_THROUGH, "both stores speak one wire format, and nothing looks at the rows")
 
 
 def _why_decoded(facts: Facts) -> str | None:
     if not facts.keeps_values:
         return "a transform or conversion changes the rows"
-    if facts.looks:
-        return "quality rules look at the rows"
+    if 2 * len(facts.seen) > facts.width:
+        return "quality rules look at most columns"
     if facts.merges:
         return "mode: merge keeps the last row of each key of a batch"
     if facts.is_limited:

@@ -30,15 +30,17 @@ class Batch(Protocol):
 class EncodedRows:
     """Rows in a wire format that source and destination share, never decoded on the way.
 
-    `types` are the source's own names of the columns' types, in the order of `columns`. `position` is where a resumed
-    read goes on after them.
+    `types` are the source's own names of the columns' types, in the order of `columns`. They come strictly after
+    `after`; `position` is where a resumed read goes on after them. `seen` has the same rows' columns that rules look at.
     """
 
+    after: Position | None
     position: Position
     columns: tuple[str, ...]
     types: tuple[str, ...]
     num_rows: int
     chunks: tuple[bytes, ...]
+    seen: Batch | None = None
 
     @property
     def nbytes(self) -> int:
@@ -114,12 +116,13 @@ class StreamSelection:
     passage: Passage
 
 
-def passage_of(target: Target) -> Passage:
+def passage_of(target: Target, seen: tuple[str, ...] = ()) -> Passage:
     """What passes undecoded into a target: its columns, and the metadata that the landing table has."""
     return Passage(
         columns=tuple(column.name for column in target.columns),
         run_id=target.run_id if target.metadata_columns else None,
         has_loaded_at=target.metadata_columns and target.shadow is None,
+        seen=seen,
     )
 
 
@@ -141,6 +144,10 @@ class IReader(ABC):
 
     def encoded(self, after: Position | None, passage: Passage) -> AsyncGenerator[EncodedRows, None]:
         """Yield the same rows undecoded, with constants appended; only where the store's `wire` gave a format."""
+        raise NotImplementedError
+
+    async def decoded(self, rows: EncodedRows) -> Batch:
+        """Read rows that were handed out undecoded once more, in the same snapshot, as a batch."""
         raise NotImplementedError
 
 

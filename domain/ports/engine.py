@@ -9,7 +9,7 @@ from domain.pipelines.connection import ConnectionSpec
 from domain.pipelines.read_set import Lane, ReadSet, Stream
 from domain.pipelines.report import StreamReport
 from domain.pipelines.spec import PipelineSpec
-from domain.pipelines.way import Way
+from domain.pipelines.way import DECODED, Route
 from domain.ports.data_store import Target
 from domain.ports.transformer import TransformPlan
 
@@ -18,7 +18,7 @@ from domain.ports.transformer import TransformPlan
 class StreamTask:
     """Everything a stream needs to run anywhere: frozen, picklable, secrets only as references.
 
-    `snapshot` names a snapshot of the source that the streams of one claim share; `way` is how rows travel.
+    `snapshot` names a snapshot of the source that the streams of one claim share; `route` is how rows travel.
     """
 
     spec: PipelineSpec
@@ -32,7 +32,7 @@ class StreamTask:
     state: StreamState
     fence: int
     snapshot: str | None = None
-    way: Way = Way.ARROW
+    route: Route = DECODED
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from domain.pipelines.quality import Rule
 from domain.pipelines.spec import SqlStep
@@ -16,7 +16,8 @@ class TransformPlan:
     """What to do with each batch of a read set; picklable.
 
     `source` are the columns the transforms see. When `source_is_text` the batch arrives as strings, to be converted.
-    `target` are the destination's columns that already exist: values are converted to their types.
+    `target` are the destination's columns that already exist: values are converted to their types. `is_partial` says
+    that columns which no row rule looks at are left out.
     """
 
     source: tuple[Column, ...]
@@ -24,6 +25,7 @@ class TransformPlan:
     rules: tuple[Rule, ...] = ()
     target: tuple[Column, ...] = ()
     source_is_text: bool = False
+    is_partial: bool = False
 
     @property
     def keeps_values(self) -> bool:
@@ -33,10 +35,14 @@ class TransformPlan:
         is_unique = len({column.name.lower() for column in self.source}) == len(self.source)
         return is_same and is_unique and not (self.source_is_text or self.steps)
 
-    @property
-    def looks(self) -> bool:
-        """A rule needs to see values of rows."""
-        return any(rule.column or rule.columns or rule.expression for rule in self.rules)
+    def of_columns(self, names: Sequence[str]) -> "TransformPlan":
+        """The same rules over some of the columns only: those that rules look at."""
+        return replace(
+            self,
+            source=tuple(column for column in self.source if column.name in names),
+            target=tuple(column for column in self.target if column.name in names),
+            is_partial=True,
+        )
 
 
 class IPreparedTransform(ABC):
@@ -78,3 +84,7 @@ class ITransformer(ABC):
         Raises:
             InvalidInputError: a step or rule is wrong, with the column or expression named.
         """
+
+    @abstractmethod
+    def looks_at(self, plan: TransformPlan) -> tuple[str, ...]:
+        """Name the source columns whose values the rules of a plan without steps look at, in the source's order."""

@@ -4,6 +4,7 @@ import re
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from datetime import UTC, datetime
+from functools import cached_property
 
 import pyarrow as pa
 
@@ -310,7 +311,15 @@ class PostgresReader(IReader):
                 yield SourceBatch(table, position_after(table, plan.order) if plan.order else None)
 
     def encoded(self, after: Position | None, passage: Passage) -> AsyncGenerator[EncodedRows, None]:
-        reader = PassingReader(
+        return self._passing.encoded(after, passage)
+
+    async def decoded(self, rows: EncodedRows) -> Batch:
+        table: Batch = await self._passing.decoded(rows)
+        return table
+
+    @cached_property
+    def _passing(self) -> PassingReader:
+        return PassingReader(
             self._beside,
             self._source,
             self._plan,
@@ -318,7 +327,6 @@ class PostgresReader(IReader):
             batch_rows=self._batch_rows,
             batch_bytes=self._batch_bytes,
         )
-        return reader.encoded(after, passage)
 
 
 def _wire(session: PostgresSession, source: SourceSpec) -> Wire:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import pyarrow as pa
+
 from domain.errors import InvalidInputError, MissingExtraError, StoreUnavailableError
 from domain.failpoints import fail_at
 from domain.pipelines.checkpoint import CheckpointUpdate, Position
@@ -16,7 +18,7 @@ from domain.pipelines.spec import SourceSpec
 from domain.pipelines.table import LOADED_AT, RUN_ID, Column
 from domain.pipelines.way import Passage
 from domain.ports.data_store import EncodedRows, IWriter, JudgedBatch, StreamSelection, Target
-from infrastructure.arrow import row_too_large
+from infrastructure.arrow import conform, row_too_large
 from infrastructure.sql import quote, quote_table
 from infrastructure.stores.postgres_catalog import COLUMNS_OF, check_landing_types
 from infrastructure.stores.postgres_connection import PostgresAddress, translate
@@ -28,6 +30,7 @@ from infrastructure.threads import OneThread
 
 FORMAT = "postgres-binary-copy"
 _CLOSE_SECONDS = 5.0
+_EVERY_ROW = 2**31
 _ALIVE = (
     (socket.TCP_KEEPIDLE, 15),
     (socket.TCP_KEEPINTVL, 5),
@@ -189,9 +192,8 @@ class PassingReader:
         between: tuple[Position | None, Position],
         passage: Passage,
     ) -> EncodedRows:
-        order, (after, border) = self._plan.order, between
-        upto = selection.after(order, border, name="upto", comparison="<=")
-        where = f"{where} AND {upto}" + (f" AND {selection.after(order, after)}" if after is not None else "")
+        after, border = between
+        where = self._between(selection, where, after, border)
         names, values = list(passage.columns), [f"selected.{quote(name)}" for name in passage.columns]
         types = [selection.natives[name] for name in names]
         for name, value, kind in _constants(passage):
@@ -204,6 +206,12 @@ class PassingReader:
         chunks: list[bytes] = []
         size = 0
 
+        def encoded(done: str, seen: pa.Table | None = None) -> EncodedRows:
+            count = int(done.split()[-1])
+            if seen is not None and seen.num_rows != count:
+                raise StoreUnavailableError("Two reads of one snapshot gave different numbers of rows.")
+            return EncodedRows(after, border, tuple(names), tuple(types), count, tuple(chunks), seen)
+
         async def gather(chunk: bytes) -> None:
             nonlocal size
             size += len(chunk)
@@ -211,12 +219,31 @@ class PassingReader:
                 raise _TooLargeError
             chunks.append(chunk)
 
-        done = await connection.copy_from_query(
+        copying = connection.copy_from_query(
             f"SELECT {', '.join(values)} FROM (SELECT * FROM {selection.text}) AS selected WHERE {where}",
             output=gather,
             format="binary",
         )
-        return EncodedRows(border, tuple(names), tuple(types), int(done.split()[-1]), tuple(chunks))
+        if not passage.seen:
+            return encoded(await copying)
+        looking = self._thread.call(self._rows_of, selection, where, passage.seen)
+        return encoded(*await asyncio.gather(copying, looking))
+
+    async def decoded(self, rows: EncodedRows) -> pa.Table:
+        """Read the rows of a range once more, decoded, in the snapshot that the session has kept."""
+        selection, where = await self._thread.call(self._selected)
+        where = self._between(selection, where, rows.after, rows.position)
+        return await self._thread.call(self._rows_of, selection, where, [name for name, _ in self._plan.columns])
+
+    def _between(self, selection: Selection, where: str, after: Position | None, border: Position) -> str:
+        order = self._plan.order
+        upto = selection.after(order, border, name="upto", comparison="<=")
+        return f"{where} AND {upto}" + (f" AND {selection.after(order, after)}" if after is not None else "")
+
+    def _rows_of(self, selection: Selection, where: str, names: Sequence[str]) -> pa.Table:
+        columns = tuple(Column(name, kind) for name, kind in self._plan.columns if name in names)
+        parts = list(selection.rows(self._session, _EVERY_ROW, where=where, only=names))
+        return conform(parts[0], columns) if parts else conform(pa.table({}), columns)
 
 
 def _constants(passage: Passage) -> list[tuple[str, str, str]]:
@@ -279,9 +306,7 @@ class PostgresWriter(IWriter):
         try:
             with translated():
                 # One round trip: from here on the table keeps its columns, and its rows stay writable by others.
-                await self._connection.execute(
-                    f"BEGIN; LOCK TABLE {quote_table(self._landing)} IN ROW EXCLUSIVE MODE"
-                )
+                await self._connection.execute(f"BEGIN; LOCK TABLE {quote_table(self._landing)} IN ROW EXCLUSIVE MODE")
                 await self._fill(rows, checkpoint)
                 await self._connection.execute("COMMIT")
         except BaseException:

@@ -117,17 +117,18 @@ class Selection:
         where: str = "true",
         order: Sequence[str] = (),
         limit: int | None = None,
+        only: Sequence[str] | None = None,
     ) -> Generator[pa.Table]:
         """Stream the rows by COPY; what Arrow has no type for comes as text, but is ordered as what it is."""
+        chosen = [c for c in self.columns if only is None or c.name in only]
         columns = ", ".join(
-            f"{quote(c.name)}::text AS {quote(c.name)}" if _is_sent_as_text(c.type) else quote(c.name)
-            for c in self.columns
+            f"{quote(c.name)}::text AS {quote(c.name)}" if _is_sent_as_text(c.type) else quote(c.name) for c in chosen
         )
         ordered = f" ORDER BY {', '.join(f'selected.{quote(name)}' for name in order)}" if order else ""
         bounded = f" LIMIT {limit:d}" if limit is not None else ""
         session.bind(self.settings)
         query = f"SELECT {columns} FROM (SELECT * FROM {self.text}) AS selected WHERE {where}{ordered}{bounded}"
-        yield from rechunk(_decoded(session.stream(query), self.columns), batch_rows, batch_bytes)
+        yield from rechunk(_decoded(session.stream(query), chosen), batch_rows, batch_bytes)
 
 
 def _decoded(batches: Iterator[pa.RecordBatch], columns: Sequence[Column]) -> Iterator[pa.RecordBatch]:

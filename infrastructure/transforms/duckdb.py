@@ -1,6 +1,5 @@
 """ITransformer on a locked-down DuckDB: one in-memory instance per stream that sees nothing but its batch."""
 
-import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import cached_property
@@ -17,24 +16,13 @@ from domain.pipelines.table import ORDINAL, Column
 from domain.ports.data_store import Batch, JudgedBatch
 from domain.ports.transformer import IPreparedTransform, ITransformer, TransformPlan
 from infrastructure.arrow import arrow_type, logical_type, to_table
-from infrastructure.sql import check_row_predicate, quote, row_wise
+from infrastructure.sql import check_row_predicate, columns_of_predicate, quote, row_wise
 from infrastructure.threads import OneThread
 from infrastructure.transforms.conversions import conversion, sql_type
+from infrastructure.transforms.refused import REFUSED, Refusal, refused_table
 
 _FAILED = "_headrace_failed"
-_REFUSED = pa.schema(
-    [
-        ("ordinal", pa.int64()),
-        ("kind", pa.string()),
-        ("rule", pa.string()),
-        ("reason", pa.string()),
-        ("record", pa.string()),
-    ]
-)
 _FIRST_ERRORS = 5
-
-_Refusal = tuple[int, str, str | None, str]
-"""Ordinal, kind, rule and reason of a refused row."""
 
 
 class DuckDBTransformer(ITransformer):
@@ -50,13 +38,30 @@ class DuckDBTransformer(ITransformer):
         prepared = DuckDBTransform(plan, thread, memory_limit=self._memory_limit, threads=self._threads)
         thread.interrupt = prepared.interrupt
         try:
-            if not prepared.passes_through:
+            if prepared.passes_through:
+                prepared.check_rules()
+            else:
                 await thread.call(prepared.open)
             yield prepared
         finally:
             if not (prepared.passes_through or thread.is_abandoned):
                 await thread.call(prepared.close)
             thread.close()
+
+    def looks_at(self, plan: TransformPlan) -> tuple[str, ...]:
+        return looked_at(plan)
+
+
+def looked_at(plan: TransformPlan) -> tuple[str, ...]:
+    """The source columns that row rules and measures look at; `unique` and its like are measured at the destination."""
+    names: set[str] = set()
+    for rule in plan.rules:
+        if rule.column is not None:
+            names.add(rule.column)
+        if rule.expression is not None:
+            names |= columns_of_predicate(rule.expression)
+    lower = {name.lower() for name in names}
+    return tuple(column.name for column in plan.source if column.name.lower() in lower)
 
 
 class DuckDBTransform(IPreparedTransform):
@@ -88,7 +93,7 @@ class DuckDBTransform(IPreparedTransform):
     @cached_property
     def passes_through(self) -> bool:
         """Nothing looks at the values: no step, no rule on a column, no conversion. Then no instance is needed."""
-        return self._plan.keeps_values and not self._plan.looks
+        return self._plan.keeps_values and not looked_at(self._plan)
 
     def interrupt(self) -> None:
         """Make the batch that another thread works on give up."""
@@ -97,7 +102,7 @@ class DuckDBTransform(IPreparedTransform):
 
     def empty(self) -> JudgedBatch:
         arrays = [pa.array([], arrow_type(column.type)) for column in self._columns]
-        return JudgedBatch(pa.table(arrays, names=_names(self._columns)), _REFUSED.empty_table(), Counts(), {})
+        return JudgedBatch(pa.table(arrays, names=_names(self._columns)), REFUSED.empty_table(), Counts(), {})
 
     def open(self) -> None:
         """Start the instance and compile; blocking."""
@@ -214,14 +219,23 @@ class DuckDBTransform(IPreparedTransform):
                     )
             violated = self._violation(index, rule, names)
             verdicts.append(f"coalesce({violated}, false) AS v{index}")
-        for rule in self._plan.rules:
+        self.check_rules()
+        return f"SELECT {', '.join(['*', *verdicts])} FROM converted AS batch"
+
+    def check_rules(self) -> None:
+        """Refuse rules over columns that are not there.
+
+        Raises:
+            InvalidInputError: `quality.column_missing`.
+        """
+        names = {column.name for column in self._columns}
+        for rule in () if self._plan.is_partial else self._plan.rules:
             for column in [*rule.columns, *([rule.column] if rule.column else [])]:
                 if column not in names:
                     raise InvalidInputError(
                         f"The rule {rule.label} names {column}, which is not there after the transforms.",
                         code="quality.column_missing",
                     )
-        return f"SELECT {', '.join(['*', *verdicts])} FROM converted AS batch"
 
     def _violation(self, index: int, rule: Rule, columns: dict[str, Column]) -> str:
         column = quote(rule.column) if rule.column else ""
@@ -272,9 +286,7 @@ class DuckDBTransform(IPreparedTransform):
             failed = self._failed_at_source(connection)
         except duckdb.Error as error:
             raise self._batch_error(error) from error
-        refused: list[_Refusal] = [
-            (ordinal, "conversion", None, f"{name} does not convert") for ordinal, name in failed
-        ]
+        refused: list[Refusal] = [(ordinal, "conversion", None, f"{name} does not convert") for ordinal, name in failed]
         is_failed = pc.is_valid(judged.column(_FAILED))
         late = judged.filter(is_failed).select([ORDINAL, _FAILED]).to_pydict() if pc.any(is_failed).as_py() else None
         if late:
@@ -307,14 +319,14 @@ class DuckDBTransform(IPreparedTransform):
         )
         return JudgedBatch(
             accepted=accepted,
-            refused=_refused_table(batch, refused),
+            refused=refused_table(batch, refused),
             counts=counts,
             stats=self._stats(accepted, refused, violations),
         )
 
     def _untouched(self, batch: pa.Table) -> JudgedBatch:
         counts = Counts(read=batch.num_rows, used=batch.num_rows, produced=batch.num_rows)
-        return JudgedBatch(batch, _REFUSED.empty_table(), counts, self._stats(batch, (), {}))
+        return JudgedBatch(batch, REFUSED.empty_table(), counts, self._stats(batch, (), {}))
 
     def _ordinals(self, count: int) -> pa.Array:
         """0 … count - 1; batches are alike in size, so the numbers are kept."""
@@ -329,7 +341,7 @@ class DuckDBTransform(IPreparedTransform):
         rows: list[tuple[int, str]] = connection.execute(self._failures_query).fetchall()
         return rows
 
-    def _stats(self, accepted: pa.Table, refused: Sequence[_Refusal], violations: dict[str, int]) -> dict[str, Any]:
+    def _stats(self, accepted: pa.Table, refused: Sequence[Refusal], violations: dict[str, int]) -> dict[str, Any]:
         stats: dict[str, Any] = {}
         if violations:
             stats["violations"] = violations
@@ -357,16 +369,6 @@ class DuckDBTransform(IPreparedTransform):
             f"A transform or rule failed on a value ({type(error).__name__}); TRY_CAST gives NULL instead.",
             code="transform.failed",
         )
-
-
-def _refused_table(batch: pa.Table, refused: Sequence[_Refusal]) -> pa.Table:
-    if not refused:
-        return _REFUSED.empty_table()
-    ordered = sorted(refused, key=lambda item: item[0])
-    records = batch.take([ordinal for ordinal, *_ in ordered]).to_pylist()
-    texts = [json.dumps(record, default=str, ensure_ascii=False) for record in records]
-    ordinals, kinds, rules, reasons = zip(*ordered, strict=True)
-    return pa.table([list(ordinals), list(kinds), list(rules), list(reasons), texts], schema=_REFUSED)
 
 
 def _names(columns: Sequence[Column]) -> list[str]:

@@ -150,6 +150,7 @@ def with_copies(made: Installation, count: int, *, rows: int = 2000, batch_rows:
             made.folder,
             f"pipelines/copy{number}.yaml",
             f"version: 1\npipeline: copy{number}\nsource: {{table: source, cursor: {{column: id}}}}\n"
+            "transform: [{sql: select * from batch}]\n"  # Batches, and not one statement of the database.
             f"destination: {{table: copy{number}}}\nrun: {{batch_rows: {batch_rows}}}\n",
         )
     made.apply()
