@@ -22,6 +22,7 @@ FAILPOINTS = frozenset(
         "batch.before_commit",
         "batch.commit_sent",
         "batch.after_commit",
+        "ddl.between_columns",
         "publish.before_swap",
         "publish.after_swap",
         "publish.before_commit",

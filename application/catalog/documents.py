@@ -71,6 +71,10 @@ class Catalog:
                 checks.append((f"quality.{index}.sql", partial(self.guard.check_predicate, rule.expression)))
             if isinstance(rule.expected, str) and rule.expected != "source_count":
                 checks.append((f"quality.{index}.expected", partial(self.guard.check_source, rule.expected)))
+        if spec.destination.deleted_when is not None:
+            checks.append(
+                ("destination.deleted_when", partial(self.guard.check_predicate, spec.destination.deleted_when))
+            )
         for place, check in checks:
             try:
                 check()

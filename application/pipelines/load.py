@@ -161,6 +161,8 @@ class ReadSetLoader:
             # Without a total order there is no place to go on from, so the staging starts again from empty.
             await owner.open_read_set(read_set, target)
             state = await owner.take_over()
+        else:
+            await owner.fit(target)  # A new revision may bring columns that the open load does not have.
         await self._refuse_poison(claim, state)
         source = await self.stores.spec_of(organization, spec.source.connection)
         destination = await self.stores.spec_of(organization, spec.destination.connection)

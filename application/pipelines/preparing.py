@@ -1,19 +1,19 @@
 """What a run reads and where it lands, worked out once from the spec, the stores and the lane."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 from application.connections.open_stores import OpenStores
-from domain.errors import InvalidInputError
+from domain.errors import InvalidInputError, SchemaMismatchError
 from domain.pipelines.checkpoint import LaneState
-from domain.pipelines.plan import Publishing, choose_publishing
+from domain.pipelines.plan import Publishing, choose_publishing, merges_in_streams
 from domain.pipelines.quality import Rule
 from domain.pipelines.read_set import Lane, ReadSet, SourcePlan
 from domain.pipelines.run import RunRequest
-from domain.pipelines.spec import Mode, PipelineSpec, Publish, SourceSpec
-from domain.pipelines.table import Column
+from domain.pipelines.spec import Mode, PipelineSpec, Publish, SchemaPolicy, SourceSpec
+from domain.pipelines.table import Column, TableSchema
 from domain.pipelines.way import Facts, Route, choose_way
 from domain.ports.data_store import IDataStore, Target
 from domain.ports.transformer import ITransformer, TransformPlan
@@ -58,8 +58,19 @@ class RunPreparer:
     ) -> ReadSet:
         """Plan the read of a run that starts at the lane's watermark."""
         store = await self.source_store(lane.organization, spec.source)
+        if request.limit is not None and spec.destination.delete_missing is not None:
+            raise InvalidInputError(
+                "A run with --limit reads a part only, so delete_missing would take the rest for missing.",
+                code="run.limit_and_delete_missing",
+            )
         lo = state.watermark if spec.source.cursor is not None and not request.full_refresh else None
-        plan = await store.plan(spec.source, lo=lo, limit=request.limit)
+        source, note = spec.source, None
+        if not merges_in_streams(spec):
+            source = replace(source, partitions=None)
+            note = "one stream: the partition column is not an untouched part of the merge key"
+        plan = await store.plan(source, lo=lo, limit=request.limit)
+        if note is not None:
+            plan = replace(plan, note=note)
         publishing = self.publishing(spec, plan, request)
         shadow = None
         if publishing.publish is Publish.RUN:
@@ -104,18 +115,27 @@ class RunPreparer:
         destination = await self.stores.get(
             organization, await self.stores.spec_of(organization, spec.destination.connection)
         )
-        existing = await destination.describe(spec.destination.table)
+        wanted = spec.destination
+        existing = await destination.describe(wanted.table)
         plan = transform_plan(spec, read_set.plan, existing.columns if existing else ())
-        async with self.transformer.prepare(plan) as transform:
+        async with self.transformer.prepare(replace(plan, key=())) as transform:
             columns = tuple(transform.columns)
+        plan = replace(plan, key=landing_key(spec, columns))
+        replaces = wanted.mode is Mode.REPLACE or request.full_refresh
+        columns, discarded = fitting(spec, columns, None if replaces else existing)
         target = Target(
-            table=spec.destination.table,
-            mode=spec.destination.mode,
+            table=wanted.table,
+            mode=wanted.mode,
             shadow=read_set.shadow,
             columns=columns,
             run_id=run_id,
-            metadata_columns=spec.destination.metadata_columns,
-            replaces=spec.destination.mode is Mode.REPLACE or request.full_refresh,
+            metadata_columns=wanted.metadata_columns,
+            replaces=replaces,
+            key=plan.key,
+            deletes=wanted.deleted_when is not None,
+            delete_missing=wanted.delete_missing,
+            max_deleted_share=wanted.max_deleted_share,
+            discarded=discarded,
         )
         return target, plan
 
@@ -126,7 +146,8 @@ class RunPreparer:
         source = await self.stores.spec_of(organization, spec.source.connection)
         destination = await self.stores.spec_of(organization, spec.destination.connection)
         facts = Facts(
-            keeps_values=transform.keeps_values,
+            keeps_values=transform.keeps_values and not target.discarded,
+            merges=target.merges,
             seen=self.transformer.looks_at(transform),
             width=len(transform.source),
             is_limited=plan.limit is not None,
@@ -168,6 +189,49 @@ class RunPreparer:
         raise _not_a_number(rule)
 
 
+def landing_key(spec: PipelineSpec, columns: Sequence[Column]) -> tuple[str, ...]:
+    """The merge key in the destination's names; empty in other modes.
+
+    Raises:
+        InvalidInputError: a column of it is not among the rows' (`merge.key_missing`).
+    """
+    if spec.destination.mode is not Mode.MERGE:
+        return ()
+    by_name = {column.name: column.name for column in columns}
+    if spec.destination.normalizes:
+        by_name |= {column.name.lower(): column.name for column in columns}
+    found = []
+    for name in spec.destination.key:
+        landing = by_name.get(name) or by_name.get(name.lower() if spec.destination.normalizes else name)
+        if landing is None:
+            raise InvalidInputError(
+                f"The key column {name} of the destination is not there after the transforms.", code="merge.key_missing"
+            )
+        found.append(landing)
+    return tuple(found)
+
+
+def fitting(
+    spec: PipelineSpec, columns: tuple[Column, ...], existing: TableSchema | None
+) -> tuple[tuple[Column, ...], tuple[str, ...]]:
+    """The columns that land in a table, and the names of those that are left out, as `schema` says.
+
+    Raises:
+        SchemaMismatchError: the schema is frozen and the table lacks a column (`schema.frozen`).
+    """
+    policy = spec.destination.schema
+    new = tuple(column.name for column in columns if existing is not None and not existing.has(column.name))
+    if not new or policy is SchemaPolicy.EVOLVE:
+        return columns, ()
+    if policy is SchemaPolicy.FREEZE:
+        raise SchemaMismatchError(
+            f"The table {spec.destination.table} has no column named {', '.join(new)}, and its schema is frozen: add it, "
+            "drop it in a transform, or say schema: evolve.",
+            code="schema.frozen",
+        )
+    return tuple(column for column in columns if column.name not in new), new
+
+
 def transform_plan(spec: PipelineSpec, plan: SourcePlan, target: tuple[Column, ...]) -> TransformPlan:
     """Describe the transforms of a planned read."""
     return TransformPlan(
@@ -176,6 +240,8 @@ def transform_plan(spec: PipelineSpec, plan: SourcePlan, target: tuple[Column, .
         rules=spec.quality,
         target=target,
         source_is_text=plan.is_text,
+        normalizes=spec.destination.normalizes,
+        deleted_when=spec.destination.deleted_when,
     )
 
 

@@ -1,6 +1,7 @@
 """How a run will publish, and why: chosen when nothing is said, refused when what is said contradicts itself."""
 
 from dataclasses import dataclass
+from typing import assert_never
 
 from domain.errors import Problem, SpecError
 from domain.pipelines.spec import Mode, PipelineSpec, Publish
@@ -44,6 +45,8 @@ def _why_run(spec: PipelineSpec, *, ordered: bool, full_refresh: bool) -> str | 
         return "a full refresh replaces the table in one step"
     if spec.destination.mode is Mode.REPLACE:
         return "mode: replace swaps the whole table in one step"
+    if spec.destination.delete_missing is not None:
+        return "delete_missing compares the destination with all keys of the run"
     for rule in spec.quality:
         if rule.needs_staging:
             return f"the rule {rule.label} is judged over the whole run before anything may be visible"
@@ -59,5 +62,23 @@ def guarantee(spec: PipelineSpec, publishing: Publishing) -> str:
         if publishing.publish is Publish.BATCH
         else "Readers see nothing of the run until all of it is published in one transaction"
     )
-    replaced = " in place of what was there" if spec.destination.mode is Mode.REPLACE else ""
-    return f"Every row of the read set lands exactly once{replaced}. {seen}."
+    match spec.destination.mode:
+        case Mode.REPLACE:
+            lands = "lands exactly once in place of what was there"
+        case Mode.MERGE:
+            key = ", ".join(spec.destination.key)
+            lands = f"takes effect exactly once: the last row of each key ({key}) is what the table holds"
+        case Mode.APPEND:
+            lands = "lands exactly once"
+        case _:
+            assert_never(spec.destination.mode)
+    return f"Every row of the read set {lands}. {seen}."
+
+
+def merges_in_streams(spec: PipelineSpec) -> bool:
+    """Whether several streams may merge at a time: the same key never falls into two of them (D8)."""
+    partitions = spec.source.partitions
+    if spec.destination.mode is not Mode.MERGE or partitions is None:
+        return True
+    touched = any(step.may_touch(partitions.column) for step in spec.transform)
+    return partitions.column in spec.destination.key and not touched

@@ -17,10 +17,26 @@ DEFAULT_CONNECTION = "default"
 
 
 class Mode(StrEnum):
-    """How rows land: added, or instead of what was there."""
+    """How rows land: added, instead of what was there, or by their key."""
 
     APPEND = "append"
     REPLACE = "replace"
+    MERGE = "merge"
+
+
+class SchemaPolicy(StrEnum):
+    """What happens to columns that the destination does not have: added, refused, or left out."""
+
+    EVOLVE = "evolve"
+    FREEZE = "freeze"
+    DISCARD_COLUMNS = "discard_columns"
+
+
+class DeleteMissing(StrEnum):
+    """What happens to rows whose key a full read does not have any more: marked, or deleted."""
+
+    SOFT = "soft"
+    HARD = "hard"
 
 
 class Publish(StrEnum):
@@ -32,10 +48,14 @@ class Publish(StrEnum):
 
 @dataclass(frozen=True)
 class CursorSpec:
-    """The column that grows with time; `hold_back` is a duration for times and a number for integers."""
+    """The column that grows with time; `hold_back` and `lookback` are durations for times and numbers for integers.
+
+    `hold_back` is not read yet, `lookback` is read again.
+    """
 
     column: str
     hold_back: timedelta | int | None = None
+    lookback: timedelta | int | None = None
 
 
 @dataclass(frozen=True)
@@ -76,6 +96,11 @@ class SqlStep:
 
     sql: str
 
+    def may_touch(self, column: str) -> bool:
+        """Whether the step may change a column or its name."""
+        del column  # Any SQL may.
+        return True
+
 
 @dataclass(frozen=True)
 class OnError:
@@ -97,13 +122,23 @@ NO_ERRORS = OnError(max_rows=0)
 
 @dataclass(frozen=True)
 class DestinationSpec:
-    """Where rows go. `publish` None leaves the choice to the planner."""
+    """Where rows go. `publish` None leaves the choice to the planner.
+
+    `key` is what `merge` goes by; `deleted_when` is a predicate over a row; `max_deleted_share` bounds what
+    `delete_missing` may do in one run. `normalizes` puts names of columns into the destination's case.
+    """
 
     table: TableName
     connection: str = DEFAULT_CONNECTION
     mode: Mode = Mode.APPEND
     publish: Publish | None = None
     metadata_columns: bool = True
+    key: tuple[str, ...] = ()
+    schema: SchemaPolicy = SchemaPolicy.EVOLVE
+    normalizes: bool = True
+    deleted_when: str | None = None
+    delete_missing: DeleteMissing | None = None
+    max_deleted_share: float = 0.2
 
 
 @dataclass(frozen=True)
@@ -169,7 +204,7 @@ class PipelineSpec:
         A revision with the same fingerprint may finish another one's read set and keeps the watermark.
         """
         source = self.source
-        identity = {
+        identity: dict[str, Any] = {
             "source": [
                 source.connection,
                 str(source.table) if source.table else None,
@@ -183,6 +218,8 @@ class PipelineSpec:
             "key": list(source.key),
             "destination": [self.destination.connection, str(self.destination.table)],
         }
+        if self.destination.mode is Mode.MERGE:
+            identity["merge"] = list(self.destination.key)
         return hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
     def with_parameters(self, parameters: Mapping[str, Any]) -> "PipelineSpec":
@@ -260,10 +297,11 @@ def _retry(value: Mapping[str, Any]) -> RetryOptions:
 
 
 def _cursor(value: Mapping[str, Any]) -> CursorSpec:
-    hold_back = value.get("hold_back")
-    return CursorSpec(
-        column=value["column"], hold_back=parse_duration(hold_back) if isinstance(hold_back, str) else hold_back
-    )
+    def span(name: str) -> timedelta | int | None:
+        given = value.get(name)
+        return parse_duration(given) if isinstance(given, str) else given
+
+    return CursorSpec(column=value["column"], hold_back=span("hold_back"), lookback=span("lookback"))
 
 
 def _destination(value: Mapping[str, Any]) -> DestinationSpec:
@@ -275,6 +313,12 @@ def _destination(value: Mapping[str, Any]) -> DestinationSpec:
         mode=Mode(value.get("mode") or "append"),
         publish=Publish(publish) if publish else None,
         metadata_columns=True if metadata_columns is None else metadata_columns,
+        key=tuple(value.get("key") or ()),
+        schema=SchemaPolicy(value.get("schema") or "evolve"),
+        normalizes=(value.get("columns") or "normalize") == "normalize",
+        deleted_when=value.get("deleted_when"),
+        delete_missing=DeleteMissing(value["delete_missing"]) if value.get("delete_missing") else None,
+        max_deleted_share=value.get("max_deleted_share", 0.2) if value.get("max_deleted_share") is not None else 0.2,
     )
 
 

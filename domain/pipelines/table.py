@@ -12,6 +12,12 @@ INTERNAL_PREFIX = "_headrace"
 LOADED_AT = "_headrace_loaded_at"
 RUN_ID = "_headrace_run_id"
 ORDINAL = "_headrace_ordinal"
+SEQ = "_headrace_seq"
+"""In the staging table of a merge: the batch of a row, so that the last row of each key is found."""
+DELETED = "_headrace_deleted"
+"""In what is merged: the row says that its key is gone."""
+DELETED_AT = "_headrace_deleted_at"
+"""At a destination with `delete_missing: soft`: when the key was missing for the first time."""
 
 MAX_IDENTIFIER_BYTES = 63
 _IDENTIFIER = re.compile(r"[^\x00\r\n\"]+")
@@ -67,6 +73,10 @@ class TableSchema:
     name: TableName
     columns: tuple[Column, ...]
     primary_key: tuple[str, ...] = ()
+
+    def has(self, name: str) -> bool:
+        """Say whether there is a column of that name."""
+        return self.column(name) is not None
 
     def column(self, name: str) -> Column | None:
         """Find a column by its exact name."""

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from domain.pipelines.checkpoint import CheckpointUpdate, Counts, LaneState, Position
 from domain.pipelines.quality import Judgement, Measures
 from domain.pipelines.read_set import Lane, ReadSet, SourcePlan, Stream
-from domain.pipelines.spec import Mode, SourceSpec
+from domain.pipelines.spec import DeleteMissing, Mode, SourceSpec
 from domain.pipelines.table import Column, TableName, TableSchema
 from domain.pipelines.way import Passage, Wire
 
@@ -94,6 +94,19 @@ class Target:
     metadata_columns: bool
     replaces: bool = False
     """True when publishing puts the shadow in the place of the table (`mode: replace`, full refresh)."""
+    key: tuple[str, ...] = ()
+    """The columns that `merge` goes by."""
+    deletes: bool = False
+    """True when rows carry `_headrace_deleted`, which says that their key is gone."""
+    delete_missing: DeleteMissing | None = None
+    max_deleted_share: float = 1.0
+    discarded: tuple[str, ...] = ()
+    """Columns of the rows that the table does not have and that are left out."""
+
+    @property
+    def merges(self) -> bool:
+        """Rows land by their key."""
+        return self.mode is Mode.MERGE
 
 
 @dataclass(frozen=True)
@@ -206,6 +219,14 @@ class IOwner(ABC):
         """
 
     @abstractmethod
+    async def fit(self, target: Target) -> None:
+        """Give the table, and an open stage, the target's columns that they do not have (D5).
+
+        Raises:
+            SchemaMismatchError: a column cannot be added.
+        """
+
+    @abstractmethod
     async def publish(
         self, read_set: ReadSet, target: Target, uniques: Sequence[tuple[str, ...]], judge: Judge
     ) -> Publication:
@@ -262,6 +283,12 @@ class IDataStore(ABC):
     19. A cancelled call interrupts what the store is doing and leaves nothing half-written.
     20. Discarding a lane drops the table that its pipeline alone has written, with everything remembered of it; a table
         that another pipeline writes too is left as it is.
+    21. A merge leaves, of all rows read, the last of each key; a row that says its key is gone deletes it.
+    22. Keys that a full read lacks are deleted or marked up to a share, all of them or none; refused rows lack nothing.
+    23. Columns that a table lacks are added before rows come, once, also to an open stage.
+    24. A lookback begins a read before the watermark and never moves it back.
+    25. Rows that pass undecoded, or within the database, land as they would have landed decoded, under the same fence.
+    26. A row larger than a batch may be is refused by name, and nothing of its batch lands.
     """
 
     @abstractmethod

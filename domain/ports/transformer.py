@@ -17,7 +17,9 @@ class TransformPlan:
 
     `source` are the columns the transforms see. When `source_is_text` the batch arrives as strings, to be converted.
     `target` are the destination's columns that already exist: values are converted to their types. `is_partial` says
-    that columns which no row rule looks at are left out.
+    that columns which no row rule looks at are left out. `normalizes` puts names into the destination's case, after the
+    rules. Of rows with the same `key` in one batch only the last is accepted; `deleted_when` is a predicate that adds the
+    column `_headrace_deleted`.
     """
 
     source: tuple[Column, ...]
@@ -26,14 +28,25 @@ class TransformPlan:
     target: tuple[Column, ...] = ()
     source_is_text: bool = False
     is_partial: bool = False
+    normalizes: bool = False
+    key: tuple[str, ...] = ()
+    deleted_when: str | None = None
 
     @property
     def keeps_values(self) -> bool:
-        """No step and no conversion: what is accepted is what was read."""
+        """No step and no conversion: what is accepted is what was read, name by name."""
         target = {column.name: column.type for column in self.target}
         is_same = all(target.get(column.name, column.type) == column.type for column in self.source)
+        is_named = all(self.landing_name(column.name) == column.name for column in self.source)
         is_unique = len({column.name.lower() for column in self.source}) == len(self.source)
-        return is_same and is_unique and not (self.source_is_text or self.steps)
+        return is_same and is_named and is_unique and not (self.source_is_text or self.steps or self.deleted_when)
+
+    def landing_name(self, name: str) -> str:
+        """The name of a column at the destination: the one it has there in another case, else in lower case."""
+        if not self.normalizes:
+            return name
+        lower = name.lower()
+        return next((column.name for column in self.target if column.name.lower() == lower), lower)
 
     def of_columns(self, names: Sequence[str]) -> "TransformPlan":
         """The same rules over some of the columns only: those that rules look at."""
@@ -59,6 +72,7 @@ class IPreparedTransform(ABC):
 
         Raises:
             QualityRejectedError: a row rule with `on_violation: fail` was violated.
+            WorkFailedError: a row has no value in a key column (`merge.key_null`).
         """
 
     @abstractmethod
@@ -75,6 +89,7 @@ class ITransformer(ABC):
     4. A transform that is not row-wise is refused (`transform.not_row_wise`), as the result would depend on batches.
     5. No transform reaches files, sockets, settings or other relations than `batch`.
     6. A rule's values and patterns are data, never text of a statement; patterns are RE2 and match the whole value.
+    7. Of the rows of one key in a batch the last is accepted, the others are counted as deduplicated.
     """
 
     @abstractmethod

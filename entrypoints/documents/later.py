@@ -9,7 +9,6 @@ _KINDS = ("replication", "entity", "feature_view", "feature_service")
 _PIPELINE_KEYS = ("sla", "retention", "tests")
 _SOURCE_KEYS = ("python",)
 _SCHEDULE_KEYS = ("cron", "timezone", "misfire", "overlap")
-_DESTINATION_KEYS = ("key", "schema", "columns", "deleted_when", "delete_missing")
 _STEPS = ("rename", "cast", "drop", "python")
 _RULES = ("duplicate_rate", "references", "freshness", "distribution")
 _CONNECTION_KINDS = ("snowflake",)
@@ -23,11 +22,6 @@ def found_later(document: dict[str, Any]) -> Iterator[tuple[Path, str]]:
             yield (kind,), f"documents of the kind {kind}"
     yield from _keys(document, (), _PIPELINE_KEYS)
     yield from _keys(document.get("source"), ("source",), _SOURCE_KEYS)
-    cursor = _mapping(document.get("source")).get("cursor")
-    yield from _keys(cursor, ("source", "cursor"), ("lookback",))
-    yield from _keys(document.get("destination"), ("destination",), _DESTINATION_KEYS)
-    if _mapping(document.get("destination")).get("mode") == "merge":
-        yield ("destination", "mode"), "mode: merge"
     yield from _keys(document.get("schedule"), ("schedule",), _SCHEDULE_KEYS)
     engine = _mapping(document.get("run")).get("engine")
     if engine == "spark":

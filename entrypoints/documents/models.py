@@ -1,15 +1,13 @@
-"""Strict models of every kind of document that exists by now; they also write the JSON Schemas editors use."""
+"""Strict models of pipeline documents; they also write the JSON Schemas editors use."""
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from domain.pipelines.spec import parse_duration, parse_size
 from domain.pipelines.table import TableName, check_identifier
 
-_SECRET_REFERENCE = re.compile(r"(env|file):[^\x00\r\n]{1,300}")
-_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,252}[A-Za-z0-9])?|\[?[0-9A-Fa-f:.]{2,45}\]?")
 _TYPE = re.compile(
     r"bool|u?int(8|16|32|64)|float(32|64)|decimal\([0-9]{1,2},[0-9]{1,2}\)|string|binary|date|time|timestamp|timestamptz"
     r"|uuid|json"
@@ -31,7 +29,8 @@ class Model(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False)
 
 
-def _identifier(value: str) -> str:
+def identifier(value: str) -> str:
+    """Check a name of a column, database or user."""
     check_identifier(value)
     return value
 
@@ -46,12 +45,13 @@ class Cursor(Model):
 
     column: str
     hold_back: str | Count | None = None
+    lookback: str | Count | None = None
 
-    _column = field_validator("column")(_identifier)
+    _column = field_validator("column")(identifier)
 
-    @field_validator("hold_back")
+    @field_validator("hold_back", "lookback")
     @classmethod
-    def _hold_back(cls, value: str | int | None) -> str | int | None:
+    def _span(cls, value: str | int | None) -> str | int | None:
         if isinstance(value, str):
             parse_duration(value)
         return value
@@ -79,13 +79,21 @@ def _duration(value: str | None) -> str | None:
     return value
 
 
+def _key_columns(value: list[str] | None) -> list[str] | None:
+    for column in value or []:
+        check_identifier(column)
+    if value is not None and (not value or len(set(value)) != len(value)):
+        raise ValueError("a key names at least one column, each once")
+    return value
+
+
 class Partitions(Model):
     """Ranges of a column, read as parallel streams."""
 
     column: str
     count: Annotated[int, Field(ge=1, le=256, strict=True)]
 
-    _column = field_validator("column")(_identifier)
+    _column = field_validator("column")(identifier)
 
 
 class Source(Model):
@@ -111,14 +119,7 @@ class Source(Model):
             raise ValueError("a path is relative and stays inside the folder of its connection")
         return value
 
-    @field_validator("key")
-    @classmethod
-    def _columns(cls, value: list[str] | None) -> list[str] | None:
-        for column in value or []:
-            check_identifier(column)
-        if value is not None and (not value or len(set(value)) != len(value)):
-            raise ValueError("a key names at least one column, each once")
-        return value
+    _key = field_validator("key")(lambda value: _key_columns(value))
 
     @model_validator(mode="after")
     def _one_kind(self) -> "Source":
@@ -209,11 +210,31 @@ class Destination(Model):
 
     connection: Name | None = None
     table: str
-    mode: Literal["append", "replace"] = "append"
+    mode: Literal["append", "replace", "merge"] = "append"
+    key: list[str] | None = None
     publish: Literal["batch", "run"] | None = None
+    schema_: Literal["evolve", "freeze", "discard_columns"] | None = Field(None, alias="schema")
+    columns: Literal["normalize", "source"] | None = None
     metadata_columns: bool = True
+    deleted_when: Sql | None = None
+    delete_missing: Literal["soft", "hard"] | None = None
+    max_deleted_share: Share | None = None
 
     _table = field_validator("table")(_table)
+    _key = field_validator("key")(lambda value: _key_columns(value))
+
+    @model_validator(mode="after")
+    def _of_mode(self) -> "Destination":
+        if self.mode == "merge" and not self.key:
+            raise ValueError("mode: merge needs a key: the columns by which a row is found again")
+        for name in ("key", "deleted_when", "delete_missing", "max_deleted_share"):
+            if self.mode != "merge" and getattr(self, name) is not None:
+                raise ValueError(f"{name} belongs to mode: merge")
+        if self.deleted_when is not None and self.delete_missing is not None:
+            raise ValueError("deleted_when and delete_missing are two ways to say what is gone; choose one")
+        if self.max_deleted_share is not None and self.delete_missing is None:
+            raise ValueError("max_deleted_share belongs to delete_missing")
+        return self
 
 
 class RunOptions(Model):
@@ -280,101 +301,10 @@ class PipelineDocument(Model):
         same_connection = (source.connection or "default") == (destination.connection or "default")
         if same_connection and source.table is not None and source.table == destination.table:
             raise ValueError("source and destination are the same table")
+        if source.cursor is not None and source.cursor.lookback is not None and destination.mode != "merge":
+            raise ValueError("lookback reads rows again, which only mode: merge can take")
+        if destination.delete_missing is not None and source.cursor is not None:
+            raise ValueError("delete_missing needs to read everything each time, so it takes no cursor")
         if destination.mode == "replace" and source.cursor is not None:
             raise ValueError("mode: replace reads everything each time, so it takes no cursor")
-        return self
-
-
-class PostgresOptions(Model):
-    """A Postgres database."""
-
-    host: str
-    port: Annotated[int, Field(ge=1, le=65535, strict=True)] = 5432
-    database: Annotated[str, StringConstraints(min_length=1, max_length=63)]
-    user: Annotated[str, StringConstraints(min_length=1, max_length=63)]
-    sslmode: Literal["disable", "prefer", "require", "verify-ca", "verify-full"] = "prefer"
-    ssl_ca_cert: str | None = None
-    connect_timeout_seconds: Annotated[int, Field(ge=1, le=300, strict=True)] = 10
-    batch_size: Annotated[int, Field(ge=1, le=10_000, strict=True)] | None = None
-
-    _identifiers = field_validator("database", "user")(_identifier)
-
-    @field_validator("host")
-    @classmethod
-    def _host(cls, value: str) -> str:
-        if not _HOST.fullmatch(value):
-            raise ValueError("a host is a name or an address, without port or path")
-        return value
-
-    @model_validator(mode="after")
-    def _dependent(self) -> "PostgresOptions":
-        if self.sslmode in ("verify-ca", "verify-full") and not self.ssl_ca_cert:
-            raise ValueError(f"sslmode {self.sslmode} needs ssl_ca_cert")
-        if self.ssl_ca_cert and self.sslmode not in ("verify-ca", "verify-full"):
-            raise ValueError("ssl_ca_cert is used with sslmode verify-ca or verify-full only")
-        return self
-
-
-class DuckDBOptions(Model):
-    """A DuckDB file, relative to the project."""
-
-    path: Annotated[str, StringConstraints(min_length=1, max_length=1000)]
-
-    _inside = field_validator("path")(lambda value: _relative(value))
-
-
-class FilesOptions(Model):
-    """A folder of files, relative to the project."""
-
-    root: Annotated[str, StringConstraints(min_length=1, max_length=1000)]
-
-    _inside = field_validator("root")(lambda value: _relative(value))
-
-
-class MemoryOptions(Model):
-    """Nothing to choose."""
-
-
-def _relative(value: str) -> str:
-    if value.startswith(("/", "~")) or ".." in value.split("/") or "\x00" in value:
-        raise ValueError("a path is relative to the project and stays inside it")
-    return value
-
-
-OPTIONS: dict[str, type[Model]] = {
-    "postgres": PostgresOptions,
-    "duckdb": DuckDBOptions,
-    "files": FilesOptions,
-    "memory": MemoryOptions,
-}
-
-
-class ConnectionDocument(Model):
-    """`connection: NAME`. `options` depend on `kind`."""
-
-    version: Literal[1]
-    connection: Name
-    kind: Literal["postgres", "duckdb", "files", "memory"]
-    options: dict[str, Any] | None = None
-    secrets: dict[Literal["password"], str] | None = None
-
-    @field_validator("connection")
-    @classmethod
-    def _not_default(cls, value: str) -> str:
-        if value == "default":
-            raise ValueError("default is the store of the settings; choose another name")
-        return value
-
-    @field_validator("secrets")
-    @classmethod
-    def _references(cls, value: dict[str, str] | None) -> dict[str, str] | None:
-        for reference in (value or {}).values():
-            if not _SECRET_REFERENCE.fullmatch(reference):
-                raise ValueError("a secret is a reference: env:NAME or file:NAME, never the secret itself")
-        return value
-
-    @model_validator(mode="after")
-    def _secrets_of_kind(self) -> "ConnectionDocument":
-        if self.secrets and self.kind != "postgres":
-            raise ValueError(f"a {self.kind} connection takes no secrets")
         return self

@@ -10,8 +10,9 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from domain.errors import InvalidInputError, Problem, SpecError
+from entrypoints.documents.connection_models import OPTIONS, ConnectionDocument
 from entrypoints.documents.later import found_later, without
-from entrypoints.documents.models import OPTIONS, ConnectionDocument, PipelineDocument
+from entrypoints.documents.models import PipelineDocument
 from entrypoints.documents.yaml_text import ParsedText, parse_json, parse_text, substitute
 
 _VARIABLES_ALLOWED = re.compile(
@@ -97,7 +98,7 @@ def _check(
         for item in error.errors(include_input=False, include_url=False, include_context=False):
             _note(parsed, item, above)
         return None
-    return checked.model_dump(mode="json", exclude_none=True)
+    return checked.model_dump(mode="json", exclude_none=True, by_alias=True)
 
 
 def _note(parsed: ParsedText, item: Any, above: tuple[str | int, ...]) -> None:

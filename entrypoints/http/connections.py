@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from domain.errors import InvalidInputError
 from domain.pipelines.table import TableName
-from entrypoints.documents.models import ConnectionDocument
+from entrypoints.documents.connection_models import ConnectionDocument
 from entrypoints.http import bodies
 from entrypoints.http.dependencies import Caller, Cases, document
 from entrypoints.http.documents import get_document, list_documents, put_document

@@ -58,6 +58,26 @@ def time_end(now: datetime, cursor: CursorSpec, kind: str, *, oldest_writer: dat
     return text + "+00:00" if kind == "timestamptz" else text
 
 
+def looked_back(lo: str | None, cursor: CursorSpec | None, kind: str) -> str | None:
+    """Where a read begins that takes some of what was read before once more.
+
+    Raises:
+        InvalidInputError: `lookback` is in the wrong unit (`cursor.lookback`).
+    """
+    if cursor is None or cursor.lookback is None:
+        return lo
+    is_integer = kind in _INTEGERS
+    if isinstance(cursor.lookback, int) is not is_integer:
+        unit = "a number in its units" if is_integer else "a duration such as 1h"
+        raise InvalidInputError(f"The cursor {cursor.column} is {kind}, so lookback is {unit}.", code="cursor.lookback")
+    if lo is None:
+        return None
+    if isinstance(cursor.lookback, int):
+        return str(int(lo) - cursor.lookback)
+    begin = datetime.fromisoformat(lo) - cursor.lookback
+    return begin.date().isoformat() if kind == "date" else begin.isoformat(sep=" ")
+
+
 def position_after(rows: pa.Table, order: Sequence[str]) -> Position:
     """The place behind the last row, as text that a cast in the store's SQL reads back to the same value.
 

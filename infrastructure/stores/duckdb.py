@@ -30,7 +30,7 @@ from domain.ports.data_store import (
 )
 from infrastructure.arrow import conform, rechunk, to_table
 from infrastructure.sql import quote, relations_if_known
-from infrastructure.stores.cursors import integer_end, is_integer_cursor, position_after, time_end
+from infrastructure.stores.cursors import integer_end, is_integer_cursor, looked_back, position_after, time_end
 from infrastructure.stores.duckdb_selection import belonging, bounds, bounds_of, from_item
 from infrastructure.stores.duckdb_session import DuckDBSession, named, translate
 from infrastructure.stores.duckdb_types import logical_of
@@ -159,7 +159,7 @@ class DuckDBDataStore(IDataStore):
             partition=source.partitions.column if source.partitions and is_split else None,
             ordered=bool(source.order),
             order=source.order,
-            lo=lo,
+            lo=looked_back(lo, source.cursor, kinds[source.cursor.column]) if source.cursor else None,
             hi=hi,
             limit=None if source.cursor else limit,
         )

@@ -17,11 +17,12 @@ from domain.errors import (
     StoreUnavailableError,
 )
 from domain.pipelines.read_set import Lane
-from domain.pipelines.table import Column, TableName, TableSchema
-from domain.ports.data_store import StreamSelection
+from domain.pipelines.table import DELETED, Column, TableName, TableSchema
+from domain.ports.data_store import StreamSelection, Target
 from infrastructure.sql import quote, quote_table
 from infrastructure.stores.duckdb_selection import belonging, from_item
 from infrastructure.stores.duckdb_types import logical_of, native_of
+from infrastructure.stores.sql_merge import merge_statement
 from infrastructure.stores.sql_session import (
     CHECKPOINT,
     OWNER,
@@ -103,6 +104,17 @@ class DuckDBSession(Session):
         try:
             self._cursor.register("_headrace_rows", rows)
             self._cursor.execute(f"INSERT INTO {quote_table(table)} ({names}) SELECT {names} FROM _headrace_rows")
+            self._cursor.unregister("_headrace_rows")
+        except duckdb.Error as error:
+            raise translate(error) from error
+
+    def merge(self, table: TableName, rows: pa.Table, columns: Sequence[Column], target: Target) -> None:
+        names = [column.name for column in columns if column.name != DELETED]
+        try:
+            self._cursor.register("_headrace_rows", rows)
+            self._cursor.execute(
+                merge_statement(quote_table(table), "_headrace_rows", names, target.key, deletes=target.deletes)
+            )
             self._cursor.unregister("_headrace_rows")
         except duckdb.Error as error:
             raise translate(error) from error

@@ -28,8 +28,9 @@ from domain.ports.data_store import (
     Target,
 )
 from infrastructure.arrow import columns_of, rechunk, to_table
-from infrastructure.stores.cursors import integer_end, is_integer_cursor, position_after, time_end
-from infrastructure.stores.memory_lanes import Content, InMemoryOwner, InMemoryWriter, append_rows, create_table
+from infrastructure.stores.cursors import integer_end, is_integer_cursor, looked_back, position_after, time_end
+from infrastructure.stores.memory_content import Content, append_rows, create_table
+from infrastructure.stores.memory_lanes import InMemoryOwner, InMemoryWriter
 from infrastructure.stores.partitions import is_partitioned, ranges
 
 
@@ -91,7 +92,7 @@ class InMemoryDataStore(IDataStore):
             partition=source.partitions.column if source.partitions and is_split else None,
             ordered=bool(source.order),
             order=source.order,
-            lo=lo,
+            lo=looked_back(lo, source.cursor, kinds[source.cursor.column]) if source.cursor else None,
             hi=hi,
             limit=None if source.cursor else limit,
         )

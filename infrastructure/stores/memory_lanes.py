@@ -2,33 +2,22 @@
 
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import pyarrow as pa
 
-from domain.errors import ConflictError, FencedError, QualityRejectedError, SchemaMismatchError
+from domain.errors import ConflictError, FencedError, QualityRejectedError
 from domain.failpoints import fail_at
-from domain.pipelines.checkpoint import CheckpointUpdate, LaneState, StreamState, merge_stats
+from domain.pipelines.checkpoint import CheckpointUpdate, Counts, LaneState, StreamState, merge_stats
 from domain.pipelines.quality import Measures
 from domain.pipelines.read_set import Lane, ReadSet
-from domain.pipelines.spec import Mode
-from domain.pipelines.table import LOADED_AT, RUN_ID, Column, TableName
+from domain.pipelines.spec import DeleteMissing, Mode
+from domain.pipelines.table import DELETED, DELETED_AT, LOADED_AT, RUN_ID, SEQ, Column, TableName
 from domain.ports.data_store import IOwner, IWriter, Judge, JudgedBatch, Publication, Target
-from infrastructure.arrow import arrow_type, conform, to_table
-
-
-@dataclass
-class Content:
-    """Everything the store holds. A transaction works on a shallow copy, put in place when it ends well, so what lies
-    in the mappings is replaced and never changed.
-    """
-
-    tables: dict[str, tuple[tuple[Column, ...], pa.Table]] = field(default_factory=dict)
-    lanes: dict[Lane, LaneState] = field(default_factory=dict)
-    quarantine: list[dict[str, Any]] = field(default_factory=list)
-    owners: dict[str, dict[tuple[str, str], str]] = field(default_factory=dict)
+from infrastructure.arrow import arrow_type, to_table
+from infrastructure.stores.memory_content import Content, append_rows, create_table, merge_rows, merge_stage
 
 
 class Transactional(Protocol):
@@ -57,15 +46,9 @@ class InMemoryWriter(IWriter):
             self._advance(content, checkpoint)
             fail_at("batch.after_checkpoint")
             target = self._target
-            landing = target.table.beside(target.shadow) if target.shadow else target.table
             rows = to_table(batch.accepted)
-            if target.metadata_columns:
-                if target.shadow is None:
-                    now = pa.scalar(datetime.now(UTC), pa.timestamp("us", "UTC"))
-                    rows = rows.append_column(LOADED_AT, pa.repeat(now, rows.num_rows))
-                rows = rows.append_column(RUN_ID, pa.repeat(target.run_id, rows.num_rows))
             if rows.num_rows:
-                append_rows(content, landing, rows)
+                self._land(content, rows, checkpoint.seq)
             fail_at("batch.mid_rows")
             for record in to_table(batch.refused).to_pylist():
                 place = {
@@ -81,6 +64,23 @@ class InMemoryWriter(IWriter):
         fail_at("batch.commit_sent")
         fail_at("batch.after_commit")
         return 0
+
+    def _land(self, content: Content, rows: pa.Table, seq: int) -> None:
+        target = self._target
+        deleted = rows.column(DELETED) if target.deletes else None
+        rows = rows.select([column.name for column in target.columns])
+        if target.metadata_columns:
+            if target.shadow is None:
+                rows = rows.append_column(LOADED_AT, pa.repeat(_now(), rows.num_rows))
+            rows = rows.append_column(RUN_ID, pa.repeat(target.run_id, rows.num_rows))
+        if target.merges and target.shadow:
+            rows = rows.append_column(SEQ, pa.repeat(seq, rows.num_rows))
+        if deleted is not None:
+            rows = rows.append_column(DELETED, deleted)
+        if target.merges and target.shadow is None:
+            merge_rows(content, target, rows)
+        else:
+            append_rows(content, target.table.beside(target.shadow) if target.shadow else target.table, rows)
 
     def _advance(self, content: Content, checkpoint: CheckpointUpdate) -> None:
         lane = content.lanes.get(self._lane)
@@ -133,20 +133,11 @@ class InMemoryOwner(IOwner):
                 if (row["org"], row["pipeline"], row["read_set"])
                 != (self._lane.organization, self._lane.pipeline, read_set.id)
             ]
-            columns = list(target.columns)
-            if target.metadata_columns:
-                columns += [Column(LOADED_AT, "timestamptz"), Column(RUN_ID, "uuid")]
-            existing = content.tables.get(str(target.table))
-            if existing is not None and not target.replaces:
-                known = {column.name for column in existing[0]}
-                missing = [column.name for column in columns if column.name not in known]
-                if missing:
-                    raise SchemaMismatchError(f"The table {target.table} has no column named {', '.join(missing)}.")
-            if existing is None and not target.replaces:
-                create_table(content, target.table, columns)
+            _fit(content, target)
             if target.shadow:
+                existing = content.tables.get(str(target.table))
                 kinds = {column.name: column for column in existing[0]} if existing else {}
-                staged = [kinds.get(column.name, column) for column in columns if column.name != LOADED_AT]
+                staged = [kinds.get(column.name, column) for column in _staged(target)]
                 create_table(content, target.table.beside(target.shadow), staged)
             content.lanes[self._lane] = replace(
                 lane,
@@ -156,6 +147,11 @@ class InMemoryOwner(IOwner):
                 streams=tuple(StreamState(stream.name) for stream in read_set.plan.streams),
                 generation=lane.generation + 1,
             )
+
+    async def fit(self, target: Target) -> None:
+        async with self._store.transaction() as content:
+            self._mine(content)
+            _fit(content, target)
 
     async def publish(
         self, read_set: ReadSet, target: Target, uniques: Sequence[tuple[str, ...]], judge: Judge
@@ -185,7 +181,13 @@ class InMemoryOwner(IOwner):
                     "nothing of the run was published."
                 )
             fail_at("publish.before_swap")
-            if target.shadow:
+            counts = lane.counts
+            if target.shadow and target.merges:
+                if target.delete_missing is not None and counts.quarantined + counts.failed:
+                    target = replace(target, delete_missing=None)
+                    stats["delete_missing"] = "skipped: rows were refused, and their keys are not missing"
+                counts += Counts(deduplicated=merge_stage(content, target))
+            elif target.shadow:
                 _publish_stage(content, target)
             fail_at("publish.after_swap")
             kept = {
@@ -199,7 +201,7 @@ class InMemoryOwner(IOwner):
             )
             fail_at("publish.before_commit")
         fail_at("publish.after_commit")
-        return Publication(judgement=judgement, counts=lane.counts, stats=stats)
+        return Publication(judgement=judgement, counts=counts, stats=stats)
 
     async def seal(self) -> None:
         async with self._store.transaction() as content:
@@ -256,18 +258,49 @@ class InMemoryOwner(IOwner):
         content.owners[str(target.table)] = {**owners, mine: target.mode.value}
 
 
-def create_table(content: Content, table: TableName, columns: Sequence[Column]) -> None:
-    """Create an empty table."""
-    schema = pa.schema([(column.name, arrow_type(column.type)) for column in columns])
-    content.tables[str(table)] = (tuple(columns), schema.empty_table())
+def _landed(target: Target) -> list[Column]:
+    columns = list(target.columns)
+    if target.metadata_columns:
+        columns += [Column(LOADED_AT, "timestamptz"), Column(RUN_ID, "uuid")]
+    if target.delete_missing is DeleteMissing.SOFT:
+        columns.append(Column(DELETED_AT, "timestamptz"))
+    return columns
 
 
-def append_rows(content: Content, table: TableName, rows: pa.Table) -> None:
-    """Append rows conformed to the table's columns."""
-    if str(table) not in content.tables:
-        raise SchemaMismatchError(f"The table {table} is gone.", code="destination.missing")
-    columns, existing = content.tables[str(table)]
-    content.tables[str(table)] = (columns, pa.concat_tables([existing, conform(rows, columns)]))
+def _staged(target: Target) -> list[Column]:
+    columns = [column for column in _landed(target) if column.name not in (LOADED_AT, DELETED_AT)]
+    if target.merges:
+        columns.append(Column(SEQ, "int64"))
+    if target.deletes:
+        columns.append(Column(DELETED, "bool"))
+    return columns
+
+
+def _fit(content: Content, target: Target) -> None:
+    """Create the table, or add the columns that it and an open stage lack."""
+    if target.shadow and str(target.table.beside(target.shadow)) in content.tables:
+        _add_columns(content, target.table.beside(target.shadow), _staged(target))
+    if target.replaces and not target.merges:
+        return
+    if str(target.table) in content.tables:
+        _add_columns(content, target.table, _landed(target))
+    else:
+        create_table(content, target.table, _landed(target))
+
+
+def _add_columns(content: Content, table: TableName, wanted: Sequence[Column]) -> None:
+    columns, rows = content.tables[str(table)]
+    known = {column.name for column in columns}
+    for column in wanted:
+        if column.name not in known:
+            columns = (*columns, column)
+            rows = rows.append_column(column.name, pa.nulls(rows.num_rows, arrow_type(column.type)))
+            fail_at("ddl.between_columns")
+    content.tables[str(table)] = (columns, rows)
+
+
+def _now() -> pa.Scalar:
+    return pa.scalar(datetime.now(UTC), pa.timestamp("us", "UTC"))
 
 
 def _drop_stage(content: Content, table: TableName, lane: LaneState) -> None:
@@ -280,8 +313,7 @@ def _publish_stage(content: Content, target: Target) -> None:
     assert target.shadow is not None
     columns, rows = content.tables.pop(str(target.table.beside(target.shadow)))
     if target.metadata_columns:
-        now = pa.scalar(datetime.now(UTC), pa.timestamp("us", "UTC"))
-        rows = rows.append_column(LOADED_AT, pa.repeat(now, rows.num_rows))
+        rows = rows.append_column(LOADED_AT, pa.repeat(_now(), rows.num_rows))
         columns = (*columns, Column(LOADED_AT, "timestamptz"))
     if target.replaces:
         content.tables[str(target.table)] = (columns, rows)

@@ -29,7 +29,7 @@ from domain.ports.data_store import (
 )
 from infrastructure.arrow import conform, to_table
 from infrastructure.sql import quote, relations_if_known
-from infrastructure.stores.cursors import integer_end, is_integer_cursor, position_after, time_end
+from infrastructure.stores.cursors import integer_end, is_integer_cursor, looked_back, position_after, time_end
 from infrastructure.stores.partitions import is_partitioned, ranges
 from infrastructure.stores.postgres_catalog import catalog_columns
 from infrastructure.stores.postgres_connection import PostgresAddress, lane_session
@@ -118,7 +118,7 @@ class PostgresDataStore(IDataStore):
             partition=source.partitions.column if source.partitions and is_split else None,
             ordered=bool(source.order),
             order=source.order,
-            lo=lo,
+            lo=looked_back(lo, source.cursor, kinds[source.cursor.column]) if source.cursor else None,
             hi=hi,
             limit=None if source.cursor else limit,
         )

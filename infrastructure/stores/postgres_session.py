@@ -11,14 +11,15 @@ import pyarrow as pa
 
 from domain.errors import InvalidInputError, PlatformError, SchemaMismatchError, StoreUnavailableError
 from domain.pipelines.read_set import Lane
-from domain.pipelines.table import Column, TableName, TableSchema
-from domain.ports.data_store import StreamSelection
+from domain.pipelines.table import DELETED, Column, TableName, TableSchema
+from domain.ports.data_store import StreamSelection, Target
 from infrastructure.arrow import logical_type
 from infrastructure.sql import quote, quote_table
 from infrastructure.stores.postgres_catalog import catalog_columns, check_landing_types, describe
 from infrastructure.stores.postgres_connection import PostgresAddress, connect, lane_session, translate
 from infrastructure.stores.postgres_selection import Selection
 from infrastructure.stores.postgres_types import native_of, needs_cast, with_binary_uuids
+from infrastructure.stores.sql_merge import merge_statement
 from infrastructure.stores.sql_session import (
     CHECKPOINT,
     OWNER,
@@ -30,6 +31,7 @@ from infrastructure.stores.sql_session import (
     owner_ddl,
 )
 
+_TEMPORARY = "pg_temp"
 _LOCK_ATTEMPTS = 30
 # A server that restarts is back within seconds; longer is for the next claim of the run.
 _RECONNECT_PAUSES_SECONDS = (0.1, 0.5, 1.0, 2.0, 4.0)
@@ -43,6 +45,7 @@ class PostgresSession(Session):
     """A connection for writing: explicit BEGIN and COMMIT, one statement at a time."""
 
     for_update = "FOR UPDATE"
+    enforces_keys = True
 
     def __init__(self, address: PostgresAddress, application_name: str) -> None:
         self._address = address
@@ -50,7 +53,7 @@ class PostgresSession(Session):
         self._connection = connect(address, application_name)
         self._cursor = self._connection.cursor()
         self._natives: dict[str, dict[str, str]] = {}
-        self._stages: dict[tuple[str, ...], str] = {}
+        self._stages: dict[str, str] = {}
 
     def begin(self) -> None:
         self.execute("BEGIN")
@@ -137,24 +140,46 @@ class PostgresSession(Session):
         return str(rows[0][0] or name)
 
     def ingest(self, table: TableName, rows: pa.Table, columns: Sequence[Column]) -> None:
-        natives = self._native_types(table)
-        uuids = [column.name for column in columns if natives[column.name] == "uuid"]
-        if not any(needs_cast(natives[column.name]) for column in columns):
-            self._copy(table.table, with_binary_uuids(rows, uuids), schema=table.schema)
+        self._append(table, rows, self._native_types(table))
+
+    def _append(self, table: TableName, rows: pa.Table, natives: Mapping[str, str]) -> None:
+        if not any(needs_cast(natives[name]) for name in rows.column_names):
+            uuids = [name for name in rows.column_names if natives[name] == "uuid"]
+            self._copy(table, with_binary_uuids(rows, uuids))
             return
         stage = self._cast_stage(rows)
-        self._copy(stage, rows, temporary=True)
+        self._copy(stage, rows)
         names = ", ".join(quote(name) for name in rows.column_names)
         values = ", ".join(f"{quote(name)}::{natives[name]}" for name in rows.column_names)
-        self.execute(f"INSERT INTO {quote_table(table)} ({names}) SELECT {values} FROM pg_temp.{quote(stage)}")
-        self.execute(f"TRUNCATE pg_temp.{quote(stage)}")
+        self.execute(f"INSERT INTO {quote_table(table)} ({names}) SELECT {values} FROM {quote_table(stage)}")
+        self.execute(f"TRUNCATE {quote_table(stage)}")
 
-    def _copy(self, table: str, rows: pa.Table, *, schema: str | None = None, temporary: bool = False) -> None:
+    def merge(self, table: TableName, rows: pa.Table, columns: Sequence[Column], target: Target) -> None:
+        natives = {**self._native_types(table), DELETED: "boolean"}
+        stage = self._temporary("merge", {name: natives[name] for name in rows.column_names})
+        self._append(stage, rows, natives)
+        if not self._has_key(table, target.key):
+            # Without a unique index two merges could both insert a key.
+            self.lock_table(quote_table(table))
+        names = [column.name for column in columns if column.name != DELETED]
+        self.execute(merge_statement(quote_table(table), quote_table(stage), names, target.key, deletes=target.deletes))
+        self.execute(f"TRUNCATE {quote_table(stage)}")
+
+    def _has_key(self, table: TableName, key: Sequence[str]) -> bool:
+        found = self.execute(
+            "SELECT string_agg(a.attname::text, ',' ORDER BY a.attname) FROM pg_index i "
+            "JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey::int2[]) "
+            "WHERE i.indrelid = to_regclass($1) AND i.indisunique AND i.indpred IS NULL GROUP BY i.indexrelid",
+            (quote_table(table),),
+        )
+        return ",".join(sorted(key)) in {names for (names,) in found}
+
+    def _copy(self, table: TableName, rows: pa.Table) -> None:
         try:
-            if temporary:
-                self._cursor.adbc_ingest(table, rows, mode="append", temporary=True)
+            if table.schema == _TEMPORARY:
+                self._cursor.adbc_ingest(table.table, rows, mode="append", temporary=True)
             else:
-                self._cursor.adbc_ingest(table, rows, mode="append", db_schema_name=schema)
+                self._cursor.adbc_ingest(table.table, rows, mode="append", db_schema_name=table.schema)
         except Exception as error:
             raise translate(error) from error
 
@@ -190,15 +215,18 @@ class PostgresSession(Session):
         ]
         return all(rows and rows[0][0] is True for rows in found)
 
-    def _cast_stage(self, rows: pa.Table) -> str:
+    def _cast_stage(self, rows: pa.Table) -> TableName:
         """A temporary table in which what the wire cannot carry lies as text."""
-        shape = tuple(f"{field.name}:{field.type}" for field in rows.schema)
-        if shape not in self._stages:
-            name = f"headrace_cast_{hashlib.sha256(repr(shape).encode()).hexdigest()[:12]}"
-            definitions = ", ".join(f"{quote(f.name)} {_staged_type(f.type)}" for f in rows.schema)
+        return self._temporary("cast", {field.name: _staged_type(field.type) for field in rows.schema})
+
+    def _temporary(self, purpose: str, natives: Mapping[str, str]) -> TableName:
+        """A temporary table of these columns, made once for the session."""
+        definitions = ", ".join(f"{quote(name)} {native}" for name, native in natives.items())
+        if definitions not in self._stages:
+            name = f"headrace_{purpose}_{hashlib.sha256(definitions.encode()).hexdigest()[:12]}"
             self.execute(f"CREATE TEMPORARY TABLE IF NOT EXISTS {quote(name)} ({definitions})")
-            self._stages[shape] = name
-        return self._stages[shape]
+            self._stages[definitions] = name
+        return TableName(self._stages[definitions], _TEMPORARY)
 
     def insert_selected(
         self, table: TableName, selection: StreamSelection, constants: Mapping[str, tuple[str, str]]

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,12 +15,14 @@ from domain.pipelines.spec import Mode
 from domain.pipelines.table import LOADED_AT, TableName
 from domain.ports.data_store import IOwner, Judge, Publication, Target
 from infrastructure.sql import quote, quote_table
+from infrastructure.stores.sql_merge import merge_stage, merged_names
 from infrastructure.stores.sql_session import (
     CHECKPOINT,
     COUNTS,
     OWNER,
     QUARANTINE,
     Session,
+    fit_target,
     landed_columns,
     prepare_target,
 )
@@ -46,6 +49,9 @@ class SqlOwner(IOwner):
 
     async def open_read_set(self, read_set: ReadSet, target: Target) -> None:
         await self._thread.call(self._open_read_set, read_set, target)
+
+    async def fit(self, target: Target) -> None:
+        await self._thread.call(self._fit, target)
 
     async def publish(
         self, read_set: ReadSet, target: Target, uniques: Sequence[tuple[str, ...]], judge: Judge
@@ -125,6 +131,11 @@ class SqlOwner(IOwner):
             stats = {"read_set": read_set.to_json(), "fingerprint": read_set.fingerprint}
             self._update_head("loading", previous.watermark, stats, read_set_id=read_set.id)
 
+    def _fit(self, target: Target) -> None:
+        with self._session.transaction():
+            self._lock_head()
+            fit_target(self._session, target)
+
     def _claim_table(self, target: Target) -> None:
         owners = quote_table(self._table.beside(OWNER))
         self._session.lock_table(owners)
@@ -183,7 +194,10 @@ class SqlOwner(IOwner):
                     "nothing of the run was published."
                 )
             fail_at("publish.before_swap")
-            if target.shadow:
+            counts = state.counts
+            if target.shadow and target.merges:
+                counts = self._merge_stage(target, counts, stats)
+            elif target.shadow:
                 self._publish_stage(target)
             fail_at("publish.after_swap")
             kept = {
@@ -195,7 +209,7 @@ class SqlOwner(IOwner):
             self._update_head("idle", watermark, kept, read_set_id=read_set.id)
             fail_at("publish.before_commit")
         fail_at("publish.after_commit")
-        return Publication(judgement=judgement, counts=state.counts, stats=stats)
+        return Publication(judgement=judgement, counts=counts, stats=stats)
 
     def _duplicates(self, target: Target, columns: tuple[str, ...]) -> int:
         if target.shadow is None:
@@ -206,6 +220,14 @@ class SqlOwner(IOwner):
             f"SELECT coalesce(sum(n - 1), 0) FROM (SELECT count(*) AS n FROM {stage} GROUP BY {names}) AS groups"
         )
         return int(rows[0][0])
+
+    def _merge_stage(self, target: Target, counts: Counts, stats: dict[str, Any]) -> Counts:
+        """Merge what was staged. Rows that were refused are in the source all the same, so nothing counts as missing."""
+        if target.delete_missing is not None and counts.quarantined + counts.failed:
+            target = replace(target, delete_missing=None)
+            stats["delete_missing"] = "skipped: rows were refused, and their keys are not missing"
+        repeated = merge_stage(self._session, target, merged_names(target), datetime.now(UTC))
+        return counts + Counts(deduplicated=repeated)
 
     def _publish_stage(self, target: Target) -> None:
         """Move the staged rows; the time of loading is the time of publishing, as readers saw nothing before."""

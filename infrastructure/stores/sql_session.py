@@ -7,9 +7,10 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
-from domain.errors import SchemaMismatchError
+from domain.failpoints import fail_at
 from domain.pipelines.read_set import Lane
-from domain.pipelines.table import LOADED_AT, RUN_ID, Column, TableName, TableSchema
+from domain.pipelines.spec import DeleteMissing
+from domain.pipelines.table import DELETED, DELETED_AT, LOADED_AT, RUN_ID, SEQ, Column, TableName, TableSchema
 from domain.ports.data_store import StreamSelection, Target
 from infrastructure.arrow import columns_of, conform
 from infrastructure.sql import quote, quote_table
@@ -69,6 +70,10 @@ class Session(ABC):
     ) -> int:
         """Insert what the store itself selects, with constants as (text, our type name) by column; return the rows."""
 
+    @abstractmethod
+    def merge(self, table: TableName, rows: pa.Table, columns: Sequence[Column], target: Target) -> None:
+        """Merge rows, conformed to `columns` and one for each key, into a table by the target's key."""
+
     def uuid(self, text: str) -> pa.Scalar:
         """Spell a UUID as `ingest` takes it without converting it again for each row."""
         return pa.scalar(text)
@@ -119,6 +124,9 @@ class Session(ABC):
     is_interrupted = False
     """True once `interrupt` was called."""
 
+    enforces_keys = False
+    """Whether a new table that is merged into gets its key as primary key."""
+
     for_update = ""
     """The clause that locks selected rows, where the store has one."""
 
@@ -154,23 +162,47 @@ def owner_ddl(table: str) -> str:
 
 
 def prepare_target(session: Session, target: Target) -> None:
-    """Create the table or the stage, and refuse columns that the table cannot take."""
+    """Create the table or give it the columns it lacks, and create an empty stage."""
+    fit_target(session, target)
+    if target.shadow is None:
+        return
     existing = session.describe(target.table)
-    columns = landed_columns(target)
-    if existing is not None and not target.replaces:
-        missing = [column.name for column in columns if existing.column(column.name) is None]
-        if missing:
-            raise SchemaMismatchError(
-                f"The table {target.table} has no column named {', '.join(missing)}: add it, or drop it in a transform."
-            )
-    if existing is None and not target.replaces:
-        definitions = ", ".join(f"{quote(column.name)} {session.type_name(column.type)}" for column in columns)
-        session.execute(f"CREATE TABLE {quote_table(target.table)} ({definitions})")
+    stage = target.table.beside(target.shadow)
+    session.execute(f"DROP TABLE IF EXISTS {quote_table(stage)}")
+    session.create_stage(stage, target.table if existing else None, staged_columns(target))
+
+
+def fit_target(session: Session, target: Target) -> None:
+    """Create the table, or add the columns that it and an open stage lack (D5); to do it twice changes nothing.
+
+    A table that the run replaces by another is left as it is.
+    """
+    existing = session.describe(target.table)
     if target.shadow is not None:
         stage = target.table.beside(target.shadow)
-        session.execute(f"DROP TABLE IF EXISTS {quote_table(stage)}")
-        staged = [column for column in columns if column.name != LOADED_AT]
-        session.create_stage(stage, target.table if existing else None, staged)
+        described = session.describe(stage)
+        if described is not None:
+            _add_columns(session, described, staged_columns(target))
+    if target.replaces and not target.merges:
+        return
+    columns = landed_columns(target)
+    if existing is not None:
+        _add_columns(session, existing, columns)
+        return
+    parts = [f"{quote(column.name)} {session.type_name(column.type)}" for column in columns]
+    if target.merges and session.enforces_keys:
+        parts.append(f"PRIMARY KEY ({', '.join(quote(name) for name in target.key)})")
+    session.execute(f"CREATE TABLE {quote_table(target.table)} ({', '.join(parts)})")
+
+
+def _add_columns(session: Session, existing: TableSchema, columns: Sequence[Column]) -> None:
+    for column in columns:
+        if not existing.has(column.name):
+            kind = session.type_name(column.type)
+            session.execute(
+                f"ALTER TABLE {quote_table(existing.name)} ADD COLUMN IF NOT EXISTS {quote(column.name)} {kind}"
+            )
+            fail_at("ddl.between_columns")
 
 
 def landed_columns(target: Target) -> list[Column]:
@@ -178,6 +210,18 @@ def landed_columns(target: Target) -> list[Column]:
     columns = list(target.columns)
     if target.metadata_columns:
         columns += [Column(LOADED_AT, "timestamptz"), Column(RUN_ID, "uuid")]
+    if target.delete_missing is DeleteMissing.SOFT:
+        columns.append(Column(DELETED_AT, "timestamptz"))
+    return columns
+
+
+def staged_columns(target: Target) -> list[Column]:
+    """The columns of the staging table: no time of loading yet, and what a merge needs to find the last row of a key."""
+    columns = [column for column in landed_columns(target) if column.name not in (LOADED_AT, DELETED_AT)]
+    if target.merges:
+        columns.append(Column(SEQ, "int64"))
+    if target.deletes:
+        columns.append(Column(DELETED, "bool"))
     return columns
 
 

@@ -11,7 +11,7 @@ from domain.errors import FencedError, SchemaMismatchError, StoreUnavailableErro
 from domain.failpoints import fail_at
 from domain.pipelines.checkpoint import CheckpointUpdate
 from domain.pipelines.read_set import Lane
-from domain.pipelines.table import LOADED_AT, RUN_ID, Column, TableName
+from domain.pipelines.table import DELETED, LOADED_AT, RUN_ID, SEQ, Column, TableName
 from domain.ports.data_store import IWriter, JudgedBatch, StreamSelection, Target
 from infrastructure.arrow import conform, to_table
 from infrastructure.sql import quote, quote_table
@@ -172,8 +172,7 @@ class SqlWriter(IWriter):
             self._checkpoints.check(session.execute(*self._checkpoints.advance(checkpoint)), checkpoint)
             fail_at("batch.after_checkpoint")
             if rows.num_rows:
-                columns = self._landing_columns(rows.column_names)
-                self._ingest(conform(rows, columns), columns)
+                self._land(rows, checkpoint.seq)
             fail_at("batch.mid_rows")
             refused = to_table(batch.refused)
             if refused.num_rows:
@@ -206,16 +205,32 @@ class SqlWriter(IWriter):
             raise SchemaMismatchError(f"The table {self._landing} has no column named {', '.join(missing)}.")
         return [by_name[name] for name in names]
 
-    def _ingest(self, rows: pa.Table, columns: list[Column]) -> None:
-        """Append the rows with the metadata columns as constants; a stage has no time of loading until it is published."""
-        if self._target.metadata_columns:
-            constants: list[tuple[str, pa.Scalar]] = [(RUN_ID, self._session.uuid(self._target.run_id))]
-            if self._target.shadow is None:
+    def _land(self, rows: pa.Table, seq: int) -> None:
+        """Append or merge the rows, with the metadata columns as constants; a stage has no time of loading until it is
+        published.
+        """
+        target, session = self._target, self._session
+        deleted = rows.column(DELETED) if target.deletes else None
+        rows = rows.select([column.name for column in target.columns])
+        columns = self._landing_columns(rows.column_names)
+        rows = conform(rows, columns)
+        constants: list[tuple[str, pa.Scalar]] = []
+        if target.metadata_columns:
+            constants.append((RUN_ID, session.uuid(target.run_id)))
+            if target.shadow is None:
                 constants.append((LOADED_AT, pa.scalar(datetime.now(UTC), pa.timestamp("us", "UTC"))))
-            columns = columns + self._landing_columns([name for name, _ in constants])
-            for name, value in constants:
-                rows = rows.append_column(name, pa.repeat(value, rows.num_rows))
-        self._session.ingest(self._landing, rows, columns)
+        if target.merges and target.shadow is not None:
+            constants.append((SEQ, pa.scalar(seq, pa.int64())))
+        columns = columns + self._landing_columns([name for name, _ in constants])
+        for name, value in constants:
+            rows = rows.append_column(name, pa.repeat(value, rows.num_rows))
+        if deleted is not None:
+            columns.append(Column(DELETED, "bool"))
+            rows = rows.append_column(DELETED, deleted)
+        if target.merges and target.shadow is None:
+            session.merge(self._landing, rows, columns, target)
+        else:
+            session.ingest(self._landing, rows, columns)
 
     def _quarantined(self, refused: pa.Table, seq: int) -> pa.Table:
         count = refused.num_rows

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -12,13 +13,14 @@ import pyarrow.compute as pc
 from domain.errors import InvalidInputError, PlatformError, QualityRejectedError, WorkFailedError
 from domain.pipelines.checkpoint import Counts
 from domain.pipelines.quality import OnViolation, Rule, rule_key
-from domain.pipelines.table import ORDINAL, Column
+from domain.pipelines.table import DELETED, ORDINAL, Column
 from domain.ports.data_store import Batch, JudgedBatch
 from domain.ports.transformer import IPreparedTransform, ITransformer, TransformPlan
 from infrastructure.arrow import arrow_type, logical_type, to_table
 from infrastructure.sql import check_row_predicate, columns_of_predicate, quote, row_wise
 from infrastructure.threads import OneThread
 from infrastructure.transforms.conversions import conversion, sql_type
+from infrastructure.transforms.keys import last_of_each
 from infrastructure.transforms.refused import REFUSED, Refusal, refused_table
 
 _FAILED = "_headrace_failed"
@@ -83,17 +85,28 @@ class DuckDBTransform(IPreparedTransform):
 
     @property
     def columns(self) -> Sequence[Column]:
-        return self._columns
+        return tuple(Column(self._plan.landing_name(column.name), column.type) for column in self._columns)
 
     async def apply(self, batch: Batch) -> JudgedBatch:
         if self.passes_through:
             return self._apply(to_table(batch))
-        return await self._thread.call(self._apply, to_table(batch))
+        return await self._thread.call(self._landed, to_table(batch))
+
+    def _landed(self, batch: pa.Table) -> JudgedBatch:
+        """What is accepted, under the destination's names, and one row for each key."""
+        judged = self._apply(batch)
+        names = [self._plan.landing_name(name) for name in to_table(judged.accepted).column_names]
+        accepted = to_table(judged.accepted).rename_columns(names)
+        if not self._plan.key or not accepted.num_rows:
+            return replace(judged, accepted=accepted)
+        last = last_of_each(accepted, self._plan.key)
+        repeated = accepted.num_rows - last.num_rows
+        return replace(judged, accepted=last, counts=judged.counts + Counts(deduplicated=repeated))
 
     @cached_property
     def passes_through(self) -> bool:
         """Nothing looks at the values: no step, no rule on a column, no conversion. Then no instance is needed."""
-        return self._plan.keeps_values and not looked_at(self._plan)
+        return self._plan.keeps_values and not looked_at(self._plan) and not self._plan.key
 
     def interrupt(self) -> None:
         """Make the batch that another thread works on give up."""
@@ -101,8 +114,11 @@ class DuckDBTransform(IPreparedTransform):
             self._connection.interrupt()
 
     def empty(self) -> JudgedBatch:
-        arrays = [pa.array([], arrow_type(column.type)) for column in self._columns]
-        return JudgedBatch(pa.table(arrays, names=_names(self._columns)), REFUSED.empty_table(), Counts(), {})
+        columns = list(self.columns)
+        if self._plan.deleted_when is not None:
+            columns.append(Column(DELETED, "bool"))
+        arrays = [pa.array([], arrow_type(column.type)) for column in columns]
+        return JudgedBatch(pa.table(arrays, names=_names(columns)), REFUSED.empty_table(), Counts(), {})
 
     def open(self) -> None:
         """Start the instance and compile; blocking."""
@@ -168,7 +184,16 @@ class DuckDBTransform(IPreparedTransform):
     def _converted_target(self, last: str) -> str:
         """Convert to the types of the destination's columns, where they exist and differ."""
         target = {column.name: column.type for column in self._plan.target}
-        pairs = [(column.name, column.type, target.get(column.name, column.type)) for column in self._columns]
+        landing = [self._plan.landing_name(column.name) for column in self._columns]
+        if len(set(landing)) < len(landing):
+            raise InvalidInputError(
+                "Two columns have one name at the destination; rename one, or say columns: source.",
+                code="columns.collision",
+            )
+        pairs = [
+            (column.name, column.type, target.get(name, column.type))
+            for column, name in zip(self._columns, landing, strict=True)
+        ]
         self._columns = tuple(Column(name, wanted) for name, _, wanted in pairs)
         return self._conversion_stage(last, pairs, earlier=_FAILED)
 
@@ -219,6 +244,9 @@ class DuckDBTransform(IPreparedTransform):
                     )
             violated = self._violation(index, rule, names)
             verdicts.append(f"coalesce({violated}, false) AS v{index}")
+        if self._plan.deleted_when is not None:
+            check_row_predicate(self._plan.deleted_when)
+            verdicts.append(f"coalesce((\n{self._plan.deleted_when}\n), false) AS {DELETED}")
         self.check_rules()
         return f"SELECT {', '.join(['*', *verdicts])} FROM converted AS batch"
 
@@ -270,11 +298,10 @@ class DuckDBTransform(IPreparedTransform):
         return f"CAST(${name} AS {sql_type(column.type)})" if is_cast and column else f"${name}"
 
     def _apply(self, batch: pa.Table) -> JudgedBatch:
-        if self.passes_through:
+        if self.passes_through or self._query is None:
             return self._untouched(batch)
         connection = self._connection
         assert connection is not None
-        assert self._query is not None
         connection.register("_headrace_source", batch.append_column(ORDINAL, self._ordinals(batch.num_rows)))
         try:
             if self._counts_query is not None:
@@ -307,8 +334,8 @@ class DuckDBTransform(IPreparedTransform):
                 hit = judged.filter(violated).column(ORDINAL).to_pylist()
                 refused += [(ordinal, "rule", rule.label, f"{rule.label} was violated") for ordinal in hit]
                 keep = pc.and_(keep, pc.invert(violated))
-        clean = not refused
-        accepted = judged.select(_names(self._columns)) if clean else judged.filter(keep).select(_names(self._columns))
+        names = _names(self._columns) + ([DELETED] if self._plan.deleted_when is not None else [])
+        accepted = judged.select(names) if not refused else judged.filter(keep).select(names)
         counts = Counts(
             read=batch.num_rows,
             used=accepted.num_rows,

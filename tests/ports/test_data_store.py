@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
@@ -24,7 +23,7 @@ from domain.pipelines.read_set import Lane
 from domain.pipelines.spec import CursorSpec, Mode, Partitions, SourceSpec
 from domain.pipelines.table import Column, TableName
 from domain.ports.data_store import IDataStore
-from tests.ports.backends import BACKENDS, Backend
+from tests.ports.backends import Backend
 from tests.ports.loading import (
     LANE,
     TABLE,
@@ -41,20 +40,6 @@ from tests.ports.loading import (
 )
 
 REJECTED = Judgement((RuleResult("unique(id)", "run", "fail", "fail", 1, 1),))
-
-
-@pytest.fixture(params=BACKENDS.values(), ids=list(BACKENDS))
-def backend(request: pytest.FixtureRequest) -> Backend:
-    return request.param
-
-
-@pytest.fixture
-async def store(backend: Backend, tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[IDataStore]:
-    url = request.getfixturevalue("postgres_database") if backend.needs_postgres else ""
-    built = backend.build(tmp_path, url)
-    await built.open()
-    yield built
-    await built.close()
 
 
 @pytest.mark.clause("IDataStore", 1)
