@@ -223,6 +223,14 @@ class RunSettings(Section):
     )
 
 
+class TransformSettings(Section):
+    """Python functions as transform steps."""
+
+    python_allowed: Annotated[tuple[str, ...], BeforeValidator(_list)] | None = setting(
+        None, "Names of Python steps that may run; without it, all that are installed and those of the project."
+    )
+
+
 class WorkerSettings(Section):
     """Processes that execute runs."""
 
@@ -294,6 +302,7 @@ class Settings(BaseSettings):
     telemetry: TelemetrySettings = TelemetrySettings()
     kafka: KafkaSettings = KafkaSettings()
     run: RunSettings = RunSettings()
+    transforms: TransformSettings = TransformSettings()
     worker: WorkerSettings = WorkerSettings()
     flags: FlagSettings = FlagSettings()
     http: HttpSettings = HttpSettings()

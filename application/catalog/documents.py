@@ -11,6 +11,7 @@ from domain.identity.principal import Principal
 from domain.lineage.graph import Dataset, dataset, find_circle
 from domain.pipelines.plan import choose_publishing, guarantee
 from domain.pipelines.spec import DEFAULT_CONNECTION, PipelineSpec
+from domain.pipelines.steps import SqlStep
 from domain.ports.security import IQueryGuard
 from domain.ports.unit_of_work import IDocumentRecords, IRecords, IUnitOfWork, Page, StoredDocument
 
@@ -65,6 +66,8 @@ class Catalog:
         if spec.source.query is not None:
             checks.append(("source.query", partial(self.guard.check_source, spec.source.query)))
         for index, step in enumerate(spec.transform):
+            if not isinstance(step, SqlStep):
+                continue
             checks.append((f"transform.{index}.sql", partial(self.guard.check_transform, step.sql)))
         for index, rule in enumerate(spec.quality):
             if rule.expression is not None:

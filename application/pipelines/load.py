@@ -154,7 +154,8 @@ class ReadSetLoader:
         self, claim: Claim, owner: IOwner, state: LaneState, read_set: ReadSet, on_progress: OnProgress
     ) -> Loaded:
         organization, spec = claim.lane.organization, claim.spec
-        target, transform = await self.preparer.target(claim.run.id, organization, spec, read_set, claim.run.request)
+        prepared = await self.preparer.target(claim.run.id, organization, spec, read_set, claim.run.request)
+        target, transform = prepared.target, prepared.transform
         route = await self.preparer.route(organization, spec, read_set.plan, target, transform)
         is_open = state.is_loading and state.read_set_id == read_set.id
         if not is_open or not read_set.plan.ordered:
@@ -201,7 +202,7 @@ class ReadSetLoader:
         for result in publication.judgement.results:
             if result.violations:
                 self.announcer.tell(QualityIssueFound(*claim.ids, result.rule, result.verdict, result.violations))
-        return Loaded(publication, reports, route)
+        return Loaded(publication, reports, route, prepared.hooks, target.discarded)
 
     @asynccontextmanager
     async def _in_one_snapshot(self, organization: str, tasks: list[StreamTask]) -> AsyncIterator[list[StreamTask]]:

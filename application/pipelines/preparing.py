@@ -20,6 +20,15 @@ from domain.ports.transformer import ITransformer, TransformPlan
 
 
 @dataclass(frozen=True)
+class Prepared:
+    """Where a read set lands, how its rows are transformed, and the Python functions that take part."""
+
+    target: Target
+    transform: TransformPlan
+    hooks: tuple[Mapping[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
 class RunPreparer:
     """Plans reads and targets. `default_batch_rows` holds where a pipeline says nothing."""
 
@@ -106,7 +115,7 @@ class RunPreparer:
 
     async def target(
         self, run_id: str, organization: str, spec: PipelineSpec, read_set: ReadSet, request: RunRequest
-    ) -> tuple[Target, TransformPlan]:
+    ) -> Prepared:
         """Work out the landing columns: what the transforms give, in the types the destination has already.
 
         Raises:
@@ -119,7 +128,7 @@ class RunPreparer:
         existing = await destination.describe(wanted.table)
         plan = transform_plan(spec, read_set.plan, existing.columns if existing else ())
         async with self.transformer.prepare(replace(plan, key=())) as transform:
-            columns = tuple(transform.columns)
+            columns, hooks = tuple(transform.columns), tuple(transform.hooks)
         plan = replace(plan, key=landing_key(spec, columns))
         replaces = wanted.mode is Mode.REPLACE or request.full_refresh
         columns, discarded = fitting(spec, columns, None if replaces else existing)
@@ -137,7 +146,7 @@ class RunPreparer:
             max_deleted_share=wanted.max_deleted_share,
             discarded=discarded,
         )
-        return target, plan
+        return Prepared(target, plan, hooks)
 
     async def route(
         self, organization: str, spec: PipelineSpec, plan: SourcePlan, target: Target, transform: TransformPlan

@@ -18,6 +18,8 @@ class Loaded:
     publication: Publication
     streams: Sequence[StreamReport]
     route: Route
+    hooks: Sequence[Mapping[str, str]] = ()
+    discarded: Sequence[str] = ()
 
 
 def run_report(read_set: ReadSet, loaded: Loaded, *, adopted: bool) -> dict[str, Any]:
@@ -42,6 +44,10 @@ def run_report(read_set: ReadSet, loaded: Loaded, *, adopted: bool) -> dict[str,
         "rules": [vars(result) for result in publication.judgement.results],
         "first_errors": publication.stats.get("first_errors", []),
         "streams": [report.as_dict() for report in streams],
+        **({"python": [dict(hook) for hook in loaded.hooks]} if loaded.hooks else {}),
+        **({"discarded_columns": list(loaded.discarded)} if loaded.discarded else {}),
+        **({"delete_missing": note} if (note := publication.stats.get("delete_missing")) else {}),
+        **({"note": read_set.plan.note} if read_set.plan.note else {}),
     }
 
 

@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Any
 
 from domain.pipelines.quality import OnViolation, Rule
+from domain.pipelines.steps import Step, step_of
 from domain.pipelines.table import TableName
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")
@@ -91,18 +92,6 @@ class SourceSpec:
 
 
 @dataclass(frozen=True)
-class SqlStep:
-    """A row-wise SELECT over `batch`."""
-
-    sql: str
-
-    def may_touch(self, column: str) -> bool:
-        """Whether the step may change a column or its name."""
-        del column  # Any SQL may.
-        return True
-
-
-@dataclass(frozen=True)
 class OnError:
     """How many rows may fail to convert before the run fails; None is no bound, and both bounds hold."""
 
@@ -169,7 +158,7 @@ class PipelineSpec:
     name: str
     source: SourceSpec
     destination: DestinationSpec
-    transform: tuple[SqlStep, ...] = ()
+    transform: tuple[Step, ...] = ()
     quality: tuple[Rule, ...] = ()
     on_error: OnError = NO_ERRORS
     run: RunOptions = RunOptions()
@@ -188,7 +177,7 @@ class PipelineSpec:
             owner=document.get("owner"),
             tags=dict(document.get("tags") or {}),
             source=_source(document["source"]),
-            transform=tuple(SqlStep(sql=step["sql"]) for step in document.get("transform") or ()),
+            transform=tuple(step_of(step) for step in document.get("transform") or ()),
             quality=tuple(_rule(rule) for rule in document.get("quality") or ()),
             on_error=OnError(**document["on_error"]) if document.get("on_error") else NO_ERRORS,
             destination=_destination(document["destination"]),

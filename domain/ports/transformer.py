@@ -1,12 +1,12 @@
 """The port to whatever turns source rows into judged rows."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 
 from domain.pipelines.quality import Rule
-from domain.pipelines.spec import SqlStep
+from domain.pipelines.steps import Step
 from domain.pipelines.table import Column
 from domain.ports.data_store import Batch, JudgedBatch
 
@@ -23,7 +23,7 @@ class TransformPlan:
     """
 
     source: tuple[Column, ...]
-    steps: tuple[SqlStep, ...] = ()
+    steps: tuple[Step, ...] = ()
     rules: tuple[Rule, ...] = ()
     target: tuple[Column, ...] = ()
     source_is_text: bool = False
@@ -65,6 +65,11 @@ class IPreparedTransform(ABC):
     @abstractmethod
     def columns(self) -> Sequence[Column]:
         """The columns of accepted rows, in order."""
+
+    @property
+    def hooks(self) -> Sequence[Mapping[str, str]]:
+        """The Python functions it calls: name, package, version and the hash of the source."""
+        return ()
 
     @abstractmethod
     async def apply(self, batch: Batch) -> JudgedBatch:

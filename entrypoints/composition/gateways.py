@@ -29,6 +29,7 @@ from infrastructure.stores.memory import InMemoryDataStore
 from infrastructure.stores.postgres import PostgresDataStore
 from infrastructure.stores.postgres_connection import PostgresAddress
 from infrastructure.transforms.duckdb import DuckDBTransformer
+from infrastructure.transforms.python import PythonHooks
 
 
 def embedded_options(settings: Settings, paths: Paths) -> DuckDBOptions:
@@ -203,4 +204,7 @@ class Gateways(containers.DeclarativeContainer):
         DuckDBTransformer,
         memory_limit=settings.provided.store.duckdb.memory_limit,
         threads=settings.provided.store.duckdb.threads,
+        hooks=providers.Singleton(
+            PythonHooks, allowed=settings.provided.transforms.python_allowed, folder=paths.provided.python
+        ),
     )

@@ -13,6 +13,7 @@ class Paths:
     home: Path
     data_root: Path
     secrets: Path
+    python: Path = Path("python")
 
     @classmethod
     def of(cls, settings: Settings, project: Path) -> "Paths":
@@ -20,7 +21,8 @@ class Paths:
         home = settings.home or Path(".headrace")
         root = settings.data_root or Path()
         secrets = settings.secrets.file_root or Path("secrets")
-        return cls((project / home).absolute(), (project / root).absolute(), (project / secrets).absolute())
+        places = (home, root, secrets, Path("python"))
+        return cls(*((project / place).absolute() for place in places))
 
     @property
     def records(self) -> Path:

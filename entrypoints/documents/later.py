@@ -9,7 +9,6 @@ _KINDS = ("replication", "entity", "feature_view", "feature_service")
 _PIPELINE_KEYS = ("sla", "retention", "tests")
 _SOURCE_KEYS = ("python",)
 _SCHEDULE_KEYS = ("cron", "timezone", "misfire", "overlap")
-_STEPS = ("rename", "cast", "drop", "python")
 _RULES = ("duplicate_rate", "references", "freshness", "distribution")
 _CONNECTION_KINDS = ("snowflake",)
 _SECRET_SCHEMES = ("vault:", "aws:", "databricks:")
@@ -26,8 +25,6 @@ def found_later(document: dict[str, Any]) -> Iterator[tuple[Path, str]]:
     engine = _mapping(document.get("run")).get("engine")
     if engine == "spark":
         yield ("run", "engine"), "the engine spark"
-    for index, step in enumerate(_sequence(document.get("transform"))):
-        yield from _keys(step, ("transform", index), _STEPS)
     for index, rule in enumerate(_sequence(document.get("quality"))):
         if _mapping(rule).get("rule") in _RULES:
             yield ("quality", index, "rule"), f"the rule {rule['rule']}"

@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from domain.pipelines.spec import parse_duration, parse_size
 from domain.pipelines.table import TableName, check_identifier
@@ -12,6 +12,8 @@ _TYPE = re.compile(
     r"bool|u?int(8|16|32|64)|float(32|64)|decimal\([0-9]{1,2},[0-9]{1,2}\)|string|binary|date|time|timestamp|timestamptz"
     r"|uuid|json"
 )
+
+_HOOK = r"^([a-z][a-z0-9_]{0,47}|local\.[a-z][a-z0-9_]{0,47}:[A-Za-z_][A-Za-z0-9_]{0,63})$"
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,47}$")]
 Text = Annotated[str, StringConstraints(max_length=2000)]
@@ -57,6 +59,12 @@ class Cursor(Model):
         return value
 
 
+def _type(value: str) -> str:
+    if not _TYPE.fullmatch(value):
+        raise ValueError("a type is one of bool, int64, float64, decimal(p,s), string, date, timestamp, …")
+    return value
+
+
 class FileOptions(Model):
     """How a file is read."""
 
@@ -68,8 +76,7 @@ class FileOptions(Model):
     @classmethod
     def _known(cls, value: dict[str, str] | None) -> dict[str, str] | None:
         for kind in (value or {}).values():
-            if not _TYPE.fullmatch(kind):
-                raise ValueError("a type is one of bool, int64, float64, decimal(p,s), string, date, timestamp, …")
+            _type(kind)
         return value
 
 
@@ -137,10 +144,24 @@ class Source(Model):
         return self
 
 
-class SqlStep(Model):
-    """A row-wise SELECT over `batch`."""
+ColumnName = Annotated[str, AfterValidator(identifier)]
+TypeName = Annotated[str, AfterValidator(lambda value: _type(value))]
 
-    sql: Sql
+
+class Step(Model):
+    """One step of a transform: exactly one of its keys."""
+
+    sql: Sql | None = None
+    rename: Annotated[dict[ColumnName, ColumnName], Field(min_length=1)] | None = None
+    cast: Annotated[dict[ColumnName, TypeName], Field(min_length=1)] | None = None
+    drop: Annotated[list[ColumnName], Field(min_length=1)] | None = None
+    python: Annotated[str, StringConstraints(pattern=_HOOK)] | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> "Step":
+        if len([name for name in type(self).model_fields if getattr(self, name) is not None]) != 1:
+            raise ValueError("a step is exactly one of sql, rename, cast, drop and python")
+        return self
 
 
 class Rule(Model):
@@ -287,7 +308,7 @@ class PipelineDocument(Model):
     owner: Text | None = None
     tags: dict[Name, Text] | None = None
     source: Source
-    transform: list[SqlStep] | None = None
+    transform: list[Step] | None = None
     quality: list[Rule] | None = None
     on_error: OnError | None = None
     destination: Destination

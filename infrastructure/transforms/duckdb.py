@@ -1,8 +1,8 @@
 """ITransformer on a locked-down DuckDB: one in-memory instance per stream that sees nothing but its batch."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -13,31 +13,36 @@ import pyarrow.compute as pc
 from domain.errors import InvalidInputError, PlatformError, QualityRejectedError, WorkFailedError
 from domain.pipelines.checkpoint import Counts
 from domain.pipelines.quality import OnViolation, Rule, rule_key
+from domain.pipelines.steps import CastStep, DropStep, PythonStep, RenameStep, SqlStep
 from domain.pipelines.table import DELETED, ORDINAL, Column
 from domain.ports.data_store import Batch, JudgedBatch
 from domain.ports.transformer import IPreparedTransform, ITransformer, TransformPlan
-from infrastructure.arrow import arrow_type, logical_type, to_table
-from infrastructure.sql import check_row_predicate, columns_of_predicate, quote, row_wise
+from infrastructure.arrow import arrow_type, columns_of, to_table
+from infrastructure.sql import check_row_predicate, quote
 from infrastructure.threads import OneThread
-from infrastructure.transforms.conversions import conversion, sql_type
 from infrastructure.transforms.keys import last_of_each
+from infrastructure.transforms.python import Hook, PythonHooks
 from infrastructure.transforms.refused import REFUSED, Refusal, refused_table
+from infrastructure.transforms.rules import looked_at, violation
+from infrastructure.transforms.stages import FAILED, SOURCE, Stages
 
-_FAILED = "_headrace_failed"
 _FIRST_ERRORS = 5
+_NO_ORDINALS = pa.array([], pa.int64())
 
 
 class DuckDBTransformer(ITransformer):
     """Compiles SQL steps and row rules into one query per batch."""
 
-    def __init__(self, *, memory_limit: str = "512MB", threads: int = 2) -> None:
+    def __init__(self, *, memory_limit: str = "512MB", threads: int = 2, hooks: PythonHooks | None = None) -> None:
         self._memory_limit = memory_limit
         self._threads = threads
+        self._hooks = hooks or PythonHooks()
 
     @asynccontextmanager
     async def prepare(self, plan: TransformPlan) -> AsyncIterator[IPreparedTransform]:
         thread = OneThread("transform")
-        prepared = DuckDBTransform(plan, thread, memory_limit=self._memory_limit, threads=self._threads)
+        runs = [(run, self._hooks.load(step.name) if step else None) for run, step in _runs_of(plan)]
+        prepared = DuckDBTransform(plan, thread, runs, memory_limit=self._memory_limit, threads=self._threads)
         thread.interrupt = prepared.interrupt
         try:
             if prepared.passes_through:
@@ -54,23 +59,51 @@ class DuckDBTransformer(ITransformer):
         return looked_at(plan)
 
 
-def looked_at(plan: TransformPlan) -> tuple[str, ...]:
-    """The source columns that row rules and measures look at; `unique` and its like are measured at the destination."""
-    names: set[str] = set()
-    for rule in plan.rules:
-        if rule.column is not None:
-            names.add(rule.column)
-        if rule.expression is not None:
-            names |= columns_of_predicate(rule.expression)
-    lower = {name.lower() for name in names}
-    return tuple(column.name for column in plan.source if column.name.lower() in lower)
+SqlSteps = SqlStep | RenameStep | CastStep | DropStep
+
+
+@dataclass(frozen=True)
+class Before:
+    """What runs before a Python function: the rows for it, and those that did not convert on the way."""
+
+    query: str
+    failures: str | None
+    hook: Hook
+
+
+def _runs_of(plan: TransformPlan) -> list[tuple[list[SqlSteps], PythonStep | None]]:
+    """Cut the steps at each Python function: the steps before it and the function, None behind the last one."""
+    runs: list[tuple[list[SqlSteps], PythonStep | None]] = []
+    run: list[SqlSteps] = []
+    for step in plan.steps:
+        if isinstance(step, PythonStep):
+            runs.append((run, step))
+            run = []
+        else:
+            run.append(step)
+    return [*runs, (run, None)]
+
+
+def _failures(rows: Sequence[tuple[int, str]]) -> list[Refusal]:
+    return [(ordinal, "conversion", None, f"{name} does not convert") for ordinal, name in rows]
 
 
 class DuckDBTransform(IPreparedTransform):
     """One plan, compiled."""
 
-    def __init__(self, plan: TransformPlan, thread: OneThread, *, memory_limit: str, threads: int) -> None:
+    def __init__(
+        self,
+        plan: TransformPlan,
+        thread: OneThread,
+        runs: Sequence[tuple[Sequence[SqlSteps], Hook | None]],
+        *,
+        memory_limit: str,
+        threads: int,
+    ) -> None:
         self._plan = plan
+        self._runs = runs
+        self._before: list[Before] = []
+        self._failures_query: str | None = None
         self._thread = thread
         self._memory_limit = memory_limit
         self._threads = threads
@@ -107,6 +140,10 @@ class DuckDBTransform(IPreparedTransform):
     def passes_through(self) -> bool:
         """Nothing looks at the values: no step, no rule on a column, no conversion. Then no instance is needed."""
         return self._plan.keeps_values and not looked_at(self._plan) and not self._plan.key
+
+    @property
+    def hooks(self) -> Sequence[Mapping[str, str]]:
+        return [hook.provenance for _, hook in self._runs if hook is not None]
 
     def interrupt(self) -> None:
         """Make the batch that another thread works on give up."""
@@ -148,107 +185,66 @@ class DuckDBTransform(IPreparedTransform):
             self._connection = None
 
     def _compile(self, connection: duckdb.DuckDBPyConnection) -> None:
-        plan = self._plan
-        empty = pa.table([pa.array([], self._arriving(column)) for column in plan.source], names=_names(plan.source))
-        connection.register("_headrace_source", empty.append_column(ORDINAL, pa.array([], pa.int64())))
-        stages = [f"s0 AS ({self._converted_source()})"]
-        for number, step in enumerate(plan.steps):
-            inner = f"WITH batch AS (SELECT * EXCLUDE ({_FAILED}) FROM s{number} WHERE {_FAILED} IS NULL)"
-            kept = f"SELECT *, NULL::VARCHAR AS {_FAILED} FROM ({inner} {row_wise(step.sql)}) AS stepped"
-            # Rows that failed to convert at the source pass by the steps; they are counted from the first stage.
-            stages.append(f"s{number + 1} AS ({kept})")
-        last = f"s{len(plan.steps)}"
+        plan, columns = self._plan, self._plan.source
+        arriving = pa.schema([(c.name, pa.string() if plan.source_is_text else arrow_type(c.type)) for c in columns])
+        arrives_as_text = plan.source_is_text
         try:
-            self._columns = self._described(connection, stages, last)
-            stages.append(f"converted AS ({self._converted_target(last)})")
-            stages.append(f"judged AS ({self._judged()})")
-            self._query = f"WITH {', '.join(stages)} SELECT * FROM judged"
-            self._failures_query = f"WITH {stages[0]} SELECT {ORDINAL}, {_FAILED} FROM s0 WHERE {_FAILED} IS NOT NULL"
-            connection.execute(self._query, self._parameters or None).fetchall()
-            if self._row_rules and self._plan.keeps_values:
-                counts = ", ".join(f"count(*) FILTER (WHERE v{index})" for index, _ in self._row_rules)
-                self._counts_query = f"WITH {', '.join(stages)} SELECT {counts} FROM judged"
+            for run, hook in self._runs:
+                self._register(connection, arriving.empty_table(), _NO_ORDINALS)
+                stages = Stages(connection, columns, arrives_as_text=arrives_as_text)
+                for step in run:
+                    stages.add(step)
+                if hook is None:
+                    self._compile_judging(connection, stages)
+                    return
+                names = ", ".join(quote(column.name) for column in stages.columns)
+                self._before.append(
+                    Before(
+                        f"{stages.text} SELECT {names}, {ORDINAL}, {FAILED} FROM {stages.last}", stages.failures, hook
+                    )
+                )
+                empty = pa.schema([(c.name, arrow_type(c.type)) for c in stages.columns]).empty_table()
+                returned, _ = hook.call(empty, _NO_ORDINALS)
+                arriving, arrives_as_text = returned.schema, False
+                columns = columns_of(arriving)
         except duckdb.Error as error:
             raise InvalidInputError(_first_line(error), code="transform.invalid") from error
 
-    def _arriving(self, column: Column) -> pa.DataType:
-        return pa.string() if self._plan.source_is_text else arrow_type(column.type)
-
-    def _converted_source(self) -> str:
-        if not self._plan.source_is_text:
-            return f"SELECT *, NULL::VARCHAR AS {_FAILED} FROM _headrace_source"
-        return self._conversion_stage(
-            "_headrace_source", [(column.name, "string", column.type) for column in self._plan.source]
-        )
-
-    def _converted_target(self, last: str) -> str:
-        """Convert to the types of the destination's columns, where they exist and differ."""
+    def _compile_judging(self, connection: duckdb.DuckDBPyConnection, stages: Stages) -> None:
+        """Convert to the types of the destination's columns, where they exist and differ, then judge."""
         target = {column.name: column.type for column in self._plan.target}
-        landing = [self._plan.landing_name(column.name) for column in self._columns]
+        landing = [self._plan.landing_name(column.name) for column in stages.columns]
         if len(set(landing)) < len(landing):
             raise InvalidInputError(
                 "Two columns have one name at the destination; rename one, or say columns: source.",
                 code="columns.collision",
             )
-        pairs = [
-            (column.name, column.type, target.get(name, column.type))
-            for column, name in zip(self._columns, landing, strict=True)
-        ]
-        self._columns = tuple(Column(name, wanted) for name, _, wanted in pairs)
-        return self._conversion_stage(last, pairs, earlier=_FAILED)
+        stages.convert(
+            [(c.name, c.type, target.get(name, c.type)) for c, name in zip(stages.columns, landing, strict=True)]
+        )
+        self._columns = stages.columns
+        judged = f"{stages.text}, judged AS ({self._judged(stages.last)})"
+        self._query, self._failures_query = f"{judged} SELECT * FROM judged", stages.failures
+        connection.execute(self._query, self._parameters or None).fetchall()
+        if self._row_rules and self._plan.keeps_values:
+            counts = ", ".join(f"count(*) FILTER (WHERE v{index})" for index, _ in self._row_rules)
+            self._counts_query = f"{judged} SELECT {counts} FROM judged"
 
-    def _conversion_stage(self, source: str, pairs: Sequence[tuple[str, str, str]], *, earlier: str = "") -> str:
-        """Convert columns; the first that does not convert names the row's failure, unless an `earlier` stage did."""
-        outputs, failures = [quote(ORDINAL)], []
-        for name, given, wanted in pairs:
-            column = quote(name)
-            if given == wanted or (sql_type(given) == sql_type(wanted) == "VARCHAR" and wanted == "string"):
-                outputs.append(column)
-                continue
-            converted = conversion(column, given, wanted)
-            outputs.append(f"{converted} AS {column}")
-            failures.append(f"WHEN {column} IS NOT NULL AND ({converted}) IS NULL THEN {_literal(name)}")
-        failed = f"CASE {' '.join(failures)} END" if failures else "NULL::VARCHAR"
-        failed = f"coalesce({earlier}, {failed})" if earlier else failed
-        return f"SELECT {', '.join(outputs)}, {failed} AS {_FAILED} FROM {source}"
+    @staticmethod
+    def _register(connection: duckdb.DuckDBPyConnection, rows: pa.Table, ordinals: pa.Array) -> None:
+        connection.register(SOURCE, rows.append_column(ORDINAL, ordinals))
 
-    def _described(self, connection: duckdb.DuckDBPyConnection, stages: Sequence[str], last: str) -> tuple[Column, ...]:
-        relation = connection.sql(f"WITH {', '.join(stages)} SELECT * EXCLUDE ({_FAILED}) FROM {last}")
-        schema = relation.to_arrow_reader(1).schema
-        known = {column.name: column for column in self._plan.source}
-        described = []
-        seen: set[str] = set()
-        for field in schema:
-            if field.name == ORDINAL:
-                continue
-            if field.name.lower() in seen:
-                raise InvalidInputError(f"Two columns are named {field.name}.", code="transform.invalid")
-            seen.add(field.name.lower())
-            source = known.get(field.name)
-            # What travels as text but is more (uuid, json, a store's own type) stays what it is when it is passed on.
-            if source and source.type != "string" and arrow_type(source.type).equals(field.type):
-                described.append(source)
-            else:
-                described.append(Column(field.name, logical_type(field.type)))
-        return tuple(described)
-
-    def _judged(self) -> str:
+    def _judged(self, last: str) -> str:
         names = {column.name: column for column in self._columns}
-        verdicts = []
-        for index, rule in self._row_rules:
-            for column in (rule.column,) if rule.column else ():
-                if column not in names:
-                    raise InvalidInputError(
-                        f"The rule {rule.label} names a column that is not there after the transforms.",
-                        code="quality.column_missing",
-                    )
-            violated = self._violation(index, rule, names)
-            verdicts.append(f"coalesce({violated}, false) AS v{index}")
+        self.check_rules()
+        verdicts = [
+            f"coalesce({violation(index, rule, names, self._parameters)}, false) AS v{index}"
+            for index, rule in self._row_rules
+        ]
         if self._plan.deleted_when is not None:
             check_row_predicate(self._plan.deleted_when)
             verdicts.append(f"coalesce((\n{self._plan.deleted_when}\n), false) AS {DELETED}")
-        self.check_rules()
-        return f"SELECT {', '.join(['*', *verdicts])} FROM converted AS batch"
+        return f"SELECT {', '.join(['*', *verdicts])} FROM {last} AS batch"
 
     def check_rules(self) -> None:
         """Refuse rules over columns that are not there.
@@ -265,61 +261,33 @@ class DuckDBTransform(IPreparedTransform):
                         code="quality.column_missing",
                     )
 
-    def _violation(self, index: int, rule: Rule, columns: dict[str, Column]) -> str:
-        column = quote(rule.column) if rule.column else ""
-        match rule.kind:
-            case "not_null":
-                return f"{column} IS NULL"
-            case "between":
-                parts = []
-                for side, value, comparison in (("min", rule.minimum, "<"), ("max", rule.maximum, ">")):
-                    if value is not None:
-                        bound = self._bind(f"r{index}_{side}", value, columns[rule.column or ""])
-                        parts.append(f"{column} {comparison} {bound}")
-                return f"({' OR '.join(parts)})"
-            case "accepted_values":
-                items = [
-                    self._bind(f"r{index}_{number}", value, columns[rule.column or ""])
-                    for number, value in enumerate(rule.values)
-                ]
-                return f"{column} NOT IN ({', '.join(items)})"
-            case "matches":
-                pattern = self._bind(f"r{index}", rule.pattern, None)
-                return f"NOT regexp_full_match(CAST({column} AS VARCHAR), {pattern})"
-            case "sql":
-                check_row_predicate(rule.expression or "")
-                return f"NOT (\n{rule.expression}\n)"
-            case _:
-                raise InvalidInputError(f"{rule.kind} is not a row rule.", code="quality.unknown")
-
-    def _bind(self, name: str, value: Any, column: Column | None) -> str:
-        self._parameters[name] = value
-        is_cast = column is not None and isinstance(value, str)
-        return f"CAST(${name} AS {sql_type(column.type)})" if is_cast and column else f"${name}"
-
     def _apply(self, batch: pa.Table) -> JudgedBatch:
-        if self.passes_through or self._query is None:
+        if self.passes_through or (self._plan.keeps_values and not self._row_rules):
             return self._untouched(batch)
         connection = self._connection
         assert connection is not None
-        connection.register("_headrace_source", batch.append_column(ORDINAL, self._ordinals(batch.num_rows)))
+        refused: list[Refusal] = []
+        rows, ordinals = batch, self._ordinals(batch.num_rows)
         try:
+            for before in self._before:
+                self._register(connection, rows, ordinals)
+                rows, ordinals = self._through(connection, before, refused)
+            self._register(connection, rows, ordinals)
             if self._counts_query is not None:
                 # Most batches violate nothing: then only the columns that rules name are looked at, and none is copied.
                 found = connection.execute(self._counts_query, self._parameters or None).fetchall()
                 if not any(found[0]):
                     return self._untouched(batch)
+            assert self._query is not None
             judged = connection.sql(self._query, params=self._parameters or None).to_arrow_table()
-            failed = self._failed_at_source(connection)
+            if self._failures_query is not None:
+                refused += _failures(connection.execute(self._failures_query).fetchall())
         except duckdb.Error as error:
             raise self._batch_error(error) from error
-        refused: list[Refusal] = [(ordinal, "conversion", None, f"{name} does not convert") for ordinal, name in failed]
-        is_failed = pc.is_valid(judged.column(_FAILED))
-        late = judged.filter(is_failed).select([ORDINAL, _FAILED]).to_pydict() if pc.any(is_failed).as_py() else None
+        is_failed = pc.is_valid(judged.column(FAILED))
+        late = judged.filter(is_failed).select([ORDINAL, FAILED]).to_pydict() if pc.any(is_failed).as_py() else None
         if late:
-            rows = zip(late[ORDINAL], late[_FAILED], strict=True)
-            refused += [(ordinal, "conversion", None, f"{name} does not convert") for ordinal, name in rows]
-        converted = len(refused)
+            refused += _failures(list(zip(late[ORDINAL], late[FAILED], strict=True)))
         keep = pc.invert(is_failed)
         violations: dict[str, int] = {}
         for index, rule in self._row_rules:
@@ -335,14 +303,24 @@ class DuckDBTransform(IPreparedTransform):
                 refused += [(ordinal, "rule", rule.label, f"{rule.label} was violated") for ordinal in hit]
                 keep = pc.and_(keep, pc.invert(violated))
         names = _names(self._columns) + ([DELETED] if self._plan.deleted_when is not None else [])
-        accepted = judged.select(names) if not refused else judged.filter(keep).select(names)
+        # A Python function may give several rows for one: source rows are counted by their ordinals, and all that came
+        # of a refused one is refused with it.
+        refused = list({refusal[0]: refusal for refusal in reversed(refused)}.values())
+        gone = {ordinal for ordinal, *_ in refused}
+        failed = {ordinal for ordinal, kind, *_ in refused if kind == "conversion"}
+        if self._before and gone:
+            value_set = pa.array(sorted(gone), pa.int64())
+            keep = pc.and_(keep, pc.invert(pc.is_in(judged.column(ORDINAL), value_set=value_set)))
+        kept = judged.filter(keep) if refused else judged
+        accepted = kept.select(names)
+        used = len(pc.unique(kept.column(ORDINAL))) if self._before else accepted.num_rows
         counts = Counts(
             read=batch.num_rows,
-            used=accepted.num_rows,
-            filtered=batch.num_rows - judged.num_rows - len(failed),
+            used=used,
+            filtered=batch.num_rows - used - len(gone),
             produced=accepted.num_rows,
-            quarantined=len(refused) - converted,
-            failed=converted,
+            quarantined=len(gone - failed),
+            failed=len(failed),
         )
         return JudgedBatch(
             accepted=accepted,
@@ -361,12 +339,21 @@ class DuckDBTransform(IPreparedTransform):
             self._numbers = pa.array(range(count), pa.int64())
         return self._numbers.slice(0, count)
 
-    def _failed_at_source(self, connection: duckdb.DuckDBPyConnection) -> list[tuple[int, str]]:
-        """Rows that steps never saw because their text did not convert."""
-        if not self._plan.source_is_text or not self._plan.steps:
-            return []
-        rows: list[tuple[int, str]] = connection.execute(self._failures_query).fetchall()
-        return rows
+    def _through(
+        self, connection: duckdb.DuckDBPyConnection, before: "Before", refused: list[Refusal]
+    ) -> tuple[pa.Table, pa.Array]:
+        """Run the steps before a Python function, then the function over the rows that converted."""
+        found = connection.sql(before.query).to_arrow_table()
+        if before.failures is not None:
+            refused += _failures(connection.execute(before.failures).fetchall())
+        failed = pc.is_valid(found.column(FAILED))
+        if pc.any(failed).as_py():
+            bad = found.filter(failed)
+            refused += _failures(
+                list(zip(bad.column(ORDINAL).to_pylist(), bad.column(FAILED).to_pylist(), strict=True))
+            )
+            found = found.filter(pc.invert(failed))
+        return before.hook.call(found.drop_columns([ORDINAL, FAILED]), found.column(ORDINAL).combine_chunks())
 
     def _stats(self, accepted: pa.Table, refused: Sequence[Refusal], violations: dict[str, int]) -> dict[str, Any]:
         stats: dict[str, Any] = {}
@@ -400,10 +387,6 @@ class DuckDBTransform(IPreparedTransform):
 
 def _names(columns: Sequence[Column]) -> list[str]:
     return [column.name for column in columns]
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
 
 
 def _first_line(error: duckdb.Error) -> str:

@@ -13,7 +13,8 @@ from domain.pipelines.checkpoint import Counts, StreamState
 from domain.pipelines.connection import ConnectionSpec
 from domain.pipelines.read_set import Stream
 from domain.pipelines.report import StreamReport
-from domain.pipelines.spec import DestinationSpec, PipelineSpec, SourceSpec, SqlStep
+from domain.pipelines.spec import DestinationSpec, PipelineSpec, SourceSpec
+from domain.pipelines.steps import SqlStep
 from domain.pipelines.table import Column
 from domain.ports.engine import OnProgress, Stop, StreamTask
 from domain.ports.secrets import ISecretProvider, Secret

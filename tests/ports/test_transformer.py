@@ -10,7 +10,7 @@ import pytest
 
 from domain.errors import InvalidInputError, QualityRejectedError, WorkFailedError
 from domain.pipelines.quality import OnViolation, Rule
-from domain.pipelines.spec import SqlStep
+from domain.pipelines.steps import SqlStep
 from domain.pipelines.table import Column
 from domain.ports.data_store import JudgedBatch
 from domain.ports.transformer import TransformPlan

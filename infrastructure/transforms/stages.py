@@ -1,0 +1,140 @@
+"""The SQL of a run of steps: one stage for each, over the batch that is registered as `_headrace_source`."""
+
+from collections.abc import Callable, Iterable, Sequence
+
+import duckdb
+
+from domain.errors import InvalidInputError
+from domain.pipelines.steps import CastStep, DropStep, RenameStep, SqlStep
+from domain.pipelines.table import ORDINAL, Column
+from infrastructure.arrow import arrow_type, logical_type
+from infrastructure.sql import quote, row_wise
+from infrastructure.transforms.conversions import conversion, sql_type
+
+FAILED = "_headrace_failed"
+SOURCE = "_headrace_source"
+
+
+class Stages:
+    """Builds the stages one by one and knows the columns after each.
+
+    A row that does not convert carries the name of the column in `_headrace_failed`; it passes by SQL steps, which see
+    only sound rows.
+    """
+
+    def __init__(
+        self, connection: duckdb.DuckDBPyConnection, columns: tuple[Column, ...], *, arrives_as_text: bool
+    ) -> None:
+        self._connection = connection
+        self._parts: list[str] = []
+        self._passed_by: list[str] = []
+        self.columns = columns
+        if arrives_as_text:
+            self._push(_converted(SOURCE, [(column.name, "string", column.type) for column in columns], earlier=""))
+        else:
+            self._push(f"SELECT *, NULL::VARCHAR AS {FAILED} FROM {SOURCE}")
+
+    @property
+    def last(self) -> str:
+        """The name of the last stage."""
+        return f"s{len(self._parts) - 1}"
+
+    @property
+    def text(self) -> str:
+        """All stages as common table expressions."""
+        return f"WITH {', '.join(self._parts)}"
+
+    @property
+    def failures(self) -> str | None:
+        """A query for (ordinal, column) of the rows that passed by an SQL step."""
+        parts = [f"SELECT {ORDINAL}, {FAILED} FROM {stage} WHERE {FAILED} IS NOT NULL" for stage in self._passed_by]
+        return f"{self.text} {' UNION ALL '.join(parts)}" if parts else None
+
+    def add(self, step: SqlStep | RenameStep | CastStep | DropStep) -> None:
+        """Append a step.
+
+        Raises:
+            InvalidInputError: it names a column that is not there, or is not row-wise.
+        """
+        match step:
+            case SqlStep():
+                self._passed_by.append(self.last)
+                inner = f"WITH batch AS (SELECT * EXCLUDE ({FAILED}) FROM {self.last} WHERE {FAILED} IS NULL)"
+                self._push(f"SELECT *, NULL::VARCHAR AS {FAILED} FROM ({inner} {row_wise(step.sql)}) AS stepped")
+                self.columns = self._described()
+            case RenameStep():
+                self._require(step.columns, "rename")
+                self.columns = tuple(Column(step.columns.get(c.name, c.name), c.type) for c in self.columns)
+                if len({column.name.lower() for column in self.columns}) < len(self.columns):
+                    raise InvalidInputError("A rename gives two columns one name.", code="transform.invalid")
+                back = {new: old for old, new in step.columns.items()}
+                self._select(lambda name: f"{quote(back.get(name, name))} AS {quote(name)}")
+            case DropStep():
+                self._require(step.columns, "drop")
+                self.columns = tuple(column for column in self.columns if column.name not in step.columns)
+                if not self.columns:
+                    raise InvalidInputError("A drop leaves no column.", code="transform.invalid")
+                self._select(quote)
+            case CastStep():
+                self._require(step.types, "cast")
+                self.convert([(c.name, c.type, step.types.get(c.name, c.type)) for c in self.columns])
+
+    def convert(self, pairs: Sequence[tuple[str, str, str]]) -> None:
+        """Convert columns (name, type, wanted type), without loss or not at all."""
+        self.columns = tuple(Column(name, wanted) for name, _, wanted in pairs)
+        self._push(_converted(self.last, pairs, earlier=FAILED))
+
+    def _push(self, sql: str) -> None:
+        self._parts.append(f"s{len(self._parts)} AS ({sql})")
+
+    def _select(self, output: Callable[[str], str]) -> None:
+        outputs = ", ".join(output(column.name) for column in self.columns)
+        self._push(f"SELECT {outputs}, {quote(ORDINAL)}, {FAILED} FROM {self.last}")
+
+    def _require(self, names: Iterable[str], what: str) -> None:
+        known = {column.name for column in self.columns}
+        for name in names:
+            if name not in known:
+                raise InvalidInputError(
+                    f"The {what} names {name}, which is not there; the columns are {', '.join(sorted(known))}.",
+                    code="transform.column_missing",
+                )
+
+    def _described(self) -> tuple[Column, ...]:
+        relation = self._connection.sql(f"{self.text} SELECT * EXCLUDE ({FAILED}) FROM {self.last}")
+        known = {column.name: column for column in self.columns}
+        described: list[Column] = []
+        seen: set[str] = set()
+        for field in relation.to_arrow_reader(1).schema:
+            if field.name == ORDINAL:
+                continue
+            if field.name.lower() in seen:
+                raise InvalidInputError(f"Two columns are named {field.name}.", code="transform.invalid")
+            seen.add(field.name.lower())
+            before = known.get(field.name)
+            # What travels as text but is more (uuid, json, a store's own type) stays what it is when it is passed on.
+            if before and before.type != "string" and arrow_type(before.type).equals(field.type):
+                described.append(before)
+            else:
+                described.append(Column(field.name, logical_type(field.type)))
+        return tuple(described)
+
+
+def _converted(source: str, pairs: Sequence[tuple[str, str, str]], *, earlier: str) -> str:
+    """Convert columns; the first that does not convert names the row's failure, unless an `earlier` stage did."""
+    outputs, failures = [quote(ORDINAL)], []
+    for name, given, wanted in pairs:
+        column = quote(name)
+        if given == wanted or (sql_type(given) == sql_type(wanted) == "VARCHAR" and wanted == "string"):
+            outputs.append(column)
+            continue
+        result = conversion(column, given, wanted)
+        outputs.append(f"{result} AS {column}")
+        failures.append(f"WHEN {column} IS NOT NULL AND ({result}) IS NULL THEN {_literal(name)}")
+    failed = f"CASE {' '.join(failures)} END" if failures else "NULL::VARCHAR"
+    failed = f"coalesce({earlier}, {failed})" if earlier else failed
+    return f"SELECT {', '.join(outputs)}, {failed} AS {FAILED} FROM {source}"
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
