@@ -25,7 +25,7 @@ class Described(Protocol):
     def result_types(self, sql: str) -> dict[str, str]:
         """Names and native types of a query's columns."""
 
-    def stream(self, sql: str) -> Iterator[pa.RecordBatch]:
+    def stream(self, sql: str) -> Generator[pa.RecordBatch]:
         """Stream a query's result."""
 
 
@@ -128,7 +128,11 @@ class Selection:
         bounded = f" LIMIT {limit:d}" if limit is not None else ""
         session.bind(self.settings)
         query = f"SELECT {columns} FROM (SELECT * FROM {self.text}) AS selected WHERE {where}{ordered}{bounded}"
-        yield from rechunk(_decoded(session.stream(query), chosen), batch_rows, batch_bytes)
+        stream = session.stream(query)
+        try:
+            yield from rechunk(_decoded(stream, chosen), batch_rows, batch_bytes)
+        finally:
+            stream.close()  # Here and not whenever it is collected: it ends a statement of the session.
 
 
 def _decoded(batches: Iterator[pa.RecordBatch], columns: Sequence[Column]) -> Iterator[pa.RecordBatch]:

@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 from uuid import UUID
@@ -78,7 +78,7 @@ class PostgresSession(Session):
         for name, value in settings.items():
             self.execute("SELECT set_config($1, $2, true)", (name, value))
 
-    def stream(self, sql: str) -> Iterator[pa.RecordBatch]:
+    def stream(self, sql: str) -> Generator[pa.RecordBatch]:
         """Stream a query's result by COPY; ending early cancels the query."""
         reader = None
         is_done = False

@@ -353,9 +353,7 @@ def test_link_out_of_the_folder_is_not_followed(server: Server, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        ("destination.mode", "merge"),
         ("schedule", {"cron": "0 2 * * *"}),
-        ("transform", [{"python": "os:system"}]),
         ("source", {"python": "os:system"}),
         ("quality", [{"rule": "freshness", "column": "at"}]),
         ("run", {"engine": "spark"}),
@@ -366,6 +364,12 @@ def test_link_out_of_the_folder_is_not_followed(server: Server, tmp_path: Path) 
 def test_what_a_later_version_brings_is_refused_by_name(server: Server, path: str, value: Any) -> None:
     said = refused_at_both_doors(server, with_change(path, value), "spec.unsupported")
     assert "later version" in said
+
+
+@pytest.mark.line("36a")
+@pytest.mark.parametrize("name", ["os:system", "local.../x:y", "local.x", "a.b:c", "../x", "local.os:system\n"])
+def test_python_step_names_nothing_but_hooks(server: Server, name: str) -> None:
+    refused_at_both_doors(server, with_change("transform", [{"python": name}]), "spec.value")
 
 
 def test_problems_of_a_file_come_with_line_and_column(server: Server) -> None:
