@@ -43,6 +43,28 @@ _STRACE = (
 )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class HowToCopy:
+    """How a copy is made. A plain one with two streams passes undecoded in Postgres, with one it stays in the database."""
+
+    mode: str = "append"
+    publish: str | None = None
+    is_plain: bool = False
+    streams: int = 2
+
+
+WAYS = (
+    HowToCopy(),
+    HowToCopy("merge"),
+    HowToCopy(is_plain=True),
+    HowToCopy(publish="run"),
+    HowToCopy("merge", "run"),
+    HowToCopy("replace"),
+    HowToCopy(is_plain=True, streams=1),
+    HowToCopy(publish="run", is_plain=True),
+)
+
+
 @dataclass
 class Tally:
     """What one kind of kill did."""
@@ -64,7 +86,8 @@ class Victim:
     expected: oracle.Expected
     settings: dict[str, str]
     table: str = "landed"
-    mode: str = "append"
+    way: "HowToCopy" = field(default_factory=lambda: WAYS[0])
+    ways: set["HowToCopy"] = field(default_factory=set)
     tallies: dict[str, Tally] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
@@ -122,8 +145,10 @@ class Victim:
 
     def judge(self, kinds: list[str], recovery: float | None) -> None:
         ended = oracle.sqlite_query(self.records)("SELECT count(*) FROM runs WHERE state = 'succeeded'")[0][0]
+        way = self.way
+        expected = oracle.plainly(self.expected) if way.is_plain else self.expected
         verdict = oracle.judge(
-            self.query, self.expected, self.table, has_cursor=self.mode != "replace", runs=int(ended)
+            self.query, expected, self.table, has_cursor=way.mode != "replace", runs=int(ended), is_plain=way.is_plain
         )
         for kind in set(kinds):
             self.tallies[kind].missing += verdict.missing
@@ -134,13 +159,17 @@ class Victim:
         broken = oracle.audit(oracle.sqlite_query(self.records))
         self.problems += [f"the records break {name}" for name in broken]
 
-    def again(self, *, mode: str, publish: str | None) -> None:
-        """Forget the copy and everything about it, and go on with another way of publishing."""
-        self.mode = mode
+    def again(self, way: "HowToCopy") -> None:
+        """Forget the copy and everything about it, and go on in another way."""
+        self.way = way
+        self.ways.add(way)
         oracle.forget(self.query, self.table)
         for name in ("records.db", "records.db-wal", "records.db-shm"):
             (self.folder / ".headrace" / name).unlink(missing_ok=True)
-        write(self.folder, "pipelines/events.yaml", oracle.pipeline(table=self.table, mode=mode, publish=publish))
+        text = oracle.pipeline(
+            table=self.table, mode=way.mode, publish=way.publish, streams=way.streams, is_plain=way.is_plain
+        )
+        write(self.folder, "pipelines/events.yaml", text)
 
     def _recovery(self, started: float) -> float | None:
         """Seconds from the start of the process that took over until it had the claim."""
@@ -165,25 +194,21 @@ def victim(folder: Path, store: str, url: str, *, rows: int = oracle.ROWS) -> Vi
     expected = oracle.make_source(query, store=store, rows=rows)
     settings = postgres_environment(url) if store == "postgres" else {}
     made = Victim(folder, store, query, expected, settings)
-    made.again(mode="append", publish=None)
+    made.again(WAYS[0])
     return made
 
 
-WAYS = (("append", None), ("append", "run"), ("replace", None))
-
-
-def kill_until(made: Victim, count: int, seed: int, *, with_strace: bool) -> Iterator[int]:
+def kill_until(made: Victim, count: int, seed: int, *, with_strace: bool, kills_at_most: int = 24) -> Iterator[int]:
     """Kill `count` times; yields the number of kills after each copy that was judged."""
     chance = random.Random(seed)
     kinds = [*POINTS, *[AT_A_TIME] * 8, *([AT_A_CALL] * 2 if with_strace else [])]
     deck: list[str] = []
     way = 0
     while made.killed < count:
-        mode, publish = WAYS[way % len(WAYS)]
+        made.again(WAYS[way % len(WAYS)])
         way += 1
-        made.again(mode=mode, publish=publish)
         drawn: list[str] = []
-        for _ in range(chance.randint(3, 24)):
+        for _ in range(chance.randint(3, kills_at_most)):
             if not deck:  # Dealt like cards, so that every kind has its turn.
                 deck = chance.sample(kinds, len(kinds))
             drawn.append(deck.pop())

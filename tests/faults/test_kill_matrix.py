@@ -8,7 +8,7 @@ import pytest
 
 from domain.failpoints import FAILPOINTS
 from tests.faults import oracle
-from tests.faults.killing import AT_A_CALL, AT_A_TIME, POINTS, Tally, kill_until, table_of, victim
+from tests.faults.killing import AT_A_CALL, AT_A_TIME, POINTS, WAYS, Tally, kill_until, table_of, victim
 
 TESTS = Path(__file__).parents[1]
 
@@ -19,13 +19,14 @@ def test_random_kills_neither_lose_nor_double(store: str, tmp_path: Path, reques
     url = request.getfixturevalue("postgres_database") if store == "postgres" else ""
     made = victim(tmp_path / "victim", store, url, rows=30_000)
 
-    for _ in kill_until(made, 12, seed=20261125, with_strace=False):
+    for _ in kill_until(made, 28, seed=20261125, with_strace=False, kills_at_most=4):
         pass
 
     table = "\n".join(table_of(made))
     assert made.problems == [], table
     assert sum(tally.missing + tally.doubled for tally in made.tallies.values()) == 0, table
-    assert made.killed >= 12, table
+    assert made.killed >= 28, table
+    assert made.ways == set(WAYS), table
 
 
 @pytest.mark.invariant("D1", "D3")
