@@ -17,6 +17,7 @@ from application.pipelines.execute import RunExecutor
 from application.pipelines.inspect import PipelineInspector
 from application.pipelines.launch import RunLauncher
 from application.pipelines.rehearse import Rehearsal
+from application.pipelines.spec_tests import SpecTester
 from application.pipelines.tend import RunTender
 from domain.ports.message_queue import IMessageQueue
 from domain.ports.runtime import ITelemetry
@@ -34,6 +35,7 @@ class UseCases:
     executor: RunExecutor
     inspector: PipelineInspector
     rehearsal: Rehearsal
+    tester: SpecTester
     probe: ConnectionProbe
     authenticator: Authenticator
     tender: RunTender

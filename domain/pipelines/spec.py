@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Any
 
 from domain.pipelines.quality import OnViolation, Rule
+from domain.pipelines.spec_test import SpecTest
 from domain.pipelines.steps import Step, step_of
 from domain.pipelines.table import TableName
 
@@ -164,6 +165,7 @@ class PipelineSpec:
     run: RunOptions = RunOptions()
     retry: RetryOptions = RetryOptions()
     after: tuple[str, ...] = ()
+    tests: tuple[SpecTest, ...] = ()
     description: str | None = None
     owner: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
@@ -183,6 +185,7 @@ class PipelineSpec:
             destination=_destination(document["destination"]),
             run=_run(document.get("run") or {}),
             retry=_retry(document.get("retry") or {}),
+            tests=tuple(SpecTest.of(test) for test in document.get("tests") or ()),
             after=tuple((document.get("schedule") or {}).get("after") or ()),
         )
 

@@ -108,3 +108,7 @@ class ITransformer(ABC):
     @abstractmethod
     def looks_at(self, plan: TransformPlan) -> tuple[str, ...]:
         """Name the source columns whose values the rules of a plan without steps look at, in the source's order."""
+
+    @abstractmethod
+    def text_batch(self, names: Sequence[str], rows: Sequence[Sequence[str | None]]) -> Batch:
+        """Make a batch of text columns from rows, as a text source would give it."""

@@ -17,6 +17,7 @@ from entrypoints.cli import (
     projects,
     running,
     runs,
+    testing,
     workers,
 )
 from entrypoints.cli.context import Cli
@@ -35,6 +36,7 @@ projects.register(app)
 running.register(app)
 operations.register(app)
 crashtest.register(app)
+testing.register(app)
 app.add_typer(pipelines.app, name="pipelines")
 app.add_typer(runs.app, name="runs")
 app.add_typer(workers.app, name="workers")

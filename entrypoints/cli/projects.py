@@ -44,6 +44,10 @@ quality:
   - {rule: not_null, column: id}
   - {rule: between, column: age, min: 0, max: 130, on_violation: quarantine}
 destination: {table: people}
+tests:  # Run them with `headrace test`.
+  - given: [{id: 1, name: Ada, age: 36}, {id: 2, name: Methuselah, age: 969}]
+    expect: [{id: 1, shouted: ADA}]
+    quarantined: [{id: 2}]
 """,
     "data/people.csv": "id,name,age\n1,Ada,36\n2,Alan,41\n3,Methuselah,969\n",
     ".env.example": "# Copy to .env, which is never committed.\n# DB_PASSWORD=\n",

@@ -25,6 +25,7 @@ from application.pipelines.load import ReadSetLoader
 from application.pipelines.preparing import RunPreparer
 from application.pipelines.rehearse import Rehearsal
 from application.pipelines.settle import RunSettler
+from application.pipelines.spec_tests import SpecTester
 from application.pipelines.stream import StreamRunner
 from application.pipelines.tend import RunTender
 from domain.errors import PlatformError
@@ -184,6 +185,7 @@ class UseCases(containers.DeclarativeContainer):
         executor=executor,
         inspector=inspector,
         rehearsal=providers.Singleton(Rehearsal, records=gateways.records, stores=stores),
+        tester=providers.Singleton(SpecTester, transformer=gateways.transformer),
         probe=providers.Singleton(ConnectionProbe, stores=stores),
         authenticator=providers.Singleton(Authenticator, records=gateways.records, keys=providers.Singleton(ApiKeys)),
         tender=tender,

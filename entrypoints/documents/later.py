@@ -6,7 +6,7 @@ from typing import Any
 from entrypoints.documents.yaml_text import Path
 
 _KINDS = ("replication", "entity", "feature_view", "feature_service")
-_PIPELINE_KEYS = ("sla", "retention", "tests")
+_PIPELINE_KEYS = ("sla", "retention")
 _SOURCE_KEYS = ("python",)
 _SCHEDULE_KEYS = ("cron", "timezone", "misfire", "overlap")
 _RULES = ("duplicate_rate", "references", "freshness", "distribution")

@@ -299,6 +299,24 @@ class Schedule(Model):
         return value
 
 
+class Test(Model):
+    """Rows that are given and what is expected of them; named columns are compared."""
+
+    __test__ = False
+
+    name: Text | None = None
+    types: dict[ColumnName, TypeName] | None = None
+    given: Annotated[list[dict[ColumnName, Scalar]], Field(min_length=1, max_length=1000)]
+    expect: list[dict[ColumnName, Scalar]] | None = None
+    quarantined: list[dict[ColumnName, Scalar]] | None = None
+
+    @model_validator(mode="after")
+    def _expects(self) -> "Test":
+        if self.expect is None and self.quarantined is None:
+            raise ValueError("a test expects something: expect, quarantined, or both")
+        return self
+
+
 class PipelineDocument(Model):
     """`pipeline: NAME`."""
 
@@ -315,6 +333,7 @@ class PipelineDocument(Model):
     run: RunOptions | None = None
     retry: RetryOptions | None = None
     schedule: Schedule | None = None
+    tests: list[Test] | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> "PipelineDocument":

@@ -55,6 +55,11 @@ class DuckDBTransformer(ITransformer):
                 await thread.call(prepared.close)
             thread.close()
 
+    def text_batch(self, names: Sequence[str], rows: Sequence[Sequence[str | None]]) -> Batch:
+        columns = [pa.array([row[place] for row in rows], pa.string()) for place in range(len(names))]
+        batch: Batch = pa.table(columns, names=list(names))
+        return batch
+
     def looks_at(self, plan: TransformPlan) -> tuple[str, ...]:
         return looked_at(plan)
 

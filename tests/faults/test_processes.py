@@ -109,7 +109,7 @@ def test_batch_that_computes_for_long_keeps_its_lease(
         with_copies(made, 1, rows=300, batch_rows=300)
         text = (project / "pipelines/copy0.yaml").read_text()
         slow = "length(regexp_replace(repeat(note, 20000), '[a-f]+', 'x', 'g'))"
-        text = text.replace("select * from batch", f"\"select *, {slow} as n from batch\"")
+        text = text.replace("select * from batch", f'"select *, {slow} as n from batch"')
         (project / "pipelines/copy0.yaml").write_text(text)
         made.apply()
         server = made.api()

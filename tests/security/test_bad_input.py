@@ -357,7 +357,7 @@ def test_link_out_of_the_folder_is_not_followed(server: Server, tmp_path: Path) 
         ("source", {"python": "os:system"}),
         ("quality", [{"rule": "freshness", "column": "at"}]),
         ("run", {"engine": "spark"}),
-        ("tests", []),
+        ("sla", {}),
     ],
 )
 @pytest.mark.line("36a")

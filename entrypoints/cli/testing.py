@@ -1,0 +1,57 @@
+"""`headrace test`: the tests that documents carry themselves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from entrypoints.cli.context import Cli
+from entrypoints.cli.render import AsJson, print_json
+
+if TYPE_CHECKING:
+    from entrypoints.use_cases import UseCases
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the root."""
+    app.command("test")(run_tests)
+
+
+def run_tests(
+    context: typer.Context,
+    name: Annotated[str | None, typer.Argument(help="A pipeline of the project, or a file; without it, all.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run the tests in pipeline documents; nothing is opened, read or written."""
+    import asyncio
+
+    from domain.errors import NotFoundError
+    from domain.pipelines.spec import PipelineSpec
+    from entrypoints.documents.project import is_file_name
+
+    cli: Cli = context.obj
+    is_file = name is not None and is_file_name(name)
+    documents = cli.documents(Path(name) if name is not None and is_file else None)
+    specs = [
+        PipelineSpec.from_document(document.body)
+        for document in documents
+        if document.kind == "pipeline" and (name is None or is_file or document.name == name)
+    ]
+    if name is not None and not specs:
+        raise NotFoundError(f"There is no pipeline named {name} in this project.", code="pipeline.not_found")
+    use_cases: UseCases = cli.container.use_cases.everything()
+    use_cases.catalog.validate(documents)
+    outcomes = asyncio.run(use_cases.tester.run(specs))
+    failed = [outcome for outcome in outcomes if not outcome.passed]
+    if as_json:
+        print_json([{**vars(outcome), "passed": outcome.passed} for outcome in outcomes])
+    else:
+        for outcome in outcomes:
+            print(f"{'ok' if outcome.passed else 'FAILED'} {outcome.pipeline} {outcome.test}")
+            for problem in outcome.problems:
+                print(f"    {problem}")
+        print(f"{len(outcomes) - len(failed)} of {len(outcomes)} tests passed")
+    if failed:
+        raise typer.Exit(1)
