@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from application.catalog.documents import Catalog
+from application.catalog.forecast import PlanForecaster
 from application.connections.open_stores import OpenStores
 from application.connections.probe import ConnectionProbe
 from application.events.announce import Announcer
@@ -29,6 +30,7 @@ class UseCases:
     """Everything a door may call."""
 
     catalog: Catalog
+    planner: PlanForecaster
     launcher: RunLauncher
     controller: RunController
     claimer: RunClaimer

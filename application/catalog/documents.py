@@ -9,7 +9,7 @@ from domain.errors import InvalidInputError, NotFoundError, Problem, SpecError
 from domain.identity.policy import Action, require
 from domain.identity.principal import Principal
 from domain.lineage.graph import Dataset, dataset, find_circle
-from domain.pipelines.plan import choose_publishing, guarantee
+from domain.pipelines.plan import ColumnForecast, choose_publishing, guarantee
 from domain.pipelines.spec import DEFAULT_CONNECTION, PipelineSpec
 from domain.pipelines.steps import SqlStep
 from domain.ports.security import IQueryGuard
@@ -30,13 +30,16 @@ class PutDocument:
 
 @dataclass(frozen=True)
 class Change:
-    """What applying would do to one document. `notes` say how it will publish, and what happens to its position."""
+    """What applying would do to one document. `notes` say how it will publish, and what happens to its position; `columns`
+    how each column of a pipeline lands.
+    """
 
     action: str
     kind: str
     name: str
     fields: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    columns: tuple[ColumnForecast, ...] = ()
 
 
 @dataclass(frozen=True)

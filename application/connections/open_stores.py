@@ -1,7 +1,8 @@
 """One open store per organization and connection revision, shared by all who need it and closed with the process."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
 
 from domain.errors import InvalidInputError, NotFoundError
 from domain.pipelines.connection import ConnectionSpec
@@ -24,7 +25,7 @@ class OpenStores:
         records: IRecords,
         default: IDataStore,
         build: StoreBuilder,
-        secrets: Sequence[ISecretProvider],
+        secrets: Iterable[ISecretProvider],
     ) -> None:
         self._records = records
         self._default = default
@@ -32,6 +33,18 @@ class OpenStores:
         self._secrets = {provider.scheme: provider for provider in secrets}
         self._open: dict[tuple[str, str], tuple[ConnectionSpec, IDataStore]] = {}
         self._guard = asyncio.Lock()
+        self._beside: Mapping[str, ConnectionSpec] = {}
+
+    @asynccontextmanager
+    async def beside(self, specs: Mapping[str, ConnectionSpec]) -> AsyncIterator["OpenStores"]:
+        """Hand out stores as if these connections were stored too; what is opened for them is closed after the block."""
+        other = OpenStores(self._records, self._default, self._build, self._secrets.values())
+        other._beside = specs
+        try:
+            yield other
+        finally:
+            other._open = {key: found for key, found in other._open.items() if found[1] is not self._default}
+            await other.close()
 
     async def spec_of(self, organization: str, name: str) -> ConnectionSpec:
         """Load the spec of a connection.
@@ -41,6 +54,8 @@ class OpenStores:
         """
         if name == DEFAULT_CONNECTION:
             return DEFAULT_SPEC
+        if name in self._beside:
+            return self._beside[name]
         async with self._records.unit() as unit:
             stored = await unit.connections.get(organization, name)
         if stored is None:

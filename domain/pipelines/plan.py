@@ -82,3 +82,25 @@ def merges_in_streams(spec: PipelineSpec) -> bool:
         return True
     touched = any(step.may_touch(partitions.column) for step in spec.transform)
     return partitions.column in spec.destination.key and not touched
+
+
+@dataclass(frozen=True)
+class ColumnForecast:
+    """How a column lands: `lossless`, `checked` value by value (what does not convert is refused), or `refused` whole.
+
+    `source` is None for what a transform makes; `native` is the destination's own name of the type.
+    """
+
+    name: str
+    source: str | None
+    landing: str
+    native: str | None
+    verdict: str
+
+
+def judge_column(name: str, *, source: str | None, landing: str, native: str | None, is_text: bool) -> ColumnForecast:
+    """Say how a column lands, from its type at the source and at the destination."""
+    if native is None:
+        return ColumnForecast(name, source, landing, None, "refused")
+    is_checked = source is not None and (source != landing or (is_text and landing != "string"))
+    return ColumnForecast(name, source, landing, native, "checked" if is_checked else "lossless")

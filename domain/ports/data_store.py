@@ -347,6 +347,10 @@ class IDataStore(ABC):
     def snapshot(self) -> AbstractAsyncContextManager[str | None]:
         """Hold a snapshot that several readers can share, by its name, while the block lasts."""
 
+    def spell(self, logical: str) -> str | None:
+        """Give the store's own name of one of our types, None where it has none and columns of it are refused."""
+        return None
+
     async def wire(self, source: SourceSpec) -> Wire | None:
         """Say how the rows of a source travel undecoded, or None where they cannot."""
         return None

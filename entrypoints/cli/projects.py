@@ -105,7 +105,7 @@ def plan(
     """Show what apply would change."""
     cli: Cli = context.obj
     documents = cli.documents(file)
-    changes = cli.call(lambda use_cases: use_cases.catalog.plan(cli.principal, documents, prune=prune))
+    changes = cli.call(lambda use_cases: use_cases.planner.plan(cli.principal, documents, prune=prune))
     _show(changes, as_json=as_json)
     if exit_on_changes and any(change.action != "keep" for change in changes):
         raise typer.Exit(1)
@@ -140,3 +140,8 @@ def _show(changes: list[Any], *, as_json: bool) -> None:
         print(f"{_MARKS[change.action]} {change.action} {change.kind} {change.name}{fields}")
         for note in change.notes:
             print(f"    {note}")
+        for column in change.columns:
+            given = f"{column.source} → " if column.source and column.source != column.landing else ""
+            print(
+                f"    column {column.name}: {given}{column.landing}, {column.native or 'no type there'} ({column.verdict})"
+            )

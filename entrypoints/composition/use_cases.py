@@ -8,6 +8,7 @@ from importlib.metadata import version
 from dependency_injector import containers, providers
 
 from application.catalog.documents import Catalog
+from application.catalog.forecast import PlanForecaster
 from application.connections.open_stores import DEFAULT_SPEC, OpenStores
 from application.connections.probe import ConnectionProbe
 from application.events.announce import Announcer, log_event
@@ -149,6 +150,7 @@ class UseCases(containers.DeclarativeContainer):
         preparer=preparer,
         transformer=gateways.transformer,
     )
+    catalog = providers.Singleton(Catalog, records=gateways.records, guard=providers.Singleton(SqlQueryGuard))
     tender = providers.Singleton(
         RunTender,
         records=gateways.records,
@@ -178,7 +180,10 @@ class UseCases(containers.DeclarativeContainer):
     )
     everything = providers.Singleton(
         AllUseCases,
-        catalog=providers.Singleton(Catalog, records=gateways.records, guard=providers.Singleton(SqlQueryGuard)),
+        catalog=catalog,
+        planner=providers.Singleton(
+            PlanForecaster, catalog=catalog, records=gateways.records, stores=stores, preparer=preparer
+        ),
         launcher=launcher,
         controller=controller,
         claimer=claimer,

@@ -18,7 +18,7 @@ router = APIRouter(prefix="/v1/plans", tags=["plans"])
 async def plan(request: Request, cases: Cases, caller: Caller) -> dict[str, Any]:
     """Say what applying a set of documents would change; nothing is stored."""
     wanted = bodies.checked(bodies.PlanBody, await json_body(request))
-    changes = await cases.catalog.plan(caller, _documents(wanted.documents), prune=wanted.prune)
+    changes = await cases.planner.plan(caller, _documents(wanted.documents), prune=wanted.prune)
     return {
         "changes": [
             {
@@ -27,6 +27,7 @@ async def plan(request: Request, cases: Cases, caller: Caller) -> dict[str, Any]
                 "name": change.name,
                 "fields": list(change.fields),
                 "notes": list(change.notes),
+                "columns": [vars(column) for column in change.columns],
             }
             for change in changes
         ]

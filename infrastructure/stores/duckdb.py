@@ -11,7 +11,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from domain.errors import InvalidInputError, PlatformError, StoreUnavailableError
+from domain.errors import InvalidInputError, PlatformError, SchemaMismatchError, StoreUnavailableError
 from domain.failpoints import fail_at
 from domain.pipelines.checkpoint import LaneState, Position
 from domain.pipelines.read_set import Lane, SourcePlan, Stream, streams_between
@@ -33,7 +33,7 @@ from infrastructure.sql import quote, relations_if_known
 from infrastructure.stores.cursors import integer_end, is_integer_cursor, looked_back, position_after, time_end
 from infrastructure.stores.duckdb_selection import belonging, bounds, bounds_of, from_item
 from infrastructure.stores.duckdb_session import DuckDBSession, named, translate
-from infrastructure.stores.duckdb_types import logical_of
+from infrastructure.stores.duckdb_types import logical_of, native_of
 from infrastructure.stores.partitions import is_partitioned, ranges
 from infrastructure.stores.sql_owner import SqlOwner, read_lane
 from infrastructure.stores.sql_session import append_rows
@@ -206,6 +206,12 @@ class DuckDBDataStore(IDataStore):
     async def lane_state(self, lane: Lane, table: TableName) -> LaneState:
         async with self._session() as (session, thread):
             return await thread.call(read_lane, session, lane, table)
+
+    def spell(self, logical: str) -> str | None:
+        try:
+            return native_of(logical)
+        except SchemaMismatchError:
+            return None
 
     async def may_run_inside(self, source: SourceSpec) -> bool:
         names = relations_if_known(source, "duckdb")

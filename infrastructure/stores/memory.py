@@ -27,7 +27,7 @@ from domain.ports.data_store import (
     StoreHealth,
     Target,
 )
-from infrastructure.arrow import columns_of, rechunk, to_table
+from infrastructure.arrow import arrow_type, columns_of, rechunk, to_table
 from infrastructure.stores.cursors import integer_end, is_integer_cursor, looked_back, position_after, time_end
 from infrastructure.stores.memory_content import Content, append_rows, create_table
 from infrastructure.stores.memory_lanes import InMemoryOwner, InMemoryWriter
@@ -121,6 +121,9 @@ class InMemoryDataStore(IDataStore):
     async def count(self, source: SourceSpec, plan: SourcePlan) -> int:
         rows = int(_between(self._rows(source), source, plan).num_rows)
         return min(rows, plan.limit) if plan.limit is not None else rows
+
+    def spell(self, logical: str) -> str | None:
+        return None if logical.startswith("native:") else str(arrow_type(logical))
 
     async def lane_state(self, lane: Lane, table: TableName) -> LaneState:
         return self._content.lanes.get(lane, LaneState(state="idle", fence=0))

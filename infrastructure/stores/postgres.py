@@ -8,7 +8,7 @@ from functools import cached_property
 
 import pyarrow as pa
 
-from domain.errors import InvalidInputError, PlatformError
+from domain.errors import InvalidInputError, PlatformError, SchemaMismatchError
 from domain.failpoints import fail_at
 from domain.pipelines.checkpoint import LaneState, Position
 from domain.pipelines.read_set import Lane, SourcePlan, Stream, streams_between
@@ -212,6 +212,12 @@ class PostgresDataStore(IDataStore):
 
         async with self._session("headrace") as (session, thread):
             return await thread.call(described, session)
+
+    def spell(self, logical: str) -> str | None:
+        try:
+            return native_of(logical)
+        except SchemaMismatchError:
+            return None
 
     async def may_run_inside(self, source: SourceSpec) -> bool:
         names = relations_if_known(source, "postgres")

@@ -1,6 +1,7 @@
 """One Postgres connection as the fence sees it: ADBC for rows, COPY inside the transaction, types checked first."""
 
 import hashlib
+import re
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -37,6 +38,7 @@ _LOCK_ATTEMPTS = 30
 _RECONNECT_PAUSES_SECONDS = (0.1, 0.5, 1.0, 2.0, 4.0)
 # The driver gathers this much before it hands on a batch; its default is four times as much.
 _BATCH_BYTES_OPTION = "adbc.postgresql.batch_size_hint_bytes"
+_UNNAMED = re.compile(r"unnamed<oid:([0-9]+)>")
 _USE_COPY_OPTION = "adbc.postgresql.use_copy"
 _BATCH_BYTES = 4 * 1024 * 1024
 
@@ -136,8 +138,14 @@ class PostgresSession(Session):
         described = field.metadata or {}
         name = (described.get(b"POSTGRESQL:type") or described[b"ADBC:postgresql:typname"]).decode()
         modifier = int(described.get(b"POSTGRESQL:typmod", b"-1"))
-        rows = self.execute("SELECT format_type(to_regtype($1)::oid, $2::int)", (name, modifier))
-        return str(rows[0][0] or name)
+        if number := _UNNAMED.fullmatch(name):  # Ranges, and what was created after the driver learned the types.
+            rows = self.execute("SELECT format_type($1::bigint::oid, $2::int)", (int(number[1]), modifier))
+        else:
+            rows = self.execute(
+                "SELECT format_type(t.oid, $2::int) FROM pg_type t WHERE t.typname = $1 AND pg_type_is_visible(t.oid)",
+                (name, modifier),
+            )
+        return str(rows[0][0] if rows else name)
 
     def ingest(self, table: TableName, rows: pa.Table, columns: Sequence[Column]) -> None:
         self._append(table, rows, self._native_types(table))

@@ -1,0 +1,111 @@
+"""What a plan foretells of each pipeline: its way, its columns with their types, and what to expect of a run."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from application.catalog.documents import Catalog, Change, PutDocument
+from application.connections.open_stores import OpenStores
+from application.pipelines.preparing import Prepared, RunPreparer
+from domain.errors import PlatformError
+from domain.identity.principal import Principal
+from domain.pipelines.connection import ConnectionSpec
+from domain.pipelines.plan import ColumnForecast, judge_column
+from domain.pipelines.read_set import ReadSet, SourcePlan
+from domain.pipelines.run import Run, RunRequest, RunState
+from domain.pipelines.spec import PipelineSpec, Publish
+from domain.ports.data_store import IDataStore
+from domain.ports.unit_of_work import IRecords
+
+
+@dataclass(frozen=True)
+class PlanForecaster:
+    """Plans documents as the catalog does, and asks the stores what a run would do; nothing is stored or written."""
+
+    catalog: Catalog
+    records: IRecords
+    stores: OpenStores
+    preparer: RunPreparer
+
+    async def plan(self, principal: Principal, commands: Sequence[PutDocument], *, prune: bool) -> list[Change]:
+        """Say what applying a set of documents would change, and how its pipelines would then run.
+
+        Raises:
+            InvalidInputError: as `Catalog.plan`.
+        """
+        changes = await self.catalog.plan(principal, commands, prune=prune)
+        bodies = {(command.kind, command.name): command.body for command in commands}
+        beside = {
+            name: ConnectionSpec.from_document(body) for (kind, name), body in bodies.items() if kind == "connection"
+        }
+        async with self.stores.beside(beside) as stores:
+            preparer = replace(self.preparer, stores=stores)
+            return [
+                await self._foretold(principal.organization, change, bodies[change.kind, change.name], stores, preparer)
+                if change.kind == "pipeline" and change.action in ("create", "update")
+                else change
+                for change in changes
+            ]
+
+    async def _foretold(
+        self, organization: str, change: Change, body: Mapping[str, object], stores: OpenStores, preparer: RunPreparer
+    ) -> Change:
+        spec = PipelineSpec.from_document(body)
+        notes = [*change.notes, *await self._history(organization, spec.name)]
+        columns: tuple[ColumnForecast, ...] = ()
+        try:
+            spec = await preparer.with_key(organization, spec)
+            source = await preparer.source_store(organization, spec.source)
+            plan = await source.plan(spec.source, lo=None, limit=None)
+            prepared = await self._prepared(organization, spec, plan, preparer)
+            route = await preparer.route(organization, spec, plan, prepared.target, prepared.transform)
+            landing = await stores.get(organization, await stores.spec_of(organization, spec.destination.connection))
+            columns = _columns(plan, prepared, landing)
+            notes.append(f"way: {route.way.value}, because {route.reason}")
+            notes += await _warnings(source, spec, plan)
+        except PlatformError as error:
+            notes.append(f"way: not known by now: {error.message} [{error.code}]")
+        return replace(change, notes=tuple(notes), columns=columns)
+
+    async def _prepared(
+        self, organization: str, spec: PipelineSpec, plan: SourcePlan, preparer: RunPreparer
+    ) -> Prepared:
+        publishing = preparer.publishing(spec, plan, RunRequest())
+        shadow = "_headrace_stage" if publishing.publish is Publish.RUN else None
+        planned = ReadSet("", spec.fingerprint, plan, preparer.batch_rows(spec), shadow)
+        return await preparer.target("", organization, spec, planned, RunRequest())
+
+    async def _history(self, organization: str, name: str) -> list[str]:
+        async with self.records.unit() as unit:
+            page = await unit.runs.page(organization, pipeline=name, state=RunState.SUCCEEDED, after=None, limit=1)
+        runs: Sequence[Run] = page.items
+        report = (runs[0].report or {}) if runs else {}
+        if not report.get("rows_per_second"):
+            return ["estimate: none, as no run has been finished"]
+        rows, seconds = report["counts"]["read"], report["seconds"]
+        return [f"estimate: {rows:,} rows in {seconds:g} s, as in the last finished run"]
+
+
+def _columns(plan: SourcePlan, prepared: Prepared, landing: IDataStore) -> tuple[ColumnForecast, ...]:
+    given = dict(plan.columns)
+    by_landing = {prepared.transform.landing_name(name): kind for name, kind in given.items()}
+    there = {column.name: column.type for column in prepared.transform.target}
+    return tuple(
+        judge_column(
+            column.name,
+            source=by_landing.get(column.name),
+            landing=there.get(column.name, column.type),
+            native=landing.spell(there.get(column.name, column.type)),
+            is_text=plan.is_text,
+        )
+        for column in prepared.target.columns
+    )
+
+
+async def _warnings(source: IDataStore, spec: PipelineSpec, plan: SourcePlan) -> list[str]:
+    warnings = [f"note: {plan.note}"] if plan.note else []
+    wire = await source.wire(spec.source) if plan.ordered else None
+    if wire is not None and not wire.is_seekable:
+        warnings.append(
+            f"warning: no index of the source is in the order of ({', '.join(plan.order)}), so each run sorts what it reads"
+        )
+    return warnings
