@@ -132,5 +132,5 @@ def _takes(native: str, there: str) -> bool:
     if native == there:
         return True
     if there == "text":
-        return native.startswith("character varying")
+        return native == "name" or native.startswith("character varying")
     return there == "numeric" and native.startswith("numeric(")

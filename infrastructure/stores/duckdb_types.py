@@ -32,6 +32,7 @@ _TO_LOGICAL = {
 _TO_NATIVE = {logical: native for native, logical in reversed(_TO_LOGICAL.items())} | {
     "timestamp": "TIMESTAMP",
     "decimal(38,0)": "DECIMAL(38,0)",
+    "native:json": "JSON",  # Postgres' json keeps the text as it was written, and so does DuckDB's.
 }
 _DECIMAL = re.compile(r"DECIMAL\(([0-9]+),\s*([0-9]+)\)")
 

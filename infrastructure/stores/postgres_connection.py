@@ -90,6 +90,13 @@ def translate(error: Exception) -> PlatformError:
         return StoreUnavailableError("The disk of the Postgres server is full.", code="disk_full")
     if state == "55P03":
         return StoreUnavailableError("A lock was not to be had in time.", code="store.locked")
+    if state in ("40001", "40P01"):
+        return StoreUnavailableError("Postgres chose this transaction to end a deadlock.", code="store.conflict")
+    if "would overflow" in text or "exceeds PostgreSQL" in text or "out of range" in text:
+        return SchemaMismatchError(
+            "A time or interval is beyond what can be carried, such as infinity; turn it into NULL in the source query.",
+            code="source.time_out_of_range",
+        )
     if "invalid byte sequence" in text or "0x00" in text:
         return SchemaMismatchError("Postgres text cannot hold a NUL character.")
     return StoreUnavailableError("Postgres broke off, or the connection to it did.")

@@ -15,6 +15,13 @@ from infrastructure.arrow import arrow_type, rechunk
 from infrastructure.sql import bind_names, parse_query, quote, quote_table
 from infrastructure.stores.postgres_types import logical_of
 
+# 4714-11-24 BC, in days and in microseconds since 1970.
+_EARLIEST = {
+    "date32[day]": -2_440_588,
+    "timestamp[us]": -210_866_803_200_000_000,
+    "timestamp[us, tz=UTC]": -210_866_803_200_000_000,
+}
+
 
 class Described(Protocol):
     """What a selection needs of a session."""
@@ -147,11 +154,28 @@ def _plain(array: pa.Array, wanted: pa.DataType) -> pa.Array:
     if isinstance(array, pa.ExtensionArray):
         array = array.storage
     if array.type.equals(wanted):
+        _refuse_wrapped(array)
         return array
     try:
         return pc.cast(array, wanted, safe=True)
     except pa.ArrowInvalid as error:
         raise SchemaMismatchError(f"The source holds a value that {wanted} cannot carry, such as NaN.") from error
+
+
+def _refuse_wrapped(array: pa.Array) -> None:
+    """Refuse times that Arrow cannot carry: the driver shifts them to another epoch, and they come round at the other end,
+    below the earliest time that Postgres knows.
+    """
+    earliest = _EARLIEST.get(str(array.type))
+    if earliest is None or array.null_count == len(array):
+        return
+    kind = pa.int32() if pa.types.is_date(array.type) else pa.int64()
+    if pc.min(array.view(kind)).as_py() < earliest:
+        raise SchemaMismatchError(
+            "The source holds infinity or a time so far in the future that it cannot be carried; turn it into NULL in the "
+            "source query, for example with nullif(column, 'infinity').",
+            code="source.time_out_of_range",
+        )
 
 
 def _is_sent_as_text(kind: str) -> bool:

@@ -23,7 +23,6 @@ _TO_LOGICAL = {
     "timestamp without time zone": "timestamp",
     "timestamp with time zone": "timestamptz",
     "uuid": "uuid",
-    "json": "json",
     "jsonb": "json",
     "interval": "interval",
 }
@@ -33,7 +32,7 @@ _TO_NATIVE = {
     "uint16": "integer",
     "uint32": "bigint",
     "uint64": "numeric(20,0)",
-    **{logical: native for native, logical in _TO_LOGICAL.items() if native not in ("name", "json")},
+    **{logical: native for native, logical in _TO_LOGICAL.items() if native != "name"},
 }
 _NUMERIC = re.compile(r"numeric\(([0-9]+),([0-9]+)\)")
 # A type of Postgres' own, as its catalog spells it: only such a spelling may become part of a statement.
