@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import urllib3
@@ -149,9 +150,12 @@ def test_drain_by_api_and_by_file_releases_runs_for_others(
 
         second = made.worker()
         trigger(server, "copy1")
-        listed = server.call("GET", "/v1/workers").body
+        workers: list[dict[str, Any]] = []
+        deadline = time.monotonic() + 20
+        while not workers and time.monotonic() < deadline:  # It registers once it is up.
+            listed = server.call("GET", "/v1/workers").body
+            workers = [item for item in listed["items"] if item["roles"] == ["worker"]]
         assert listed["queue_depth"] is not None
-        workers = [item for item in listed["items"] if item["roles"] == ["worker"]]
         assert len(workers) == 1
         assert server.call("POST", "/v1/workers/unknown/drain").status == 404
         assert server.call("POST", f"/v1/workers/{workers[0]['id']}/drain").status == 202
