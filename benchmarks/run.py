@@ -9,47 +9,23 @@ import argparse
 import json
 import os
 import platform
-import statistics
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
+from benchmarks.copying import copying
+from benchmarks.measuring import ROUNDS, Line, median, timed
 from benchmarks.running import running
-from tests.e2e.api import Server, headrace, serving
-from tests.e2e.projects import postgres_connection
+from tests.e2e.api import headrace, serving
 from tests.servers import PostgresServer
-
-ROUNDS = 3
-ORDERS = """
-create table orders as
-select g::bigint as id,
-       (random() * 1e6)::int as customer_id,
-       (random() * 1000)::numeric(12, 2) as amount,
-       (array['new', 'paid', 'shipped', 'returned'])[1 + (random() * 3)::int] as status,
-       timestamptz '2025-01-01' + g * interval '1 second' as created_at,
-       date '2025-01-01' + (g % 365)::int as ship_date,
-       random() < 0.1 as is_gift,
-       md5(g::text) as ref,
-       random() as weight,
-       case when random() < 0.2 then null else 'note ' || g end as note
-from generate_series(1, {rows}) g
-"""
-COPY = """version: 1
-pipeline: copy_orders
-source: {connection: shop, table: orders}
-destination: {connection: shop, table: orders_copied}
-run: {batch_rows: 50000}
-"""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=5_000_000)
+    parser.add_argument("--without-peers", action="store_true", help="Leave out sling and dlt, which take minutes.")
     parser.add_argument("--only", choices=("copying", "running", "starting"))
     arguments = parser.parse_args()
     rows, only = arguments.rows, arguments.only
@@ -58,7 +34,9 @@ def main() -> None:
     try:
         with tempfile.TemporaryDirectory(prefix="headrace-bench-") as folder:
             parts = {
-                "copying": lambda: copying(database, Path(folder) / "copying", rows),
+                "copying": lambda: list(
+                    copying(database, Path(folder) / "copying", rows, peers=not arguments.without_peers)
+                ),
                 "starting": lambda: starting(Path(folder) / "copying"),
                 "running": lambda: list(running(database, Path(folder) / "running")),
             }
@@ -75,7 +53,7 @@ def main() -> None:
         keep(part, rows, machine, lines)
 
 
-def keep(part: str, rows: int, machine: str, results: list[tuple[str, float, float, str]]) -> None:
+def keep(part: str, rows: int, machine: str, results: list[Line]) -> None:
     folder = Path(__file__).parent / "results"
     folder.mkdir(exist_ok=True)
     found = {
@@ -97,32 +75,7 @@ def keep(part: str, rows: int, machine: str, results: list[tuple[str, float, flo
     (folder / f"{part}.json").write_text(json.dumps(found, indent=2) + "\n")
 
 
-def copying(database: PostgresServer, folder: Path, rows: int) -> list[tuple[str, float, float, str]]:
-    """Postgres to Postgres, checkpoints on, beside a psql pipe; the first round is thrown away."""
-    database.psql(ORDERS.format(rows=rows))
-    database.psql("alter table orders add primary key (id)")
-    database.psql("vacuum analyze orders")
-    database.psql("create table orders_psql (like orders)")
-    for name in ("connections", "pipelines"):
-        (folder / name).mkdir(parents=True)
-    (folder / "headrace.toml").write_text("[settings]\n")
-    (folder / "connections/shop.yaml").write_text(postgres_connection(f"{database.url}/postgres", "shop"))
-    (folder / "pipelines/copy_orders.yaml").write_text(COPY)
-    assert headrace(folder, "apply").returncode == 0
-    ours, theirs, above = [], [], 0.0
-    with serving(folder) as server:
-        idle = peak_mb(server.process.pid)
-        for _ in range(ROUNDS + 1):
-            theirs.append(timed(lambda: psql_pipe(database)))
-            ours.append(timed(lambda: our_copy(database, server, rows)))
-        above = peak_mb(server.process.pid) - idle
-    return [
-        (f"copy {rows:,} rows, seconds beside a psql pipe", median(ours), median(theirs), "of the data plane: ≤ 1.25"),
-        ("the same, VmHWM above idle, MB beside the limit", above, 200.0, "≤ 1.00"),
-    ]
-
-
-def starting(folder: Path) -> list[tuple[str, float, float, str]]:
+def starting(folder: Path) -> list[Line]:
     """--help, and `up` until ready and followed at once by a successful trigger."""
     folder.mkdir(parents=True, exist_ok=True)
     helps = [timed(lambda: headrace(folder, "--help")) for _ in range(ROUNDS + 1)]
@@ -136,37 +89,6 @@ def starting(folder: Path) -> list[tuple[str, float, float, str]]:
         ("headrace --help, seconds beside the limit", median(helps), 0.3, "≤ 1.00"),
         ("headrace up until ready, seconds beside the limit", median(readies), 2.5, "≤ 1.00"),
     ]
-
-
-def psql_pipe(database: PostgresServer) -> None:
-    command = [str(database.psql_path), "-h", "127.0.0.1", "-p", str(database.port), "-U", "postgres", "-qc"]
-    database.psql("truncate orders_psql")
-    with subprocess.Popen([*command, "copy orders to stdout (format binary)"], stdout=subprocess.PIPE) as reading:
-        subprocess.run([*command, "copy orders_psql from stdin (format binary)"], stdin=reading.stdout, check=True)
-
-
-def our_copy(database: PostgresServer, server: Server, rows: int) -> None:
-    database.psql("drop table if exists orders_copied")
-    run = server.call("POST", "/v1/pipelines/copy_orders/trigger").body
-    done = server.wait_for(run["id"], seconds=600)
-    if done["state"] != "succeeded" or done["report"]["counts"]["used"] != rows:
-        raise SystemExit(f"the copy failed: {done['error']}")
-
-
-def peak_mb(pid: int) -> float:
-    """VmHWM of a process."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) / 1024
-
-
-def timed(action: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    action()
-    return time.perf_counter() - started
-
-
-def median(values: list[float]) -> float:
-    return statistics.median(values[1:])
 
 
 if __name__ == "__main__":
