@@ -16,13 +16,14 @@ from domain.errors import ConflictError, ConversionError, FencedError, WorkFaile
 from domain.events import BatchCommitted, QualityIssueFound
 from domain.failpoints import fail_at
 from domain.pipelines.checkpoint import LaneState
-from domain.pipelines.quality import Judgement, Measures, judge
+from domain.pipelines.quality import Judgement, Measures, Rule, StagedChecks, judge
 from domain.pipelines.read_set import ReadSet
 from domain.pipelines.report import StreamReport
 from domain.pipelines.spec import PipelineSpec
 from domain.ports.data_store import IOwner
 from domain.ports.engine import IEngine, OnProgress, Progress, StreamTask
-from domain.ports.runtime import IIdentifiers
+from domain.ports.runtime import IClock, IIdentifiers
+from domain.ports.transformer import TransformPlan
 from domain.ports.unit_of_work import IRecords
 
 MAX_FRUITLESS_CLAIMS = 3
@@ -38,6 +39,7 @@ class ReadSetLoader:
     preparer: RunPreparer
     announcer: Announcer
     identifiers: IIdentifiers
+    clock: IClock
     parallelism: int
 
     async def load(self, claim: Claim, on_progress: OnProgress) -> Mapping[str, Any]:
@@ -197,8 +199,12 @@ class ReadSetLoader:
         # Every stream has its report, also one that an earlier attempt brought to its end.
         before = [StreamReport(s.stream, s.counts, s.seq, stats=s.stats) for s in state.streams if s.is_done]
         reports = sorted([*before, *reports], key=lambda report: report.stream)
-        uniques = tuple({rule.columns: None for rule in spec.quality if rule.kind == "unique"})
-        publication = await owner.publish(read_set, target, uniques, lambda measures: _judge(spec, measures))
+        rules = tuple(_landed(rule, transform) for rule in spec.quality)
+        judged = replace(spec, quality=rules)
+        now = self.clock.now()
+        publication = await owner.publish(
+            read_set, target, StagedChecks.of(rules), lambda measures: _judge(judged, replace(measures, now=now))
+        )
         for result in publication.judgement.results:
             if result.violations:
                 self.announcer.tell(QualityIssueFound(*claim.ids, result.rule, result.verdict, result.violations))
@@ -247,6 +253,16 @@ def _judge(spec: PipelineSpec, measures: Measures) -> Judgement:
     if not spec.on_error.allows(counts.failed, counts.read):
         raise ConversionError(f"{counts.failed} of {counts.read} rows did not convert, more than on_error allows.")
     return judge(spec.quality, measures)
+
+
+def _landed(rule: Rule, transform: TransformPlan) -> Rule:
+    """A rule over the whole run with the names that its columns have at the destination."""
+    if rule.is_row_rule:
+        return rule
+    reference = rule.reference
+    if reference is not None:
+        reference = replace(reference, column=transform.landing_name(reference.column))
+    return replace(rule, columns=tuple(transform.landing_name(name) for name in rule.columns), reference=reference)
 
 
 def _fits(claim: Claim, state: LaneState) -> bool:

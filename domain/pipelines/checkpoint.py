@@ -35,11 +35,14 @@ class Counts:
 
 
 def merge_stats(left: Mapping[str, Any], right: Mapping[str, Any]) -> dict[str, Any]:
-    """Add two measures of streams: numbers add, mappings merge, lists join up to ten items, texts keep the first."""
+    """Add two measures of streams: numbers add, mappings merge, lists join up to ten items, texts keep the first;
+    of `newest` the greatest time of each column stays."""
     merged = dict(left)
     for key, value in right.items():
         if key not in merged:
             merged[key] = value
+        elif key == "newest":
+            merged[key] = {n: max(t for t in (merged[key].get(n), value.get(n)) if t) for n in {**merged[key], **value}}
         elif isinstance(value, Mapping):
             merged[key] = merge_stats(merged[key], value)
         elif isinstance(value, list):

@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
 from domain.pipelines.checkpoint import Counts
+from domain.pipelines.table import TableName, check_identifier
 
 
 class OnViolation(StrEnum):
@@ -17,7 +19,46 @@ class OnViolation(StrEnum):
 
 
 ROW_RULES = frozenset({"not_null", "between", "accepted_values", "matches", "sql"})
-RUN_RULES = frozenset({"unique", "row_count", "completeness", "null_rate"})
+RUN_RULES = frozenset({"unique", "duplicate_rate", "references", "row_count", "completeness", "null_rate", "freshness"})
+_STAGED = frozenset({"unique", "duplicate_rate", "references"})
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A column of the rows, and the column of another table at the destination in which its values are found."""
+
+    column: str
+    table: TableName
+    other: str
+
+    @classmethod
+    def parse(cls, column: str, text: str) -> "Reference":
+        """Read `table.column` or `schema.table.column`.
+
+        Raises:
+            ValueError: another shape.
+        """
+        table, separator, other = text.rpartition(".")
+        if not separator:
+            raise ValueError("a reference is written as table.column")
+        check_identifier(other)
+        return cls(column, TableName.parse(table), other)
+
+
+@dataclass(frozen=True)
+class StagedChecks:
+    """What is measured over the staged rows: duplicates over columns, and values that another table lacks."""
+
+    duplicates: tuple[tuple[str, ...], ...] = ()
+    references: tuple[Reference, ...] = ()
+
+    @classmethod
+    def of(cls, rules: Sequence["Rule"]) -> "StagedChecks":
+        """Gather what rules need, each once."""
+        return cls(
+            tuple(dict.fromkeys(rule.columns for rule in rules if rule.kind in ("unique", "duplicate_rate"))),
+            tuple(dict.fromkeys(rule.reference for rule in rules if rule.reference is not None)),
+        )
 
 
 @dataclass(frozen=True)
@@ -35,6 +76,8 @@ class Rule:
     expression: str | None = None
     expected: Any = None
     threshold: float | None = None
+    reference: "Reference | None" = None
+    max_age: timedelta | None = None
 
     @property
     def is_row_rule(self) -> bool:
@@ -43,8 +86,8 @@ class Rule:
 
     @property
     def needs_staging(self) -> bool:
-        """`unique` is measured over the staged rows; `fail` of a run rule must be able to publish nothing."""
-        return not self.is_row_rule and (self.kind == "unique" or self.on_violation is OnViolation.FAIL)
+        """Some rules are measured over the staged rows; `fail` of a run rule must be able to publish nothing."""
+        return not self.is_row_rule and (self.kind in _STAGED or self.on_violation is OnViolation.FAIL)
 
     @property
     def label(self) -> str:
@@ -71,7 +114,8 @@ class RuleResult:
 class Measures:
     """Everything a publication is judged by, summed over the streams of the read set.
 
-    `violations` are per row rule, `nulls` per column, `duplicates` per tuple of columns.
+    `violations` are per row rule, `nulls` per column, `duplicates` per tuple of columns, `dangling` per reference;
+    `newest` is the greatest time of a column, in ISO form, and `now` the time of judging.
     """
 
     counts: Counts
@@ -79,6 +123,9 @@ class Measures:
     nulls: Mapping[str, int] = field(default_factory=dict)
     duplicates: Mapping[tuple[str, ...], int] = field(default_factory=dict)
     expected: Mapping[int, int] = field(default_factory=dict)
+    dangling: Mapping[Reference, int] = field(default_factory=dict)
+    newest: Mapping[str, str] = field(default_factory=dict)
+    now: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -110,6 +157,18 @@ def _judge_one(index: int, rule: Rule, measures: Measures) -> RuleResult:
         case "unique":
             violations = measures.duplicates.get(rule.columns, 0)
             value = float(violations)
+        case "duplicate_rate":
+            repeated = measures.duplicates.get(rule.columns, 0)
+            value = repeated / counts.used if counts.used else 0.0
+            threshold = float(rule.maximum)
+            violations = repeated if value > threshold else 0
+        case "references":
+            violations = measures.dangling.get(rule.reference, 0) if rule.reference else 0
+            value = float(violations)
+        case "freshness":
+            value = _age_seconds(measures, rule.column or "")
+            threshold = rule.max_age.total_seconds() if rule.max_age else 0.0
+            violations = int(value is not None and value > threshold)
         case "row_count":
             value = float(counts.used)
             below = rule.minimum is not None and counts.used < rule.minimum
@@ -128,6 +187,16 @@ def _judge_one(index: int, rule: Rule, measures: Measures) -> RuleResult:
         case _:
             raise ValueError(f"unknown rule {rule.kind}")
     return _result(rule, "run", max(1, counts.used), violations, value, threshold)
+
+
+def _age_seconds(measures: Measures, column: str) -> float | None:
+    """How old the newest value of a column is; None when there was no row."""
+    newest = measures.newest.get(column)
+    if newest is None or measures.now is None:
+        return None
+    moment = datetime.fromisoformat(newest)
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return round((measures.now - aware).total_seconds(), 3)
 
 
 def _result(

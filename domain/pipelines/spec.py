@@ -9,7 +9,7 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 
-from domain.pipelines.quality import OnViolation, Rule
+from domain.pipelines.quality import OnViolation, Reference, Rule
 from domain.pipelines.spec_test import SpecTest
 from domain.pipelines.steps import Step, step_of
 from domain.pipelines.table import TableName
@@ -327,4 +327,6 @@ def _rule(value: Mapping[str, Any]) -> Rule:
         expression=value.get("sql"),
         expected=value.get("expected"),
         threshold=value.get("threshold"),
+        reference=Reference.parse(value["column"], value["to"]) if value.get("to") else None,
+        max_age=parse_duration(value["max_age"]) if value.get("max_age") else None,
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from domain.pipelines.checkpoint import CheckpointUpdate, Counts, LaneState, Position
-from domain.pipelines.quality import Judgement, Measures
+from domain.pipelines.quality import Judgement, Measures, StagedChecks
 from domain.pipelines.read_set import Lane, ReadSet, SourcePlan, Stream
 from domain.pipelines.spec import DeleteMissing, Mode, SourceSpec
 from domain.pipelines.table import Column, TableName, TableSchema
@@ -227,9 +227,7 @@ class IOwner(ABC):
         """
 
     @abstractmethod
-    async def publish(
-        self, read_set: ReadSet, target: Target, uniques: Sequence[tuple[str, ...]], judge: Judge
-    ) -> Publication:
+    async def publish(self, read_set: ReadSet, target: Target, checks: StagedChecks, judge: Judge) -> Publication:
         """Judge the finished read set and make it the lane's published state, with the watermark at its `hi`.
 
         Raises:

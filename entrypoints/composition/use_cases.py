@@ -113,6 +113,7 @@ class UseCases(containers.DeclarativeContainer):
         preparer=preparer,
         announcer=announcer,
         identifiers=identifiers,
+        clock=gateways.clock,
         parallelism=settings.provided.run.parallelism,
     )
     settler = providers.Singleton(

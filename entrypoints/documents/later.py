@@ -9,7 +9,7 @@ _KINDS = ("replication", "entity", "feature_view", "feature_service")
 _PIPELINE_KEYS = ("sla", "retention")
 _SOURCE_KEYS = ("python",)
 _SCHEDULE_KEYS = ("cron", "timezone", "misfire", "overlap")
-_RULES = ("duplicate_rate", "references", "freshness", "distribution")
+_RULES = ("distribution",)
 _CONNECTION_KINDS = ("snowflake",)
 _SECRET_SCHEMES = ("vault:", "aws:", "databricks:")
 

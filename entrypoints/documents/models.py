@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
+from domain.pipelines.quality import RUN_RULES, Reference
 from domain.pipelines.spec import parse_duration, parse_size
 from domain.pipelines.table import TableName, check_identifier
 
@@ -177,6 +178,9 @@ class Rule(Model):
         "row_count",
         "completeness",
         "null_rate",
+        "duplicate_rate",
+        "references",
+        "freshness",
     ]
     on_violation: Literal["fail", "quarantine", "warn"] = "fail"
     column: str | None = None
@@ -188,6 +192,17 @@ class Rule(Model):
     sql: Sql | None = None
     expected: Literal["source_count"] | Count | Sql | None = None
     threshold: Share | None = None
+    to: str | None = None
+    max_age: str | None = None
+
+    _max_age = field_validator("max_age")(_duration)
+
+    @field_validator("to")
+    @classmethod
+    def _reference(cls, value: str | None) -> str | None:
+        if value is not None:
+            Reference.parse("column", value)
+        return value
 
     @model_validator(mode="after")
     def _complete(self) -> "Rule":
@@ -201,6 +216,9 @@ class Rule(Model):
             "row_count": (set(), {"min", "max"}),
             "completeness": ({"expected", "threshold"}, set()),
             "null_rate": ({"column", "max"}, set()),
+            "duplicate_rate": ({"columns", "max"}, set()),
+            "references": ({"column", "to"}, set()),
+            "freshness": ({"column", "max_age"}, set()),
         }
         required, either = needed[self.rule]
         given = {name for name in Rule.model_fields if getattr(self, name) is not None} - {"rule", "on_violation"}
@@ -210,9 +228,11 @@ class Rule(Model):
             raise ValueError(f"the rule {self.rule} needs min or max")
         if extra := sorted(given - required - either):
             raise ValueError(f"the rule {self.rule} does not take {', '.join(extra)}")
-        if self.on_violation == "quarantine" and self.rule in ("unique", "row_count", "completeness", "null_rate"):
+        if self.on_violation == "quarantine" and self.rule in RUN_RULES:
             raise ValueError(f"the rule {self.rule} is judged over the whole run, so it can fail or warn")
-        if self.rule in ("row_count", "null_rate") and any(isinstance(v, str) for v in (self.min, self.max)):
+        if self.rule in ("row_count", "null_rate", "duplicate_rate") and any(
+            isinstance(v, str) for v in (self.min, self.max)
+        ):
             raise ValueError(f"the rule {self.rule} takes numbers")
         if self.values is not None and not self.values:
             raise ValueError("values names at least one value")

@@ -8,10 +8,10 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from domain.errors import ConflictError, FencedError, QualityRejectedError
+from domain.errors import ConflictError, FencedError, NotFoundError, QualityRejectedError
 from domain.failpoints import fail_at
 from domain.pipelines.checkpoint import CheckpointUpdate, Counts, LaneState, StreamState, merge_stats
-from domain.pipelines.quality import Measures
+from domain.pipelines.quality import Measures, Reference, StagedChecks
 from domain.pipelines.read_set import Lane, ReadSet
 from domain.pipelines.spec import DeleteMissing, Mode
 from domain.pipelines.table import DELETED, DELETED_AT, LOADED_AT, RUN_ID, SEQ, Column, TableName
@@ -153,9 +153,7 @@ class InMemoryOwner(IOwner):
             self._mine(content)
             _fit(content, target)
 
-    async def publish(
-        self, read_set: ReadSet, target: Target, uniques: Sequence[tuple[str, ...]], judge: Judge
-    ) -> Publication:
+    async def publish(self, read_set: ReadSet, target: Target, checks: StagedChecks, judge: Judge) -> Publication:
         async with self._store.transaction() as content:
             lane = self._mine(content)
             if lane.read_set_id != read_set.id or not lane.is_loading:
@@ -170,8 +168,10 @@ class InMemoryOwner(IOwner):
                     counts=lane.counts,
                     violations=stats.get("violations", {}),
                     nulls=stats.get("nulls", {}),
-                    duplicates={columns: _duplicates(content, target, columns) for columns in uniques},
+                    duplicates={columns: _duplicates(content, target, columns) for columns in checks.duplicates},
                     expected={int(index): count for index, count in (read_set.expected or {}).items()},
+                    dangling={reference: _dangling(content, target, reference) for reference in checks.references},
+                    newest=stats.get("newest", {}),
                 )
             )
             if judgement.rejected:
@@ -326,3 +326,12 @@ def _duplicates(content: Content, target: Target, columns: tuple[str, ...]) -> i
     rows = content.tables[str(target.table.beside(target.shadow))][1]
     groups = rows.group_by(list(columns)).aggregate([])
     return int(rows.num_rows - groups.num_rows)
+
+
+def _dangling(content: Content, target: Target, reference: Reference) -> int:
+    assert target.shadow is not None
+    if str(reference.table) not in content.tables:
+        raise NotFoundError(f"There is no table {reference.table}.", code="table.not_found")
+    known = set(content.tables[str(reference.table)][1].column(reference.other).to_pylist())
+    staged = content.tables[str(target.table.beside(target.shadow))][1].column(reference.column).to_pylist()
+    return sum(1 for value in staged if value is not None and value not in known)

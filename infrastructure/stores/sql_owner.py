@@ -1,7 +1,7 @@
 """The fence, the checkpoint and the publication in SQL, written once for every SQL store (contract, M2)."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 from domain.errors import ConflictError, FencedError, QualityRejectedError
 from domain.failpoints import fail_at
 from domain.pipelines.checkpoint import HEAD, Counts, LaneState, StreamState, merge_stats
-from domain.pipelines.quality import Measures
+from domain.pipelines.quality import Measures, Reference, StagedChecks
 from domain.pipelines.read_set import Lane, ReadSet
 from domain.pipelines.spec import Mode
 from domain.pipelines.table import LOADED_AT, TableName
@@ -53,10 +53,8 @@ class SqlOwner(IOwner):
     async def fit(self, target: Target) -> None:
         await self._thread.call(self._fit, target)
 
-    async def publish(
-        self, read_set: ReadSet, target: Target, uniques: Sequence[tuple[str, ...]], judge: Judge
-    ) -> Publication:
-        return await self._thread.call(self._publish, read_set, target, uniques, judge)
+    async def publish(self, read_set: ReadSet, target: Target, checks: StagedChecks, judge: Judge) -> Publication:
+        return await self._thread.call(self._publish, read_set, target, checks, judge)
 
     async def seal(self) -> None:
         await self._thread.call(self._seal)
@@ -166,9 +164,7 @@ class SqlOwner(IOwner):
         if shadow:
             self._session.execute(f"DROP TABLE IF EXISTS {quote_table(self._table.beside(shadow))}")
 
-    def _publish(
-        self, read_set: ReadSet, target: Target, uniques: Sequence[tuple[str, ...]], judge: Judge
-    ) -> Publication:
+    def _publish(self, read_set: ReadSet, target: Target, checks: StagedChecks, judge: Judge) -> Publication:
         session = self._session
         with session.transaction():
             state = self._lock_head()
@@ -183,8 +179,10 @@ class SqlOwner(IOwner):
                 counts=state.counts,
                 violations=stats.get("violations", {}),
                 nulls=stats.get("nulls", {}),
-                duplicates={columns: self._duplicates(target, columns) for columns in uniques},
+                duplicates={columns: self._duplicates(target, columns) for columns in checks.duplicates},
                 expected={int(index): count for index, count in (read_set.expected or {}).items()},
+                dangling={reference: self._dangling(target, reference) for reference in checks.references},
+                newest=stats.get("newest", {}),
             )
             judgement = judge(measures)
             if judgement.rejected:
@@ -218,6 +216,16 @@ class SqlOwner(IOwner):
         names = ", ".join(quote(name) for name in columns)
         rows = self._session.execute(
             f"SELECT coalesce(sum(n - 1), 0) FROM (SELECT count(*) AS n FROM {stage} GROUP BY {names}) AS groups"
+        )
+        return int(rows[0][0])
+
+    def _dangling(self, target: Target, reference: Reference) -> int:
+        if target.shadow is None:
+            raise ConflictError("A references rule needs a staging table.", code="run.no_staging")
+        stage, column = quote_table(target.table.beside(target.shadow)), f"staged.{quote(reference.column)}"
+        found = f"SELECT 1 FROM {quote_table(reference.table)} AS other WHERE other.{quote(reference.other)} = {column}"
+        rows = self._session.execute(
+            f"SELECT count(*) FROM {stage} AS staged WHERE {column} IS NOT NULL AND NOT EXISTS ({found})"
         )
         return int(rows[0][0])
 

@@ -23,7 +23,7 @@ from infrastructure.threads import OneThread
 from infrastructure.transforms.keys import last_of_each
 from infrastructure.transforms.python import Hook, PythonHooks
 from infrastructure.transforms.refused import REFUSED, Refusal, refused_table
-from infrastructure.transforms.rules import looked_at, violation
+from infrastructure.transforms.rules import check_rules, looked_at, violation
 from infrastructure.transforms.stages import FAILED, SOURCE, Stages
 
 _FIRST_ERRORS = 5
@@ -46,7 +46,7 @@ class DuckDBTransformer(ITransformer):
         thread.interrupt = prepared.interrupt
         try:
             if prepared.passes_through:
-                prepared.check_rules()
+                check_rules(plan, prepared.columns)
             else:
                 await thread.call(prepared.open)
             yield prepared
@@ -119,6 +119,7 @@ class DuckDBTransform(IPreparedTransform):
         self._parameters: dict[str, Any] = {}
         self._numbers = pa.array([], pa.int64())
         self._row_rules = [(index, rule) for index, rule in enumerate(plan.rules) if rule.is_row_rule]
+        self._time_columns = [rule.column for rule in plan.rules if rule.kind == "freshness" and rule.column]
         self._null_columns = [rule.column for rule in plan.rules if rule.kind == "null_rate" and rule.column]
 
     @property
@@ -241,7 +242,7 @@ class DuckDBTransform(IPreparedTransform):
 
     def _judged(self, last: str) -> str:
         names = {column.name: column for column in self._columns}
-        self.check_rules()
+        check_rules(self._plan, self._columns)
         verdicts = [
             f"coalesce({violation(index, rule, names, self._parameters)}, false) AS v{index}"
             for index, rule in self._row_rules
@@ -250,21 +251,6 @@ class DuckDBTransform(IPreparedTransform):
             check_row_predicate(self._plan.deleted_when)
             verdicts.append(f"coalesce((\n{self._plan.deleted_when}\n), false) AS {DELETED}")
         return f"SELECT {', '.join(['*', *verdicts])} FROM {last} AS batch"
-
-    def check_rules(self) -> None:
-        """Refuse rules over columns that are not there.
-
-        Raises:
-            InvalidInputError: `quality.column_missing`.
-        """
-        names = {column.name for column in self._columns}
-        for rule in () if self._plan.is_partial else self._plan.rules:
-            for column in [*rule.columns, *([rule.column] if rule.column else [])]:
-                if column not in names:
-                    raise InvalidInputError(
-                        f"The rule {rule.label} names {column}, which is not there after the transforms.",
-                        code="quality.column_missing",
-                    )
 
     def _apply(self, batch: pa.Table) -> JudgedBatch:
         if self.passes_through or (self._plan.keeps_values and not self._row_rules):
@@ -366,6 +352,12 @@ class DuckDBTransform(IPreparedTransform):
             stats["violations"] = violations
         if self._null_columns:
             stats["nulls"] = {name: accepted.column(name).null_count for name in self._null_columns}
+        if self._time_columns and accepted.num_rows:
+            stats["newest"] = {
+                name: newest.isoformat()
+                for name in self._time_columns
+                if (newest := pc.max(accepted.column(name)).as_py()) is not None
+            }
         if refused:
             stats["first_errors"] = [
                 {"kind": kind, "message": reason} for _, kind, _, reason in refused[:_FIRST_ERRORS]

@@ -1,6 +1,6 @@
 """Row rules in SQL: when a row violates one, and which columns that depends on."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from domain.errors import InvalidInputError
@@ -9,6 +9,8 @@ from domain.pipelines.table import Column
 from domain.ports.transformer import TransformPlan
 from infrastructure.sql import check_row_predicate, columns_of_predicate, quote
 from infrastructure.transforms.conversions import sql_type
+
+_TIMES = ("date", "timestamp", "timestamptz")
 
 
 def violation(index: int, rule: Rule, columns: Mapping[str, Column], parameters: dict[str, Any]) -> str:
@@ -44,6 +46,25 @@ def violation(index: int, rule: Rule, columns: Mapping[str, Column], parameters:
             return f"NOT (\n{rule.expression}\n)"
         case _:
             raise InvalidInputError(f"{rule.kind} is not a row rule.", code="quality.unknown")
+
+
+def check_rules(plan: TransformPlan, columns: Sequence[Column]) -> None:
+    """Refuse rules over columns that are not there, or that hold no times where a rule is about time.
+
+    Raises:
+        InvalidInputError: `quality.column_missing`, `quality.type`.
+    """
+    names = {column.name: column.type for column in columns}
+    for rule in plan.rules:
+        named = [*rule.columns, *([rule.column] if rule.column else [])]
+        for column in () if plan.is_partial else named:
+            if column not in names:
+                raise InvalidInputError(
+                    f"The rule {rule.label} names {column}, which is not there after the transforms.",
+                    code="quality.column_missing",
+                )
+        if rule.kind == "freshness" and names.get(rule.column or "", "date") not in _TIMES:
+            raise InvalidInputError(f"The rule {rule.label} needs a date or a timestamp.", code="quality.type")
 
 
 def looked_at(plan: TransformPlan) -> tuple[str, ...]:

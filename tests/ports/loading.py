@@ -6,7 +6,7 @@ from typing import Any
 import pyarrow as pa
 
 from domain.pipelines.checkpoint import CheckpointUpdate, Counts, LaneState
-from domain.pipelines.quality import Judgement
+from domain.pipelines.quality import Judgement, StagedChecks
 from domain.pipelines.read_set import Lane, ReadSet, SourcePlan, Stream
 from domain.pipelines.spec import Mode, SourceSpec
 from domain.pipelines.table import Column, TableName
@@ -85,7 +85,7 @@ async def published(
     store: IDataStore, fence: int, planned: ReadSet, judgement: Judgement = ACCEPTED, *, mode: Mode = Mode.APPEND
 ) -> None:
     async with store.owner(LANE, TABLE, fence) as owner:
-        await owner.publish(planned, target(planned, mode=mode), (), lambda _: judgement)
+        await owner.publish(planned, target(planned, mode=mode), StagedChecks(), lambda _: judgement)
 
 
 async def content(store: IDataStore, table: TableName = TABLE) -> list[dict[str, Any]]:

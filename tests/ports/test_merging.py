@@ -8,6 +8,7 @@ import pytest
 
 from domain.errors import QualityRejectedError
 from domain.pipelines.checkpoint import CheckpointUpdate, Counts
+from domain.pipelines.quality import StagedChecks
 from domain.pipelines.read_set import ReadSet
 from domain.pipelines.spec import CursorSpec, DeleteMissing, Mode, SourceSpec
 from domain.pipelines.table import DELETED, Column, TableName
@@ -44,7 +45,7 @@ async def load(store: IDataStore, fence: int, planned: ReadSet, target: Target, 
             is_last = seq == len(batches)
             async with store.writer(LANE, target, planned.id, "0", fence) as writer:
                 await writer.commit(batch, CheckpointUpdate(seq, (str(seq),), counts, {}, is_last))
-        return await owner.publish(planned, target, (), lambda _: ACCEPTED)
+        return await owner.publish(planned, target, StagedChecks(), lambda _: ACCEPTED)
 
 
 async def held(store: IDataStore) -> dict[int, str | None]:
