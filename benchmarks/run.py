@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks.copying import copying
+from benchmarks.copying import copying, remembering
 from benchmarks.measuring import ROUNDS, Line, median, timed
 from benchmarks.running import running
 from tests.e2e.api import headrace, serving
@@ -26,7 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=5_000_000)
     parser.add_argument("--without-peers", action="store_true", help="Leave out sling and dlt, which take minutes.")
-    parser.add_argument("--only", choices=("copying", "running", "starting"))
+    parser.add_argument("--only", choices=("copying", "memory", "running", "starting"))
     arguments = parser.parse_args()
     rows, only = arguments.rows, arguments.only
     database = PostgresServer()
@@ -36,6 +36,13 @@ def main() -> None:
             parts = {
                 "copying": lambda: list(
                     copying(database, Path(folder) / "copying", rows, peers=not arguments.without_peers)
+                ),
+                "memory": lambda: list(
+                    remembering(
+                        database,
+                        Path(folder) / "memory",
+                        (1_000_000, 20_000_000) if rows >= 10**6 else (rows, rows * 4),
+                    )
                 ),
                 "starting": lambda: starting(Path(folder) / "copying"),
                 "running": lambda: list(running(database, Path(folder) / "running")),
