@@ -5,6 +5,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from benchmarks.measuring import ROUNDS, Line, median, peak_mb, timed
@@ -57,7 +58,7 @@ from orders where id % 10 = 0
 """
 NAMES = ("customer_id", "amount", "status", "created_at", "ship_date", "is_gift", "ref", "weight", "note")
 METADATA = ("_headrace_loaded_at", "_headrace_run_id")
-DLT = ("dlt[postgres,sql_database,parquet]", "psycopg2-binary", "psycopg[binary]", "connectorx", "pandas")
+DLT = ("dlt[postgres,parquet]", "sqlalchemy<2.1", "psycopg2-binary", "psycopg[binary]", "connectorx", "pandas")
 SLING = "sling-linux-amd64==1.4.11"
 
 
@@ -72,7 +73,7 @@ def copying(database: PostgresServer, folder: Path, rows: int, *, peers: bool) -
     }
     with serving(folder) as server:
         for name in PIPELINES:
-            actions[name] = lambda name=name: _ours(database, server, name, rows)  # type: ignore[misc]
+            actions[name] = partial(_ours, database, server, name, rows)
         found: dict[str, list[float]] = {name: [] for name in actions}
         for _ in range(ROUNDS + 1):
             for name, action in actions.items():
@@ -104,7 +105,7 @@ def remembering(database: PostgresServer, folder: Path, sizes: tuple[int, ...]) 
         for name in ("passed", "ruled", "five_rules", "merged"):
             with serving(folder / str(rows)) as server:
                 idle = peak_mb(server.process.pid)
-                seconds.setdefault(name, []).append(timed(lambda name=name: _ours(database, server, name, rows)))  # type: ignore[misc]
+                seconds.setdefault(name, []).append(timed(partial(_ours, database, server, name, rows)))
                 above = peak_mb(server.process.pid) - idle
             yield f"VmHWM above idle, {name}, {rows:,} rows, MB beside the limit", above, 200.0, "≤ 1.00"
     for name, times in seconds.items():
@@ -193,7 +194,7 @@ def _bare_copy(database: PostgresServer) -> None:
 def _sling(database: PostgresServer) -> float:
     """Seconds of a full refresh by sling; its binary comes in a wheel."""
     with tempfile.TemporaryDirectory() as folder:
-        subprocess.run([sys.executable, "-m", "pip", "-q", "install", "--no-deps", "-t", folder, SLING], check=True)
+        subprocess.run([sys.executable, "-m", "pip", "-qq", "install", "--no-deps", "-t", folder, SLING], check=True)
         binary = next(path for path in Path(folder).rglob("sling*") if path.is_file() and path.stat().st_size > 10**7)
         binary.chmod(0o755)
         url = f"{database.url.replace('postgres@', 'postgres:x@')}/postgres?sslmode=disable"
@@ -207,10 +208,12 @@ def _dlt(database: PostgresServer, backend: str) -> float:
     home = Path(tempfile.gettempdir()) / "headrace-bench-dlt"
     if not (home / "bin/python").exists():
         subprocess.run([sys.executable, "-m", "venv", home], check=True)
-        subprocess.run([home / "bin/pip", "-q", "install", *DLT], check=True)
+        subprocess.run([home / "bin/pip", "-qq", "install", *DLT], check=True)
     script = Path(__file__).parent / "peers/dlt_copy.py"
     url = f"{database.url.replace('postgres@', 'postgres:x@')}/postgres"
-    done = subprocess.run([home / "bin/python", script, url, backend], check=True, capture_output=True, text=True)
+    done = subprocess.run([home / "bin/python", script, url, backend], check=False, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"dlt did not copy: {done.stderr[-2000:]}")
     return float(done.stdout.strip().splitlines()[-1])
 
 

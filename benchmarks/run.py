@@ -11,6 +11,7 @@ import os
 import platform
 import sys
 import tempfile
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -29,35 +30,32 @@ def main() -> None:
     parser.add_argument("--only", choices=("copying", "memory", "running", "starting"))
     arguments = parser.parse_args()
     rows, only = arguments.rows, arguments.only
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
     database = PostgresServer()
     database.start()
     try:
         with tempfile.TemporaryDirectory(prefix="headrace-bench-") as folder:
-            parts = {
-                "copying": lambda: list(
-                    copying(database, Path(folder) / "copying", rows, peers=not arguments.without_peers)
-                ),
-                "memory": lambda: list(
-                    remembering(
-                        database,
-                        Path(folder) / "memory",
-                        (1_000_000, 20_000_000) if rows >= 10**6 else (rows, rows * 4),
-                    )
-                ),
-                "starting": lambda: starting(Path(folder) / "copying"),
-                "running": lambda: list(running(database, Path(folder) / "running")),
+            sizes = (1_000_000, 20_000_000) if rows >= 10**6 else (rows, rows * 4)
+            parts: dict[str, Callable[[], Iterable[Line]]] = {
+                "copying": lambda: copying(database, Path(folder) / "copying", rows, peers=not arguments.without_peers),
+                "memory": lambda: remembering(database, Path(folder) / "memory", sizes),
+                "starting": lambda: starting(Path(folder) / "starting"),
+                "running": lambda: running(database, Path(folder) / "running"),
             }
-            results = {name: part() for name, part in parts.items() if only in (None, name)}
+            print(f"{'measure':<62}{'ours':>12}{'beside':>12}{'ratio':>8}   goal")
+            for name, part in parts.items():
+                if only in (None, name):
+                    keep(name, rows, machine, [_told(line) for line in part()])
+            print(machine)
     finally:
         database.stop()
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
-    print(f"\n{'measure':<62}{'ours':>12}{'beside':>12}{'ratio':>8}   goal")
-    for name, ours, theirs, goal in (line for lines in results.values() for line in lines):
-        ratio = ours / theirs
-        print(f"{name:<62}{ours:>12.3f}{theirs:>12.3f}{ratio:>8.2f}   {goal}")
-    print(machine)
-    for part, lines in results.items():
-        keep(part, rows, machine, lines)
+
+
+def _told(line: Line) -> Line:
+    """Print a line as soon as it is measured."""
+    name, ours, theirs, goal = line
+    print(f"{name:<62}{ours:>12.3f}{theirs:>12.3f}{ours / theirs:>8.2f}   {goal}", flush=True)
+    return line
 
 
 def keep(part: str, rows: int, machine: str, results: list[Line]) -> None:

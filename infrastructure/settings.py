@@ -209,6 +209,9 @@ class RunSettings(Section):
     max_retries: Annotated[Int, Field(ge=0, le=100)] = setting(
         3, "Further attempts after a retryable failure, where a pipeline says nothing.", env="MAX_RETRIES"
     )
+    query_timeout_seconds: Annotated[Int, Field(ge=1, le=604_800)] = setting(
+        900, "The longest a source may take to plan a read or to give its next rows; then the run fails."
+    )
     timeout_seconds: Annotated[Int, Field(ge=1, le=604_800)] = setting(
         3600, "Longest duration of an attempt at a run, where a pipeline says nothing.", env="TIMEOUT_SECONDS"
     )

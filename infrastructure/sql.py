@@ -1,5 +1,6 @@
 """Quoting and guarding of SQL, shared by the adapter families: the only place where names become text."""
 
+import re
 from collections.abc import Mapping
 
 import sqlglot
@@ -8,8 +9,10 @@ from sqlglot.errors import SqlglotError
 
 from domain.errors import InvalidInputError, QueryRefusedError
 from domain.pipelines.spec import SourceSpec
-from domain.pipelines.table import INTERNAL_PREFIX, ORDINAL, TableName, check_identifier
+from domain.pipelines.table import ORDINAL, TableName, check_identifier
+from infrastructure.sql_calls import check_calls, names_of
 
+_ESCAPED_NAME = re.compile(r"""(?i)(?<![\w$])u&["']""")
 _WRITES = (
     exp.Insert,
     exp.Update,
@@ -161,10 +164,18 @@ def parse_query(sql: str, dialect: str) -> exp.Query:
     """
     if "\x00" in sql:
         raise QueryRefusedError("The query holds a NUL character.", code="query.unparsable")
+    if _ESCAPED_NAME.search(sql):
+        raise QueryRefusedError(
+            "The query holds a U&\"…\" or U&'…' escape; write the characters.", code="query.unparsable"
+        )
     try:
+        tokens = sqlglot.tokenize(sql, dialect=dialect)
         statements = [statement for statement in sqlglot.parse(sql, dialect=dialect) if statement is not None]
     except (SqlglotError, RecursionError) as error:
         raise QueryRefusedError("The query cannot be parsed.", code="query.unparsable") from error
+    if any("/*" in comment for token in tokens for comment in token.comments):
+        # Databases disagree about where a comment within a comment ends, so what is a comment here may be a call there.
+        raise QueryRefusedError("A comment of the query holds another one.", code="query.unparsable")
     if not statements:
         raise QueryRefusedError("The query is empty.", code="query.unparsable")
     if len(statements) > 1:
@@ -172,9 +183,7 @@ def parse_query(sql: str, dialect: str) -> exp.Query:
     statement = statements[0]
     if not isinstance(statement, exp.Query) or statement.find(*_WRITES) is not None:
         raise QueryRefusedError("Only a statement that reads is allowed.", code="query.not_readonly")
-    for table in statement.find_all(exp.Table):
-        if table.name.lower().startswith(INTERNAL_PREFIX):
-            raise QueryRefusedError("Tables named _headrace* cannot be read.", code="query.forbidden_relation")
+    check_calls(statement, dialect)
     return statement
 
 
@@ -200,18 +209,13 @@ def relations_if_known(source: SourceSpec, dialect: str) -> frozenset[str] | Non
         return None
     tree = parse_query(source.query, dialect)
     for function in tree.find_all(exp.Func):
-        names = {function.name.lower()} if isinstance(function, exp.Anonymous) else _names_of(function)
-        if not names & INSIDE or isinstance(function.parent, exp.Dot):
+        if not names_of(function) & INSIDE or isinstance(function.parent, exp.Dot):
             return None
     own = {cte.alias for cte in tree.find_all(exp.CTE)}
     tables = [table for table in tree.find_all(exp.Table) if table.name]
     return frozenset(
         quote_table(TableName(table.name, table.db or None)) for table in tables if table.db or table.name not in own
     )
-
-
-def _names_of(function: exp.Func) -> set[str]:
-    return {name.lower() for name in function.sql_names()}
 
 
 def bind_names(sql: str, dialect: str, parameters: Mapping[str, object], render: Mapping[str, str]) -> str:
@@ -283,11 +287,7 @@ def row_wise(sql: str) -> str:
 
 def _refuse_unstable(tree: exp.Expr) -> None:
     for function in tree.find_all(exp.Func):
-        names = (
-            {function.name.lower()}
-            if isinstance(function, exp.Anonymous)
-            else {name.lower() for name in function.sql_names()}
-        )
+        names = names_of(function)
         is_age_of_now = "age" in names and len(function.args.get("expressions") or ()) == 1
         if is_age_of_now or names & _UNSTABLE:
             raise InvalidInputError(

@@ -55,7 +55,7 @@ class PlanForecaster:
         try:
             spec = await preparer.with_key(organization, spec)
             source = await preparer.source_store(organization, spec.source)
-            plan = await source.plan(spec.source, lo=None, limit=None)
+            plan = await preparer.patience.answer(source.plan(spec.source, lo=None, limit=None))
             prepared = await self._prepared(organization, spec, plan, preparer)
             route = await preparer.route(organization, spec, plan, prepared.target, prepared.transform)
             landing = await stores.get(organization, await stores.spec_of(organization, spec.destination.connection))

@@ -60,7 +60,8 @@ class PipelineInspector:
         organization = principal.organization
         spec = await self.preparer.with_key(organization, spec)
         store = await self.preparer.source_store(organization, spec.source)
-        plan = await store.plan(replace(spec.source, cursor=None), lo=None, limit=limit)
+        patience = self.preparer.patience
+        plan = await patience.answer(store.plan(replace(spec.source, cursor=None), lo=None, limit=limit))
         lenient = replace(spec, quality=tuple(rule for rule in spec.quality if rule.is_row_rule))
         rows = self.preparer.batch_rows(spec) if limit is None else min(limit, self.preparer.batch_rows(spec))
         kept: list[Batch] = []
@@ -68,7 +69,7 @@ class PipelineInspector:
         async with (
             self.transformer.prepare(transform_plan(_warning(lenient), plan, ())) as transform,
             store.reader(replace(spec.source, cursor=None), plan, plan.streams[0], batch_rows=rows) as reader,
-            aclosing(reader.batches(None, limit=limit)) as batches,
+            aclosing(patience.each(reader.batches(None, limit=limit))) as batches,
         ):
             columns = tuple((column.name, column.type) for column in transform.columns)
             async for batch in batches:

@@ -6,6 +6,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 from application.connections.open_stores import OpenStores
+from application.pipelines.patience import Patience
 from domain.errors import InvalidInputError, SchemaMismatchError
 from domain.pipelines.checkpoint import LaneState
 from domain.pipelines.plan import Publishing, choose_publishing, merges_in_streams
@@ -34,6 +35,7 @@ class RunPreparer:
 
     stores: OpenStores
     transformer: ITransformer
+    patience: Patience
     default_batch_rows: int
     max_batch_rows: int
     default_batch_bytes: int
@@ -77,7 +79,7 @@ class RunPreparer:
         if not merges_in_streams(spec):
             source = replace(source, partitions=None)
             note = "one stream: the partition column is not an untouched part of the merge key"
-        plan = await store.plan(source, lo=lo, limit=request.limit)
+        plan = await self.patience.answer(store.plan(source, lo=lo, limit=request.limit))
         if note is not None:
             plan = replace(plan, note=note)
         publishing = self.publishing(spec, plan, request)
@@ -190,9 +192,9 @@ class RunPreparer:
         if isinstance(rule.expected, int):
             return rule.expected
         if rule.expected == "source_count":
-            return await store.count(spec.source, plan)
+            return await self.patience.answer(store.count(spec.source, plan))
         query = SourceSpec(query=str(rule.expected), parameters=spec.source.parameters)
-        async with aclosing(store.read(query, batch_rows=1)) as batches:
+        async with aclosing(self.patience.each(store.read(query, batch_rows=1))) as batches:
             async for batch in batches:
                 return _single_number(batch, rule)
         raise _not_a_number(rule)

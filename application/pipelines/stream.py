@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from application.connections.open_stores import OpenStores
 from application.pipelines.overlap import ahead
+from application.pipelines.patience import Patience
 from domain.errors import ConversionError
 from domain.pipelines.checkpoint import CheckpointUpdate, Counts, Position, StreamState, merge_stats
 from domain.pipelines.report import StreamReport
@@ -34,6 +35,7 @@ class StreamRunner:
 
     stores: OpenStores
     transformer: ITransformer
+    patience: Patience
 
     async def run(self, task: StreamTask, stop: Stop, on_progress: OnProgress) -> StreamReport:
         """Read, judge and commit until the stream ends or there is a reason to stop.
@@ -62,7 +64,11 @@ class StreamRunner:
                         await self._pass_through(passed, task, reader, writer)
                     else:
                         async with self.transformer.prepare(task.transform) as transform:
-                            await passed.transform(reader, transform, writer)
+                            await passed.transform(
+                                self.patience.each(reader.batches(passed.position, limit=passed.left)),
+                                transform,
+                                writer,
+                            )
         return passed.report()
 
     async def _pass_through(self, passed: "_Passed", task: StreamTask, reader: IReader, writer: IWriter) -> None:
@@ -72,7 +78,9 @@ class StreamRunner:
             self.transformer.prepare(task.transform) as transform,
         ):
             passage = passage_of(task.target, seen)
-            await passed.pass_through(reader.encoded(passed.position, passage), Judge(reader, look, transform), writer)
+            await passed.pass_through(
+                self.patience.each(reader.encoded(passed.position, passage)), Judge(reader, look, transform), writer
+            )
 
 
 @dataclass(frozen=True)
@@ -115,12 +123,12 @@ class _Passed:
         self._started = time.monotonic()
         self._batches = self._bytes = self._retries = 0
 
-    async def transform(self, reader: IReader, transform: IPreparedTransform, writer: IWriter) -> None:
-        """Read, judge and commit batch by batch, each stage ahead of the next."""
-        limit = self._task.read_set.plan.limit
-        left = None if limit is None else limit - self._state.counts.read
+    async def transform(
+        self, batches: AsyncGenerator[SourceBatch, None], transform: IPreparedTransform, writer: IWriter
+    ) -> None:
+        """Judge and commit batch by batch, each stage ahead of the next."""
         async with (
-            aclosing(_judged(reader.batches(self._state.position, limit=left), transform)) as judging,
+            aclosing(_judged(batches, transform)) as judging,
             aclosing(ahead(judging)) as judged_ahead,
         ):
             async for (batch, judged), is_last in _with_last(judged_ahead):
@@ -138,6 +146,12 @@ class _Passed:
     def position(self) -> Position | None:
         """Where the stream stands."""
         return self._state.position
+
+    @property
+    def left(self) -> int | None:
+        """How many rows the read may still give; None without a limit."""
+        limit = self._task.read_set.plan.limit
+        return None if limit is None else limit - self._state.counts.read
 
     async def pass_through(self, ranges: AsyncGenerator[EncodedRows, None], judge: Judge, writer: IWriter) -> None:
         """Commit ranges of undecoded rows while the next one is read."""

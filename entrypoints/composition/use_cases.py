@@ -23,6 +23,7 @@ from application.pipelines.execute import RunExecutor
 from application.pipelines.inspect import PipelineInspector
 from application.pipelines.launch import RunLauncher
 from application.pipelines.load import ReadSetLoader
+from application.pipelines.patience import Patience
 from application.pipelines.preparing import RunPreparer
 from application.pipelines.rehearse import Rehearsal
 from application.pipelines.settle import RunSettler
@@ -94,15 +95,21 @@ class UseCases(containers.DeclarativeContainer):
         reactions=providers.List(providers.Singleton(FollowerStarter, identifiers=identifiers)),
         ring=doorbell.provided.ring,
     )
+    patience = providers.Singleton(
+        Patience, limit=providers.Singleton(timedelta, seconds=settings.provided.run.query_timeout_seconds)
+    )
     preparer = providers.Singleton(
         RunPreparer,
         stores=stores,
+        patience=patience,
         transformer=gateways.transformer,
         default_batch_rows=settings.provided.run.batch_size,
         max_batch_rows=settings.provided.run.max_batch_size,
         default_batch_bytes=settings.provided.run.batch_bytes,
     )
-    stream_runner = providers.Singleton(StreamRunner, stores=stores, transformer=gateways.transformer)
+    stream_runner = providers.Singleton(
+        StreamRunner, stores=stores, transformer=gateways.transformer, patience=patience
+    )
     engine = providers.Singleton(LocalEngine, run_stream=stream_runner.provided.run)
     claimer = providers.Singleton(RunClaimer, records=gateways.records, announcer=announcer, owner=owner, lease=lease)
     loader = providers.Singleton(

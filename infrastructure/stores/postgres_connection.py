@@ -18,6 +18,8 @@ from domain.errors import (
 from domain.pipelines.read_set import Lane
 from domain.ports.secrets import Secret
 
+# What Postgres says first names the constraint; what it says after that holds the row.
+_CONSTRAINT = re.compile(r"(?:(?:unique|foreign key|check|exclusion) constraint|(?<=null value in )column) \"[^\"]+\"")
 # A peer that has fallen silent is noticed within a minute, by probes when idle and by unanswered data when busy.
 _ALIVE = {
     "keepalives": "1",
@@ -82,10 +84,14 @@ def translate(error: Exception) -> PlatformError:
         return QueryRefusedError("Only a statement that reads is allowed.", code="query.not_readonly")
     if state.startswith("42"):
         return InvalidInputError(first_line, code="query.invalid")
-    if state.startswith(("22", "23")):
+    if state.startswith("23"):
+        constraint = _CONSTRAINT.search(first_line)
         return SchemaMismatchError(
-            "Postgres could not take a value: wrong type, out of range, too long, or a constraint was violated."
+            f"A row violates a constraint of the table{f': {constraint[0]}' if constraint else ''}.",
+            code="destination.constraint",
         )
+    if state.startswith("22"):
+        return SchemaMismatchError("Postgres could not take a value: wrong type, out of range, or too long.")
     if state == "53100":
         return StoreUnavailableError("The disk of the Postgres server is full.", code="disk_full")
     if state == "55P03":

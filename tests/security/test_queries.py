@@ -1,0 +1,324 @@
+"""Queries that reach beyond their tables: refused at both doors and by the stores; forced past, the server refuses."""
+
+import json
+import os
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+import pytest_asyncio
+
+from domain.errors import PlatformError, QueryRefusedError, WorkFailedError
+from domain.pipelines.spec import SourceSpec
+from infrastructure.security.query_guard import SqlQueryGuard
+from infrastructure.sql_calls import check_calls
+from infrastructure.stores.duckdb import DuckDBDataStore, DuckDBOptions
+from tests.e2e.api import Server, headrace, serving
+from tests.e2e.projects import postgres_connection, postgres_environment, write
+from tests.e2e.tables import postgres
+from tests.security.test_bad_input import QUERY, accepted_at_both_doors, refused_at_both_doors, with_change
+
+# Volatile functions of Postgres that only tell something, take time, or draw a number.
+_HARMLESS = {
+    *("array_sample", "array_shuffle", "clock_timestamp", "current_query", "currval", "gen_random_uuid", "lastval"),
+    *("pg_database_size", "pg_indexes_size", "pg_is_in_recovery", "pg_partition_ancestors", "pg_partition_tree"),
+    *("pg_relation_size", "pg_sleep", "pg_sleep_for", "pg_sleep_until", "pg_table_size", "pg_tablespace_size"),
+    *("pg_total_relation_size", "pg_xact_commit_timestamp", "pg_xact_status", "random", "random_normal", "setseed"),
+    *("timeofday", "txid_status", "uuidv4", "uuidv7"),
+}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("queries")
+    (folder / "headrace.toml").write_text("[settings]\n")
+    with serving(folder, HEADRACE_STORE__KIND="memory") as running:
+        yield running
+
+
+@pytest.mark.line("10")
+@pytest.mark.parametrize(
+    ("query", "twin"),
+    [
+        ("select pg_read_file('/etc/passwd')", "select pg_size_pretty(1024::bigint)"),
+        ("select pg_catalog.\"pg_read_file\"('/etc/passwd')", "select pg_catalog.pg_typeof(1)"),
+        ("select U&\"pg_read\\005ffile\"('/etc/passwd')", "select 'pg_read_file'"),
+        ("select * from dblink('host=x', 'select 1') as t(a int)", "select * from my_rows(1) as t(a)"),
+        ("select lo_import('/etc/passwd')", "select lower('A')"),
+        ("select query_to_xml('select 1', true, true, '')", "select xmlforest(1 as a)"),
+        ("select pg_terminate_backend(1)", "select pg_backend_pid()"),
+        ("select a from t where set_config('x', 'y', true) = a", "select a from t where current_setting('x') = a"),
+        ("select 1 from t order by nextval('s')", "select 1 from t order by random()"),
+        ("select * from rows from (pg_ls_dir('/'), generate_series(1, 2)) as t", "select * from generate_series(1, 2)"),
+        ("select * from ts_stat('select 1')", "select to_tsvector('a')"),
+        ("select /* a /* b */ */ 1", "select /* a */ 1"),
+    ],
+)
+def test_function_that_reaches_beyond_the_tables(server: Server, query: str, twin: str) -> None:
+    code = "query.unparsable" if "U&" in query or "/*" in query else "query.forbidden_function"
+
+    refused_at_both_doors(server, with_change("source.query", query, QUERY), code)
+
+    SqlQueryGuard().check_source(twin)
+
+
+@pytest.mark.line("10", "12")
+def test_relation_that_is_a_secret_or_a_file(server: Server) -> None:
+    for relation in ("pg_shadow", "pg_catalog.pg_authid", "'/etc/passwd'", "'http://host/x.csv'"):
+        document = with_change("source.query", f"select * from {relation}", QUERY)
+        refused_at_both_doors(server, document, "query.forbidden_relation")
+    accepted_at_both_doors(server, with_change("source.query", "select * from pg_tables", QUERY))
+
+
+@pytest.mark.line("10")
+def test_what_the_real_server_can_do_is_refused_unless_it_is_known(postgres_database: str) -> None:
+    """Every volatile function of pg_catalog that SQL can call, and every one that runs a text it is given."""
+    names = {
+        name
+        for (name,) in postgres(
+            postgres_database,
+            "select distinct proname::text from pg_proc where pronamespace = 'pg_catalog'::regnamespace "
+            "and provolatile = 'v' and prorettype::regtype::text !~ 'trigger|handler|internal' "
+            "and not exists (select from unnest(proargtypes) a where a::regtype::text = 'internal')",
+        )
+    } - {"plpgsql_validator"}
+    assert len(names) > 150
+
+    for name in sorted(
+        names | {"table_to_xml", "schema_to_xml", "database_to_xml", "pg_stat_get_activity", "pg_config"}
+    ):
+        if name in _HARMLESS:
+            SqlQueryGuard().check_source(f"select {name}(a) from t")
+        else:
+            with pytest.raises(QueryRefusedError) as caught:
+                SqlQueryGuard().check_source(f"select {name}(a) from t")
+            assert caught.value.code == "query.forbidden_function"
+
+
+@pytest.mark.line("12")
+def test_what_the_real_duckdb_reads_as_a_table_is_refused_unless_it_is_known() -> None:
+    with duckdb.connect() as connection:
+        functions = connection.execute(
+            "select distinct function_name from duckdb_functions() where function_type in ('table', 'table_macro')"
+        ).fetchall()
+    known = {"generate_series", "json_each", "json_tree", "range", "repeat", "repeat_row", "unnest", "histogram"}
+    assert known < {name for (name,) in functions}
+
+    import sqlglot
+
+    for (name,) in functions:
+        tree = sqlglot.parse_one(f"select * from {name}(1, 2)", dialect="duckdb")
+        if name in known:
+            check_calls(tree, "duckdb")
+        else:
+            with pytest.raises(QueryRefusedError):
+                check_calls(tree, "duckdb")
+
+
+@pytest.mark.line("10")
+def test_forced_past_the_guard_the_role_is_not_allowed_to(
+    project: Path, postgres_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The defence after the guard is the role: with the guard off, the server says no, and so do we."""
+    postgres(postgres_database, "create role plain login")
+    try:
+        plain = postgres_database.replace("postgres@", "plain@")
+        write(project, "connections/shop.yaml", postgres_connection(plain, "shop"))
+        write(project, "pipelines/p.yaml", _document("select pg_read_file('/etc/passwd') as a"))
+        unguarded = {"PYTHONPATH": str(project / "off")}
+        write(
+            project,
+            "off/sitecustomize.py",
+            "import infrastructure.sql_calls as calls\ncalls._FORBIDDEN = calls.re.compile('(?!)')\n"
+            "calls._ASKING = calls.re.compile('.*')\n",
+        )
+
+        guarded = headrace(project, "preview", "pipelines/p.yaml")
+        forced = headrace(project, "preview", "pipelines/p.yaml", **unguarded)
+
+        assert "query.forbidden_function" in guarded.stderr
+        assert forced.returncode != 0
+        assert "store.permission" in forced.stderr, forced.stderr
+        assert "permission denied" in forced.stderr
+    finally:
+        postgres(postgres_database, "drop role plain")
+
+
+def _document(query: str, *, connection: str = "shop", key: str = "") -> str:
+    source = {"connection": connection, "query": query, **({"key": [key]} if key else {})}
+    return f"version: 1\npipeline: p\nsource: {json.dumps(source)}\ndestination: {{table: copied}}\n"
+
+
+@pytest.mark.line("11")
+@pytest.mark.parametrize(
+    "query",
+    [
+        "select id, pg_sleep(3600) is null as slept from generate_series(1, 3) id",
+        "select count(*) as id from generate_series(1, 1000000) a, generate_series(1, 1000000) b",
+        "select max(a.id) as id from generate_series(1, 3) a(id) where pg_sleep(3600) is not null",
+    ],
+    ids=["sleep", "cross-join", "sleep-in-where"],
+)
+def test_query_that_never_answers_ends_its_run_and_its_backend(
+    project: Path, postgres_database: str, query: str
+) -> None:
+    write(project, "connections/shop.yaml", postgres_connection(postgres_database, "shop"))
+    write(project, "pipelines/p.yaml", _document(query))
+    impatient = {"HEADRACE_RUN__QUERY_TIMEOUT_SECONDS": "2"}
+    started = time.monotonic()
+
+    done = headrace(project, "run", "pipelines/p.yaml", **impatient)
+
+    assert (done.returncode, "query.timeout" in done.stderr) == (1, True), done.stderr
+    assert time.monotonic() - started < 30
+    _no_backend_works(postgres_database)
+    preview = headrace(project, "preview", "pipelines/p.yaml", **impatient)
+    assert (preview.returncode, "query.timeout" in preview.stderr) == (1, True), preview.stderr
+    _no_backend_works(postgres_database)
+    write(project, "pipelines/p.yaml", _document("select id, pg_sleep(0.1) is null as s from generate_series(1, 3) id"))
+    assert headrace(project, "run", "pipelines/p.yaml", "--abandon", **impatient).returncode == 0
+
+
+def _no_backend_works(url: str) -> None:
+    deadline = time.monotonic() + 15
+    while postgres(
+        url,
+        "select pid from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid() "
+        "and state <> 'idle'",
+    ):
+        assert time.monotonic() < deadline, "a backend is still at work"
+        time.sleep(0.1)
+
+
+@pytest.mark.line("11")
+def test_query_too_long_to_look_at_is_refused_at_once(server: Server) -> None:
+    terms = "select " + "+".join("1" for _ in range(1_000_000))
+    refused_at_both_doors(server, with_change("source.query", terms, QUERY), "spec.value")
+    nested = "select " + "(" * 5_000 + "1" + ")" * 5_000
+    refused_at_both_doors(server, with_change("source.query", nested, QUERY), "query.unparsable")
+    accepted_at_both_doors(server, with_change("source.query", "select " + "+".join("1" for _ in range(500)), QUERY))
+
+
+@pytest_asyncio.fixture
+async def store(tmp_path: Path) -> AsyncIterator[DuckDBDataStore]:
+    store = DuckDBDataStore(DuckDBOptions(path=tmp_path / "home" / "data.duckdb", scratch=tmp_path / "scratch"))
+    await store.open()
+    yield store
+    await store.close()
+
+
+@pytest.mark.line("12")
+@pytest.mark.parametrize(
+    "query",
+    [
+        "FROM '/etc/passwd'",
+        "SELECT * FROM read_csv('http://127.0.0.1:{port}/x.csv')",
+        "SELECT * FROM read_text('{file}')",
+        "SELECT * FROM '{file}'",
+        "SELECT * FROM query('select 1')",
+        "SELECT * FROM glob('/etc/*')",
+        "ATTACH '{file}' AS other",
+        "COPY (SELECT 1) TO '{written}'",
+        "INSTALL httpfs",
+        "LOAD httpfs",
+        "SET threads = 1",
+        "PRAGMA version",
+        "EXPORT DATABASE '{written}'",
+        "CALL pragma_version()",
+    ],
+)
+async def test_duckdb_opens_no_file_and_no_socket(
+    store: DuckDBDataStore, tmp_path: Path, query: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the guard and, a second time, without it: the engine itself is locked."""
+    import socket
+
+    (tmp_path / "secret.csv").write_text("a\n1\n")
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.settimeout(0.2)
+    text = query.format(port=listener.getsockname()[1], file=tmp_path / "secret.csv", written=tmp_path / "written")
+
+    for is_guarded in (True, False):
+        if not is_guarded:
+            for module in ("duckdb_selection", "duckdb"):
+                monkeypatch.setattr(f"infrastructure.stores.{module}.parse_query", lambda *_: None, raising=False)
+        with pytest.raises(PlatformError) as caught:
+            await store.plan(SourceSpec(query=text), lo=None, limit=None)
+            async with aclosing(store.read(SourceSpec(query=text), batch_rows=10)) as batches:
+                async for _ in batches:
+                    pass
+        assert caught.value.code.startswith("query.") or not is_guarded, caught.value.code
+    with pytest.raises(TimeoutError):
+        listener.accept()
+    listener.close()
+    assert not (tmp_path / "written").exists()
+    assert _open_files() == {path for path in _open_files() if not path.endswith("secret.csv")}
+    plan = await store.plan(SourceSpec(query="SELECT * FROM range(3) AS t(a)"), lo=None, limit=None)
+    assert plan.columns[0][0] == "a"
+
+
+def _open_files() -> set[str]:
+    return {os.readlink(path) for path in Path("/proc/self/fd").iterdir() if path.is_symlink()}
+
+
+@pytest.mark.line("32")
+def test_violated_constraint_is_named_without_the_row(project: Path, postgres_database: str) -> None:
+    canary = "canary-4711"
+    postgres(postgres_database, "create table landed (id bigint primary key, name text not null check (name <> 'x'))")
+    environment = postgres_environment(postgres_database)
+    said: list[tuple[str, str]] = []
+    for values, expected in (
+        (f"(1, '{canary}'), (1, '{canary}')", 'unique constraint "landed_pkey"'),
+        ("(2, null)", 'column "name"'),
+        ("(3, 'x')", 'check constraint "landed_name_check"'),
+    ):
+        query = f"select id::bigint as id, name from (values {values}) as v(id, name)"
+        write(
+            project,
+            "pipelines/p.yaml",
+            f"version: 1\npipeline: p\nsource: {{query: {json.dumps(query)}}}\n"
+            "destination: {table: landed, metadata_columns: false, publish: run}\n",
+        )
+        done = headrace(project, "run", "pipelines/p.yaml", "--abandon", **environment)
+        assert done.returncode == 1, done.stdout
+        said.append((done.stdout + done.stderr, expected))
+    shown = headrace(project, "runs", "list", "--json", **environment).stdout
+    written = "".join(path.read_text(errors="replace") for path in (project / ".headrace").rglob("*.log"))
+
+    for text, expected in said:
+        assert "destination.constraint" in text, text
+        assert expected in text
+        assert canary not in text + shown + written
+    assert postgres(postgres_database, "select * from landed") == []
+
+
+@pytest.mark.line("29")
+async def test_cancelled_wait_is_not_taken_for_a_slow_store() -> None:
+    import asyncio
+    from datetime import timedelta
+
+    from application.pipelines.patience import Patience
+
+    async def slow() -> int:
+        await asyncio.sleep(60)
+        return 1
+
+    async def inner() -> int:
+        raise TimeoutError
+
+    with pytest.raises(WorkFailedError) as caught:
+        await Patience(timedelta(seconds=0.01)).answer(slow())
+    assert caught.value.code == "query.timeout"
+    with pytest.raises(TimeoutError):
+        await Patience(timedelta(seconds=5)).answer(inner())
+
+    async def drip() -> AsyncIterator[Any]:
+        for number in range(3):
+            await asyncio.sleep(0.01)
+            yield number
+
+    assert [item async for item in Patience(timedelta(seconds=5)).each(drip())] == [0, 1, 2]  # type: ignore[arg-type]
