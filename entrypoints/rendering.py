@@ -1,10 +1,12 @@
 """Use-case results as plain JSON, the same at every door."""
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
 from application.pipelines.inspect import PipelineStatus, Preview
 from domain.pipelines.checkpoint import LaneState
+from domain.pipelines.quarantine import RefusedRow
 from domain.pipelines.run import Run, Transition
 from domain.pipelines.table import TableSchema
 from domain.ports.unit_of_work import StoredEvent, WorkerRecord
@@ -41,6 +43,7 @@ def run_body(run: Run) -> dict[str, Any]:
             "limit": run.request.limit,
             "full_refresh": run.request.full_refresh,
             "abandon": run.request.abandon,
+            "replay": run.request.replay,
         },
         "retries": run.retries,
         "cause": run.cause,
@@ -50,6 +53,25 @@ def run_body(run: Run) -> dict[str, Any]:
         "finished_at": run.finished_at.isoformat() if run.finished_at else None,
         "report": run.report,
         "error": run.error,
+    }
+
+
+def refused_body(row: RefusedRow) -> dict[str, Any]:
+    """A refused row, with the row as it was read."""
+    read_set, stream, seq, ordinal = row.place
+    return {
+        "read_set": read_set,
+        "stream": stream,
+        "seq": int(seq),
+        "ordinal": int(ordinal),
+        "run_id": row.run_id,
+        "kind": row.kind,
+        "rule": row.rule,
+        "reason": row.reason,
+        "record": json.loads(row.record),
+        "state": row.state.value,
+        "settled_by": row.settled_by,
+        "refused_at": row.refused_at.isoformat(),
     }
 
 

@@ -17,6 +17,7 @@ from application.pipelines.doorbell import Doorbell
 from application.pipelines.execute import RunExecutor
 from application.pipelines.inspect import PipelineInspector
 from application.pipelines.launch import RunLauncher
+from application.pipelines.quarantine import QuarantineReviewer
 from application.pipelines.rehearse import Rehearsal
 from application.pipelines.spec_tests import SpecTester
 from application.pipelines.tend import RunTender
@@ -36,6 +37,7 @@ class UseCases:
     claimer: RunClaimer
     executor: RunExecutor
     inspector: PipelineInspector
+    quarantine: QuarantineReviewer
     rehearsal: Rehearsal
     tester: SpecTester
     probe: ConnectionProbe

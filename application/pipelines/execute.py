@@ -13,6 +13,7 @@ from application.pipelines.claim import Claim, RunClaimer, StoppedError
 from application.pipelines.load import ReadSetLoader
 from application.pipelines.settle import RunSettler
 from domain.errors import FencedError, PlatformError
+from domain.pipelines.replay import replay_of
 from domain.pipelines.run import Run
 from domain.pipelines.spec import PipelineSpec
 from domain.ports.engine import OnProgress
@@ -114,7 +115,8 @@ class RunExecutor:
             # A revision never changes, so it is remembered for good.
             document = next(stored.document for stored in revisions if stored.revision == run.revision)
             self._specs[key] = PipelineSpec.from_document(document)
-        return self._specs[key].with_parameters(run.request.parameters)
+        spec = self._specs[key].with_parameters(run.request.parameters)
+        return replay_of(spec, run.organization, run.request.replay) if run.request.replay is not None else spec
 
     async def _stands(self, run: Run) -> Run:
         async with self.records.unit() as unit:

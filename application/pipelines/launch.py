@@ -13,6 +13,7 @@ from domain.events import RunQueued, RunStarted
 from domain.failpoints import fail_at
 from domain.identity.policy import Action, require
 from domain.identity.principal import Principal
+from domain.pipelines.replay import lane_of
 from domain.pipelines.run import Ring, Run, RunRequest, RunState
 from domain.pipelines.spec import PipelineSpec
 from domain.ports.runtime import IIdentifiers, ITelemetry
@@ -111,7 +112,7 @@ class RunLauncher:
         require(principal, Action.TRIGGER)
         async with self.records.unit() as unit:
             spec, _ = await self._spec(unit, principal, command.pipeline)
-            lane = spec.lane_for(command.request.parameters)
+            lane = lane_of(spec, command.request)
             return await unit.runs.unfinished(principal.organization, command.pipeline, lane)
 
     def _run(
@@ -123,7 +124,7 @@ class RunLauncher:
             organization=principal.organization,
             pipeline=command.pipeline,
             revision=revision,
-            lane=spec.lane_for(command.request.parameters),
+            lane=lane_of(spec, command.request),
             state=RunState.QUEUED,
             request=command.request,
             requested_by=principal.subject,

@@ -147,8 +147,17 @@ class RunPreparer:
             delete_missing=wanted.delete_missing,
             max_deleted_share=wanted.max_deleted_share,
             discarded=discarded,
+            newest_by=self._newest_by(plan, spec, columns),
         )
         return Prepared(target, plan, hooks)
+
+    @staticmethod
+    def _newest_by(plan: TransformPlan, spec: PipelineSpec, columns: Sequence[Column]) -> str | None:
+        refused = spec.source.refused
+        if refused is None or refused.cursor is None:
+            return None
+        name = plan.landing_name(refused.cursor)
+        return name if any(column.name == name for column in columns) else None
 
     async def route(
         self, organization: str, spec: PipelineSpec, plan: SourcePlan, target: Target, transform: TransformPlan
@@ -157,7 +166,7 @@ class RunPreparer:
         source = await self.stores.spec_of(organization, spec.source.connection)
         destination = await self.stores.spec_of(organization, spec.destination.connection)
         facts = Facts(
-            keeps_values=transform.keeps_values and not target.discarded,
+            keeps_values=transform.keeps_values and not target.discarded and spec.source.refused is None,
             merges=target.merges,
             seen=self.transformer.looks_at(transform),
             width=len(transform.source),

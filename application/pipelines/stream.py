@@ -212,7 +212,8 @@ async def _judged(
     """Transform and judge each batch; the store reads the next one meanwhile, and the one before is written."""
     async with aclosing(batches):
         async for batch in batches:
-            yield batch, await transform.apply(batch.data)
+            judged = await transform.apply(batch.data)
+            yield batch, replace(judged, origins=batch.origins)
 
 
 def _seen(task: StreamTask) -> StreamState:

@@ -5,14 +5,21 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+MAIN_LANE = "main"
+
 
 @dataclass(frozen=True)
 class Lane:
-    """The sequence of runs that share a position: `main`, or one parameter set."""
+    """The sequence of runs that share a position: `main`, one parameter set, or the replays."""
 
     organization: str
     pipeline: str
-    name: str = "main"
+    name: str = MAIN_LANE
+
+    @property
+    def is_main(self) -> bool:
+        """The lane of the pipeline's own position."""
+        return self.name == MAIN_LANE
 
     def __str__(self) -> str:
         return f"{self.organization}/{self.pipeline}/{self.name}"
@@ -79,6 +86,11 @@ class ReadSet:
     expected: Mapping[str, int] | None = None
     generation: int | None = None
     batch_bytes: int = 64 * 1024 * 1024
+
+    @property
+    def is_whole(self) -> bool:
+        """Everything the source has is read, whatever was read before."""
+        return self.plan.lo is None and self.plan.limit is None
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values; shallow by hand, as `asdict` copies every column deeply."""

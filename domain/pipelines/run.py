@@ -43,12 +43,17 @@ def may_move(before: RunState, after: RunState) -> bool:
 
 @dataclass(frozen=True)
 class RunRequest:
-    """What the caller asked of this run, beside the pipeline's spec. `abandon` forgets what the lane left unfinished."""
+    """What the caller asked of this run, beside the pipeline's spec.
+
+    `abandon` forgets what the lane left unfinished. `replay` says which refused rows to replay: `all`, or a run's, by its
+    id.
+    """
 
     parameters: Mapping[str, Any] = field(default_factory=dict)
     limit: int | None = None
     full_refresh: bool = False
     abandon: bool = False
+    replay: str | None = None
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Any
 
 from domain.pipelines.quality import OnViolation, Reference, Rule
+from domain.pipelines.quarantine import Refusals
 from domain.pipelines.spec_test import SpecTest
 from domain.pipelines.steps import Step, step_of
 from domain.pipelines.table import TableName
@@ -70,7 +71,7 @@ class Partitions:
 
 @dataclass(frozen=True)
 class SourceSpec:
-    """Where rows come from: exactly one of `table`, `query` and `path`."""
+    """Where rows come from: exactly one of `table`, `query` and `path`; in a replay, `refused`."""
 
     connection: str = DEFAULT_CONNECTION
     table: TableName | None = None
@@ -82,6 +83,7 @@ class SourceSpec:
     cursor: CursorSpec | None = None
     key: tuple[str, ...] = ()
     partitions: Partitions | None = None
+    refused: Refusals | None = None
 
     @property
     def order(self) -> tuple[str, ...]:
@@ -210,6 +212,8 @@ class PipelineSpec:
             "key": list(source.key),
             "destination": [self.destination.connection, str(self.destination.table)],
         }
+        if source.refused is not None:
+            identity["replay"] = source.refused.run_id
         if self.destination.mode is Mode.MERGE:
             identity["merge"] = list(self.destination.key)
         return hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:16]

@@ -12,6 +12,7 @@ from domain.pipelines.read_set import Lane, ReadSet, SourcePlan, Stream
 from domain.pipelines.spec import DeleteMissing, Mode, SourceSpec
 from domain.pipelines.table import Column, TableName, TableSchema
 from domain.pipelines.way import Passage, Wire
+from domain.ports.quarantine import IRefusedRows
 
 
 class Batch(Protocol):
@@ -50,10 +51,14 @@ class EncodedRows:
 
 @dataclass(frozen=True)
 class SourceBatch:
-    """Rows as read. `position` is where a resumed read goes on after them; None when the read has no total order."""
+    """Rows as read. `position` is where a resumed read goes on after them; None when the read has no total order.
+
+    `origins` are the places in the quarantine of rows that are replayed.
+    """
 
     data: Batch
     position: Position | None
+    origins: tuple[Position, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -61,13 +66,15 @@ class JudgedBatch:
     """Rows that may land, and the refused ones.
 
     `refused` has the columns ordinal (int64, place in the source batch), kind (`conversion` or `rule`), rule, reason
-    and record (the source row as JSON).
+    record (the source row as JSON) and columns (the types of its values). With `origins` the rows are replayed: what is
+    refused stays where it is, the rest is marked as repaired.
     """
 
     accepted: Batch
     refused: Batch
     counts: Counts
     stats: Mapping[str, Any]
+    origins: tuple[Position, ...] | None = None
 
 
 BATCH_BYTES = 64 * 1024 * 1024
@@ -102,6 +109,8 @@ class Target:
     max_deleted_share: float = 1.0
     discarded: tuple[str, ...] = ()
     """Columns of the rows that the table does not have and that are left out."""
+    newest_by: str | None = None
+    """A merged row is left as it is where this column of it is greater already: what is replayed is older."""
 
     @property
     def merges(self) -> bool:
@@ -255,7 +264,7 @@ class IOwner(ABC):
         """
 
 
-class IDataStore(ABC):
+class IDataStore(IRefusedRows):
     """Tabular data of the users, read and written in batches.
 
     1. Values travel as parameters, never inside the query text.
@@ -287,6 +296,8 @@ class IDataStore(ABC):
     24. A lookback begins a read before the watermark and never moves it back.
     25. Rows that pass undecoded, or within the database, land as they would have landed decoded, under the same fence.
     26. A row larger than a batch may be is refused by name, and nothing of its batch lands.
+    27. Refused rows are listed in order, strictly after a place; only a published run's may be replayed.
+    28. What a replay lands is marked in the same transaction, once; what is refused again stays as it was.
     """
 
     @abstractmethod

@@ -15,6 +15,7 @@ from entrypoints.cli import (
     operations,
     pipelines,
     projects,
+    quarantine,
     running,
     runs,
     testing,
@@ -39,6 +40,7 @@ crashtest.register(app)
 testing.register(app)
 app.add_typer(pipelines.app, name="pipelines")
 app.add_typer(runs.app, name="runs")
+app.add_typer(quarantine.app, name="quarantine")
 app.add_typer(workers.app, name="workers")
 app.add_typer(connections.app, name="connections")
 app.add_typer(config.app, name="config")

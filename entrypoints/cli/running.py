@@ -23,6 +23,7 @@ from entrypoints.cli.render import (
 
 if TYPE_CHECKING:
     from application.catalog.documents import PutDocument
+    from application.pipelines.launch import TriggerRun
     from domain.pipelines.run import RunRequest
     from entrypoints.cli.remote import RemoteServer
     from entrypoints.use_cases import UseCases
@@ -88,13 +89,19 @@ def preview(
 
 
 async def _run_here(cli: Cli, use_cases: UseCases, name: str, documents: list[PutDocument], request: RunRequest) -> Any:
-    """Apply, then run in this process: first what an earlier process left unfinished, else a new run."""
+    """Apply, then run in this process."""
     from application.pipelines.launch import TriggerRun
-    from domain.errors import ConflictError
 
     if documents:
         await use_cases.catalog.apply(cli.principal, documents, prune=False)
-    command = TriggerRun(name, request)
+    return await run_command(cli, use_cases, TriggerRun(name, request))
+
+
+async def run_command(cli: Cli, use_cases: UseCases, command: TriggerRun) -> Any:
+    """Run in this process: first what an earlier process left unfinished in the lane, else a new run."""
+    from domain.errors import ConflictError
+
+    name, request = command.pipeline, command.request
     show = progress_line(name)
     unfinished = await use_cases.launcher.unfinished(cli.principal, command)
     if unfinished is not None:

@@ -25,6 +25,7 @@ from application.pipelines.launch import RunLauncher
 from application.pipelines.load import ReadSetLoader
 from application.pipelines.patience import Patience
 from application.pipelines.preparing import RunPreparer
+from application.pipelines.quarantine import QuarantineReviewer
 from application.pipelines.rehearse import Rehearsal
 from application.pipelines.settle import RunSettler
 from application.pipelines.spec_tests import SpecTester
@@ -197,6 +198,7 @@ class UseCases(containers.DeclarativeContainer):
         claimer=claimer,
         executor=executor,
         inspector=inspector,
+        quarantine=providers.Singleton(QuarantineReviewer, stores=stores, inspector=inspector, launcher=launcher),
         rehearsal=providers.Singleton(Rehearsal, records=gateways.records, stores=stores),
         tester=providers.Singleton(SpecTester, transformer=gateways.transformer),
         probe=providers.Singleton(ConnectionProbe, stores=stores),

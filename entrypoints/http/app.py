@@ -6,7 +6,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
-from entrypoints.http import bodies, connections, errors, pipelines, plans, probes, runs, workers
+from entrypoints.http import bodies, connections, errors, pipelines, plans, probes, quarantine, runs, workers
 from entrypoints.http.middleware import RequestContext
 from entrypoints.use_cases import UseCases
 
@@ -29,7 +29,7 @@ def create_app(use_cases: UseCases, *, title: str, max_body_bytes: int) -> FastA
     app.add_middleware(RequestContext, use_cases=use_cases, max_body_bytes=max_body_bytes)
     errors.register(app)
     app.include_router(probes.router)
-    for module in (pipelines, connections, runs, plans, workers):
+    for module in (pipelines, connections, runs, quarantine, plans, workers):
         app.include_router(module.router, responses=dict.fromkeys((401, 403, 404, 409, 422, 503), _PROBLEM))
     _with_problem_schema(app)
     return app

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from domain.errors import Problem, SpecError
 from entrypoints.documents.models import Name, Scalar
@@ -113,6 +113,37 @@ class RunPage(BaseModel):
     """Runs, newest first, and where the next page begins."""
 
     items: list[Run]
+    next_cursor: str | None
+
+
+class ReplayBody(Body):
+    """Which refused rows to replay: a pipeline's, or those of one of its runs."""
+
+    pipeline: Annotated[str, StringConstraints(min_length=1, max_length=100)]
+    run: Annotated[str, StringConstraints(pattern=r"^[0-9a-f-]{36}$")] | None = None
+
+
+class RefusedRow(BaseModel):
+    """A refused row: its place, the reason, the row as it was read, and what became of it."""
+
+    read_set: str
+    stream: str
+    seq: int
+    ordinal: int
+    run_id: str
+    kind: str
+    rule: str | None
+    reason: str
+    record: dict[str, Any]
+    state: str
+    settled_by: str | None
+    refused_at: str
+
+
+class RefusedPage(BaseModel):
+    """Refused rows, oldest first, and where the next page begins."""
+
+    items: list[RefusedRow]
     next_cursor: str | None
 
 

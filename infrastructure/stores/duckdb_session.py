@@ -112,9 +112,7 @@ class DuckDBSession(Session):
         names = [column.name for column in columns if column.name != DELETED]
         try:
             self._cursor.register("_headrace_rows", rows)
-            self._cursor.execute(
-                merge_statement(quote_table(table), "_headrace_rows", names, target.key, deletes=target.deletes)
-            )
+            self._cursor.execute(merge_statement(quote_table(table), "_headrace_rows", names, target))
             self._cursor.unregister("_headrace_rows")
         except duckdb.Error as error:
             raise translate(error) from error

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from domain.errors import InvalidInputError, NotFoundError, SourceChangedError, StoreUnavailableError
 from domain.failpoints import fail_at
 from domain.pipelines.checkpoint import LaneState, Position
+from domain.pipelines.quarantine import Refusals, RefusedRow
 from domain.pipelines.read_set import Lane, SourceFile, SourcePlan, Stream
 from domain.pipelines.spec import SourceSpec
 from domain.pipelines.table import Column, TableName, TableSchema
@@ -76,6 +77,12 @@ class FilesDataStore(IDataStore):
                     yield batch.data
 
     async def write(self, table: TableName, batches: Sequence[Batch]) -> int:
+        raise _read_only()
+
+    async def refused_rows(self, refusals: Refusals, *, after: Position | None, limit: int) -> Sequence[RefusedRow]:
+        raise _read_only()
+
+    async def refused_shapes(self, refusals: Refusals) -> Sequence[str]:
         raise _read_only()
 
     async def plan(self, source: SourceSpec, *, lo: str | None, limit: int | None) -> SourcePlan:

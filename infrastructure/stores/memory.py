@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from domain.errors import InvalidInputError, NotFoundError, StoreUnavailableError
 from domain.failpoints import fail_at
 from domain.pipelines.checkpoint import LaneState, Position
+from domain.pipelines.quarantine import Refusals, RefusedRow
 from domain.pipelines.read_set import Lane, SourcePlan, Stream, streams_between
 from domain.pipelines.spec import SourceSpec
 from domain.pipelines.table import TableName, TableSchema
@@ -31,7 +32,9 @@ from infrastructure.arrow import arrow_type, columns_of, rechunk, to_table
 from infrastructure.stores.cursors import integer_end, is_integer_cursor, looked_back, position_after, time_end
 from infrastructure.stores.memory_content import Content, append_rows, create_table
 from infrastructure.stores.memory_lanes import InMemoryOwner, InMemoryWriter
+from infrastructure.stores.memory_quarantine import refused_rows
 from infrastructure.stores.partitions import is_partitioned, ranges
+from infrastructure.stores.quarantine import RefusedReader, plan_refused
 
 
 class InMemoryDataStore(IDataStore):
@@ -77,7 +80,15 @@ class InMemoryDataStore(IDataStore):
                 append_rows(content, table, rows)
         return sum(rows.num_rows for rows in tables)
 
+    async def refused_rows(self, refusals: Refusals, *, after: Position | None, limit: int) -> Sequence[RefusedRow]:
+        return refused_rows(self._content, refusals, after)[:limit]
+
+    async def refused_shapes(self, refusals: Refusals) -> Sequence[str]:
+        return sorted({row.columns for row in refused_rows(self._content, refusals, None)})
+
     async def plan(self, source: SourceSpec, *, lo: str | None, limit: int | None) -> SourcePlan:
+        if source.refused is not None:
+            return await plan_refused(self, source.refused)
         rows = self._rows(source)
         columns = columns_of(rows.schema) if source.table is None else self._content.tables[str(source.table)][0]
         kinds = {column.name: column.type for column in columns}
@@ -152,6 +163,9 @@ class InMemoryDataStore(IDataStore):
         batch_bytes: int = BATCH_BYTES,
         snapshot: str | None = None,
     ) -> AsyncIterator[IReader]:
+        if source.refused is not None:
+            yield RefusedReader(self, source.refused, plan, (batch_rows, batch_bytes))
+            return
         rows = self._rows(source, self._snapshots.get(snapshot) if snapshot is not None else None)
         yield InMemoryReader(_within(_between(rows, source, plan), plan, stream), plan, (batch_rows, batch_bytes))
 

@@ -50,6 +50,8 @@ def merge_rows(content: Content, target: Target, rows: pa.Table) -> None:
     found = {_key(row, target): row for row in existing.to_pylist()}
     for row in rows.to_pylist():
         key = _key(row, target)
+        if target.newest_by is not None and key in found and found[key][target.newest_by] > row[target.newest_by]:
+            continue
         if row.get(DELETED):
             found.pop(key, None)
             continue

@@ -12,12 +12,15 @@ from domain.errors import ConflictError, FencedError, NotFoundError, QualityReje
 from domain.failpoints import fail_at
 from domain.pipelines.checkpoint import CheckpointUpdate, Counts, LaneState, StreamState, merge_stats
 from domain.pipelines.quality import Measures, Reference, StagedChecks
+from domain.pipelines.quarantine import RefusedState
 from domain.pipelines.read_set import Lane, ReadSet
 from domain.pipelines.spec import DeleteMissing, Mode
 from domain.pipelines.table import DELETED, DELETED_AT, LOADED_AT, RUN_ID, SEQ, Column, TableName
 from domain.ports.data_store import IOwner, IWriter, Judge, JudgedBatch, Publication, Target
 from infrastructure.arrow import arrow_type, to_table
 from infrastructure.stores.memory_content import Content, append_rows, create_table, merge_rows, merge_stage
+from infrastructure.stores.memory_quarantine import mark_repaired, move_refused, supersede_refused
+from infrastructure.stores.quarantine import repaired_places
 
 
 class Transactional(Protocol):
@@ -50,7 +53,9 @@ class InMemoryWriter(IWriter):
             if rows.num_rows:
                 self._land(content, rows, checkpoint.seq)
             fail_at("batch.mid_rows")
-            for record in to_table(batch.refused).to_pylist():
+            if batch.origins is not None:
+                mark_repaired(content, self._lane, target.run_id, repaired_places(batch))
+            for record in to_table(batch.refused).to_pylist() if batch.origins is None else ():
                 place = {
                     "org": self._lane.organization,
                     "pipeline": self._lane.pipeline,
@@ -59,7 +64,9 @@ class InMemoryWriter(IWriter):
                     "stream": self._stream,
                     "seq": checkpoint.seq,
                 }
-                content.quarantine.append({**record, **place, "target": str(target.table), "run_id": target.run_id})
+                fate = {"state": RefusedState.WAITING, "settled_by": None, "refused_at": datetime.now(UTC)}
+                known = {"target": str(target.table), "run_id": target.run_id}
+                content.quarantine.append({**record, **place, **known, **fate})
             fail_at("batch.before_commit")
         fail_at("batch.commit_sent")
         fail_at("batch.after_commit")
@@ -127,6 +134,8 @@ class InMemoryOwner(IOwner):
             lane = self._mine(content)
             self._claim_table(content, target)
             _drop_stage(content, self._table, lane)
+            if lane.read_set_id != read_set.id:
+                move_refused(content, self._lane, RefusedState.WAITING, RefusedState.ABANDONED)
             content.quarantine = [
                 row
                 for row in content.quarantine
@@ -190,6 +199,9 @@ class InMemoryOwner(IOwner):
             elif target.shadow:
                 _publish_stage(content, target)
             fail_at("publish.after_swap")
+            if target.replaces or (target.merges and read_set.is_whole and self._lane.is_main):
+                supersede_refused(content, self._lane, target)
+            move_refused(content, self._lane, RefusedState.WAITING, RefusedState.OPEN)
             kept = {
                 "fingerprint": read_set.fingerprint,
                 "verdicts": [vars(result) for result in judgement.results],
@@ -214,6 +226,7 @@ class InMemoryOwner(IOwner):
         async with self._store.transaction() as content:
             lane = self._mine(content)
             _drop_stage(content, self._table, lane)
+            move_refused(content, self._lane, RefusedState.WAITING, RefusedState.ABANDONED)
             content.lanes[self._lane] = LaneState(
                 state="idle", fence=lane.fence, watermark=watermark, generation=lane.generation + 1
             )

@@ -11,6 +11,7 @@ import pyarrow as pa
 from domain.errors import InvalidInputError, PlatformError, SchemaMismatchError
 from domain.failpoints import fail_at
 from domain.pipelines.checkpoint import LaneState, Position
+from domain.pipelines.quarantine import Refusals, RefusedRow
 from domain.pipelines.read_set import Lane, SourcePlan, Stream, streams_between
 from domain.pipelines.spec import CursorSpec, SourceSpec
 from domain.pipelines.table import INTERNAL_PREFIX, Column, TableName, TableSchema
@@ -38,7 +39,9 @@ from infrastructure.stores.postgres_pool import SessionPool
 from infrastructure.stores.postgres_selection import Selection
 from infrastructure.stores.postgres_session import PostgresSession
 from infrastructure.stores.postgres_types import native_of
+from infrastructure.stores.quarantine import RefusedReader, plan_refused
 from infrastructure.stores.sql_owner import SqlOwner, read_lane
+from infrastructure.stores.sql_quarantine import refused_rows, refused_shapes
 from infrastructure.stores.sql_session import append_rows
 from infrastructure.stores.sql_writer import Checkpoints, SqlWriter
 from infrastructure.threads import OneThread
@@ -99,7 +102,17 @@ class PostgresDataStore(IDataStore):
         async with self._session("headrace") as (session, thread):
             return await thread.call(append_rows, session, table, tables)
 
+    async def refused_rows(self, refusals: Refusals, *, after: Position | None, limit: int) -> Sequence[RefusedRow]:
+        async with self._session("headrace") as (session, thread):
+            return await thread.call(refused_rows, session, refusals, after, limit)
+
+    async def refused_shapes(self, refusals: Refusals) -> Sequence[str]:
+        async with self._session("headrace") as (session, thread):
+            return await thread.call(refused_shapes, session, refusals)
+
     async def plan(self, source: SourceSpec, *, lo: str | None, limit: int | None) -> SourcePlan:
+        if source.refused is not None:
+            return await plan_refused(self, source.refused)
         async with self._reading() as (session, thread):
             return await thread.call(self._plan, session, source, lo, limit)
 
@@ -237,6 +250,9 @@ class PostgresDataStore(IDataStore):
         batch_bytes: int = BATCH_BYTES,
         snapshot: str | None = None,
     ) -> AsyncIterator[IReader]:
+        if source.refused is not None:
+            yield RefusedReader(self, source.refused, plan, (batch_rows, batch_bytes))
+            return
         async with self._reading() as (session, thread):
             if snapshot is not None:
                 if not _SNAPSHOT.fullmatch(snapshot):

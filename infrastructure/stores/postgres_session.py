@@ -170,7 +170,7 @@ class PostgresSession(Session):
             # Without a unique index two merges could both insert a key.
             self.lock_table(quote_table(table))
         names = [column.name for column in columns if column.name != DELETED]
-        self.execute(merge_statement(quote_table(table), quote_table(stage), names, target.key, deletes=target.deletes))
+        self.execute(merge_statement(quote_table(table), quote_table(stage), names, target))
         self.execute(f"TRUNCATE {quote_table(stage)}")
 
     def _has_key(self, table: TableName, key: Sequence[str]) -> bool:

@@ -11,14 +11,13 @@ from infrastructure.sql import quote, quote_table
 from infrastructure.stores.sql_session import Session
 
 
-def merge_statement(
-    table: str, using: str, names: Sequence[str], key: Sequence[str], *, deletes: bool, is_soft: bool = False
-) -> str:
+def merge_statement(table: str, using: str, names: Sequence[str], target: Target, *, is_soft: bool = False) -> str:
     """Merge rows, of which each key has one, into a table.
 
     `using` is a FROM item with the columns `names` (and whether the row is deleted); with `is_soft` a row that is there
     again is not marked as missing any more.
     """
+    key, deletes = target.key, target.deletes
     on = " AND ".join(f"target.{quote(name)} = source.{quote(name)}" for name in key)
     changed = [f"{quote(name)} = source.{quote(name)}" for name in names if name not in key]
     if is_soft:
@@ -28,6 +27,9 @@ def merge_statement(
     order = ", ".join(quote(name) for name in key)
     # In the order of the key, so that two merges wait for each other's rows in one direction only.
     parts = [f"MERGE INTO {table} AS target USING (SELECT * FROM {using} ORDER BY {order}) AS source ON {on}"]
+    if target.newest_by is not None:
+        newest_by = quote(target.newest_by)
+        parts.append(f"WHEN MATCHED AND target.{newest_by} > source.{newest_by} THEN DO NOTHING")
     if deletes:
         parts.append(f"WHEN MATCHED AND source.{quote(DELETED)} THEN DELETE")
     if changed:
@@ -63,7 +65,7 @@ def merge_stage(session: Session, target: Target, names: Sequence[str], loaded_a
         session.execute(f"DELETE FROM {table}")
     elif target.delete_missing is not None:
         _delete_missing(session, target, moment)
-    session.execute(merge_statement(table, last, names, target.key, deletes=target.deletes, is_soft=is_soft))
+    session.execute(merge_statement(table, last, names, target, is_soft=is_soft))
     session.execute(f"DROP TABLE {stage}")
     return int(staged) - int(kept)
 

@@ -16,6 +16,7 @@ from domain.pipelines.table import LOADED_AT, TableName
 from domain.ports.data_store import IOwner, Judge, Publication, Target
 from infrastructure.sql import quote, quote_table
 from infrastructure.stores.sql_merge import merge_stage, merged_names
+from infrastructure.stores.sql_quarantine import abandon_refused, open_refused, supersede_refused
 from infrastructure.stores.sql_session import (
     CHECKPOINT,
     COUNTS,
@@ -111,6 +112,8 @@ class SqlOwner(IOwner):
             session.create_internal_tables(self._table.schema)
             self._claim_table(target)
             self._drop_stage_of(previous.stats)
+            if previous.read_set_id != read_set.id:
+                abandon_refused(session, self._table, self._lane)
             prepare_target(session, target)
             session.execute(f"DELETE FROM {self._checkpoint} WHERE {_KEY} AND \"stream\" <> '{HEAD}'", self._key)
             # A restarted staging starts its quarantine again too (D9).
@@ -198,6 +201,10 @@ class SqlOwner(IOwner):
             elif target.shadow:
                 self._publish_stage(target)
             fail_at("publish.after_swap")
+            if target.replaces or (target.merges and read_set.is_whole and self._lane.is_main):
+                supersede_refused(session, self._table, self._lane, target.run_id)
+            if counts.quarantined + counts.failed:
+                open_refused(session, self._table, self._lane, read_set.id)
             kept = {
                 "fingerprint": read_set.fingerprint,
                 "verdicts": [vars(result) for result in judgement.results],
@@ -278,6 +285,7 @@ class SqlOwner(IOwner):
             previous = self._lock_head()
             self._drop_stage_of(previous.stats)
             self._session.execute(f"DELETE FROM {self._checkpoint} WHERE {_KEY} AND \"stream\" <> '{HEAD}'", self._key)
+            abandon_refused(self._session, self._table, self._lane)
             self._update_head("idle", watermark, {}, read_set_id=None)
 
     def _release(self) -> None:

@@ -35,9 +35,12 @@ QUARANTINE_COLUMNS = (
     Column("rule", "string"),
     Column("reason", "string"),
     Column("record", "string"),
+    Column("columns", "string"),
     Column("target", "string"),
     Column("run_id", "string"),
     Column("refused_at", "timestamptz"),
+    Column("state", "string"),
+    Column("settled_by", "string"),
 )
 
 

@@ -10,11 +10,14 @@ import pyarrow as pa
 from domain.errors import FencedError, SchemaMismatchError, StoreUnavailableError
 from domain.failpoints import fail_at
 from domain.pipelines.checkpoint import CheckpointUpdate
+from domain.pipelines.quarantine import RefusedState
 from domain.pipelines.read_set import Lane
 from domain.pipelines.table import DELETED, LOADED_AT, RUN_ID, SEQ, Column, TableName
 from domain.ports.data_store import IWriter, JudgedBatch, StreamSelection, Target
 from infrastructure.arrow import conform, to_table
 from infrastructure.sql import quote, quote_table
+from infrastructure.stores.quarantine import repaired_places
+from infrastructure.stores.sql_quarantine import mark_repaired
 from infrastructure.stores.sql_session import CHECKPOINT, COUNTS, QUARANTINE, QUARANTINE_COLUMNS, Session
 from infrastructure.threads import OneThread
 
@@ -175,7 +178,9 @@ class SqlWriter(IWriter):
                 self._land(rows, checkpoint.seq)
             fail_at("batch.mid_rows")
             refused = to_table(batch.refused)
-            if refused.num_rows:
+            if batch.origins is not None:
+                mark_repaired(session, self._target.table, self._lane, self._target.run_id, repaired_places(batch))
+            elif refused.num_rows:
                 quarantined = conform(self._quarantined(refused, checkpoint.seq), QUARANTINE_COLUMNS)
                 session.ingest(self._target.table.beside(QUARANTINE), quarantined, QUARANTINE_COLUMNS)
             fail_at("batch.before_commit")
@@ -243,6 +248,7 @@ class SqlWriter(IWriter):
             "target": str(self._target.table),
             "run_id": self._target.run_id,
             "refused_at": datetime.now(UTC),
+            "state": RefusedState.WAITING.value,
         }
         for name, value in constants.items():
             refused = refused.append_column(name, pa.repeat(pa.scalar(value), count))

@@ -18,6 +18,7 @@ from domain.pipelines.table import DELETED, ORDINAL, Column
 from domain.ports.data_store import Batch, JudgedBatch
 from domain.ports.transformer import IPreparedTransform, ITransformer, TransformPlan
 from infrastructure.arrow import arrow_type, columns_of, to_table
+from infrastructure.records import shape_of
 from infrastructure.sql import check_row_predicate, quote
 from infrastructure.threads import OneThread
 from infrastructure.transforms.keys import last_of_each
@@ -315,7 +316,7 @@ class DuckDBTransform(IPreparedTransform):
         )
         return JudgedBatch(
             accepted=accepted,
-            refused=refused_table(batch, refused),
+            refused=refused_table(batch, refused, shape_of(self._plan.source, is_text=self._plan.source_is_text)),
             counts=counts,
             stats=self._stats(accepted, refused, violations),
         )

@@ -1,9 +1,10 @@
 """Rows that were refused, as they go to quarantine: with their place, the reason, and the row as it was read."""
 
-import json
 from collections.abc import Sequence
 
 import pyarrow as pa
+
+from infrastructure.records import encoded
 
 REFUSED = pa.schema(
     [
@@ -12,18 +13,19 @@ REFUSED = pa.schema(
         ("rule", pa.string()),
         ("reason", pa.string()),
         ("record", pa.string()),
+        ("columns", pa.string()),
     ]
 )
 Refusal = tuple[int, str, str | None, str]
 """Ordinal, kind, rule and reason of a refused row."""
 
 
-def refused_table(batch: pa.Table, refused: Sequence[Refusal]) -> pa.Table:
-    """Gather refused rows of a batch, in its order."""
+def refused_table(batch: pa.Table, refused: Sequence[Refusal], shape: str) -> pa.Table:
+    """Gather refused rows of a batch, in its order; `shape` says of which types their values are."""
     if not refused:
         return REFUSED.empty_table()
     ordered = sorted(refused, key=lambda item: item[0])
-    records = batch.take([ordinal for ordinal, *_ in ordered]).to_pylist()
-    texts = [json.dumps(record, default=str, ensure_ascii=False) for record in records]
+    records = encoded(batch.take([ordinal for ordinal, *_ in ordered]))
     ordinals, kinds, rules, reasons = zip(*ordered, strict=True)
-    return pa.table([list(ordinals), list(kinds), list(rules), list(reasons), texts], schema=REFUSED)
+    values = [list(ordinals), list(kinds), list(rules), list(reasons), records, [shape] * len(records)]
+    return pa.table(values, schema=REFUSED)

@@ -11,21 +11,12 @@ from domain.pipelines.read_set import Lane, ReadSet, SourcePlan, Stream
 from domain.pipelines.spec import Mode, SourceSpec
 from domain.pipelines.table import Column, TableName
 from domain.ports.data_store import IDataStore, JudgedBatch, Target
+from infrastructure.records import shape_of
+from infrastructure.transforms.refused import REFUSED
 
 LANE = Lane("default", "orders")
 TABLE = TableName("orders")
 COLUMNS = (Column("id", "int64"), Column("note", "string"))
-REFUSED = pa.schema(
-    [
-        ("ordinal", pa.int64()),
-        ("kind", pa.string()),
-        ("rule", pa.string()),
-        ("reason", pa.string()),
-        ("record", pa.string()),
-    ]
-)
-
-
 ACCEPTED = Judgement(())
 
 
@@ -33,8 +24,13 @@ def rows(*ids: int) -> pa.Table:
     return pa.table({"id": pa.array(ids, pa.int64()), "note": pa.array([f"note {i}" for i in ids], pa.string())})
 
 
+def refusal(ordinal: int, record: str = "{}") -> dict[str, Any]:
+    shape = shape_of(COLUMNS, is_text=False)
+    return {"ordinal": ordinal, "kind": "rule", "rule": "r", "reason": "why", "record": record, "columns": shape}
+
+
 def batch(data: pa.Table, *, refused: int = 0) -> JudgedBatch:
-    records = [{"ordinal": n, "kind": "rule", "rule": "r", "reason": "why", "record": "{}"} for n in range(refused)]
+    records = [refusal(n) for n in range(refused)]
     counts = Counts(read=data.num_rows + refused, used=data.num_rows, produced=data.num_rows, quarantined=refused)
     return JudgedBatch(data, pa.Table.from_pylist(records, REFUSED), counts, {})
 

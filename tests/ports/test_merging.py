@@ -14,7 +14,7 @@ from domain.pipelines.spec import CursorSpec, DeleteMissing, Mode, SourceSpec
 from domain.pipelines.table import DELETED, Column, TableName
 from domain.ports.data_store import IDataStore, JudgedBatch, Publication, Target
 from tests.ports.backends import Backend
-from tests.ports.loading import ACCEPTED, COLUMNS, LANE, REFUSED, TABLE, content, ids, read_set
+from tests.ports.loading import ACCEPTED, COLUMNS, LANE, REFUSED, TABLE, content, ids, read_set, refusal
 
 
 def merging(planned: ReadSet, **changes: Any) -> Target:
@@ -109,9 +109,7 @@ async def test_refused_rows_are_not_taken_for_missing(store: IDataStore) -> None
     first, second = read_set(shadow=True), read_set(shadow=True, name="r2")
     await load(store, 1, first, merging(first), noted({1: "a", 2: "b"}))
     part = noted({1: "z"})
-    refused = pa.Table.from_pylist(
-        [{"ordinal": 1, "kind": "rule", "rule": "r", "reason": "why", "record": "{}"}], REFUSED
-    )
+    refused = pa.Table.from_pylist([refusal(1)], REFUSED)
     part = JudgedBatch(part.accepted, refused, Counts(read=2, used=1, produced=1, quarantined=1), {})
     hard = merging(second, delete_missing=DeleteMissing.HARD)
 

@@ -1,0 +1,86 @@
+"""Looks at the rows that a pipeline refused, and asks for them to be replayed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from application.connections.open_stores import OpenStores
+from application.pipelines.inspect import PipelineInspector
+from application.pipelines.launch import RunLauncher, TriggerRun
+from domain.errors import ConflictError
+from domain.identity.policy import Action, require
+from domain.identity.principal import Principal
+from domain.pipelines.checkpoint import Position
+from domain.pipelines.quarantine import ALL_RUNS, Refusals, RefusedRow, RefusedState
+from domain.pipelines.replay import check_replay, refusals_of
+from domain.pipelines.run import Run, RunRequest
+from domain.pipelines.spec import PipelineSpec
+from domain.ports.data_store import IDataStore
+
+
+@dataclass(frozen=True)
+class RefusedPage:
+    """Refused rows, and the place after which the next page begins."""
+
+    rows: Sequence[RefusedRow]
+    next_place: Position | None
+
+
+@dataclass(frozen=True)
+class QuarantineReviewer:
+    """Answers what is in quarantine, and launches replays."""
+
+    stores: OpenStores
+    inspector: PipelineInspector
+    launcher: RunLauncher
+
+    async def page(
+        self,
+        principal: Principal,
+        pipeline: str,
+        *,
+        state: RefusedState | None = None,
+        run: str | None = None,
+        after: Position | None = None,
+        limit: int = 50,
+    ) -> RefusedPage:
+        """List a pipeline's refused rows, oldest first. They hold data, so whoever may preview may look at them.
+
+        Raises:
+            NotFoundError: no such pipeline.
+        """
+        require(principal, Action.PREVIEW)
+        spec = await self.inspector.spec_of(principal, pipeline)
+        refusals = replace(refusals_of(spec, principal.organization, run), state=state)
+        rows = await self._rows(principal, spec, refusals, after, limit + 1)
+        return RefusedPage(rows[:limit], rows[limit - 1].place if len(rows) > limit else None)
+
+    async def replay(self, principal: Principal, pipeline: str, *, run: str | None = None) -> Run:
+        """Queue a run that replays a pipeline's open refused rows, or those of one run.
+
+        Raises:
+            NotFoundError: no such pipeline.
+            InvalidInputError: the pipeline replaces its table.
+            ConflictError: there is nothing to replay (`quarantine.empty`).
+        """
+        return await self.launcher.launch(principal, await self.command_to_replay(principal, pipeline, run=run))
+
+    async def command_to_replay(self, principal: Principal, pipeline: str, *, run: str | None = None) -> TriggerRun:
+        """The command that replays what `replay` says."""
+        require(principal, Action.TRIGGER)
+        spec = await self.inspector.spec_of(principal, pipeline)
+        check_replay(spec)
+        refusals = replace(refusals_of(spec, principal.organization, run), state=RefusedState.OPEN)
+        if not await self._rows(principal, spec, refusals, None, 1):
+            raise ConflictError(
+                f"{pipeline} has no refused rows to replay; those of a run wait until it is published.",
+                code="quarantine.empty",
+            )
+        return TriggerRun(pipeline, RunRequest(replay=run or ALL_RUNS))
+
+    async def _rows(
+        self, principal: Principal, spec: PipelineSpec, refusals: Refusals, after: Position | None, limit: int
+    ) -> Sequence[RefusedRow]:
+        organization = principal.organization
+        connection = await self.stores.spec_of(organization, spec.destination.connection)
+        store: IDataStore = await self.stores.get(organization, connection)
+        return await store.refused_rows(refusals, after=after, limit=limit)

@@ -1,0 +1,63 @@
+"""Rows that were refused: which ones, what is known of each, and what may become of it."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from domain.pipelines.checkpoint import Position
+from domain.pipelines.table import TableName
+
+PLACE = ("read_set", "stream", "seq", "ordinal")
+"""What a refused row is known by (D9), and the order in which refused rows are listed and replayed."""
+
+ALL_RUNS = "all"
+
+
+class RefusedState(StrEnum):
+    """What became of a refused row."""
+
+    WAITING = "waiting"
+    """The run that refused it is not published yet."""
+    OPEN = "open"
+    """It may be replayed."""
+    REPAIRED = "repaired"
+    """A replay has put it into the destination."""
+    SUPERSEDED = "superseded"
+    """A later run has read the whole source again, this row with it."""
+    ABANDONED = "abandoned"
+    """The run that refused it was never published."""
+
+
+@dataclass(frozen=True)
+class Refusals:
+    """Refused rows of a pipeline beside its table; all of them, or those of one run or in one state.
+
+    `cursor` is the source's, by which a replay knows that a row it would merge is older than the one that is there.
+    """
+
+    organization: str
+    pipeline: str
+    table: TableName
+    run_id: str | None = None
+    state: RefusedState | None = None
+    cursor: str | None = None
+
+
+@dataclass(frozen=True)
+class RefusedRow:
+    """One refused row.
+
+    `place` are the values of PLACE as text; `record` is the row as it was read, as a JSON object, and `columns` the JSON
+    that says of which types its values are.
+    """
+
+    place: Position
+    run_id: str
+    kind: str
+    rule: str | None
+    reason: str
+    record: str
+    columns: str
+    state: RefusedState
+    settled_by: str | None
+    refused_at: datetime

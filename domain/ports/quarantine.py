@@ -1,0 +1,19 @@
+"""The part of a data store's port that hands out what was refused."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+from domain.pipelines.checkpoint import Position
+from domain.pipelines.quarantine import Refusals, RefusedRow
+
+
+class IRefusedRows(ABC):
+    """Rows that were refused, beside the tables they were meant for; the clauses are `IDataStore`'s."""
+
+    @abstractmethod
+    async def refused_rows(self, refusals: Refusals, *, after: Position | None, limit: int) -> Sequence[RefusedRow]:
+        """List refused rows in the order of their places, strictly after one of them; none where there is no such table."""
+
+    @abstractmethod
+    async def refused_shapes(self, refusals: Refusals) -> Sequence[str]:
+        """List the different `columns` of refused rows."""

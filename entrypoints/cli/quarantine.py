@@ -1,0 +1,101 @@
+"""The rows that rules refused: look at them, and replay them once the cause is gone."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from entrypoints.cli.context import Cli
+from entrypoints.cli.ending import finish
+from entrypoints.cli.render import AsJson, as_plain, print_json, print_table
+from entrypoints.cli.running import run_command
+
+if TYPE_CHECKING:
+    from entrypoints.use_cases import UseCases
+
+app = typer.Typer(help="Rows that rules refused.", no_args_is_help=True)
+
+OfRun = Annotated[str | None, typer.Option("--run", metavar="RUN_ID", help="Only what this run refused.")]
+
+
+@app.command("list")
+def list_refused(
+    context: typer.Context,
+    pipeline: str,
+    state: Annotated[
+        str | None, typer.Option(help="waiting, open, repaired, superseded or abandoned; all when left out.")
+    ] = None,
+    run: OfRun = None,
+    limit: Annotated[int, typer.Option(min=1, max=500)] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """List a pipeline's refused rows, oldest first, each with the reason and the row as it was read."""
+    from urllib.parse import urlencode
+
+    cli: Cli = context.obj
+    state = _state(state)
+    server = cli.server()
+    if server is not None:
+        asked = {"pipeline": pipeline, "limit": limit, "state": state, "run": run}
+        query = urlencode({name: value for name, value in asked.items() if value is not None})
+        found = server.request("GET", f"/v1/quarantine?{query}")
+    else:
+        found = cli.call(lambda use_cases: _listed(cli, use_cases, pipeline, state, run, limit))
+    if as_json:
+        print_json(found)
+        return
+    rows = [
+        [item["refused_at"][:19], item["run_id"], item["state"], item["reason"], _shown(item["record"])]
+        for item in found["items"]
+    ]
+    print_table(["refused at", "run", "state", "reason", "row"], rows)
+    if found["next_cursor"]:
+        print(f"the first {limit}; more with --limit, or --json and the API's cursor")
+
+
+@app.command("replay")
+def replay(context: typer.Context, pipeline: str, run: OfRun = None, as_json: AsJson = False) -> None:
+    """Take the open refused rows through the pipeline's transforms and rules once more, and wait for the report.
+
+    Rows that pass land and are marked as repaired in one transaction; the others stay as they are.
+    """
+    cli: Cli = context.obj
+    server = cli.server()
+    if server is not None:
+        asked = server.request("POST", "/v1/quarantine/replay", {"pipeline": pipeline, "run": run})
+        finish(server.wait_for(asked["id"]), pipeline, as_json=as_json)
+        return
+
+    async def again(use_cases: UseCases) -> Any:
+        command = await use_cases.quarantine.command_to_replay(cli.principal, pipeline, run=run)
+        return await run_command(cli, use_cases, command)
+
+    finish(as_plain(cli.call(again)), pipeline, as_json=as_json)
+
+
+async def _listed(
+    cli: Cli, use_cases: UseCases, pipeline: str, state: str | None, run: str | None, limit: int
+) -> dict[str, Any]:
+    from domain.pipelines.quarantine import RefusedState
+    from entrypoints.rendering import refused_body
+
+    chosen = RefusedState(state) if state is not None else None
+    page = await use_cases.quarantine.page(cli.principal, pipeline, state=chosen, run=run, limit=limit)
+    return {"items": [refused_body(row) for row in page.rows], "next_cursor": bool(page.next_place) or None}
+
+
+def _state(given: str | None) -> str | None:
+    from domain.errors import InvalidInputError
+    from domain.pipelines.quarantine import RefusedState
+
+    known = [state.value for state in RefusedState]
+    if given is not None and given not in known:
+        raise InvalidInputError(f"--state is one of {', '.join(known)}.", code="quarantine.state")
+    return given
+
+
+def _shown(record: dict[str, Any]) -> str:
+    text = json.dumps(record, ensure_ascii=False)
+    return text if len(text) <= 200 else f"{text[:199]}…"

@@ -1,0 +1,109 @@
+"""Rows as JSON objects and back, without loss: what a refused row is kept as, and what a replay reads."""
+
+import json
+from collections.abc import Callable, Sequence
+from datetime import time
+from decimal import Decimal
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from domain.errors import InvalidInputError
+from domain.pipelines.table import Column
+from infrastructure.arrow import arrow_type
+
+
+def shape_of(columns: Sequence[Column], *, is_text: bool) -> str:
+    """Say of which types the values of a record are; with `is_text` they are text still to be converted to these."""
+    return json.dumps({"columns": [[column.name, column.type] for column in columns], "is_text": is_text})
+
+
+def merged_shape(shapes: Sequence[str]) -> tuple[tuple[Column, ...], bool]:
+    """The columns of records of several shapes, and whether their values are text.
+
+    Raises:
+        InvalidInputError: a column has two types (`quarantine.types`).
+    """
+    types: dict[str, str] = {}
+    found = [json.loads(shape) for shape in shapes]
+    for shape in found:
+        for name, kind in shape["columns"]:
+            if types.setdefault(name, kind) != kind:
+                raise InvalidInputError(
+                    f"The refused rows were read when {name} had different types; replay them run by run.",
+                    code="quarantine.types",
+                )
+    if len({shape["is_text"] for shape in found}) > 1:
+        raise InvalidInputError(
+            "The refused rows come from sources of different kinds; replay them run by run.", code="quarantine.types"
+        )
+    return tuple(Column(name, kind) for name, kind in types.items()), any(shape["is_text"] for shape in found)
+
+
+def encoded(rows: pa.Table) -> list[str]:
+    """Write each row as a JSON object; what JSON has no type for is text, or a list of numbers."""
+    columns = [_plain(column.combine_chunks()) for column in rows.columns]
+    return [
+        json.dumps(dict(zip(rows.column_names, values, strict=True)), ensure_ascii=False, allow_nan=False)
+        for values in (zip(*columns, strict=True) if columns else [() for _ in range(rows.num_rows)])
+    ]
+
+
+def decoded(records: Sequence[str], columns: Sequence[Column], *, is_text: bool) -> pa.Table:
+    """Read records; a column that one does not have is NULL in it."""
+    found = [json.loads(record) for record in records]
+    arrays = [
+        _array([row.get(column.name) for row in found], pa.string() if is_text else arrow_type(column.type))
+        for column in columns
+    ]
+    return pa.table(arrays, names=[column.name for column in columns])
+
+
+def _plain(values: pa.Array) -> list[Any]:
+    kind, types = values.type, pa.types
+    if types.is_dictionary(kind):
+        return _plain(values.dictionary_decode())
+    if types.is_floating(kind):
+        return _each(values, lambda value: value if abs(value) < float("inf") else _spelled(value))
+    if types.is_decimal(kind):
+        return _each(values, lambda value: f"{value:f}")
+    if types.is_temporal(kind) and not types.is_interval(kind):
+        texts: list[Any] = pc.cast(values, pa.string()).to_pylist()
+        return texts
+    if types.is_interval(kind):
+        return _each(values, list)
+    if types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind):
+        return _each(values, bytes.hex)
+    if types.is_list(kind) or types.is_large_list(kind):
+        return _each(values, lambda items: _plain(pa.array(items, kind.value_type)))
+    plain: list[Any] = values.to_pylist()
+    return plain
+
+
+def _each(values: pa.Array, spell: Callable[[Any], Any]) -> list[Any]:
+    return [None if value is None else spell(value) for value in values.to_pylist()]
+
+
+def _spelled(value: float) -> str:
+    return "NaN" if value != value else "Infinity" if value > 0 else "-Infinity"
+
+
+def _array(values: list[Any], kind: pa.DataType) -> pa.Array:
+    types = pa.types
+    if types.is_floating(kind):
+        return pa.array([None if value is None else float(value) for value in values], kind)
+    if types.is_decimal(kind):
+        return pa.array([None if value is None else Decimal(value) for value in values], kind)
+    if types.is_interval(kind):
+        return pa.array([None if value is None else pa.MonthDayNano(value) for value in values], kind)
+    if types.is_time(kind):
+        return pa.array([None if value is None else time.fromisoformat(value) for value in values], kind)
+    if types.is_temporal(kind):
+        return pc.cast(pa.array(values, pa.string()), kind)
+    if types.is_binary(kind):
+        return pa.array([None if value is None else bytes.fromhex(value) for value in values], kind)
+    if types.is_list(kind):
+        items = [None if value is None else _array(value, kind.value_type).to_pylist() for value in values]
+        return pa.array(items, kind)
+    return pa.array(values, kind)
