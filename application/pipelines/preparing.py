@@ -31,12 +31,12 @@ class Prepared:
 
 @dataclass(frozen=True)
 class RunPreparer:
-    """Plans reads and targets. `default_batch_rows` holds where a pipeline says nothing."""
+    """Plans reads and targets. `default_batch_rows` holds where a pipeline says nothing; None leaves it to the store."""
 
     stores: OpenStores
     transformer: ITransformer
     patience: Patience
-    default_batch_rows: int
+    default_batch_rows: int | None
     max_batch_rows: int
     default_batch_bytes: int
 
@@ -91,7 +91,7 @@ class RunPreparer:
             id=read_set_id,
             fingerprint=spec.fingerprint,
             plan=plan,
-            batch_rows=self.batch_rows(spec),
+            batch_rows=self.batch_rows(spec, await self._suiting(lane.organization, spec)),
             batch_bytes=spec.run.batch_bytes or self.default_batch_bytes,
             shadow=shadow,
             expected=await self._expected(store, spec, plan),
@@ -102,13 +102,17 @@ class RunPreparer:
         """Choose how a planned read publishes."""
         return choose_publishing(spec, ordered=plan.ordered, full_refresh=request.full_refresh)
 
-    def batch_rows(self, spec: PipelineSpec) -> int:
-        """The rows per batch.
+    async def _suiting(self, organization: str, spec: PipelineSpec) -> int:
+        connection = await self.stores.spec_of(organization, spec.destination.connection)
+        return (await self.stores.get(organization, connection)).batch_rows
+
+    def batch_rows(self, spec: PipelineSpec, suiting: int = IDataStore.batch_rows) -> int:
+        """The rows per batch, of which `suiting` would suit the destination.
 
         Raises:
             InvalidInputError: more than MAX_BATCH_SIZE.
         """
-        rows = spec.run.batch_rows or self.default_batch_rows
+        rows = spec.run.batch_rows or self.default_batch_rows or min(suiting, self.max_batch_rows)
         if rows > self.max_batch_rows:
             raise InvalidInputError(
                 f"run.batch_rows is above MAX_BATCH_SIZE, which is {self.max_batch_rows}.", code="spec.batch_rows"

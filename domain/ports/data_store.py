@@ -300,6 +300,9 @@ class IDataStore(IRefusedRows):
     28. What a replay lands is marked in the same transaction, once; what is refused again stays as it was.
     """
 
+    batch_rows = 50_000
+    """Rows per batch that suit the store as a destination."""
+
     @abstractmethod
     async def open(self) -> None:
         """Connect. The caller closes, also when this raises."""

@@ -57,6 +57,9 @@ class DuckDBOptions:
 class DuckDBDataStore(IDataStore):
     """Tables in one DuckDB file; writers take turns, readers see a snapshot."""
 
+    batch_rows = 122_880
+    """A whole row group: fewer rows would be written to the log first, and to their place when it is full."""
+
     def __init__(self, options: DuckDBOptions) -> None:
         self._options = options
         self._connection: duckdb.DuckDBPyConnection | None = None
