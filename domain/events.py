@@ -74,6 +74,19 @@ class QualityIssueFound(Event):
 
 
 @dataclass(frozen=True)
+class SchemaViolationFound(Event):
+    """Rows did not have the columns or types that were expected: a value that did not convert (`unconverted`), a column
+    that was left out (`column_discarded`) or one that the destination got (`column_added`).
+    """
+
+    event_type: ClassVar[str] = "data_quality.schema_violation"
+
+    violation: str
+    column: str
+    affected_rows: int
+
+
+@dataclass(frozen=True)
 class RunReleased(Event):
     """A worker gave the run back: it drains, or the run is tried again after a pause."""
 

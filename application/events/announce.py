@@ -79,5 +79,5 @@ class Announcer:
 
 def log_event(event_type: str, payload: Mapping[str, Any]) -> None:
     """Write an event as one canonical line."""
-    level = "warning" if event_type in ("batch.failed", "data_quality.issue") else "info"
+    level = "warning" if event_type.startswith(("batch.failed", "data_quality.")) else "info"
     getattr(structlog.get_logger("headrace"), level)(event_type, event_type=event_type, **payload)

@@ -10,17 +10,17 @@ from application.connections.open_stores import OpenStores
 from application.events.announce import Announcer
 from application.pipelines.claim import Claim, StoppedError
 from application.pipelines.gathering import Gathered
-from application.pipelines.preparing import RunPreparer
+from application.pipelines.preparing import Prepared, RunPreparer
 from application.pipelines.reporting import Loaded, published_report, run_report
 from domain.errors import ConflictError, ConversionError, FencedError, WorkFailedError
-from domain.events import BatchCommitted, QualityIssueFound
+from domain.events import BatchCommitted, QualityIssueFound, SchemaViolationFound
 from domain.failpoints import fail_at
 from domain.pipelines.checkpoint import LaneState
 from domain.pipelines.quality import Judgement, Measures, Rule, StagedChecks, judge
 from domain.pipelines.read_set import ReadSet
 from domain.pipelines.report import StreamReport
 from domain.pipelines.spec import PipelineSpec
-from domain.ports.data_store import IOwner
+from domain.ports.data_store import IOwner, Publication
 from domain.ports.engine import IEngine, OnProgress, Progress, StreamTask
 from domain.ports.runtime import IClock, IIdentifiers
 from domain.ports.transformer import TransformPlan
@@ -208,7 +208,17 @@ class ReadSetLoader:
         for result in publication.judgement.results:
             if result.violations:
                 self.announcer.tell(QualityIssueFound(*claim.ids, result.rule, result.verdict, result.violations))
-        return Loaded(publication, reports, route, prepared.hooks, target.discarded)
+        self._tell_schema_violations(claim, publication, prepared)
+        return Loaded(publication, reports, route, prepared.hooks, target.discarded, prepared.added)
+
+    def _tell_schema_violations(self, claim: Claim, publication: Publication, prepared: Prepared) -> None:
+        counts = publication.counts
+        found = [("unconverted", column, rows) for column, rows in publication.stats.get("unconverted", {}).items()]
+        found += [("column_discarded", column, counts.read) for column in prepared.target.discarded]
+        found += [("column_added", column, counts.used) for column in prepared.added]
+        for violation, column, rows in found:
+            if rows:
+                self.announcer.tell(SchemaViolationFound(*claim.ids, violation, column, rows))
 
     @asynccontextmanager
     async def _in_one_snapshot(self, organization: str, tasks: list[StreamTask]) -> AsyncIterator[list[StreamTask]]:

@@ -22,11 +22,14 @@ from domain.ports.transformer import ITransformer, TransformPlan
 
 @dataclass(frozen=True)
 class Prepared:
-    """Where a read set lands, how its rows are transformed, and the Python functions that take part."""
+    """Where a read set lands, how its rows are transformed, the Python functions that take part, and the columns that the
+    table does not have yet.
+    """
 
     target: Target
     transform: TransformPlan
     hooks: tuple[Mapping[str, str], ...] = ()
+    added: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,7 @@ class RunPreparer:
             batch_bytes=spec.run.batch_bytes or self.default_batch_bytes,
             shadow=shadow,
             expected=await self._expected(store, spec, plan),
+            baseline=state.stats.get("profiles"),
             generation=state.generation,
         )
 
@@ -137,7 +141,8 @@ class RunPreparer:
             columns, hooks = tuple(transform.columns), tuple(transform.hooks)
         plan = replace(plan, key=landing_key(spec, columns))
         replaces = wanted.mode is Mode.REPLACE or request.full_refresh
-        columns, discarded = fitting(spec, columns, None if replaces else existing)
+        existing = None if replaces else existing
+        columns, discarded = fitting(spec, columns, existing)
         target = Target(
             table=wanted.table,
             mode=wanted.mode,
@@ -153,7 +158,8 @@ class RunPreparer:
             discarded=discarded,
             newest_by=self._newest_by(plan, spec, columns),
         )
-        return Prepared(target, plan, hooks)
+        added = tuple(column.name for column in columns if existing is not None and not existing.has(column.name))
+        return Prepared(target, plan, hooks, added)
 
     @staticmethod
     def _newest_by(plan: TransformPlan, spec: PipelineSpec, columns: Sequence[Column]) -> str | None:

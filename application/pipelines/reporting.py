@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from domain.pipelines.checkpoint import LaneState
+from domain.pipelines.profile import summary
 from domain.pipelines.read_set import ReadSet
 from domain.pipelines.report import StreamReport
 from domain.pipelines.way import Route
@@ -20,6 +21,7 @@ class Loaded:
     route: Route
     hooks: Sequence[Mapping[str, str]] = ()
     discarded: Sequence[str] = ()
+    added: Sequence[str] = ()
 
 
 def run_report(read_set: ReadSet, loaded: Loaded, *, adopted: bool) -> dict[str, Any]:
@@ -46,6 +48,9 @@ def run_report(read_set: ReadSet, loaded: Loaded, *, adopted: bool) -> dict[str,
         "streams": [report.as_dict() for report in streams],
         **({"python": [dict(hook) for hook in loaded.hooks]} if loaded.hooks else {}),
         **({"discarded_columns": list(loaded.discarded)} if loaded.discarded else {}),
+        **({"added_columns": list(loaded.added)} if loaded.added else {}),
+        **({"unconverted": unconverted} if (unconverted := publication.stats.get("unconverted")) else {}),
+        **_profiles(publication.stats.get("profiles", {})),
         **({"delete_missing": note} if (note := publication.stats.get("delete_missing")) else {}),
         **({"note": read_set.plan.note} if read_set.plan.note else {}),
     }
@@ -62,7 +67,12 @@ def published_report(state: LaneState) -> dict[str, Any]:
         "rules": state.stats.get("verdicts", []),
         "first_errors": stats.get("first_errors", []),
         "streams": [],
+        **_profiles(state.stats.get("profiles", {})),
     }
+
+
+def _profiles(found: Mapping[str, Any]) -> dict[str, Any]:
+    return {"profiles": {name: summary(profile) for name, profile in found.items()}} if found else {}
 
 
 def unfinished_report(state: LaneState) -> dict[str, Any] | None:

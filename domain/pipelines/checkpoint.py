@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from domain.pipelines.profile import merge_profiles
+
 HEAD = "head"
 
 Position = tuple[str, ...]
@@ -36,13 +38,16 @@ class Counts:
 
 def merge_stats(left: Mapping[str, Any], right: Mapping[str, Any]) -> dict[str, Any]:
     """Add two measures of streams: numbers add, mappings merge, lists join up to ten items, texts keep the first;
-    of `newest` the greatest time of each column stays."""
+    of `newest` the greatest time of each column stays, and `profiles` of a column add up as profiles do."""
     merged = dict(left)
     for key, value in right.items():
         if key not in merged:
             merged[key] = value
         elif key == "newest":
             merged[key] = {n: max(t for t in (merged[key].get(n), value.get(n)) if t) for n in {**merged[key], **value}}
+        elif key == "profiles":
+            own = merged[key]
+            merged[key] = {**own, **{n: merge_profiles(own[n], p) if n in own else p for n, p in value.items()}}
         elif isinstance(value, Mapping):
             merged[key] = merge_stats(merged[key], value)
         elif isinstance(value, list):

@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Any
 
 from domain.pipelines.checkpoint import Counts
+from domain.pipelines.profile import Profile, drift
 from domain.pipelines.table import TableName, check_identifier
 
 
@@ -19,7 +20,12 @@ class OnViolation(StrEnum):
 
 
 ROW_RULES = frozenset({"not_null", "between", "accepted_values", "matches", "sql"})
-RUN_RULES = frozenset({"unique", "duplicate_rate", "references", "row_count", "completeness", "null_rate", "freshness"})
+RUN_RULES = frozenset(
+    {
+        *("unique", "duplicate_rate", "references", "row_count", "completeness", "null_rate", "freshness"),
+        "distribution",
+    }
+)
 _STAGED = frozenset({"unique", "duplicate_rate", "references"})
 
 
@@ -115,7 +121,8 @@ class Measures:
     """Everything a publication is judged by, summed over the streams of the read set.
 
     `violations` are per row rule, `nulls` per column, `duplicates` per tuple of columns, `dangling` per reference;
-    `newest` is the greatest time of a column, in ISO form, and `now` the time of judging.
+    `newest` is the greatest time of a column, in ISO form, and `now` the time of judging. `profiles` are per column, and
+    `baseline` those of the run before.
     """
 
     counts: Counts
@@ -125,6 +132,8 @@ class Measures:
     expected: Mapping[int, int] = field(default_factory=dict)
     dangling: Mapping[Reference, int] = field(default_factory=dict)
     newest: Mapping[str, str] = field(default_factory=dict)
+    profiles: Mapping[str, Profile] = field(default_factory=dict)
+    baseline: Mapping[str, Profile] = field(default_factory=dict)
     now: datetime | None = None
 
 
@@ -184,9 +193,19 @@ def _judge_one(index: int, rule: Rule, measures: Measures) -> RuleResult:
             value = nulls / counts.used if counts.used else 0.0
             threshold = float(rule.maximum)
             violations = nulls if value > threshold else 0
+        case "distribution":
+            value = _drift(measures, rule.column or "")
+            threshold = float(rule.maximum)
+            violations = int(value is not None and value > threshold)
         case _:
             raise ValueError(f"unknown rule {rule.kind}")
     return _result(rule, "run", max(1, counts.used), violations, value, threshold)
+
+
+def _drift(measures: Measures, column: str) -> float | None:
+    """How far a column is from what it was in the run before; None when there was none."""
+    now, before = measures.profiles.get(column), measures.baseline.get(column)
+    return drift(now, before) if now is not None and before is not None else None
 
 
 def _age_seconds(measures: Measures, column: str) -> float | None:

@@ -74,7 +74,7 @@ class ReadSet:
 
     `fingerprint` ties it to the source, cursor, key and destination of the spec: only a spec with the same one may
     finish it. `shadow` names the staging table, if any. `expected` holds the counts that `completeness` compares with.
-    `generation` is the lane's when it was planned: once the lane has moved on, this read set is over and is never
+    `baseline` are the profiles of columns in the run before. `generation` is the lane's when it was planned: once the lane has moved on, this read set is over and is never
     opened (again), whatever the records say.
     """
 
@@ -84,6 +84,7 @@ class ReadSet:
     batch_rows: int
     shadow: str | None = None
     expected: Mapping[str, int] | None = None
+    baseline: Mapping[str, Any] | None = None
     generation: int | None = None
     batch_bytes: int = 64 * 1024 * 1024
 
@@ -110,6 +111,7 @@ class ReadSet:
             batch_rows=value["batch_rows"],
             shadow=value["shadow"],
             expected=value["expected"],
+            baseline=value.get("baseline"),
             generation=value.get("generation"),
             batch_bytes=value.get("batch_bytes", 64 * 1024 * 1024),
             plan=SourcePlan(

@@ -87,10 +87,23 @@ def print_report(run: Mapping[str, Any]) -> None:
             ],
             title="rules",
         )
+    profiles = report.get("profiles") or {}
+    if profiles:
+        print_table(
+            ["column", "distinct", "nulls", "min", "median", "mean", "max", "most frequent"],
+            [_profile(name, found) for name, found in profiles.items()],
+            title="distributions",
+        )
     for error in report.get("first_errors") or []:
         print(f"  {error['kind']}: {printable(error['message'])}")
     if report.get("watermark"):
         print(f"watermark: {report['watermark']}")
+
+
+def _profile(name: str, found: Mapping[str, Any]) -> list[Any]:
+    median = (found.get("quantiles") or {}).get("p50")
+    top = ", ".join(f"{value} ({count:,})" for value, count in list(found["top"].items())[:3])
+    return [name, found["distinct"], found["nulls"], found.get("min"), median, found.get("mean"), found.get("max"), top]
 
 
 def _rounded(value: float | None) -> float | None:

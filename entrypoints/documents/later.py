@@ -9,7 +9,6 @@ _KINDS = ("replication", "entity", "feature_view", "feature_service")
 _PIPELINE_KEYS = ("sla", "retention")
 _SOURCE_KEYS = ("python",)
 _SCHEDULE_KEYS = ("cron", "timezone", "misfire", "overlap")
-_RULES = ("distribution",)
 _CONNECTION_KINDS = ("snowflake",)
 _SECRET_SCHEMES = ("vault:", "aws:", "databricks:")
 
@@ -25,9 +24,6 @@ def found_later(document: dict[str, Any]) -> Iterator[tuple[Path, str]]:
     engine = _mapping(document.get("run")).get("engine")
     if engine == "spark":
         yield ("run", "engine"), "the engine spark"
-    for index, rule in enumerate(_sequence(document.get("quality"))):
-        if _mapping(rule).get("rule") in _RULES:
-            yield ("quality", index, "rule"), f"the rule {rule['rule']}"
     if document.get("kind") in _CONNECTION_KINDS:
         yield ("kind",), f"connections of the kind {document['kind']}"
     for name, reference in _mapping(document.get("secrets")).items():
@@ -55,7 +51,3 @@ def _keys(value: Any, path: Path, names: tuple[str, ...]) -> Iterator[tuple[Path
 
 def _mapping(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
-
-
-def _sequence(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []

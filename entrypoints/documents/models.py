@@ -181,6 +181,7 @@ class Rule(Model):
         "duplicate_rate",
         "references",
         "freshness",
+        "distribution",
     ]
     on_violation: Literal["fail", "quarantine", "warn"] = "fail"
     column: str | None = None
@@ -219,6 +220,7 @@ class Rule(Model):
             "duplicate_rate": ({"columns", "max"}, set()),
             "references": ({"column", "to"}, set()),
             "freshness": ({"column", "max_age"}, set()),
+            "distribution": ({"column", "max"}, set()),
         }
         required, either = needed[self.rule]
         given = {name for name in Rule.model_fields if getattr(self, name) is not None} - {"rule", "on_violation"}
@@ -230,7 +232,7 @@ class Rule(Model):
             raise ValueError(f"the rule {self.rule} does not take {', '.join(extra)}")
         if self.on_violation == "quarantine" and self.rule in RUN_RULES:
             raise ValueError(f"the rule {self.rule} is judged over the whole run, so it can fail or warn")
-        if self.rule in ("row_count", "null_rate", "duplicate_rate") and any(
+        if self.rule in ("row_count", "null_rate", "duplicate_rate", "distribution") and any(
             isinstance(v, str) for v in (self.min, self.max)
         ):
             raise ValueError(f"the rule {self.rule} takes numbers")

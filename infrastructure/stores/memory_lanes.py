@@ -181,6 +181,8 @@ class InMemoryOwner(IOwner):
                     expected={int(index): count for index, count in (read_set.expected or {}).items()},
                     dangling={reference: _dangling(content, target, reference) for reference in checks.references},
                     newest=stats.get("newest", {}),
+                    profiles=stats.get("profiles", {}),
+                    baseline=read_set.baseline or {},
                 )
             )
             if judgement.rejected:
@@ -205,7 +207,8 @@ class InMemoryOwner(IOwner):
             kept = {
                 "fingerprint": read_set.fingerprint,
                 "verdicts": [vars(result) for result in judgement.results],
-                "stats": stats,
+                "stats": {name: value for name, value in stats.items() if name != "profiles"},
+                "profiles": {**(read_set.baseline or {}), **stats.get("profiles", {})},
             }
             watermark = read_set.plan.hi if read_set.plan.hi is not None else lane.watermark
             content.lanes[self._lane] = replace(

@@ -186,6 +186,8 @@ class SqlOwner(IOwner):
                 expected={int(index): count for index, count in (read_set.expected or {}).items()},
                 dangling={reference: self._dangling(target, reference) for reference in checks.references},
                 newest=stats.get("newest", {}),
+                profiles=stats.get("profiles", {}),
+                baseline=read_set.baseline or {},
             )
             judgement = judge(measures)
             if judgement.rejected:
@@ -208,7 +210,8 @@ class SqlOwner(IOwner):
             kept = {
                 "fingerprint": read_set.fingerprint,
                 "verdicts": [vars(result) for result in judgement.results],
-                "stats": stats,
+                "stats": {name: value for name, value in stats.items() if name != "profiles"},
+                "profiles": {**(read_set.baseline or {}), **stats.get("profiles", {})},
             }
             watermark = read_set.plan.hi if read_set.plan.hi is not None else state.watermark
             self._update_head("idle", watermark, kept, read_set_id=read_set.id)

@@ -1,5 +1,6 @@
 """ITransformer on a locked-down DuckDB: one in-memory instance per stream that sees nothing but its batch."""
 
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ from infrastructure.records import shape_of
 from infrastructure.sql import check_row_predicate, quote
 from infrastructure.threads import OneThread
 from infrastructure.transforms.keys import last_of_each
+from infrastructure.transforms.profiles import profiled_columns, profiles
 from infrastructure.transforms.python import Hook, PythonHooks
 from infrastructure.transforms.refused import REFUSED, Refusal, refused_table
 from infrastructure.transforms.rules import check_rules, looked_at, violation
@@ -91,7 +93,7 @@ def _runs_of(plan: TransformPlan) -> list[tuple[list[SqlSteps], PythonStep | Non
 
 
 def _failures(rows: Sequence[tuple[int, str]]) -> list[Refusal]:
-    return [(ordinal, "conversion", None, f"{name} does not convert") for ordinal, name in rows]
+    return [(ordinal, "conversion", name, f"{name} does not convert") for ordinal, name in rows]
 
 
 class DuckDBTransform(IPreparedTransform):
@@ -121,6 +123,7 @@ class DuckDBTransform(IPreparedTransform):
         self._numbers = pa.array([], pa.int64())
         self._row_rules = [(index, rule) for index, rule in enumerate(plan.rules) if rule.is_row_rule]
         self._time_columns = [rule.column for rule in plan.rules if rule.kind == "freshness" and rule.column]
+        self._profiled = profiled_columns(plan.rules)
         self._null_columns = [rule.column for rule in plan.rules if rule.kind == "null_rate" and rule.column]
 
     @property
@@ -359,6 +362,10 @@ class DuckDBTransform(IPreparedTransform):
                 for name in self._time_columns
                 if (newest := pc.max(accepted.column(name)).as_py()) is not None
             }
+        if self._profiled and self._connection is not None:
+            stats["profiles"] = profiles(self._connection, accepted, self._profiled)
+        if unconverted := Counter(column for _, kind, column, _ in refused if kind == "conversion"):
+            stats["unconverted"] = dict(unconverted)
         if refused:
             stats["first_errors"] = [
                 {"kind": kind, "message": reason} for _, kind, _, reason in refused[:_FIRST_ERRORS]

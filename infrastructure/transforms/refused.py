@@ -16,8 +16,8 @@ REFUSED = pa.schema(
         ("columns", pa.string()),
     ]
 )
-Refusal = tuple[int, str, str | None, str]
-"""Ordinal, kind, rule and reason of a refused row."""
+Refusal = tuple[int, str, str, str]
+"""Ordinal and kind of a refused row; the rule that refused it, or the column that did not convert; and the reason."""
 
 
 def refused_table(batch: pa.Table, refused: Sequence[Refusal], shape: str) -> pa.Table:
@@ -26,6 +26,7 @@ def refused_table(batch: pa.Table, refused: Sequence[Refusal], shape: str) -> pa
         return REFUSED.empty_table()
     ordered = sorted(refused, key=lambda item: item[0])
     records = encoded(batch.take([ordinal for ordinal, *_ in ordered]))
-    ordinals, kinds, rules, reasons = zip(*ordered, strict=True)
-    values = [list(ordinals), list(kinds), list(rules), list(reasons), records, [shape] * len(records)]
+    ordinals, kinds, subjects, reasons = zip(*ordered, strict=True)
+    rules = [subject if kind == "rule" else None for kind, subject in zip(kinds, subjects, strict=True)]
+    values = [list(ordinals), list(kinds), rules, list(reasons), records, [shape] * len(records)]
     return pa.table(values, schema=REFUSED)

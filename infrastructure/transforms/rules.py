@@ -9,6 +9,7 @@ from domain.pipelines.table import Column
 from domain.ports.transformer import TransformPlan
 from infrastructure.sql import check_row_predicate, columns_of_predicate, quote
 from infrastructure.transforms.conversions import sql_type
+from infrastructure.transforms.profiles import check_profiled
 
 _TIMES = ("date", "timestamp", "timestamptz")
 
@@ -63,6 +64,8 @@ def check_rules(plan: TransformPlan, columns: Sequence[Column]) -> None:
                     f"The rule {rule.label} names {column}, which is not there after the transforms.",
                     code="quality.column_missing",
                 )
+        if rule.kind == "distribution" and rule.column in names:
+            check_profiled(rule, names[rule.column])
         if rule.kind == "freshness" and names.get(rule.column or "", "date") not in _TIMES:
             raise InvalidInputError(f"The rule {rule.label} needs a date or a timestamp.", code="quality.type")
 

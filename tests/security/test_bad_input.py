@@ -355,7 +355,6 @@ def test_link_out_of_the_folder_is_not_followed(server: Server, tmp_path: Path) 
     [
         ("schedule", {"cron": "0 2 * * *"}),
         ("source", {"python": "os:system"}),
-        ("quality", [{"rule": "distribution", "column": "at"}]),
         ("run", {"engine": "spark"}),
         ("sla", {}),
     ],
