@@ -160,6 +160,7 @@ class ReadSetLoader:
         target, transform = prepared.target, prepared.transform
         route = await self.preparer.route(organization, spec, read_set.plan, target, transform)
         is_open = state.is_loading and state.read_set_id == read_set.id
+        _check_table_is_there(spec, state, prepared, is_open=is_open)
         if not is_open or not read_set.plan.ordered:
             # Without a total order there is no place to go on from, so the staging starts again from empty.
             await owner.open_read_set(read_set, target)
@@ -273,6 +274,23 @@ def _landed(rule: Rule, transform: TransformPlan) -> Rule:
     if reference is not None:
         reference = replace(reference, column=transform.landing_name(reference.column))
     return replace(rule, columns=tuple(transform.landing_name(name) for name in rule.columns), reference=reference)
+
+
+def _check_table_is_there(spec: PipelineSpec, state: LaneState, prepared: Prepared, *, is_open: bool) -> None:
+    """Refuse to go on beside rows that are gone: what follows would look like the whole.
+
+    Raises:
+        ConflictError: the table was dropped after rows had landed in it (`destination.missing`).
+    """
+    if not prepared.is_new or prepared.target.replaces:
+        return
+    has_landed = is_open and prepared.target.shadow is None and state.seq > 0
+    if has_landed or (spec.source.cursor is not None and state.watermark is not None):
+        raise ConflictError(
+            f"The table {prepared.target.table} is gone, though rows were loaded into it: run with --full-refresh to load "
+            f"everything again, or forget the position with 'headrace pipelines reset {spec.name}'.",
+            code="destination.missing",
+        )
 
 
 def _fits(claim: Claim, state: LaneState) -> bool:

@@ -23,13 +23,14 @@ from domain.ports.transformer import ITransformer, TransformPlan
 @dataclass(frozen=True)
 class Prepared:
     """Where a read set lands, how its rows are transformed, the Python functions that take part, and the columns that the
-    table does not have yet.
+    table does not have yet. `is_new` says that there is no table to land in, or that another takes its place.
     """
 
     target: Target
     transform: TransformPlan
     hooks: tuple[Mapping[str, str], ...] = ()
     added: tuple[str, ...] = ()
+    is_new: bool = False
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,7 @@ class RunPreparer:
             newest_by=self._newest_by(plan, spec, columns),
         )
         added = tuple(column.name for column in columns if existing is not None and not existing.has(column.name))
-        return Prepared(target, plan, hooks, added)
+        return Prepared(target, plan, hooks, added, is_new=existing is None)
 
     @staticmethod
     def _newest_by(plan: TransformPlan, spec: PipelineSpec, columns: Sequence[Column]) -> str | None:

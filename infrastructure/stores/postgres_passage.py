@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from domain.errors import InvalidInputError, MissingExtraError, StoreUnavailableError
+from domain.errors import InvalidInputError, MissingExtraError, NotFoundError, StoreUnavailableError
 from domain.failpoints import fail_at
 from domain.pipelines.checkpoint import CheckpointUpdate, Position
 from domain.pipelines.read_set import SourcePlan, Stream
@@ -25,7 +25,7 @@ from infrastructure.stores.postgres_connection import PostgresAddress, translate
 from infrastructure.stores.postgres_selection import Selection
 from infrastructure.stores.postgres_session import PostgresSession
 from infrastructure.stores.postgres_types import native_of
-from infrastructure.stores.sql_writer import Checkpoints, SqlWriter, landing_of
+from infrastructure.stores.sql_writer import Checkpoints, SqlWriter, landing_gone, landing_of
 from infrastructure.threads import OneThread
 
 FORMAT = "postgres-binary-copy"
@@ -305,8 +305,7 @@ class PostgresWriter(IWriter):
         fail_at("batch.before_begin")
         try:
             with translated():
-                # One round trip: from here on the table keeps its columns, and its rows stay writable by others.
-                await self._connection.execute(f"BEGIN; LOCK TABLE {quote_table(self._landing)} IN ROW EXCLUSIVE MODE")
+                await self._lock_landing()
                 await self._fill(rows, checkpoint)
                 await self._connection.execute("COMMIT")
         except BaseException:
@@ -314,6 +313,14 @@ class PostgresWriter(IWriter):
             self._connection = None
             raise
         fail_at("batch.commit_sent")
+
+    async def _lock_landing(self) -> None:
+        """Begin: from here on the table keeps its columns, and its rows stay writable by others. One round trip."""
+        try:
+            with translated():
+                await self._connection.execute(f"BEGIN; LOCK TABLE {quote_table(self._landing)} IN ROW EXCLUSIVE MODE")
+        except NotFoundError as error:
+            raise landing_gone(self._landing) from error
 
     async def _fill(self, rows: EncodedRows, checkpoint: CheckpointUpdate) -> None:
         connection, landing = self._connection, self._landing

@@ -88,6 +88,11 @@ def landing_of(target: Target) -> TableName:
     return target.table.beside(target.shadow) if target.shadow else target.table
 
 
+def landing_gone(table: TableName) -> SchemaMismatchError:
+    """Say that somebody has dropped the table under the run."""
+    return SchemaMismatchError(f"The table {table} is gone.", code="destination.missing")
+
+
 class SqlWriter(IWriter):
     """Commits batches of one stream in a SQL store."""
 
@@ -202,7 +207,7 @@ class SqlWriter(IWriter):
         if self._columns is None:
             described = self._session.describe(self._landing)
             if described is None:
-                raise SchemaMismatchError(f"The table {self._landing} is gone.", code="destination.missing")
+                raise landing_gone(self._landing)
             self._columns = described.columns
         by_name = {column.name: column for column in self._columns}
         missing = [name for name in names if name not in by_name]

@@ -72,6 +72,9 @@ def _from_text(expression: str, wanted: str, target: str) -> str:
         )
     if wanted in _PATTERNS:
         return _when(expression, _PATTERNS[wanted], tried)
+    if wanted == "binary":
+        # Postgres' way to write bytes in hexadecimal; DuckDB's own cast would read escapes in the middle of a text.
+        return _when(expression, r"\\x([0-9a-fA-F]{2})*", f"unhex(substr({expression}, 3))")
     if wanted == "json":
         return f"CASE WHEN json_valid({expression}) THEN {expression} END"
     return tried

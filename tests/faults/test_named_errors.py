@@ -1,0 +1,272 @@
+"""What goes wrong in the middle of a run has a name, leaves nothing half-written, and the run goes on once it is mended."""
+
+import json
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from adbc_driver_postgresql import dbapi
+
+from tests.e2e.api import headrace, serving
+from tests.e2e.projects import postgres_connection, postgres_environment, write
+from tests.e2e.tables import postgres, postgres_differences
+
+ROWS = 900
+WAYS = {
+    "pass-through": "",
+    "arrow": "transform: [{sql: select * from batch}]\n",
+    "merge": "transform: [{sql: select * from batch}]\n",
+}
+
+
+@pytest.fixture(params=list(WAYS))
+def way(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def numbers(project: Path, url: str, way: str, *, more: str = "") -> dict[str, str]:
+    """A table of numbers and a pipeline that copies it on a way, in three batches and a bit."""
+    postgres(url, "create table numbers (id bigint primary key, note text)")
+    postgres(url, f"insert into numbers select g, 'note ' || g from generate_series(1, {ROWS}) g")
+    write(project, "connections/shop.yaml", postgres_connection(url, "shop"))
+    mode = ", mode: merge, key: [id]" if way == "merge" else ""
+    write(
+        project,
+        "pipelines/numbers.yaml",
+        f"version: 1\npipeline: numbers\nsource: {{connection: shop, table: numbers, key: [id]}}\n{WAYS[way]}"
+        f"destination: {{table: landed{mode}}}\nrun: {{batch_rows: 250}}\nretry: {{attempts: 0}}\n{more}",
+    )
+    return postgres_environment(url)
+
+
+def run(project: Path, *arguments: str, **extra: str) -> subprocess.CompletedProcess[str]:
+    return headrace(project, "run", "pipelines/numbers.yaml", *arguments, **extra)
+
+
+def refused(project: Path, code: str, *arguments: str, exit_code: int = 1, **extra: str) -> str:
+    done = run(project, *arguments, **extra)
+    assert (done.returncode, code in done.stderr) == (exit_code, True), done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+def exact(url: str) -> None:
+    postgres(url, "create table found as select id, note from landed")
+    assert postgres_differences(url, "numbers", "found") == []
+
+
+@pytest.mark.invariant("D1", "D3")
+@pytest.mark.line("29")
+def test_cell_of_200_megabytes(project: Path, postgres_database: str, way: str) -> None:
+    settings = numbers(project, postgres_database, way)
+    postgres(postgres_database, "update numbers set note = repeat('x', 200 * 1024 * 1024) where id = 600")
+
+    refused(project, "source.row_too_large", **settings)
+
+    landed = postgres(
+        postgres_database, "select count(*), count(distinct id), coalesce(max(length(note)), 0) < 20 from landed"
+    )
+    assert landed[0][0] == landed[0][1]
+    assert landed[0][0] in range(600)
+    assert landed[0][2]
+    postgres(postgres_database, "update numbers set note = 'cut' where id = 600")
+    done = run(project, **settings)
+    assert done.returncode == 0, done.stderr
+    exact(postgres_database)
+
+
+@pytest.mark.invariant("D1", "D5")
+def test_column_of_the_source_that_changes_its_type_in_the_middle(
+    project: Path, postgres_database: str, way: str
+) -> None:
+    settings = numbers(project, postgres_database, way)
+    killed = run(project, HEADRACE_FAILPOINT="batch.after_commit:2:kill", **settings)
+    assert killed.returncode == -9
+    postgres(postgres_database, "alter table numbers alter column note type varchar(40)")
+    postgres(postgres_database, "alter table numbers alter column id type numeric")
+
+    refused(project, "source.changed", **settings)
+
+    assert postgres(postgres_database, "select count(*), count(distinct id) from landed") == [(500, 500)]
+    postgres(postgres_database, "alter table numbers alter column note type text")
+    postgres(postgres_database, "alter table numbers alter column id type bigint")
+    done = run(project, **settings)
+    assert done.returncode == 0, done.stderr
+    exact(postgres_database)
+
+
+@pytest.mark.invariant("D1", "D5")
+def test_column_of_the_destination_that_changes_its_type_in_the_middle(
+    project: Path, postgres_database: str, way: str
+) -> None:
+    settings = numbers(project, postgres_database, way)
+    assert run(project, HEADRACE_FAILPOINT="batch.after_commit:2:kill", **settings).returncode == -9
+    postgres(postgres_database, "alter table landed alter column note type int using id")
+
+    done = run(project, **settings)
+
+    assert done.returncode == 1, done.stdout
+    assert "schema." in done.stderr or "run.conversion" in done.stderr, done.stderr
+    assert postgres(postgres_database, "select count(*), count(distinct id) from landed") == [(500, 500)]
+    postgres(postgres_database, "alter table landed alter column note type text using 'note ' || id")
+    done = run(project, **settings)
+    assert done.returncode == 0, done.stderr
+    exact(postgres_database)
+
+
+@pytest.mark.invariant("D1")
+def test_table_of_the_source_that_is_dropped_in_the_middle(project: Path, postgres_database: str, way: str) -> None:
+    settings = numbers(project, postgres_database, way)
+    assert run(project, HEADRACE_FAILPOINT="batch.after_commit:2:kill", **settings).returncode == -9
+    postgres(postgres_database, "alter table numbers rename to elsewhere")
+
+    refused(project, "table.not_found", **settings)
+
+    assert postgres(postgres_database, "select count(*), count(distinct id) from landed") == [(500, 500)]
+    postgres(postgres_database, "alter table elsewhere rename to numbers")
+    assert run(project, **settings).returncode == 0
+    exact(postgres_database)
+
+
+@pytest.mark.invariant("D1", "D3")
+def test_table_of_the_destination_that_is_dropped_in_the_middle(
+    project: Path, postgres_database: str, way: str
+) -> None:
+    """What was committed is gone with it, so going on would leave half a table that looks like a whole one."""
+    settings = numbers(project, postgres_database, way)
+    assert run(project, HEADRACE_FAILPOINT="batch.after_commit:2:kill", **settings).returncode == -9
+    postgres(postgres_database, "drop table landed")
+
+    said = refused(project, "destination.missing", **settings)
+
+    assert "--full-refresh" in said
+    assert postgres(postgres_database, "select to_regclass('landed')::text") == [(None,)]
+    done = run(project, "--full-refresh", **settings)
+    assert done.returncode == 0, done.stderr
+    exact(postgres_database)
+
+
+def test_table_that_is_dropped_while_batches_come(project: Path, postgres_database: str, way: str) -> None:
+    """Dropped between two batches of one attempt, by somebody who does not wait for the run."""
+    settings = numbers(project, postgres_database, way)
+    write(
+        project,
+        "pipelines/numbers.yaml",
+        (project / "pipelines/numbers.yaml").read_text().replace("batch_rows: 250", "batch_rows: 1"),
+    )
+    with serving(project, **settings) as server:
+        for name in ("connections/shop", "pipelines/numbers"):
+            text = (project / f"{name}.yaml").read_text()
+            assert server.call("PUT", f"/v1/{name}", text, kind="application/yaml").status == 201
+        asked = server.call("POST", "/v1/pipelines/numbers/trigger").body
+        deadline = time.monotonic() + 20
+        while postgres(postgres_database, "select to_regclass('landed')::text") == [(None,)]:
+            assert time.monotonic() < deadline
+        postgres(postgres_database, "drop table landed")
+        done = server.wait_for(asked["id"])
+
+        assert (done["state"], done["error"]["code"]) == ("failed", "destination.missing"), done
+        assert server.call("GET", "/health").status == 200
+
+
+@pytest.mark.invariant("D5")
+def test_table_that_is_gone_before_the_next_run_of_a_cursor(project: Path, postgres_database: str) -> None:
+    settings = numbers(project, postgres_database, "pass-through")
+    text = (project / "pipelines/numbers.yaml").read_text()
+    write(project, "pipelines/numbers.yaml", text.replace("key: [id]}", "key: [id], cursor: {column: id}}"))
+    assert run(project, **settings).returncode == 0
+    postgres(postgres_database, "drop table landed")
+
+    refused(project, "destination.missing", **settings)
+
+    assert headrace(project, "pipelines", "reset", "numbers", "--yes", **settings).returncode == 0
+    assert run(project, **settings).returncode == 0
+    exact(postgres_database)
+
+
+@pytest.fixture
+def small_space(tmp_path: Path, postgres_database: str) -> Iterator[Path]:
+    """A tablespace of 24 megabytes, which the server of the suite can write."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=24m,mode=0777", "tmpfs", folder], capture_output=True, check=False
+    )
+    if made.returncode != 0:
+        pytest.skip("a tmpfs of its own cannot be mounted here")
+    for parent in (tmp_path, *tmp_path.parents):
+        if str(parent).startswith("/tmp/pytest"):
+            parent.chmod(0o755)
+    inner = folder / "space"
+    inner.mkdir(mode=0o700)
+    owner = postgres(postgres_database, "select pg_read_file('/proc/self/status')")[0][0]
+    user = next(line.split()[1] for line in owner.splitlines() if line.startswith("Uid:"))
+    subprocess.run(["chown", user, inner], check=True)
+    name = f"small{time.monotonic_ns()}"
+    postgres(postgres_database, f"create tablespace {name} location '{inner}'")
+    postgres(
+        postgres_database, f"alter database {postgres_database.rpartition('/')[2]} set default_tablespace = {name}"
+    )
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=False)
+
+
+@pytest.mark.invariant("D1", "D3")
+def test_full_disk_of_the_destination(project: Path, postgres_database: str, small_space: Path, way: str) -> None:
+    settings = numbers(project, postgres_database, way)
+    ballast = small_space / "ballast"
+    postgres(postgres_database, "update numbers set note = note || repeat(md5(id::text), 50)")
+    postgres(postgres_database, "vacuum full numbers")
+    postgres(postgres_database, "checkpoint")
+    space = os.statvfs(small_space)
+    ballast.write_bytes(b"x" * (space.f_bavail * space.f_frsize - 500 * 1024))
+
+    done = run(project, **settings)
+
+    assert (done.returncode, "disk_full" in done.stderr) == (3, True), done.stderr
+    assert "Traceback" not in done.stderr
+    counted = postgres(postgres_database, "select count(*), count(distinct id) from landed")
+    assert counted[0][0] == counted[0][1] < ROWS
+    ballast.unlink()
+    done = run(project, **settings)
+    if done.returncode != 0:  # The first may have ended the run that was left; the next one completes its read set.
+        done = run(project, **settings)
+    assert done.returncode == 0, done.stderr
+    exact(postgres_database)
+
+
+@pytest.mark.invariant("D1")
+def test_deadlock_of_a_merge_with_another_writer_is_tried_again(project: Path, postgres_database: str) -> None:
+    settings = numbers(project, postgres_database, "merge")
+    assert run(project, **settings).returncode == 0
+    postgres(postgres_database, "update numbers set note = 'new ' || id")
+    outcome: list[Any] = []
+
+    with dbapi.connect(postgres_database) as other, other.cursor() as cursor:
+        cursor.execute("set deadlock_timeout = '60s'")
+        cursor.execute("update landed set note = 'held' where id = 100")
+
+        def merging() -> None:
+            outcome.append(run(project, "--json", **settings))
+
+        thread = threading.Thread(target=merging)
+        thread.start()
+        deadline = time.monotonic() + 30
+        while not postgres(postgres_database, "select 1 from pg_locks where not granted"):
+            assert time.monotonic() < deadline, "the merge does not wait"
+            time.sleep(0.05)
+        cursor.execute(
+            "update landed set note = 'crossed' where id = 1"
+        )  # The merge holds it: now each waits for the other.
+        other.commit()
+        thread.join(timeout=60)
+
+    [done] = outcome
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["report"]["retries"] >= 1
+    exact(postgres_database)
