@@ -89,3 +89,14 @@ def test_no_index_address_and_no_uv_lock() -> None:
     assert not (ROOT / "uv.lock").exists()
     for name in ("requirements.lock", "requirements-uv.txt", "pyproject.toml", "Makefile"):
         assert not re.search(r"https?://", (ROOT / name).read_text()), name
+
+
+def test_guide_lists_every_rule_and_every_state_of_a_refused_row() -> None:
+    from domain.pipelines.quality import ROW_RULES, RUN_RULES
+    from domain.pipelines.quarantine import RefusedState
+
+    text = (ROOT / "docs/guides/quality.md").read_text()
+    rows = dict(re.findall(r"^\| `([a-z_]+)` \| ([a-z ]+)", text, re.MULTILINE))
+    assert {name for name, over in rows.items() if over.startswith("a row")} == ROW_RULES
+    assert {name for name, over in rows.items() if over.startswith("the run ")} >= RUN_RULES
+    assert {state.value for state in RefusedState} <= set(rows)

@@ -53,7 +53,7 @@ def test_documents_of_the_guides_are_planned_and_run(project: Path, postgres_dat
 
     planned = headrace(project, "apply", "--yes")
     assert planned.returncode == 0, planned.stderr
-    assert names == ["orders_merged", "orders_streamed", "orders_paid"]
+    assert names == ["orders_merged", "orders_checked", "orders_streamed", "orders_paid"]
     tested = headrace(project, "test")
     assert tested.returncode == 0, tested.stdout
     for name in names:
