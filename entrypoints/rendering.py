@@ -1,11 +1,13 @@
 """Use-case results as plain JSON, the same at every door."""
 
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from application.pipelines.inspect import PipelineStatus, Preview
-from domain.pipelines.checkpoint import LaneState
+from application.pipelines.quarantine import RefusedPage
+from domain.pipelines.checkpoint import LaneState, Position
 from domain.pipelines.quarantine import RefusedRow
 from domain.pipelines.run import Run, Transition
 from domain.pipelines.table import TableSchema
@@ -54,6 +56,29 @@ def run_body(run: Run) -> dict[str, Any]:
         "report": run.report,
         "error": run.error,
     }
+
+
+_CURSOR = re.compile(r"([0-9a-f-]{36})~([A-Za-z0-9_-]{1,20})~([0-9]{1,18})~([0-9]{1,18})")
+
+
+def place_of(cursor: str | None) -> Position | None:
+    """The place that a cursor over refused rows names.
+
+    Raises:
+        ValueError: it is none of ours.
+    """
+    if cursor is None:
+        return None
+    found = _CURSOR.fullmatch(cursor)
+    if found is None:
+        raise ValueError("The cursor is not one of ours.")
+    return found.groups()
+
+
+def refused_page_body(page: RefusedPage) -> dict[str, Any]:
+    """Refused rows, and the cursor of the next page."""
+    cursor = "~".join(page.next_place) if page.next_place is not None else None
+    return {"items": [refused_body(row) for row in page.rows], "next_cursor": cursor}
 
 
 def refused_body(row: RefusedRow) -> dict[str, Any]:

@@ -31,8 +31,8 @@ class Patience:
             if not waiting.expired():
                 raise
             raise WorkFailedError(
-                f"The store gave no answer to the source's query within {self.limit.total_seconds():g} s; make the query "
-                "cheaper, or raise run.query_timeout_seconds.",
+                f"The source gave no answer within {self.limit.total_seconds():g} s; make its query cheaper or its batches "
+                "smaller (run.batch_rows), or raise HEADRACE_RUN__QUERY_TIMEOUT_SECONDS.",
                 code="query.timeout",
             ) from error
 

@@ -13,6 +13,7 @@ from entrypoints.cli.render import AsJson, as_plain, print_json, print_table
 from entrypoints.cli.running import run_command
 
 if TYPE_CHECKING:
+    from domain.pipelines.checkpoint import Position
     from entrypoints.use_cases import UseCases
 
 app = typer.Typer(help="Rows that rules refused.", no_args_is_help=True)
@@ -29,6 +30,7 @@ def list_refused(
     ] = None,
     run: OfRun = None,
     limit: Annotated[int, typer.Option(min=1, max=500)] = 50,
+    cursor: Annotated[str | None, typer.Option(help="Where the page before said that the next one begins.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """List a pipeline's refused rows, oldest first, each with the reason and the row as it was read."""
@@ -38,11 +40,12 @@ def list_refused(
     state = _state(state)
     server = cli.server()
     if server is not None:
-        asked = {"pipeline": pipeline, "limit": limit, "state": state, "run": run}
+        asked = {"pipeline": pipeline, "limit": limit, "state": state, "run": run, "cursor": cursor}
         query = urlencode({name: value for name, value in asked.items() if value is not None})
         found = server.request("GET", f"/v1/quarantine?{query}")
     else:
-        found = cli.call(lambda use_cases: _listed(cli, use_cases, pipeline, state, run, limit))
+        place = _place(cursor)
+        found = cli.call(lambda use_cases: _listed(cli, use_cases, pipeline, state, run, place, limit))
     if as_json:
         print_json(found)
         return
@@ -52,7 +55,7 @@ def list_refused(
     ]
     print_table(["refused at", "run", "state", "reason", "row"], rows)
     if found["next_cursor"]:
-        print(f"the first {limit}; more with --limit, or --json and the API's cursor")
+        print(f"more with --cursor {found['next_cursor']}")
 
 
 @app.command("replay")
@@ -76,14 +79,31 @@ def replay(context: typer.Context, pipeline: str, run: OfRun = None, as_json: As
 
 
 async def _listed(
-    cli: Cli, use_cases: UseCases, pipeline: str, state: str | None, run: str | None, limit: int
+    cli: Cli,
+    use_cases: UseCases,
+    pipeline: str,
+    state: str | None,
+    run: str | None,
+    after: Position | None,
+    limit: int,
 ) -> dict[str, Any]:
     from domain.pipelines.quarantine import RefusedState
-    from entrypoints.rendering import refused_body
+    from entrypoints.rendering import refused_page_body
 
     chosen = RefusedState(state) if state is not None else None
-    page = await use_cases.quarantine.page(cli.principal, pipeline, state=chosen, run=run, limit=limit)
-    return {"items": [refused_body(row) for row in page.rows], "next_cursor": bool(page.next_place) or None}
+    return refused_page_body(
+        await use_cases.quarantine.page(cli.principal, pipeline, state=chosen, run=run, after=after, limit=limit)
+    )
+
+
+def _place(cursor: str | None) -> Position | None:
+    from domain.errors import InvalidInputError
+    from entrypoints.rendering import place_of
+
+    try:
+        return place_of(cursor)
+    except ValueError as error:
+        raise InvalidInputError(str(error), code="quarantine.cursor") from error
 
 
 def _state(given: str | None) -> str | None:

@@ -1,6 +1,5 @@
 """Refused rows over HTTP."""
 
-import re
 from typing import Annotated, Any
 
 from fastapi import APIRouter, HTTPException, Query, Request, Response
@@ -9,11 +8,9 @@ from domain.pipelines.quarantine import RefusedState
 from entrypoints.http import bodies
 from entrypoints.http.dependencies import Caller, Cases, json_body
 from entrypoints.http.pipelines import Cursor, Limit
-from entrypoints.rendering import refused_body, run_body
+from entrypoints.rendering import place_of, refused_page_body, run_body
 
 router = APIRouter(prefix="/v1/quarantine", tags=["quarantine"])
-
-_CURSOR = re.compile(r"([0-9a-f-]{36})~([A-Za-z0-9_-]{1,20})~([0-9]{1,18})~([0-9]{1,18})")
 
 
 @router.get("", response_model=bodies.RefusedPage)
@@ -27,15 +24,13 @@ async def list_refused(
     run: Annotated[str | None, Query(max_length=36)] = None,
 ) -> Any:
     """List a pipeline's refused rows, oldest first."""
-    after = _CURSOR.fullmatch(cursor) if cursor is not None else None
-    if cursor is not None and after is None:
-        raise HTTPException(400, "The cursor is not one of ours.")
-    place = after.groups() if after else None
-    page = await cases.quarantine.page(caller, pipeline, state=state, run=run, after=place, limit=limit)
-    return {
-        "items": [refused_body(row) for row in page.rows],
-        "next_cursor": "~".join(page.next_place) if page.next_place else None,
-    }
+    try:
+        after = place_of(cursor)
+    except ValueError as error:
+        raise HTTPException(400, str(error)) from error
+    return refused_page_body(
+        await cases.quarantine.page(caller, pipeline, state=state, run=run, after=after, limit=limit)
+    )
 
 
 @router.post(

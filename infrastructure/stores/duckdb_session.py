@@ -146,6 +146,9 @@ class DuckDBSession(Session):
     def describe(self, table: TableName) -> TableSchema | None:
         return describe(self._cursor, table)
 
+    def hold(self, table: TableName) -> TableSchema | None:
+        return self.describe(table)  # The write lock keeps it.
+
     def type_name(self, logical: str) -> str:
         return native_of(logical)
 

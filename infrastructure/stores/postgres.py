@@ -32,7 +32,7 @@ from infrastructure.arrow import conform, to_table
 from infrastructure.sql import quote, relations_if_known
 from infrastructure.stores.cursors import integer_end, is_integer_cursor, looked_back, position_after, time_end
 from infrastructure.stores.partitions import is_partitioned, ranges
-from infrastructure.stores.postgres_catalog import catalog_columns
+from infrastructure.stores.postgres_catalog import catalog_columns, foreign, plain_tables
 from infrastructure.stores.postgres_connection import PostgresAddress, lane_session
 from infrastructure.stores.postgres_passage import FORMAT, Beside, PassingReader, PostgresWriter
 from infrastructure.stores.postgres_pool import SessionPool
@@ -237,7 +237,7 @@ class PostgresDataStore(IDataStore):
         if names is None:
             return False
         async with self._session("headrace") as (session, thread):
-            return await thread.call(session.plain_tables, names)
+            return await thread.call(plain_tables, session, names)
 
     @asynccontextmanager
     async def reader(
@@ -353,13 +353,13 @@ class PostgresReader(IReader):
 
 def _wire(session: PostgresSession, source: SourceSpec) -> Wire:
     selection = Selection.of(session, source)
-    foreign = session.foreign(selection.natives.values())
+    own = foreign(session, selection.natives.values())
     is_seekable = False
     if source.order:
         keys = ", ".join(f"selected.{quote(name)}" for name in source.order)
         seek = f"SELECT 1 FROM (SELECT * FROM {selection.text}) AS selected ORDER BY {keys} LIMIT 1"
         is_seekable = not session.sorts(seek)
-    types = {name: None if native in foreign else native for name, native in selection.natives.items()}
+    types = {name: None if native in own else native for name, native in selection.natives.items()}
     return Wire(FORMAT, types, is_seekable)
 
 

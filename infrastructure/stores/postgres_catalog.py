@@ -1,6 +1,6 @@
 """What the catalog of a Postgres says of a table's columns, and whether they store what comes unchanged."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from domain.errors import SchemaMismatchError
 from domain.pipelines.table import Column, TableName, TableSchema
@@ -48,3 +48,21 @@ def check_landing_types(table: TableName, types: Mapping[str, str], landing: Map
             "batch was written.",
             code="destination.changed",
         )
+
+
+def foreign(session: Session, natives: Iterable[str]) -> frozenset[str]:
+    """Which types are not built in: their numbers, which are part of some encodings, differ between databases."""
+    found = {native: session.execute("SELECT to_regtype($1)::oid < 10000", (native,)) for native in set(natives)}
+    return frozenset(native for native, rows in found.items() if rows[0][0] is not True)
+
+
+def plain_tables(session: Session, names: Iterable[str]) -> bool:
+    """Whether all of these are ordinary tables without row security: nothing of a user's runs when they are read."""
+    found = [
+        session.execute(
+            "SELECT c.relkind IN ('r', 'p') AND NOT c.relrowsecurity FROM pg_class c WHERE c.oid = to_regclass($1)",
+            (name,),
+        )
+        for name in names
+    ]
+    return all(rows and rows[0][0] is True for rows in found)

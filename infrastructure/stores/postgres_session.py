@@ -3,14 +3,14 @@
 import hashlib
 import re
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
 import pyarrow as pa
 
-from domain.errors import InvalidInputError, PlatformError, SchemaMismatchError, StoreUnavailableError
+from domain.errors import InvalidInputError, NotFoundError, PlatformError, SchemaMismatchError, StoreUnavailableError
 from domain.pipelines.read_set import Lane
 from domain.pipelines.table import DELETED, Column, TableName, TableSchema
 from domain.ports.data_store import StreamSelection, Target
@@ -19,7 +19,7 @@ from infrastructure.sql import quote, quote_table
 from infrastructure.stores.postgres_catalog import catalog_columns, check_landing_types, describe
 from infrastructure.stores.postgres_connection import PostgresAddress, connect, lane_session, translate
 from infrastructure.stores.postgres_selection import Selection
-from infrastructure.stores.postgres_types import native_of, needs_cast, with_binary_uuids
+from infrastructure.stores.postgres_types import logical_of, native_of, needs_cast, with_binary_uuids
 from infrastructure.stores.sql_merge import merge_statement
 from infrastructure.stores.sql_session import (
     CHECKPOINT,
@@ -195,11 +195,6 @@ class PostgresSession(Session):
         """The columns that can hold no NULL."""
         return frozenset(name for name, _, is_nullable in catalog_columns(self, table) if not is_nullable)
 
-    def foreign(self, natives: Iterable[str]) -> frozenset[str]:
-        """Which types are not built in: their numbers, which are part of some encodings, differ between databases."""
-        found = {native: self.execute("SELECT to_regtype($1)::oid < 10000", (native,)) for native in set(natives)}
-        return frozenset(native for native, rows in found.items() if rows[0][0] is not True)
-
     def sorts(self, sql: str) -> bool:
         """Whether a query has to sort although it would rather not: no index is in its order."""
         for name in ("enable_sort", "enable_seqscan", "enable_bitmapscan"):
@@ -211,17 +206,6 @@ class PostgresSession(Session):
         finally:
             self._cursor.adbc_statement.set_options(**{_USE_COPY_OPTION: "true"})
         return '"Sort"' in plan or '"Incremental Sort"' in plan
-
-    def plain_tables(self, names: Iterable[str]) -> bool:
-        """Whether all of these are ordinary tables without row security: nothing of a user's runs when they are read."""
-        found = [
-            self.execute(
-                "SELECT c.relkind IN ('r', 'p') AND NOT c.relrowsecurity FROM pg_class c WHERE c.oid = to_regclass($1)",
-                (name,),
-            )
-            for name in names
-        ]
-        return all(rows and rows[0][0] is True for rows in found)
 
     def _cast_stage(self, rows: pa.Table) -> TableName:
         """A temporary table in which what the wire cannot carry lies as text."""
@@ -276,6 +260,15 @@ class PostgresSession(Session):
 
     def describe(self, table: TableName) -> TableSchema | None:
         return describe(self, table)
+
+    def hold(self, table: TableName) -> TableSchema | None:
+        try:
+            self.execute(f"LOCK TABLE {quote_table(table)} IN ROW EXCLUSIVE MODE")
+        except NotFoundError:
+            return None
+        found = catalog_columns(self, table)  # Somebody may have changed a type since the batch before.
+        self._natives[str(table)] = {name: kind for name, kind, _ in found}
+        return TableSchema(table, tuple(Column(name, logical_of(kind), is_null) for name, kind, is_null in found))
 
     def _native_types(self, table: TableName) -> dict[str, str]:
         key = str(table)

@@ -86,6 +86,10 @@ class Session(ABC):
         """Describe a table inside the transaction."""
 
     @abstractmethod
+    def hold(self, table: TableName) -> TableSchema | None:
+        """Keep a table as it is until the transaction ends, and name its columns; None where there is none."""
+
+    @abstractmethod
     def type_name(self, logical: str) -> str:
         """Spell one of our types in the store's SQL."""
 

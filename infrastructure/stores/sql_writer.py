@@ -12,7 +12,7 @@ from domain.failpoints import fail_at
 from domain.pipelines.checkpoint import CheckpointUpdate
 from domain.pipelines.quarantine import RefusedState
 from domain.pipelines.read_set import Lane
-from domain.pipelines.table import DELETED, LOADED_AT, RUN_ID, SEQ, Column, TableName
+from domain.pipelines.table import DELETED, LOADED_AT, RUN_ID, SEQ, Column, TableName, TableSchema
 from domain.ports.data_store import IWriter, JudgedBatch, StreamSelection, Target
 from infrastructure.arrow import conform, to_table
 from infrastructure.sql import quote, quote_table
@@ -114,7 +114,6 @@ class SqlWriter(IWriter):
         self._stream = stream
         self._checkpoints = Checkpoints(lane, target.table, read_set_id, stream, fence)
         self._landing = landing_of(target)
-        self._columns: tuple[Column, ...] | None = None
 
     async def commit(self, batch: JudgedBatch, checkpoint: CheckpointUpdate) -> int:
         return await self._thread.call(self._commit, batch, checkpoint)
@@ -203,13 +202,8 @@ class SqlWriter(IWriter):
             rows = session.execute(*checkpoints.standing(session.for_update))
         return checkpoints.is_at(rows, checkpoint)
 
-    def _landing_columns(self, names: Sequence[str]) -> list[Column]:
-        if self._columns is None:
-            described = self._session.describe(self._landing)
-            if described is None:
-                raise landing_gone(self._landing)
-            self._columns = described.columns
-        by_name = {column.name: column for column in self._columns}
+    def _landing_columns(self, held: TableSchema, names: Sequence[str]) -> list[Column]:
+        by_name = {column.name: column for column in held.columns}
         missing = [name for name in names if name not in by_name]
         if missing:
             raise SchemaMismatchError(f"The table {self._landing} has no column named {', '.join(missing)}.")
@@ -220,9 +214,12 @@ class SqlWriter(IWriter):
         published.
         """
         target, session = self._target, self._session
+        held = session.hold(self._landing)
+        if held is None:
+            raise landing_gone(self._landing)
         deleted = rows.column(DELETED) if target.deletes else None
         rows = rows.select([column.name for column in target.columns])
-        columns = self._landing_columns(rows.column_names)
+        columns = self._landing_columns(held, rows.column_names)
         rows = conform(rows, columns)
         constants: list[tuple[str, pa.Scalar]] = []
         if target.metadata_columns:
@@ -231,7 +228,7 @@ class SqlWriter(IWriter):
                 constants.append((LOADED_AT, pa.scalar(datetime.now(UTC), pa.timestamp("us", "UTC"))))
         if target.merges and target.shadow is not None:
             constants.append((SEQ, pa.scalar(seq, pa.int64())))
-        columns = columns + self._landing_columns([name for name, _ in constants])
+        columns = columns + self._landing_columns(held, [name for name, _ in constants])
         for name, value in constants:
             rows = rows.append_column(name, pa.repeat(value, rows.num_rows))
         if deleted is not None:

@@ -53,6 +53,9 @@ def test_refused_rows_are_shown_and_land_once_when_they_are_replayed(project: Pa
     shown = listed(project)
     assert [item["record"]["id"] for item in shown] == [str(100 * n) for n in range(1, REFUSED + 1)]
     assert {(item["state"], item["kind"], item["record"]["age"]) for item in shown} == {("open", "rule", "999")}
+    first = json.loads(headrace(project, "quarantine", "list", "people", "--limit", "7", "--json").stdout)
+    assert listed(project, "--cursor", first["next_cursor"]) == shown[7:]
+    assert headrace(project, "quarantine", "list", "people", "--cursor", "x").returncode == 2
     assert 'name, ""' not in headrace(project, "quarantine", "list", "people").stdout
 
     done = headrace(project, "quarantine", "replay", "people", "--json")

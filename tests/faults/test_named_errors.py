@@ -175,6 +175,32 @@ def test_table_that_is_dropped_while_batches_come(project: Path, postgres_databa
 
 
 @pytest.mark.invariant("D5")
+def test_column_that_changes_its_type_while_batches_come(project: Path, postgres_database: str, way: str) -> None:
+    """Between two batches of one attempt: whatever lands is what the source has, or the run fails by name."""
+    settings = numbers(project, postgres_database, way)
+    text = (project / "pipelines/numbers.yaml").read_text()
+    write(project, "pipelines/numbers.yaml", text.replace("batch_rows: 250", "batch_rows: 1"))
+    with serving(project, **settings) as server:
+        for name in ("connections/shop", "pipelines/numbers"):
+            text = (project / f"{name}.yaml").read_text()
+            assert server.call("PUT", f"/v1/{name}", text, kind="application/yaml").status == 201
+        asked = server.call("POST", "/v1/pipelines/numbers/trigger").body
+        deadline = time.monotonic() + 20
+        while postgres(postgres_database, "select to_regclass('landed')::text") == [(None,)]:
+            assert time.monotonic() < deadline
+        postgres(postgres_database, "alter table landed alter column id type double precision")
+        done = server.wait_for(asked["id"])
+
+        landed = postgres(postgres_database, "select id::bigint from landed order by 1")
+        assert landed == [(number,) for number in range(1, len(landed) + 1)]
+        if way == "pass-through":
+            assert (done["state"], done["error"]["code"]) == ("failed", "destination.changed"), done
+            assert len(landed) < ROWS
+        else:
+            assert (done["state"], len(landed)) == ("succeeded", ROWS), done
+
+
+@pytest.mark.invariant("D5")
 def test_table_that_is_gone_before_the_next_run_of_a_cursor(project: Path, postgres_database: str) -> None:
     settings = numbers(project, postgres_database, "pass-through")
     text = (project / "pipelines/numbers.yaml").read_text()

@@ -12,6 +12,7 @@ import duckdb
 import pytest
 import pytest_asyncio
 
+from benchmarks.measuring import peak_mb
 from domain.errors import PlatformError, QueryRefusedError, WorkFailedError
 from domain.pipelines.spec import SourceSpec
 from infrastructure.security.query_guard import SqlQueryGuard
@@ -294,6 +295,32 @@ def test_violated_constraint_is_named_without_the_row(project: Path, postgres_da
         assert expected in text
         assert canary not in text + shown + written
     assert postgres(postgres_database, "select * from landed") == []
+
+
+@pytest.mark.line("11", "29")
+@pytest.mark.parametrize("step", ["", "transform: [{sql: select * from batch}]\n"], ids=["pass-through", "arrow"])
+def test_rows_without_end_stop_at_the_time_limit_and_the_worker_lives(
+    project: Path, postgres_database: str, step: str
+) -> None:
+    write(project, "connections/shop.yaml", postgres_connection(postgres_database, "shop"))
+    endless = "select g::bigint as id, repeat('x', 500) as note from generate_series(1, 1000000000000) g"
+    with serving(project) as server:
+        shop = (project / "connections/shop.yaml").read_text()
+        assert server.call("PUT", "/v1/connections/shop", shop, kind="application/yaml").status == 201
+        idle = peak_mb(server.process.pid)
+        document = _document(endless) + step + "run: {timeout: 4s}\nretry: {attempts: 0}\n"
+        assert server.call("PUT", "/v1/pipelines/p", document, kind="application/yaml").status == 201
+
+        done = server.wait_for(server.call("POST", "/v1/pipelines/p/trigger").body["id"])
+
+        assert (done["state"], done["error"]["code"]) == ("failed", "run.timeout")
+        assert peak_mb(server.process.pid) - idle < 400
+        assert server.call("GET", "/health").status == 200
+        _no_backend_works(postgres_database)
+        other = _document("select 1 as id").replace("pipeline: p", "pipeline: q").replace("copied", "other")
+        assert server.call("PUT", "/v1/pipelines/q", other, kind="application/yaml").status == 201
+        after = server.wait_for(server.call("POST", "/v1/pipelines/q/trigger").body["id"])
+        assert after["state"] == "succeeded"
 
 
 @pytest.mark.line("29")
