@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from domain.pipelines.checkpoint import Position
     from entrypoints.use_cases import UseCases
 
+_SHOWN_CHARACTERS = 120
+
 app = typer.Typer(help="Rows that rules refused.", no_args_is_help=True)
 
 OfRun = Annotated[str | None, typer.Option("--run", metavar="RUN_ID", help="Only what this run refused.")]
@@ -118,4 +120,4 @@ def _state(given: str | None) -> str | None:
 
 def _shown(record: dict[str, Any]) -> str:
     text = json.dumps(record, ensure_ascii=False)
-    return text if len(text) <= 200 else f"{text[:199]}…"
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[: _SHOWN_CHARACTERS - 1]}…"

@@ -125,6 +125,8 @@ def test_documents_of_the_examples_are_planned_and_run(store: str, tmp_path: Pat
     planned = headrace(folder, "plan", **settings)
     assert planned.returncode == 0, planned.stderr
 
+    tested = headrace(folder, "test")
+    assert (tested.returncode, tested.stdout.splitlines()[-1]) == (0, "2 of 2 tests passed"), tested.stdout
     from_above = headrace(tmp_path, "run", "examples/pipelines/sales.yaml", "--dry-run", **settings)
     assert from_above.returncode == 0, from_above.stderr
     for name, read in (("sales", 5), ("sales_daily", 2), ("orders", 99)):
