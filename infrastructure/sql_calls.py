@@ -57,7 +57,7 @@ _SECRET_RELATIONS = frozenset(
 _PATH = re.compile(r"""[/\\:*?\[\]{}]""")
 _FILE = re.compile(r".*\.[a-z0-9]{1,8}")
 _TABLE_FUNCTIONS = frozenset(
-    ["generate_series", "json_each", "json_tree", "range", "repeat", "repeat_row", "unnest", "histogram", "flatten"]
+    ["generate_series", "json_each", "json_tree", "range", "repeat", "repeat_row", "unnest", "histogram"]
 )
 
 

@@ -285,7 +285,9 @@ def _check_table_is_there(spec: PipelineSpec, state: LaneState, prepared: Prepar
     if not prepared.is_new or prepared.target.replaces:
         return
     has_landed = is_open and prepared.target.shadow is None and state.seq > 0
-    if has_landed or (spec.source.cursor is not None and state.watermark is not None):
+    # A watermark that somebody has put there by hand tells of no rows.
+    has_loaded = spec.source.cursor is not None and state.watermark is not None and "fingerprint" in state.stats
+    if has_landed or has_loaded:
         raise ConflictError(
             f"The table {prepared.target.table} is gone, though rows were loaded into it: run with --full-refresh to load "
             f"everything again, or forget the position with 'headrace pipelines reset {spec.name}'.",

@@ -73,9 +73,9 @@ class ReadSet:
     """The stored plan of one run's read; `lo <= cursor < hi` where there is a cursor.
 
     `fingerprint` ties it to the source, cursor, key and destination of the spec: only a spec with the same one may
-    finish it. `shadow` names the staging table, if any. `expected` holds the counts that `completeness` compares with.
-    `baseline` are the profiles of columns in the run before. `generation` is the lane's when it was planned: once the lane has moved on, this read set is over and is never
-    opened (again), whatever the records say.
+    finish it. `shadow` names the staging table, if any. `expected` holds the counts that `completeness` compares with,
+    `baseline` the profiles that `distribution` does. `generation` is the lane's when it was planned: once the lane has
+    moved on, this read set is over and is never opened (again), whatever the records say.
     """
 
     id: str

@@ -210,6 +210,10 @@ def test_table_that_is_gone_before_the_next_run_of_a_cursor(project: Path, postg
 
     refused(project, "destination.missing", **settings)
 
+    assert headrace(project, "pipelines", "reset", "numbers", "--to", "500", "--yes", **settings).returncode == 0
+    assert run(project, **settings).returncode == 0
+    assert postgres(postgres_database, "select count(*), min(id) from landed") == [(401, 500)]
+    postgres(postgres_database, "drop table landed")
     assert headrace(project, "pipelines", "reset", "numbers", "--yes", **settings).returncode == 0
     assert run(project, **settings).returncode == 0
     exact(postgres_database)
