@@ -20,6 +20,7 @@ from domain.pipelines.way import Passage
 from domain.ports.data_store import EncodedRows, IWriter, JudgedBatch, StreamSelection, Target
 from infrastructure.arrow import conform, row_too_large
 from infrastructure.sql import quote, quote_table
+from infrastructure.stores.key_steps import KeySteps
 from infrastructure.stores.postgres_catalog import COLUMNS_OF, check_landing_types
 from infrastructure.stores.postgres_connection import PostgresAddress, translate
 from infrastructure.stores.postgres_selection import Selection
@@ -100,10 +101,15 @@ class Beside:
     address: PostgresAddress
 
 
+def _is_whole(selection: Selection, order: Sequence[str]) -> bool:
+    """Whether the order is that of one whole number."""
+    return len(order) == 1 and selection.natives[order[0]] in ("smallint", "integer", "bigint")
+
+
 class PassingReader:
     """Reads a stream in ranges of its order, each as the bytes of one binary COPY, all in one snapshot.
 
-    The borders of a range are found by an index. A session beside it has described the source and keeps the snapshot
+    The borders of a range are found by an index, or guessed and checked. A session beside it has described the source and keeps the snapshot
     and with it every lock, so the types that were verified hold while the rows pass.
     """
 
@@ -131,24 +137,34 @@ class PassingReader:
         selection, where = await self._thread.call(self._selected)
         snapshot = await self._thread.call(self._exported)
         count, position = self._rows, after
+        steps = KeySteps(may_guess=_is_whole(selection, self._plan.order))
         while True:
             try:
                 async with connected(self._address, "headrace") as connection:
                     await connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
                     await connection.execute(f"SET TRANSACTION SNAPSHOT '{snapshot}'")
                     await bind(connection, selection.settings)
-                    while True:
-                        border = await self._border(connection, selection, where, position, count)
+                    last = await self._seek(connection, selection, where, position, None)
+                    while last is not None and position != last:
+                        border = steps.guess(position, last)
                         if border is None:
-                            return
-                        rows = await self._range(connection, selection, where, (position, border), passage)
-                        fail_at("extract.mid_page")
-                        yield rows
+                            border = await self._seek(connection, selection, where, position, count) or last
+                            steps.found(position, border)
+                        # Of a guess, one row more than a batch may have shows that it went too far.
+                        limit = count + 1 if steps.is_guess else None
+                        rows = await self._range(connection, selection, where, (position, border), passage, limit)
+                        if not steps.holds(rows.num_rows, count):
+                            continue
+                        if rows.num_rows:
+                            fail_at("extract.mid_page")
+                            yield rows
                         position = border
+                    return
             except _TooLargeError:
                 if count == 1:
                     raise row_too_large(self._bytes) from None
                 count = max(1, count // 8)
+                steps.forget()
 
     def _selected(self) -> tuple[Selection, str]:
         plan, source = self._plan, self._source
@@ -168,20 +184,20 @@ class PassingReader:
         self._session.execute("SELECT set_config('idle_in_transaction_session_timeout', '0', true)")
         return str(self._session.execute("SELECT pg_export_snapshot()")[0][0])
 
-    async def _border(
-        self, connection: Any, selection: Selection, where: str, after: Position | None, rows: int
+    async def _seek(
+        self, connection: Any, selection: Selection, where: str, after: Position | None, rows: int | None
     ) -> Position | None:
-        """The place of the row that ends the next range, None when there is no row left."""
+        """The place of the row that is so many rows after a position, or of the last one; None when there is no such row."""
         order = self._plan.order
         if after is not None:
             where = f"{where} AND {selection.after(order, after)}"
             await bind(connection, selection.settings)
         keys = [f"selected.{quote(name)}" for name in order]
-        seek = f"SELECT {', '.join(f'{key}::text' for key in keys)} FROM (SELECT * FROM {selection.text}) AS selected "
-        seek += f"WHERE {where} ORDER BY "
-        found = await connection.fetchrow(f"{seek}{', '.join(keys)} OFFSET {rows - 1:d} LIMIT 1")
-        if found is None:
-            found = await connection.fetchrow(f"{seek}{', '.join(f'{key} DESC' for key in keys)} LIMIT 1")
+        by = f"{', '.join(keys)} OFFSET {rows - 1:d}" if rows is not None else ", ".join(f"{key} DESC" for key in keys)
+        found = await connection.fetchrow(
+            f"SELECT {', '.join(f'{key}::text' for key in keys)} FROM (SELECT * FROM {selection.text}) AS selected "
+            f"WHERE {where} ORDER BY {by} LIMIT 1"
+        )
         return tuple(found) if found is not None else None
 
     async def _range(
@@ -191,6 +207,7 @@ class PassingReader:
         where: str,
         between: tuple[Position | None, Position],
         passage: Passage,
+        limit: int | None,
     ) -> EncodedRows:
         after, border = between
         where = self._between(selection, where, after, border)
@@ -219,14 +236,15 @@ class PassingReader:
                 raise _TooLargeError
             chunks.append(chunk)
 
+        bounded = f" LIMIT {limit:d}" if limit is not None else ""
         copying = connection.copy_from_query(
-            f"SELECT {', '.join(values)} FROM (SELECT * FROM {selection.text}) AS selected WHERE {where}",
+            f"SELECT {', '.join(values)} FROM (SELECT * FROM {selection.text}) AS selected WHERE {where}{bounded}",
             output=gather,
             format="binary",
         )
         if not passage.seen:
             return encoded(await copying)
-        looking = self._thread.call(self._rows_of, selection, where, passage.seen)
+        looking = self._thread.call(self._rows_of, selection, where, passage.seen, limit)
         return encoded(*await asyncio.gather(copying, looking))
 
     async def decoded(self, rows: EncodedRows) -> pa.Table:
@@ -240,9 +258,9 @@ class PassingReader:
         upto = selection.after(order, border, name="upto", comparison="<=")
         return f"{where} AND {upto}" + (f" AND {selection.after(order, after)}" if after is not None else "")
 
-    def _rows_of(self, selection: Selection, where: str, names: Sequence[str]) -> pa.Table:
+    def _rows_of(self, selection: Selection, where: str, names: Sequence[str], limit: int | None = None) -> pa.Table:
         columns = tuple(Column(name, kind) for name, kind in self._plan.columns if name in names)
-        parts = list(selection.rows(self._session, _EVERY_ROW, where=where, only=names))
+        parts = list(selection.rows(self._session, _EVERY_ROW, where=where, only=names, limit=limit))
         return conform(parts[0], columns) if parts else conform(pa.table({}), columns)
 
 

@@ -79,6 +79,52 @@ async def test_rows_pass_undecoded_range_by_range_and_resume(store: IDataStore, 
     assert all(row["_headrace_loaded_at"] is not None for row in found)
 
 
+DENSE, GAPS = list(range(1, 41)), [*range(1, 9), *range(1000, 1004), 5000, *range(9000, 9040), 20_000]
+
+
+@pytest.mark.clause("IDataStore", 25)
+@pytest.mark.parametrize("keys", [DENSE, GAPS, GAPS[::-1], [-5, 0, 7], [2**63 - 2, 2**63 - 1]])
+async def test_ranges_have_every_row_once_however_the_keys_lie(
+    keys: list[int], store: IDataStore, backend: Backend
+) -> None:
+    await store.write(TableName("s"), [rows(*keys)])
+    if backend.name != "postgres":
+        assert await store.wire(SOURCE) is None
+        return
+    plan = await store.plan(SOURCE, lo=None, limit=None)
+    _, target = await opened(store, plan)
+    passage = passage_of(target)
+    async with store.reader(SOURCE, plan, plan.streams[0], batch_rows=4) as reader:
+        parts = [part async for part in reader.encoded(None, passage)]
+        decoded = [pa.table(await reader.decoded(part)).column("id").to_pylist() for part in parts]
+        resumed = [sum([p.num_rows async for p in reader.encoded(part.position, passage)]) for part in parts]
+
+    assert sorted(key for part in decoded for key in part) == sorted(keys)
+    assert [max(part) for part in decoded] == sorted(max(part) for part in decoded)
+    assert [len(part) for part in decoded] == [part.num_rows for part in parts]
+    assert max(part.num_rows for part in parts) <= 4
+    assert parts[-1].position == (str(max(keys)),)
+    left = [len(keys) - sum(part.num_rows for part in parts[: n + 1]) for n in range(len(parts))]
+    assert resumed == left
+    if keys == DENSE:
+        assert [part.num_rows for part in parts] == [4] * 10
+
+
+@pytest.mark.clause("IDataStore", 25)
+async def test_rows_that_share_a_key_pass_together(store: IDataStore, backend: Backend) -> None:
+    """A key that is not one after all costs the size of a batch, never a row."""
+    await store.write(TableName("s"), [rows(1, 1, 1, 2, 3, 3, 3, 3, 3, 4, 5)])
+    if backend.name != "postgres":
+        assert await store.wire(SOURCE) is None
+        return
+    plan = await store.plan(SOURCE, lo=None, limit=None)
+    _, target = await opened(store, plan)
+    async with store.reader(SOURCE, plan, plan.streams[0], batch_rows=2) as reader:
+        parts = [part async for part in reader.encoded(None, passage_of(target))]
+
+    assert sum(part.num_rows for part in parts) == 11
+
+
 @pytest.mark.clause("IDataStore", 25)
 @pytest.mark.invariant("D3", "R3")
 async def test_selection_of_one_store_lands_with_its_checkpoint(store: IDataStore, backend: Backend) -> None:
