@@ -3,6 +3,8 @@
 make bench                      5,000,000 rows
 make bench ARGS="--rows 100000" quicker
 make bench ARGS="--only running" the part of benchmarks/running.py alone
+
+Keeps the figures in benchmarks/results and writes docs/benchmarks.md from them.
 """
 
 import argparse
@@ -19,6 +21,7 @@ from pathlib import Path
 from benchmarks.copying import copying, remembering
 from benchmarks.measuring import ROUNDS, Line, median, timed
 from benchmarks.running import running
+from benchmarks.telling import PAGE, page
 from tests.e2e.api import headrace, serving
 from tests.servers import PostgresServer
 
@@ -47,6 +50,7 @@ def main() -> None:
                 if only in (None, name):
                     keep(name, rows, machine, [_told(line) for line in part()])
             print(machine)
+            PAGE.write_text(page())
     finally:
         database.stop()
 

@@ -146,7 +146,7 @@ class DuckDBSession(Session):
     def describe(self, table: TableName) -> TableSchema | None:
         return describe(self._cursor, table)
 
-    def hold(self, table: TableName) -> TableSchema | None:
+    def hold(self, table: TableName, merged_by: Sequence[str] = ()) -> TableSchema | None:
         return self.describe(table)  # The write lock keeps it.
 
     def type_name(self, logical: str) -> str:

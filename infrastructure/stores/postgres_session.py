@@ -166,9 +166,6 @@ class PostgresSession(Session):
         natives = {**self._native_types(table), DELETED: "boolean"}
         stage = self._temporary("merge", {name: natives[name] for name in rows.column_names})
         self._append(stage, rows, natives)
-        if not self._has_key(table, target.key):
-            # Without a unique index two merges could both insert a key.
-            self.lock_table(quote_table(table))
         names = [column.name for column in columns if column.name != DELETED]
         self.execute(merge_statement(quote_table(table), quote_table(stage), names, target))
         self.execute(f"TRUNCATE {quote_table(stage)}")
@@ -261,9 +258,12 @@ class PostgresSession(Session):
     def describe(self, table: TableName) -> TableSchema | None:
         return describe(self, table)
 
-    def hold(self, table: TableName) -> TableSchema | None:
+    def hold(self, table: TableName, merged_by: Sequence[str] = ()) -> TableSchema | None:
+        # Without a unique index two merges could both insert a key. The lock is the first one taken: two transactions
+        # that both held a lesser one would wait for each other.
+        mode = "SHARE ROW EXCLUSIVE" if merged_by and not self._has_key(table, merged_by) else "ROW EXCLUSIVE"
         try:
-            self.execute(f"LOCK TABLE {quote_table(table)} IN ROW EXCLUSIVE MODE")
+            self.execute(f"LOCK TABLE {quote_table(table)} IN {mode} MODE")
         except NotFoundError:
             return None
         found = catalog_columns(self, table)  # Somebody may have changed a type since the batch before.

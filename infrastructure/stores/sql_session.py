@@ -86,8 +86,11 @@ class Session(ABC):
         """Describe a table inside the transaction."""
 
     @abstractmethod
-    def hold(self, table: TableName) -> TableSchema | None:
-        """Keep a table as it is until the transaction ends, and name its columns; None where there is none."""
+    def hold(self, table: TableName, merged_by: Sequence[str] = ()) -> TableSchema | None:
+        """Keep a table as it is until the transaction ends, and name its columns; None where there is none.
+
+        With the key that it will be merged by, other writers are kept out too where nothing else keeps the key unique.
+        """
 
     @abstractmethod
     def type_name(self, logical: str) -> str:

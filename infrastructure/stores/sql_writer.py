@@ -214,7 +214,7 @@ class SqlWriter(IWriter):
         published.
         """
         target, session = self._target, self._session
-        held = session.hold(self._landing)
+        held = session.hold(self._landing, target.key if target.merges and target.shadow is None else ())
         if held is None:
             raise landing_gone(self._landing)
         deleted = rows.column(DELETED) if target.deletes else None

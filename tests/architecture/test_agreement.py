@@ -41,6 +41,12 @@ def test_openapi_document_is_the_generated_one() -> None:
     assert json.loads((ROOT / "docs/reference/openapi.json").read_text()) == openapi()
 
 
+def test_page_of_benchmarks_is_made_from_the_results() -> None:
+    from benchmarks.telling import PAGE, page
+
+    assert PAGE.read_text() == page()
+
+
 def test_every_setting_has_a_meaning_and_one_name() -> None:
     names = [name for info in catalog() for name in info.names]
     assert len(names) == len(set(names))

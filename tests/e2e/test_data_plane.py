@@ -215,3 +215,29 @@ def test_python_function_of_the_project_is_a_step_and_its_hash_is_in_the_report(
     assert report["python"][0]["name"] == "local.clean:names"
     denied = run(project, "people", code=1, HEADRACE_TRANSFORMS__PYTHON_ALLOWED="other")
     assert denied["error"]["code"] == "transform.python_unknown"
+
+
+@pytest.mark.invariant("D8")
+def test_streams_that_merge_into_a_table_without_an_index_wait_and_do_not_deadlock(
+    project: Path, postgres_database: str
+) -> None:
+    postgres(postgres_database, "create table source (id bigint primary key, note text)")
+    postgres(postgres_database, "insert into source select g, 'note ' || g from generate_series(1, 4000) g")
+    postgres(postgres_database, "create table merged (id bigint, note text)")
+    write(project, "connections/shop.yaml", postgres_connection(postgres_database, "shop"))
+    write(
+        project,
+        "pipelines/merged.yaml",
+        "version: 1\npipeline: merged\nsource: {connection: shop, table: source, key: [id], "
+        "partitions: {column: id, count: 4}}\ndestination: {table: merged, mode: merge, key: [id]}\n"
+        "run: {batch_rows: 50, parallelism: 4}\n",
+    )
+
+    done = headrace(project, "run", "pipelines/merged.yaml", "--json", **postgres_environment(postgres_database))
+
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)["report"]
+    assert (len(report["streams"]), report["retries"]) == (4, 0)
+    assert postgres(postgres_database, "select count(*), count(distinct id) from merged") == [(4000, 4000)]
+    deadlocks = "select deadlocks from pg_stat_database where datname = current_database()"
+    assert postgres(postgres_database, deadlocks) == [(0,)]
