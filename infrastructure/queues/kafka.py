@@ -89,6 +89,7 @@ class KafkaMessageQueue(IMessageQueue):
         self._prefix = topic_prefix
         self._producer: AIOKafkaProducer | None = None
         self._opening = asyncio.Lock()
+        self._making = asyncio.Lock()
         self._known: set[str] = set()
         self._closing = asyncio.Event()
         self._is_open = False
@@ -258,15 +259,25 @@ class KafkaMessageQueue(IMessageQueue):
         consumer.subscribe([self._prefix + topic], listener=Listener())
         try:
             await consumer.start()
-        except _errors() as error:
+        except BaseException as error:
+            # Cancelled half-way it would stay a member of the group, and keep partitions that nobody reads.
             await consumer.stop()
-            raise queue_unavailable("kafka") from error
+            if isinstance(error, _errors()):
+                raise queue_unavailable("kafka") from error
+            raise
         return consumer, offsets
 
     async def _ensure(self, topic: str) -> None:
-        """Make a topic and its dead letters if they are not there."""
-        if topic in self._known:
-            return
+        """Make a topic and its dead letters if they are not there.
+
+        One at a time: a broker may take a second creation for a new topic, and drop what was sent to the first.
+        """
+        async with self._making:
+            if topic not in self._known:
+                await self._make(topic)
+                self._known.add(topic)
+
+    async def _make(self, topic: str) -> None:
         aiokafka = _aiokafka()
         from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
@@ -286,7 +297,6 @@ class KafkaMessageQueue(IMessageQueue):
             raise queue_unavailable("kafka") from error
         finally:
             await admin.close()
-        self._known.add(topic)
 
     async def _opened(self) -> "AIOKafkaProducer":
         if not self._is_open:
