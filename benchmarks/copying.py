@@ -99,7 +99,9 @@ def copying(database: PostgresServer, folder: Path, rows: int, *, peers: bool) -
         yield measure, times[ours], times[theirs], goal
     if peers:
         theirs = {"sling 1.4.11": _sling(database)}
-        theirs |= {f"dlt ({backend})": _dlt(database, backend) for backend in ("connectorx", "pyarrow")}
+        for backend in ("connectorx", "pyarrow"):
+            version, seconds = _dlt(database, backend)
+            theirs[f"dlt {version} ({backend})"] = seconds
         for peer, seconds in theirs.items():
             goal = "≤ 0.20" if "sling" in peer else "≤ 0.14"
             yield f"the same table, beside {peer}", times["passed"], seconds, goal
@@ -223,8 +225,8 @@ def _sling(database: PostgresServer) -> float:
         return timed(lambda: _quietly(command, {"SLING_DISABLE_TELEMETRY": "true", "HOME": folder}))
 
 
-def _dlt(database: PostgresServer, backend: str) -> float:
-    """Seconds of a replacing load by dlt, in an environment of its own, as its dependencies clash with ours."""
+def _dlt(database: PostgresServer, backend: str) -> tuple[str, float]:
+    """Version and seconds of a replacing load by dlt, in an environment of its own, as its dependencies clash with ours."""
     home = Path(tempfile.gettempdir()) / "headrace-bench-dlt"
     if not (home / "bin/python").exists():
         subprocess.run([sys.executable, "-m", "venv", home], check=True)
@@ -234,7 +236,8 @@ def _dlt(database: PostgresServer, backend: str) -> float:
     done = subprocess.run([home / "bin/python", script, url, backend], check=False, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"dlt did not copy: {done.stderr[-2000:]}")
-    return float(done.stdout.strip().splitlines()[-1])
+    version, seconds = done.stdout.split()[-2:]
+    return version, float(seconds)
 
 
 def _quietly(command: list[str], environment: dict[str, str]) -> None:

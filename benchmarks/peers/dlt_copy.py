@@ -1,4 +1,4 @@
-"""Copy `orders` to `dlt_bench.orders` in one Postgres with dlt; prints the seconds. Runs in dlt's own environment."""
+"""Copy `orders` to `dlt_bench.orders` in one Postgres with dlt; prints version and seconds. Runs in dlt's own environment."""
 
 import os
 import sys
@@ -21,4 +21,4 @@ pipeline = dlt.pipeline(
 started = time.perf_counter()
 source = sql_table(URL, "orders", schema="public", backend=BACKEND, chunk_size=100_000)
 pipeline.run(source, write_disposition="replace")
-print(time.perf_counter() - started)
+print(dlt.__version__, time.perf_counter() - started)
