@@ -11,7 +11,6 @@ from domain.errors import NotFoundError
 from domain.identity.policy import Action, require
 from domain.identity.principal import Principal
 from domain.pipelines.checkpoint import Counts, LaneState, merge_stats
-from domain.pipelines.quality import OnViolation, Rule
 from domain.pipelines.read_set import Lane
 from domain.pipelines.run import Run, RunState, Transition
 from domain.pipelines.spec import PipelineSpec
@@ -185,8 +184,4 @@ class PipelineInspector:
 
 def _warning(spec: PipelineSpec) -> PipelineSpec:
     """A preview shows what violates a rule instead of stopping at it."""
-    return replace(spec, quality=tuple(_quarantining(rule) for rule in spec.quality))
-
-
-def _quarantining(rule: Rule) -> Rule:
-    return replace(rule, on_violation=OnViolation.QUARANTINE) if rule.on_violation is OnViolation.FAIL else rule
+    return replace(spec, quality=tuple(rule.patient for rule in spec.quality))

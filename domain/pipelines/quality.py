@@ -1,7 +1,7 @@
 """Quality rules and the pure judgement over what was measured."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
@@ -94,6 +94,12 @@ class Rule:
     def needs_staging(self) -> bool:
         """Some rules are measured over the staged rows; `fail` of a run rule must be able to publish nothing."""
         return not self.is_row_rule and (self.kind in _STAGED or self.on_violation is OnViolation.FAIL)
+
+    @property
+    def patient(self) -> "Rule":
+        """The same rule that keeps a row aside where it would fail the run."""
+        is_failing = self.on_violation is OnViolation.FAIL
+        return replace(self, on_violation=OnViolation.QUARANTINE) if is_failing else self
 
     @property
     def label(self) -> str:

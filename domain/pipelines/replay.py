@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 from domain.errors import InvalidInputError
-from domain.pipelines.quality import OnViolation, Rule
 from domain.pipelines.quarantine import ALL_RUNS, PLACE, Refusals, RefusedState
 from domain.pipelines.run import RunRequest
 from domain.pipelines.spec import Mode, OnError, PipelineSpec, Publish, SourceSpec
@@ -47,11 +46,7 @@ def replay_of(spec: PipelineSpec, organization: str, replay: str) -> PipelineSpe
     return replace(
         spec,
         source=SourceSpec(connection=spec.destination.connection, refused=refused, key=PLACE),
-        quality=tuple(_patient(rule) for rule in spec.quality if rule.is_row_rule),
+        quality=tuple(rule.patient for rule in spec.quality if rule.is_row_rule),
         on_error=OnError(),
         destination=replace(spec.destination, publish=Publish.BATCH, delete_missing=None),
     )
-
-
-def _patient(rule: Rule) -> Rule:
-    return replace(rule, on_violation=OnViolation.QUARANTINE) if rule.on_violation is OnViolation.FAIL else rule

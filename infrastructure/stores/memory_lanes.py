@@ -14,10 +14,11 @@ from domain.pipelines.checkpoint import CheckpointUpdate, Counts, LaneState, Str
 from domain.pipelines.quality import Measures, Reference, StagedChecks
 from domain.pipelines.quarantine import RefusedState
 from domain.pipelines.read_set import Lane, ReadSet
-from domain.pipelines.spec import DeleteMissing, Mode
-from domain.pipelines.table import DELETED, DELETED_AT, LOADED_AT, RUN_ID, SEQ, Column, TableName
+from domain.pipelines.spec import Mode
+from domain.pipelines.table import DELETED, LOADED_AT, RUN_ID, SEQ, Column, TableName
 from domain.ports.data_store import IOwner, IWriter, Judge, JudgedBatch, Publication, Target
 from infrastructure.arrow import arrow_type, to_table
+from infrastructure.stores.landing import landed_columns, staged_columns
 from infrastructure.stores.memory_content import Content, append_rows, create_table, merge_rows, merge_stage
 from infrastructure.stores.memory_quarantine import mark_repaired, move_refused, supersede_refused
 from infrastructure.stores.quarantine import repaired_places
@@ -146,7 +147,7 @@ class InMemoryOwner(IOwner):
             if target.shadow:
                 existing = content.tables.get(str(target.table))
                 kinds = {column.name: column for column in existing[0]} if existing else {}
-                staged = [kinds.get(column.name, column) for column in _staged(target)]
+                staged = [kinds.get(column.name, column) for column in staged_columns(target)]
                 create_table(content, target.table.beside(target.shadow), staged)
             content.lanes[self._lane] = replace(
                 lane,
@@ -274,34 +275,16 @@ class InMemoryOwner(IOwner):
         content.owners[str(target.table)] = {**owners, mine: target.mode.value}
 
 
-def _landed(target: Target) -> list[Column]:
-    columns = list(target.columns)
-    if target.metadata_columns:
-        columns += [Column(LOADED_AT, "timestamptz"), Column(RUN_ID, "uuid")]
-    if target.delete_missing is DeleteMissing.SOFT:
-        columns.append(Column(DELETED_AT, "timestamptz"))
-    return columns
-
-
-def _staged(target: Target) -> list[Column]:
-    columns = [column for column in _landed(target) if column.name not in (LOADED_AT, DELETED_AT)]
-    if target.merges:
-        columns.append(Column(SEQ, "int64"))
-    if target.deletes:
-        columns.append(Column(DELETED, "bool"))
-    return columns
-
-
 def _fit(content: Content, target: Target) -> None:
     """Create the table, or add the columns that it and an open stage lack."""
     if target.shadow and str(target.table.beside(target.shadow)) in content.tables:
-        _add_columns(content, target.table.beside(target.shadow), _staged(target))
+        _add_columns(content, target.table.beside(target.shadow), staged_columns(target))
     if target.replaces and not target.merges:
         return
     if str(target.table) in content.tables:
-        _add_columns(content, target.table, _landed(target))
+        _add_columns(content, target.table, landed_columns(target))
     else:
-        create_table(content, target.table, _landed(target))
+        create_table(content, target.table, landed_columns(target))
 
 
 def _add_columns(content: Content, table: TableName, wanted: Sequence[Column]) -> None:

@@ -15,6 +15,7 @@ from domain.pipelines.spec import Mode
 from domain.pipelines.table import LOADED_AT, TableName
 from domain.ports.data_store import IOwner, Judge, Publication, Target
 from infrastructure.sql import quote, quote_table
+from infrastructure.stores.landing import landed_columns
 from infrastructure.stores.sql_merge import merge_stage, merged_names
 from infrastructure.stores.sql_quarantine import abandon_refused, open_refused, supersede_refused
 from infrastructure.stores.sql_session import (
@@ -24,7 +25,6 @@ from infrastructure.stores.sql_session import (
     QUARANTINE,
     Session,
     fit_target,
-    landed_columns,
     prepare_target,
 )
 from infrastructure.threads import OneThread

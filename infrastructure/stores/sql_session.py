@@ -9,11 +9,11 @@ import pyarrow as pa
 
 from domain.failpoints import fail_at
 from domain.pipelines.read_set import Lane
-from domain.pipelines.spec import DeleteMissing
-from domain.pipelines.table import DELETED, DELETED_AT, LOADED_AT, RUN_ID, SEQ, Column, TableName, TableSchema
+from domain.pipelines.table import Column, TableName, TableSchema
 from domain.ports.data_store import StreamSelection, Target
 from infrastructure.arrow import columns_of, conform
 from infrastructure.sql import quote, quote_table
+from infrastructure.stores.landing import landed_columns, staged_columns
 
 T = TypeVar("T")
 
@@ -213,26 +213,6 @@ def _add_columns(session: Session, existing: TableSchema, columns: Sequence[Colu
                 f"ALTER TABLE {quote_table(existing.name)} ADD COLUMN IF NOT EXISTS {quote(column.name)} {kind}"
             )
             fail_at("ddl.between_columns")
-
-
-def landed_columns(target: Target) -> list[Column]:
-    """The columns of the destination that a run writes, metadata included."""
-    columns = list(target.columns)
-    if target.metadata_columns:
-        columns += [Column(LOADED_AT, "timestamptz"), Column(RUN_ID, "uuid")]
-    if target.delete_missing is DeleteMissing.SOFT:
-        columns.append(Column(DELETED_AT, "timestamptz"))
-    return columns
-
-
-def staged_columns(target: Target) -> list[Column]:
-    """The columns of the staging table: no time of loading yet, and what a merge needs to find the last row of a key."""
-    columns = [column for column in landed_columns(target) if column.name not in (LOADED_AT, DELETED_AT)]
-    if target.merges:
-        columns.append(Column(SEQ, "int64"))
-    if target.deletes:
-        columns.append(Column(DELETED, "bool"))
-    return columns
 
 
 def append_rows(session: Session, table: TableName, tables: Sequence[pa.Table]) -> int:
