@@ -1,9 +1,10 @@
-"""Arms a failpoint from HEADRACE_FAILPOINT=name:nth:kill|stop|raise|sleep, for tests, `crashtest` and the demo.
+"""Arms failpoints from HEADRACE_FAILPOINT=name:nth:kill|stop|raise|sleep[=seconds], for tests, `crashtest`, the demo.
 
-`nth+` means the nth time and every time after it.
+`nth+` means the nth time and every time after it. A comma separates several failpoints.
 """
 
 import os
+import re
 import signal
 import threading
 import time
@@ -12,30 +13,33 @@ from domain.errors import Problem, SettingsError, StoreUnavailableError
 from domain.failpoints import FAILPOINTS, arm
 
 _ACTIONS = ("kill", "stop", "raise", "sleep")
+_HOUR_SECONDS = 3600.0
 
 
 def arm_from(value: str | None) -> None:
-    """Arm the failpoint that the environment names, if any.
+    """Arm the failpoints that the environment names, if any.
 
     Raises:
-        SettingsError: the value is not `name:nth:action` with a known name and action.
+        SettingsError: a part of the value is not `name:nth:action` with a known name and action.
     """
     if not value:
         return
-    name, _, rest = value.partition(":")
-    nth, _, action = rest.partition(":")
-    is_repeated, nth = nth.endswith("+"), nth.removesuffix("+")
-    if name not in FAILPOINTS or not nth.isascii() or not nth.isdigit() or int(nth) < 1 or action not in _ACTIONS:
-        raise SettingsError([Problem("HEADRACE_FAILPOINT", "settings.value", "must be name:nth:kill|stop|raise|sleep")])
-    arm(_Failpoint(name, int(nth), action, is_repeated=is_repeated))
+    armed = [_failpoint(part) for part in value.split(",")]
+
+    def passed(name: str) -> None:
+        for failpoint in armed:
+            failpoint(name)
+
+    arm(passed)
 
 
 class _Failpoint:
-    def __init__(self, name: str, nth: int, action: str, *, is_repeated: bool) -> None:
+    def __init__(self, name: str, nth: int, action: str, *, seconds: float, is_repeated: bool) -> None:
         self._name = name
         self._is_repeated = is_repeated
         self._left = nth
         self._action = action
+        self._seconds = seconds
         self._guard = threading.Lock()
 
     def __call__(self, name: str) -> None:
@@ -51,6 +55,23 @@ class _Failpoint:
             case "stop":
                 os.kill(os.getpid(), signal.SIGSTOP)
             case "sleep":
-                time.sleep(3600)
+                time.sleep(self._seconds)
             case _:
                 raise StoreUnavailableError(f"The failpoint {name} fired.")
+
+
+def _failpoint(text: str) -> _Failpoint:
+    name, _, rest = text.partition(":")
+    nth, _, action = rest.partition(":")
+    action, has_seconds, given = action.partition("=")
+    is_repeated, nth = nth.endswith("+"), nth.removesuffix("+")
+    seconds = _seconds(given) if has_seconds and action == "sleep" else None if has_seconds else _HOUR_SECONDS
+    is_counted = nth.isascii() and nth.isdigit() and int(nth) > 0
+    if name not in FAILPOINTS or not is_counted or action not in _ACTIONS or seconds is None:
+        message = "must be name:nth:kill|stop|raise|sleep[=seconds], several with commas"
+        raise SettingsError([Problem("HEADRACE_FAILPOINT", "settings.value", message)])
+    return _Failpoint(name, int(nth), action, seconds=seconds, is_repeated=is_repeated)
+
+
+def _seconds(text: str) -> float | None:
+    return min(float(text), _HOUR_SECONDS) if re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,6})?", text) else None

@@ -14,6 +14,9 @@ from typing import Any
 
 import urllib3
 
+# Each batch takes its time, so that a test can act in the middle of a run however quick or busy the machine is.
+SLOW_BATCHES = "batch.before_begin:1+:sleep=0.02"
+
 
 def environment(**extra: str) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("HEADRACE_", "DB_", "COV"))}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.api import Server, headrace, serving
+from tests.e2e.api import SLOW_BATCHES, Server, headrace, serving
 from tests.e2e.projects import people_pipeline, with_people, write
 from tests.e2e.tables import duckdb_rows
 
@@ -30,11 +30,13 @@ def triggered(server: Server) -> str:
 @pytest.mark.invariant("C1")
 def test_cancel_stops_at_a_batch_and_the_next_run_completes_exactly(project: Path) -> None:
     with_people(project, rows=ROWS)
-    write(project, "pipelines/people.yaml", people_pipeline().replace("batch_rows: 100", "batch_rows: 20"))
-    with serving(project, **LEASE) as server:
+    write(project, "pipelines/people.yaml", people_pipeline())
+    with serving(project, HEADRACE_FAILPOINT=SLOW_BATCHES, **LEASE) as server:
         put(server, project)
         first, second = triggered(server), triggered(server)
         while server.call("GET", f"/v1/runs/{first}").body["state"] == "queued":
+            pass
+        while not any(stream["seq"] for stream in server.call("GET", "/v1/pipelines/people/state").body["streams"]):
             pass
         waiting = server.call("POST", f"/v1/runs/{second}/cancel")
         assert (waiting.status, waiting.body["state"]) == (202, "cancelled")  # It was never claimed.
@@ -45,7 +47,7 @@ def test_cancel_stops_at_a_batch_and_the_next_run_completes_exactly(project: Pat
         again = server.call("POST", f"/v1/runs/{first}/cancel")
         assert (again.status, again.body["code"]) == (409, "run.terminal")
         state = server.call("GET", "/v1/pipelines/people/state").body
-        assert 0 < state["streams"][0]["seq"] < ROWS / 20
+        assert 0 < state["streams"][0]["seq"] < ROWS / 100
 
         retried = server.call("POST", f"/v1/runs/{first}/retry")
         assert retried.status == 202

@@ -9,7 +9,7 @@ import pytest
 import urllib3
 from adbc_driver_postgresql import dbapi
 
-from tests.e2e.api import Server, headrace, serving
+from tests.e2e.api import SLOW_BATCHES, Server, headrace, serving
 from tests.e2e.projects import postgres_connection, postgres_environment, with_people, write
 from tests.e2e.tables import duckdb_rows, postgres
 
@@ -280,14 +280,13 @@ def test_abandon_forgets_what_was_left_and_goes_on_from_the_watermark(project: P
 @pytest.mark.invariant("D1", "R1")
 def test_released_run_is_not_overtaken_in_its_lane(project: Path, postgres_database: str) -> None:
     settings = {**numbers(project, postgres_database, rows=20_000), **LEASE}
-    text = (project / "pipelines/numbers.yaml").read_text().replace("batch_rows: 500", "batch_rows: 50")
+    text = (project / "pipelines/numbers.yaml").read_text().replace("batch_rows: 500", "batch_rows: 100")
     write(project, "pipelines/numbers.yaml", text.replace("table: source,", "table: source, cursor: {column: id},"))
-    with serving(project, **settings) as server:
+    with serving(project, HEADRACE_FAILPOINT=SLOW_BATCHES, **settings) as server:
         put(server, project, "numbers")
         asked = [server.call("POST", "/v1/pipelines/numbers/trigger", {}).body["id"] for _ in range(3)]
         while server.call("GET", f"/v1/runs/{asked[0]}").body["state"] == "queued":
             time.sleep(0.01)
-        time.sleep(0.3)
         assert server.stop() == 0
     with serving(project, **settings) as server:
         ended = [server.wait_for(run_id) for run_id in asked]
@@ -306,11 +305,11 @@ def test_run_goes_on_at_once_when_up_is_started_again_on_one_host(end: str, proj
     with_people(project, rows=20_000)
     write(project, "pipelines/people.yaml", follower("people", "x").replace("schedule: {after: [x]}\n", ""))
     text = (project / "pipelines/people.yaml").read_text()
-    write(project, "pipelines/people.yaml", f"{text}run: {{batch_rows: 20}}\n")
-    failpoint = {"HEADRACE_FAILPOINT": end} if end.endswith(":kill") else {}
-    with serving(project, **failpoint) as server:
+    write(project, "pipelines/people.yaml", f"{text}run: {{batch_rows: 100}}\n")
+    is_killed_by_itself = end.endswith(":kill")
+    with serving(project, HEADRACE_FAILPOINT=end if is_killed_by_itself else SLOW_BATCHES) as server:
         put(server, project, "people")
-        if failpoint:
+        if is_killed_by_itself:
             with contextlib.suppress(urllib3.exceptions.HTTPError):
                 server.call("POST", "/v1/pipelines/people/trigger", {})
             assert server.process.wait(timeout=20) == -9
@@ -324,7 +323,7 @@ def test_run_goes_on_at_once_when_up_is_started_again_on_one_host(end: str, proj
         ready = time.monotonic()
         while True:
             run = again.call("GET", "/v1/runs").body["items"][0]
-            if run["state"] != "queued" and run["attempt"] == (1 if failpoint else 2):
+            if run["state"] != "queued" and run["attempt"] == (1 if is_killed_by_itself else 2):
                 break
             assert time.monotonic() - ready < 10, run
             time.sleep(0.02)

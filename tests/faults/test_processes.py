@@ -12,7 +12,7 @@ import pytest
 import urllib3
 from adbc_driver_postgresql import dbapi
 
-from tests.e2e.api import headrace
+from tests.e2e.api import SLOW_BATCHES, headrace
 from tests.faults.installation import Installation, assert_exact, installed, trigger, with_copies
 
 QUEUES = ("redis", "kafka")
@@ -135,7 +135,7 @@ def test_drain_by_api_and_by_file_releases_runs_for_others(
     with installed(project, postgres_database, queue_settings) as made:
         with_copies(made, 2, rows=20_000, batch_rows=100)
         server = made.api()
-        first = made.worker("--port", "0", HEADRACE_WORKER__DRAIN_FILE=str(drain_file))
+        first = made.worker("--port", "0", HEADRACE_WORKER__DRAIN_FILE=str(drain_file), HEADRACE_FAILPOINT=SLOW_BATCHES)
         ready = next(line for line in first.lines() if line.get("event") == "process.ready")
         assert urllib3.request("GET", f"{ready['url']}/ready").status == 200
         assert urllib3.request("GET", f"{ready['url']}/health").status == 200
@@ -148,7 +148,7 @@ def test_drain_by_api_and_by_file_releases_runs_for_others(
         refused = headrace(project, "worker", HEADRACE_WORKER__DRAIN_FILE=str(drain_file), **made.settings)
         assert (refused.returncode, "server.drained" in refused.stderr) == (3, True)
 
-        second = made.worker()
+        second = made.worker(HEADRACE_FAILPOINT=SLOW_BATCHES)
         trigger(server, "copy1")
         workers: list[dict[str, Any]] = []
         deadline = time.monotonic() + 20
@@ -232,7 +232,7 @@ def test_stuck_run_is_interrupted_before_the_grace_and_a_second_signal_stops_at_
     with installed(project, postgres_database, queue_settings, **grace) as made:
         with_copies(made, 1, rows=20_000, batch_rows=100)
         server = made.api()
-        worker = made.worker("--port", "0")
+        worker = made.worker("--port", "0", HEADRACE_FAILPOINT=SLOW_BATCHES)
         probes = next(line["url"] for line in worker.lines() if line.get("event") == "process.ready")
         trigger(server, "copy0")
         _until_loading(made)
@@ -268,7 +268,7 @@ def test_process_killed_while_it_drains_leaves_nothing_half_done(
     with installed(project, postgres_database, queue_settings) as made:
         with_copies(made, 1, rows=20_000, batch_rows=100)
         server = made.api()
-        worker = made.worker(HEADRACE_FAILPOINT=f"{point}:kill")
+        worker = made.worker(HEADRACE_FAILPOINT=f"{point}:kill,{SLOW_BATCHES}")
         trigger(server, "copy0")
         _until_loading(made)
         worker.popen.send_signal(signal.SIGTERM)
@@ -285,15 +285,15 @@ def test_worker_whose_renewals_are_lost_stops_by_its_own_clock(
     queue: str, queue_settings: dict[str, str], project: Path, postgres_database: str
 ) -> None:
     with installed(project, postgres_database, queue_settings) as made:
-        with_copies(made, 1, rows=60_000, batch_rows=50)
+        with_copies(made, 1, rows=20_000, batch_rows=100)
         server = made.api()
-        lost = made.worker(HEADRACE_FAILPOINT="lease.renew_lost:1+:raise")
+        lost = made.worker(HEADRACE_FAILPOINT=f"lease.renew_lost:1+:raise,{SLOW_BATCHES}")
         trigger(server, "copy0")
         _until_loading(made)
         made.worker()
 
         assert made.wait_until_done(1, seconds=90) == {"succeeded": 1}
-        assert_exact(made, 1, rows=60_000)
+        assert_exact(made, 1, rows=20_000)
         reasons = [row[0] for row in made.records("SELECT reason FROM run_transitions ORDER BY id")]
         assert "lease_expired" in reasons
         assert lost.popen.poll() is None  # It lives on, and takes other runs.
@@ -306,9 +306,9 @@ def test_cancel_survives_the_death_of_whoever_asked_and_of_the_worker(
     queue: str, queue_settings: dict[str, str], project: Path, postgres_database: str
 ) -> None:
     with installed(project, postgres_database, queue_settings) as made:
-        with_copies(made, 1, rows=60_000, batch_rows=50)
+        with_copies(made, 1, rows=20_000, batch_rows=100)
         server = made.api(HEADRACE_FAILPOINT="cancel.after_flag:1:kill")
-        worker = made.worker()
+        worker = made.worker(HEADRACE_FAILPOINT=SLOW_BATCHES)
         run_id = trigger(server, "copy0")
         _until_loading(made)
         with pytest.raises(urllib3.exceptions.HTTPError):

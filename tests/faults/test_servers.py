@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import pytest
 from adbc_driver_postgresql import dbapi
 
-from tests.e2e.api import environment, headrace, serving
+from tests.e2e.api import SLOW_BATCHES, environment, headrace, serving
 from tests.e2e.projects import postgres_connection, postgres_environment, write
 from tests.e2e.tables import duckdb_rows
 from tests.faults import oracle
@@ -56,7 +56,7 @@ def make_copy(folder: Path, source_url: str, destination_url: str, *, rows: int 
 def running(folder: Path, **extra: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [sys.executable, "-m", "entrypoints.cli.main", "run", "pipelines/copy.yaml", "--json"],
-        cwd=folder, env=environment(**QUICK, **extra), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        cwd=folder, env=environment(HEADRACE_FAILPOINT=SLOW_BATCHES, **QUICK, **extra), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
 
 
@@ -131,6 +131,7 @@ def test_control_database_that_is_restarted_in_the_middle_costs_no_row(
     records = {
         "HEADRACE_METADATA__KIND": "postgres",
         "HEADRACE_METADATA__URL": f"{own_postgres.url}/postgres",
+        "HEADRACE_FAILPOINT": SLOW_BATCHES,
         **QUICK,
     }
     with serving(project, **records) as server:
@@ -302,7 +303,7 @@ def test_clock_that_is_ten_minutes_off_changes_nothing(
     with installed(project, postgres_database, queue_settings) as made:
         with_copies(made, 2, rows=20_000, batch_rows=100)
         server = made.api()
-        right, wrong = made.worker(), made.worker(**off)
+        right, wrong = made.worker(HEADRACE_FAILPOINT=SLOW_BATCHES), made.worker(**off)
         for number in range(6):
             trigger(server, f"copy{number % 2}")
         time.sleep(1)

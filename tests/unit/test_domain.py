@@ -129,6 +129,17 @@ def test_permission_is_asked_of_the_table() -> None:
         require(viewer, Action.TRIGGER)
 
 
+def test_several_failpoints_are_armed_at_once_and_sleep_for_as_long_as_is_said() -> None:
+    arm_from("batch.before_begin:1+:sleep=0.001,batch.mid_rows:2:raise")
+    try:
+        fail_at("batch.before_begin")
+        fail_at("batch.mid_rows")
+        with pytest.raises(Exception, match=r"batch\.mid_rows fired"):
+            fail_at("batch.mid_rows")
+    finally:
+        arm(None)
+
+
 def test_failpoints_do_nothing_unless_armed() -> None:
     fail_at("batch.before_begin")
     arm_from("batch.before_begin:2:raise")
@@ -140,6 +151,10 @@ def test_failpoints_do_nothing_unless_armed() -> None:
         fail_at("batch.before_begin")
     finally:
         arm(None)
-    for wrong in ("nothing:1:kill", "batch.mid_rows:0:kill", "batch.mid_rows:1:explode", "batch.mid_rows"):
+    wrong_ones = (
+        "nothing:1:kill", "batch.mid_rows:0:kill", "batch.mid_rows:1:explode", "batch.mid_rows",
+        "batch.mid_rows:1:sleep=nan", "batch.mid_rows:1:kill=1", "batch.mid_rows:1:kill,",
+    )  # fmt: skip
+    for wrong in wrong_ones:
         with pytest.raises(Exception, match="HEADRACE_FAILPOINT"):
             arm_from(wrong)
