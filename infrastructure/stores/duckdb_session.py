@@ -22,6 +22,7 @@ from domain.ports.data_store import StreamSelection, Target
 from infrastructure.sql import quote, quote_table
 from infrastructure.stores.duckdb_selection import belonging, from_item
 from infrastructure.stores.duckdb_types import logical_of, native_of
+from infrastructure.stores.landing import landing_changed
 from infrastructure.stores.sql_merge import merge_statement
 from infrastructure.stores.sql_session import (
     CHECKPOINT,
@@ -122,7 +123,12 @@ class DuckDBSession(Session):
     ) -> int:
         text, parameters = from_item(selection.source)
         where, bound = belonging(selection.source, selection.plan, selection.stream, selection.after)
-        columns = selection.passage.columns
+        columns, held = selection.passage.columns, self.describe(table)
+        kinds = dict(selection.plan.columns)
+        for name in columns:
+            landing = held.column(name) if held else None
+            if landing is None or landing.type != kinds[name]:
+                raise landing_changed(table, name)
         names = ", ".join(quote(name) for name in (*columns, *constants))
         values = [quote(name) for name in columns]
         for number, (value, kind) in enumerate(constants.values()):

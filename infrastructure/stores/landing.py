@@ -1,8 +1,28 @@
-"""Which columns a run writes: of its table, and of its stage; the same in every store."""
+"""Which columns a run writes, of its table and of its stage, and what is wrong with a landing table; in every store."""
 
+from domain.errors import SchemaMismatchError
 from domain.pipelines.spec import DeleteMissing
-from domain.pipelines.table import DELETED, DELETED_AT, LOADED_AT, RUN_ID, SEQ, Column
+from domain.pipelines.table import DELETED, DELETED_AT, LOADED_AT, RUN_ID, SEQ, Column, TableName
 from domain.ports.data_store import Target
+
+
+def landing_of(target: Target) -> TableName:
+    """The table in which batches land: the staging table, if there is one."""
+    return target.table.beside(target.shadow) if target.shadow else target.table
+
+
+def landing_gone(table: TableName) -> SchemaMismatchError:
+    """Say that somebody has dropped the table under the run."""
+    return SchemaMismatchError(f"The table {table} is gone.", code="destination.missing")
+
+
+def landing_changed(table: TableName, column: str) -> SchemaMismatchError:
+    """Say that somebody has changed a column under the run, so that it would not store a value unchanged."""
+    return SchemaMismatchError(
+        f"The column {column} of {table} is gone or has another type than when the run began; nothing of the batch was "
+        "written.",
+        code="destination.changed",
+    )
 
 
 def landed_columns(target: Target) -> list[Column]:

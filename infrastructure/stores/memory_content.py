@@ -7,13 +7,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from domain.errors import SchemaMismatchError
 from domain.pipelines.checkpoint import LaneState
 from domain.pipelines.read_set import Lane
 from domain.pipelines.spec import DeleteMissing
 from domain.pipelines.table import DELETED, DELETED_AT, LOADED_AT, SEQ, Column, TableName
 from domain.ports.data_store import Target
 from infrastructure.arrow import arrow_type, conform
+from infrastructure.stores.landing import landing_gone
 from infrastructure.stores.sql_merge import too_many_missing
 
 
@@ -38,7 +38,7 @@ def create_table(content: Content, table: TableName, columns: Sequence[Column]) 
 def append_rows(content: Content, table: TableName, rows: pa.Table) -> None:
     """Append rows conformed to the table's columns."""
     if str(table) not in content.tables:
-        raise SchemaMismatchError(f"The table {table} is gone.", code="destination.missing")
+        raise landing_gone(table)
     columns, existing = content.tables[str(table)]
     content.tables[str(table)] = (columns, pa.concat_tables([existing, conform(rows, columns)]))
 

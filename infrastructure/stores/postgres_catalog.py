@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable, Mapping
 
-from domain.errors import SchemaMismatchError
 from domain.pipelines.table import Column, TableName, TableSchema
 from domain.pipelines.way import unlike
 from infrastructure.sql import quote_table
+from infrastructure.stores.landing import landing_changed
 from infrastructure.stores.postgres_types import logical_of
 from infrastructure.stores.sql_session import Session
 
@@ -43,11 +43,7 @@ def check_landing_types(table: TableName, types: Mapping[str, str], landing: Map
     """Refuse columns that would not store a value of the given types unchanged."""
     different = unlike(types, landing)
     if different is not None:
-        raise SchemaMismatchError(
-            f"The column {different} of {table} is gone or has another type than when the run began; nothing of the "
-            "batch was written.",
-            code="destination.changed",
-        )
+        raise landing_changed(table, different)
 
 
 def foreign(session: Session, natives: Iterable[str]) -> frozenset[str]:

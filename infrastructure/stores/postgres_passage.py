@@ -21,12 +21,13 @@ from domain.ports.data_store import EncodedRows, IWriter, JudgedBatch, StreamSel
 from infrastructure.arrow import conform, row_too_large
 from infrastructure.sql import quote, quote_table
 from infrastructure.stores.key_steps import KeySteps
+from infrastructure.stores.landing import landing_gone, landing_of
 from infrastructure.stores.postgres_catalog import COLUMNS_OF, check_landing_types
 from infrastructure.stores.postgres_connection import PostgresAddress, translate
 from infrastructure.stores.postgres_selection import Selection
 from infrastructure.stores.postgres_session import PostgresSession
 from infrastructure.stores.postgres_types import native_of
-from infrastructure.stores.sql_writer import Checkpoints, SqlWriter, landing_gone, landing_of
+from infrastructure.stores.sql_writer import Checkpoints, SqlWriter
 from infrastructure.threads import OneThread
 
 FORMAT = "postgres-binary-copy"

@@ -223,7 +223,7 @@ class PostgresSession(Session):
         columns, plan = selection.passage.columns, selection.plan
         chosen = Selection.of(self, selection.source)
         chosen.check([Column(name, kind) for name, kind in plan.columns])
-        self.check_landing(table, {name: chosen.natives[name] for name in columns})
+        check_landing_types(table, {name: chosen.natives[name] for name in columns}, self._native_types(table))
         where = chosen.belonging(selection.source, plan, selection.stream)
         if selection.after is not None:
             where = f"{where} AND {chosen.after(plan.order, selection.after)}"
@@ -242,15 +242,6 @@ class PostgresSession(Session):
             return int(statement.execute_update())
         except Exception as error:
             raise translate(error) from error
-
-    def check_landing(self, table: TableName, types: Mapping[str, str]) -> None:
-        """Make sure, for the rest of the transaction, that a table stores values of these types unchanged.
-
-        Raises:
-            SchemaMismatchError: a column is gone or has another type.
-        """
-        self.execute(f"LOCK TABLE {quote_table(table)} IN ROW EXCLUSIVE MODE")
-        check_landing_types(table, types, {name: kind for name, kind, _ in catalog_columns(self, table)})
 
     def uuid(self, text: str) -> pa.Scalar:
         return pa.scalar(UUID(text).bytes, pa.binary(16))

@@ -71,7 +71,10 @@ class Session(ABC):
     def insert_selected(
         self, table: TableName, selection: StreamSelection, constants: Mapping[str, tuple[str, str]]
     ) -> int:
-        """Insert what the store itself selects, with constants as (text, our type name) by column; return the rows."""
+        """Insert what the store itself selects, with constants as (text, our type name) by column; return the rows.
+
+        The table is held. Raises `SchemaMismatchError` when it would not store each value unchanged.
+        """
 
     @abstractmethod
     def merge(self, table: TableName, rows: pa.Table, columns: Sequence[Column], target: Target) -> None:

@@ -16,6 +16,7 @@ from domain.pipelines.table import DELETED, LOADED_AT, RUN_ID, SEQ, Column, Tabl
 from domain.ports.data_store import IWriter, JudgedBatch, StreamSelection, Target
 from infrastructure.arrow import conform, to_table
 from infrastructure.sql import quote, quote_table
+from infrastructure.stores.landing import landing_gone, landing_of
 from infrastructure.stores.quarantine import repaired_places
 from infrastructure.stores.sql_quarantine import mark_repaired
 from infrastructure.stores.sql_session import CHECKPOINT, COUNTS, QUARANTINE, QUARANTINE_COLUMNS, Session
@@ -81,16 +82,6 @@ class Checkpoints:
     def is_at(self, rows: Sequence[Any], checkpoint: CheckpointUpdate) -> bool:
         """Say whether a batch was committed."""
         return bool(rows) and tuple(rows[0]) == (checkpoint.seq, self._fence)
-
-
-def landing_of(target: Target) -> TableName:
-    """The table in which batches land: the staging table, if there is one."""
-    return target.table.beside(target.shadow) if target.shadow else target.table
-
-
-def landing_gone(table: TableName) -> SchemaMismatchError:
-    """Say that somebody has dropped the table under the run."""
-    return SchemaMismatchError(f"The table {table} is gone.", code="destination.missing")
 
 
 class SqlWriter(IWriter):
@@ -163,6 +154,8 @@ class SqlWriter(IWriter):
             constants[RUN_ID] = (selection.passage.run_id, "uuid")
         if selection.passage.has_loaded_at:
             constants[LOADED_AT] = (datetime.now(UTC).isoformat(), "timestamptz")
+        if session.hold(self._landing) is None:
+            raise landing_gone(self._landing)
         count = session.insert_selected(self._landing, selection, constants)
         fail_at("batch.mid_rows")
         checkpoint = checkpoint_of(count)

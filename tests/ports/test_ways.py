@@ -151,6 +151,38 @@ async def test_selection_of_one_store_lands_with_its_checkpoint(store: IDataStor
     assert (state.streams[0].counts.read, state.streams[0].is_done) == (4, True)
 
 
+@pytest.mark.clause("IDataStore", 14)
+@pytest.mark.invariant("D3")
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ("DROP TABLE copied", "destination.missing"),
+        ("ALTER TABLE copied ALTER id TYPE integer", "destination.changed"),
+        ("ALTER TABLE copied DROP COLUMN note", "destination.changed"),
+    ],
+)
+async def test_selection_into_a_table_that_was_changed_under_it_writes_nothing(
+    change: str, code: str, store: IDataStore, backend: Backend, request: pytest.FixtureRequest
+) -> None:
+    await store.write(TableName("s"), [rows(1, 2, 3)])
+    if not await store.may_run_inside(SOURCE):
+        assert backend.name == "memory"
+        return
+    plan = await store.plan(SOURCE, lo=None, limit=None)
+    planned, target = await opened(store, plan)
+    selection = StreamSelection(SOURCE, plan, plan.streams[0], None, passage_of(target))
+    somebody = request.getfixturevalue("other") if backend.name == "postgres" else store._connection.cursor()  # type: ignore[attr-defined]
+    somebody.execute(change)
+
+    async with store.writer(LANE, target, planned.id, "0", 1) as writer:
+        with pytest.raises(SchemaMismatchError) as refused:
+            await writer.commit_selection(selection, lambda count: moved(1, count, None, is_last=True))
+
+    assert refused.value.code == code
+    state = await store.lane_state(LANE, COPIED)
+    assert (state.streams[0].seq, state.streams[0].is_done) == (0, False)
+
+
 @pytest.mark.clause("IDataStore", 25)
 @pytest.mark.line("10a")
 async def test_what_may_call_a_users_code_does_not_run_inside(
