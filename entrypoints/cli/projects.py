@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from entrypoints.cli.context import Cli
-from entrypoints.cli.render import AsJson, print_json
+from entrypoints.cli.errors import printable
+from entrypoints.cli.render import AsJson, as_plain, print_json
 
 if TYPE_CHECKING:
     from entrypoints.use_cases import UseCases
@@ -105,9 +106,14 @@ def plan(
     """Show what apply would change."""
     cli: Cli = context.obj
     documents = cli.documents(file)
-    changes = cli.call(lambda use_cases: use_cases.planner.plan(cli.principal, documents, prune=prune))
+    server = cli.server()
+    if server is not None:  # It owns the DuckDB file, so it alone can look at types and ways.
+        asked = {"documents": [dict(document.body) for document in documents], "prune": prune}
+        changes = server.request("POST", "/v1/plans", asked)["changes"]
+    else:
+        changes = as_plain(cli.call(lambda use_cases: use_cases.planner.plan(cli.principal, documents, prune=prune)))
     _show(changes, as_json=as_json)
-    if exit_on_changes and any(change.action != "keep" for change in changes):
+    if exit_on_changes and any(change["action"] != "keep" for change in changes):
         raise typer.Exit(1)
 
 
@@ -125,23 +131,23 @@ def apply(
         planned = cli.call(lambda use_cases: use_cases.catalog.plan(cli.principal, documents, prune=True))
         doomed = [change for change in planned if change.action == "delete"]
         if doomed:
-            _show(doomed, as_json=False)
+            _show(as_plain(doomed), as_json=False)
             typer.confirm("Forget these?", abort=True, err=True)
     changes = cli.call(lambda use_cases: use_cases.catalog.apply(cli.principal, documents, prune=prune))
-    _show(changes, as_json=as_json)
+    _show(as_plain(changes), as_json=as_json)
 
 
-def _show(changes: list[Any], *, as_json: bool) -> None:
+def _show(changes: list[dict[str, Any]], *, as_json: bool) -> None:
     if as_json:
         print_json(changes)
         return
     for change in changes:
-        fields = f": {', '.join(change.fields)}" if change.fields else ""
-        print(f"{_MARKS[change.action]} {change.action} {change.kind} {change.name}{fields}")
-        for note in change.notes:
-            print(f"    {note}")
-        for column in change.columns:
-            given = f"{column.source} → " if column.source and column.source != column.landing else ""
-            print(
-                f"    column {column.name}: {given}{column.landing}, {column.native or 'no type there'} ({column.verdict})"
-            )
+        fields = f": {', '.join(change['fields'])}" if change["fields"] else ""
+        print(printable(f"{_MARKS[change['action']]} {change['action']} {change['kind']} {change['name']}{fields}"))
+        for note in change["notes"]:
+            print(printable(f"    {note}"))
+        for column in change["columns"]:
+            source, landing = column["source"], column["landing"]
+            given = f"{source} → " if source and source != landing else ""
+            native = column["native"] or "no type there"
+            print(printable(f"    column {column['name']}: {given}{landing}, {native} ({column['verdict']})"))

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.e2e.api import headrace, serving
-from tests.e2e.projects import postgres_connection, write
+from tests.e2e.projects import people_pipeline, postgres_connection, with_people, write
 from tests.e2e.tables import postgres
 
 
@@ -24,6 +24,21 @@ def copy(project: Path, url: str, *, source: str, destination: str, more: str = 
         "pipelines/copy.yaml",
         f"version: 1\npipeline: copy\nsource: {{connection: shop, {source}}}\n{more}destination: {{{destination}}}\n",
     )
+
+
+def test_plan_beside_a_running_up_is_the_one_without_it(project: Path) -> None:
+    with_people(project, rows=5)
+    write(project, "pipelines/people.yaml", people_pipeline())
+    without, words = planned(project, "people"), headrace(project, "plan").stdout
+    with serving(project) as server:
+        beside = planned(project, "people")
+        said = headrace(project, "plan", "--exit-code")
+        assert server.stop() == 0
+
+    assert beside == without
+    assert any(note.startswith("way: arrow, because ") for note in beside["notes"])
+    assert len(beside["columns"]) == 5
+    assert (said.stdout, said.returncode) == (words, 1)
 
 
 def test_plan_shows_way_types_and_guarantee_before_anything_is_stored(project: Path, postgres_database: str) -> None:
