@@ -196,10 +196,9 @@ class DuckDBDataStore(IDataStore):
         if nulls[0][0]:
             raise InvalidInputError(f"The cursor column {spec.column} holds NULL.", code="cursor.null")
         if is_integer:
-            hi = integer_end(_fetch(cursor, f"SELECT max({name}) FROM {text}", parameters)[0][0], spec, lo)
+            hi = integer_end(_fetch(cursor, f"SELECT max({name}) FROM {text}", parameters)[0][0], spec, kind, lo)
         else:
-            hi = time_end(datetime.now(UTC), spec, kind)
-            hi = hi if lo is None else max(hi, lo)
+            hi = time_end(datetime.now(UTC), spec, kind, lo)
         if limit is not None:
             between, bound = bounds(spec.column, kind, lo, hi)
             rows = _fetch(

@@ -118,10 +118,9 @@ class InMemoryDataStore(IDataStore):
         if values.null_count:
             raise InvalidInputError(f"The cursor column {name} holds NULL.", code="cursor.null")
         if is_integer:
-            hi = integer_end(pc.max(values).as_py(), source.cursor, lo)
+            hi = integer_end(pc.max(values).as_py(), source.cursor, kinds[name], lo)
         else:
-            hi = time_end(datetime.now(UTC), source.cursor, kinds[name])
-            hi = hi if lo is None else max(hi, lo)
+            hi = time_end(datetime.now(UTC), source.cursor, kinds[name], lo)
         if limit is not None:
             plan = SourcePlan(columns=(), streams=(), ordered=True, order=(name,), lo=lo, hi=hi)
             ordered = _between(rows, source, plan).sort_by(name).column(name)

@@ -168,14 +168,13 @@ class PostgresDataStore(IDataStore):
             raise InvalidInputError(f"The cursor column {spec.column} holds NULL.", code="cursor.null")
         if is_integer:
             newest = session.execute(f"SELECT max({name})::bigint FROM {selection.text}")[0][0]
-            hi = integer_end(newest, spec, lo)
+            hi = integer_end(newest, spec, kind, lo)
         else:
             now, oldest = session.execute(
                 "SELECT clock_timestamp(), min(xact_start) FROM pg_stat_activity "
                 "WHERE backend_xid IS NOT NULL AND datname = current_database() AND pid <> pg_backend_pid()"
             )[0]
-            hi = time_end(_utc(now), spec, kind, oldest_writer=_utc(oldest) if oldest else None)
-            hi = hi if lo is None else max(hi, lo)
+            hi = time_end(_utc(now), spec, kind, lo, oldest_writer=_utc(oldest) if oldest else None)
         if limit is not None:
             where = selection.bounds(spec.column, lo, hi)
             session.bind(selection.settings)

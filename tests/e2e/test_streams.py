@@ -169,7 +169,8 @@ def test_cancel_interrupts_a_statement_that_hangs(project: Path, postgres_databa
             connection.rollback()
         waiting = postgres(
             postgres_database,
-            "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'headrace:%' AND state = 'active'",
+            "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'headrace:%' AND state = 'active' "
+            "AND datname = current_database()",
         )
         assert waiting == [(0,)]
         assert server.stop() == 0

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from adbc_driver_postgresql import dbapi
@@ -275,6 +276,8 @@ def test_deadlock_of_a_merge_with_another_writer_is_tried_again(project: Path, p
     settings = numbers(project, postgres_database, "merge")
     assert run(project, **settings).returncode == 0
     postgres(postgres_database, "update numbers set note = 'new ' || id")
+    # A waiter looks for a deadlock once, after this time: long enough for the crossing update to come first.
+    postgres(postgres_database, f"alter database {urlsplit(postgres_database).path[1:]} set deadlock_timeout = '3s'")
     outcome: list[Any] = []
 
     with dbapi.connect(postgres_database) as other, other.cursor() as cursor:
@@ -287,7 +290,10 @@ def test_deadlock_of_a_merge_with_another_writer_is_tried_again(project: Path, p
         thread = threading.Thread(target=merging)
         thread.start()
         deadline = time.monotonic() + 30
-        while not postgres(postgres_database, "select 1 from pg_locks where not granted"):
+        while not postgres(
+            postgres_database,
+            "select 1 from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()",
+        ):
             assert time.monotonic() < deadline, "the merge does not wait"
             time.sleep(0.05)
         cursor.execute(

@@ -238,7 +238,8 @@ def test_stuck_run_is_interrupted_before_the_grace_and_a_second_signal_stops_at_
         _until_loading(made)
         with dbapi.connect(postgres_database) as connection, connection.cursor() as cursor:
             cursor.execute("LOCK TABLE copy0 IN SHARE MODE")  # Its next batch waits for this.
-            while made.query("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'") == [(0,)]:
+            waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+            while not made.query(waiting):
                 time.sleep(0.01)
             started = time.monotonic()
             for _ in range(signals):

@@ -1,0 +1,255 @@
+"""Random pipelines over a source that changes at random, under random faults, beside a model in a dozen lines."""
+
+import asyncio
+import json
+import os
+import random
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from application.catalog.documents import PutDocument
+from application.pipelines.launch import TriggerRun
+from domain.errors import PlatformError, StoreUnavailableError
+from domain.failpoints import arm
+from domain.identity.principal import Principal, Role
+from domain.pipelines.run import Run, RunState
+from entrypoints.composition.container import build_container
+from entrypoints.composition.lifecycle import running
+from entrypoints.documents.reading import read_text
+from entrypoints.use_cases import UseCases
+from infrastructure.settings_sources import load_settings
+from tests.e2e.projects import postgres_connection
+from tests.e2e.tables import duckdb_rows, postgres
+
+ME = Principal("me", "default", frozenset({Role.PLATFORM_ADMIN}))
+ROUNDS = 5
+LOOKBACK = 4
+SEEDS = int(os.environ.get("HEADRACE_TEST_RANDOM_PIPELINES", "15"))
+DELETIONS = {True: [None, "deleted_when"], False: [None, "deleted_when", "hard", "soft"]}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What one random pipeline asks for."""
+
+    mode: str
+    has_cursor: bool
+    has_lookback: bool
+    deleted: str | None  # deleted_when | hard | soft
+    merge_key: str
+    publish: str | None
+    step: str | None
+    has_rule: bool
+    streams: int
+    batch_rows: int
+    connection: str  # of the destination: default (DuckDB) | shop (the database of the source) | warehouse
+
+    @staticmethod
+    def drawn(chance: random.Random) -> "Shape":
+        mode = chance.choice(["append", "replace", "merge", "merge", "merge"])
+        has_cursor = mode != "replace" and chance.random() < 0.5
+        deleted = chance.choice(DELETIONS[has_cursor]) if mode == "merge" else None
+        # What compares the whole table with what was read is published whole.
+        may_be_batch = mode != "replace" and deleted not in ("hard", "soft")
+        return Shape(
+            mode=mode,
+            has_cursor=has_cursor,
+            has_lookback=mode == "merge" and has_cursor and chance.random() < 0.5,
+            deleted=deleted,
+            merge_key=chance.choice(["id", "grp"]),
+            publish=chance.choice([None, "batch" if may_be_batch else None, "run"]),
+            step=chance.choice([None, "filter", "rename"]),
+            has_rule=chance.random() < 0.4,
+            streams=chance.choice([1, 1, 3]),
+            batch_rows=chance.choice([1, 3, 7, 1000]),
+            connection=chance.choice(["default", "shop", "warehouse"]),
+        )
+
+    @property
+    def document(self) -> str:
+        source: dict[str, Any] = {"connection": "shop", "table": "source", "key": ["id"]}
+        if self.has_cursor:
+            source["cursor"] = {"column": "seq"} | ({"lookback": LOOKBACK} if self.has_lookback else {})
+        if self.streams > 1:
+            source["partitions"] = {"column": "id", "count": self.streams}
+        destination: dict[str, Any] = {"connection": self.connection, "table": "copied", "mode": self.mode}
+        if self.mode == "merge":
+            destination["key"] = [self.merge_key]
+        if self.deleted == "deleted_when":
+            destination["deleted_when"] = "status = 'deleted'"
+        elif self.deleted:
+            destination |= {"delete_missing": self.deleted, "max_deleted_share": 1.0}
+        if self.publish:
+            destination["publish"] = self.publish
+        asked: dict[str, Any] = {"version": 1, "pipeline": "copy", "source": source, "destination": destination}
+        if self.step == "filter":
+            asked["transform"] = [{"sql": "select * from batch where n is null or n % 5 <> 0"}]
+        elif self.step == "rename":
+            asked["transform"] = [{"rename": {"note": "remark"}}]
+        if self.has_rule:
+            asked["quality"] = [{"rule": "between", "column": "n", "min": 0, "max": 90, "on_violation": "quarantine"}]
+        asked["run"] = {"batch_rows": self.batch_rows, "parallelism": self.streams}
+        asked["retry"] = {"attempts": 2, "backoff": "1ms"}
+        return json.dumps(asked)
+
+
+Row = tuple[int, int, int | None, str | None, str, int]  # id, grp, n, note, status, seq
+
+
+@dataclass
+class Model:
+    """What the destination has to hold, by the words of the guide."""
+
+    shape: Shape
+    watermark: int = 0
+    appended: "Counter[Row]" = field(default_factory=Counter)
+    merged: dict[int, tuple[Row, bool]] = field(default_factory=dict)
+
+    def run(self, source: dict[int, Row]) -> None:
+        shape = self.shape
+        lo = self.watermark - (LOOKBACK if shape.has_lookback else 0)
+        read = [row for row in source.values() if not shape.has_cursor or row[5] >= lo]
+        read.sort(key=lambda row: (row[5], row[0]) if shape.has_cursor else (row[0],))
+        if shape.has_cursor and source:
+            self.watermark = max(self.watermark, max(row[5] for row in source.values()) + 1)
+        kept = [row for row in read if shape.step != "filter" or row[2] is None or row[2] % 5 != 0]
+        used = [row for row in kept if not shape.has_rule or row[2] is None or 0 <= row[2] <= 90]
+        if shape.mode == "append":
+            self.appended.update(used)
+        elif shape.mode == "replace":
+            self.appended = Counter(used)
+        else:
+            self._merge(used, is_whole=len(used) == len(kept))
+
+    def _merge(self, used: list[Row], *, is_whole: bool) -> None:
+        place = 0 if self.shape.merge_key == "id" else 1
+        last = {row[place]: row for row in used}
+        for key, row in last.items():
+            if self.shape.deleted == "deleted_when" and row[4] == "deleted":
+                self.merged.pop(key, None)
+            else:
+                self.merged[key] = (row, False)
+        if self.shape.deleted in ("hard", "soft") and is_whole:
+            for key in [key for key in self.merged if key not in last]:
+                if self.shape.deleted == "hard":
+                    del self.merged[key]
+                else:
+                    self.merged[key] = (self.merged[key][0], True)
+
+    @property
+    def rows(self) -> "Counter[tuple[Any, ...]]":
+        if self.shape.mode == "merge":
+            return Counter((*row, is_deleted) for row, is_deleted in self.merged.values())
+        return Counter({(*row, False): count for row, count in self.appended.items()})
+
+
+class Source:
+    """A table that grows, changes and loses rows; a number that only grows stands in each row."""
+
+    def __init__(self, url: str, chance: random.Random) -> None:
+        self._url = url
+        self._chance = chance
+        self._seq = 0
+        self.rows: dict[int, Row] = {}
+        postgres(
+            url,
+            "CREATE TABLE source (id bigint PRIMARY KEY, grp bigint NOT NULL, n integer, note text, status text NOT NULL, "
+            "seq bigint NOT NULL)",
+        )
+        postgres(url, "CREATE INDEX ON source (seq, id)")
+
+    def change(self) -> None:
+        chance = self._chance
+        for _ in range(chance.choice([0, 1, 5, 25])):
+            key = chance.randrange(40)
+            if key in self.rows and chance.random() < 0.25:
+                del self.rows[key]
+                postgres(self._url, f"DELETE FROM source WHERE id = {key}")
+                continue
+            self._seq += chance.choice([0, 0, 1, 3])  # Ties, and gaps.
+            n, note = chance.choice([None, *range(-5, 100, 7)]), chance.choice([None, "", "a'\\x41\t\n", "ü" * 9])
+            status = chance.choice(["new", "paid", "deleted"])
+            row = (key, key % 5, n, note, status, self._seq)
+            self.rows[key] = row
+            values = ", ".join(
+                "NULL" if v is None else str(v) if isinstance(v, int) else "$q$" + v + "$q$" for v in row
+            )
+            postgres(
+                self._url,
+                f"INSERT INTO source VALUES ({values}) ON CONFLICT (id) DO UPDATE SET grp = excluded.grp, n = excluded.n, "
+                "note = excluded.note, status = excluded.status, seq = excluded.seq",
+            )
+        self._seq += 1  # What is committed after a run has begun lies above what it has read.
+
+
+async def ended(use_cases: UseCases) -> Run:
+    command = TriggerRun("copy")
+    left = await use_cases.launcher.unfinished(ME, command)
+    claimed = None if left else await use_cases.launcher.launch_claimed(ME, command)
+    for _ in range(100):
+        claimed = claimed or (await use_cases.claimer.claim(left.id) if left else None)
+        if claimed is not None:
+            break
+        await asyncio.sleep(0.05)  # What nobody could seal is left to its lease.
+    assert claimed is not None
+    return await use_cases.executor.execute_to_end(claimed)
+
+
+async def run_until_done(folder: Path, chance: random.Random) -> list[Run]:
+    """Run the pipeline, by processes of its own as far as memory goes, until a run succeeds; faults strike at random."""
+    runs: list[Run] = []
+
+    def strike(name: str) -> None:
+        if chance.random() < 0.03:
+            raise StoreUnavailableError(f"The failpoint {name} fired.")
+
+    for attempt in range(30):
+        settings = load_settings(root=folder, environment={"HEADRACE_RUN__LEASE_SECONDS": "1"}).settings
+        async with running(build_container(settings, folder), with_store=False) as use_cases:
+            arm(strike if attempt < 20 else None)
+            try:
+                runs.append(await ended(use_cases))
+            except PlatformError as error:
+                assert error.retryable, error  # noqa: PT017 - any other is no fault of ours
+            finally:
+                arm(None)
+        if runs and runs[-1].state is RunState.SUCCEEDED:
+            return runs
+        assert not runs or runs[-1].state in (RunState.FAILED, RunState.RUNNING), runs[-1]
+        assert not runs or not runs[-1].error or runs[-1].error["retryable"], runs[-1].error
+    raise AssertionError(runs[-1])
+
+
+def landed(folder: Path, url: str, shape: Shape) -> "Counter[tuple[Any, ...]]":
+    note = "remark" if shape.step == "rename" else "note"
+    gone = "_headrace_deleted_at IS NOT NULL" if shape.deleted == "soft" else "false"
+    query = f"SELECT id, grp, n, {note}, status, seq, {gone} FROM copied"
+    if shape.connection == "default":
+        return Counter(duckdb_rows(folder / ".headrace/data.duckdb", query))
+    return Counter(postgres(url, query))
+
+
+@pytest.mark.invariant("D1", "D2", "D3", "D6", "D8")
+@pytest.mark.parametrize("seed", range(SEEDS))
+async def test_random_pipeline_holds_what_the_model_holds(seed: int, project: Path, postgres_database: str) -> None:
+    chance = random.Random(seed)
+    shape = Shape.drawn(chance)
+    source, model = Source(postgres_database, chance), Model(shape)
+    settings = load_settings(root=project, environment={}).settings
+    async with running(build_container(settings, project), with_store=False) as use_cases:
+        connections = [postgres_connection(postgres_database, name) for name in ("shop", "warehouse")]
+        for text in (*connections, shape.document):
+            document = read_text(text, "doc", {})
+            await use_cases.catalog.put(ME, PutDocument(document.kind, document.name, document.body))
+
+    for number in range(ROUNDS):
+        source.change()
+        await run_until_done(project, chance)
+        model.run(source.rows)
+
+        found = landed(project, postgres_database, shape)
+        assert found == model.rows, (number, shape, found - model.rows, model.rows - found)
