@@ -28,7 +28,7 @@ from tests.e2e.tables import duckdb_rows, postgres
 ME = Principal("me", "default", frozenset({Role.PLATFORM_ADMIN}))
 ROUNDS = 5
 LOOKBACK = 4
-SEEDS = int(os.environ.get("HEADRACE_TEST_RANDOM_PIPELINES", "15"))
+SEEDS = int(os.environ.get("HEADRACE_TEST_RANDOM_PIPELINES", "20"))
 DELETIONS = {True: [None, "deleted_when"], False: [None, "deleted_when", "hard", "soft"]}
 
 
@@ -47,10 +47,11 @@ class Shape:
     streams: int
     batch_rows: int
     connection: str  # of the destination: default (DuckDB) | shop (the database of the source) | warehouse
+    grows_at: int  # the round from which the source has one more column
 
     @staticmethod
     def drawn(chance: random.Random) -> "Shape":
-        mode = chance.choice(["append", "replace", "merge", "merge", "merge"])
+        mode = chance.choice(["append", "append", "replace", "merge", "merge", "merge"])
         has_cursor = mode != "replace" and chance.random() < 0.5
         deleted = chance.choice(DELETIONS[has_cursor]) if mode == "merge" else None
         # What compares the whole table with what was read is published whole.
@@ -62,11 +63,12 @@ class Shape:
             deleted=deleted,
             merge_key=chance.choice(["id", "grp"]),
             publish=chance.choice([None, "batch" if may_be_batch else None, "run"]),
-            step=chance.choice([None, "filter", "rename"]),
-            has_rule=chance.random() < 0.4,
+            step=chance.choice([None, None, "filter", "rename"]),
+            has_rule=chance.random() < 0.3,
             streams=chance.choice([1, 1, 3]),
             batch_rows=chance.choice([1, 3, 7, 1000]),
-            connection=chance.choice(["default", "shop", "warehouse"]),
+            connection=chance.choice(["default", "shop", "shop", "warehouse"]),
+            grows_at=chance.choice([2, ROUNDS]),
         )
 
     @property
@@ -97,7 +99,8 @@ class Shape:
         return json.dumps(asked)
 
 
-Row = tuple[int, int, int | None, str | None, str, int]  # id, grp, n, note, status, seq
+Row = tuple[int, int, int | None, str | None, str, int, int | None]  # id, grp, n, note, status, seq, more
+COLUMNS = ("id", "grp", "n", "note", "status", "seq", "more")
 
 
 @dataclass
@@ -154,6 +157,7 @@ class Source:
         self._url = url
         self._chance = chance
         self._seq = 0
+        self._has_grown = False
         self.rows: dict[int, Row] = {}
         postgres(
             url,
@@ -161,6 +165,10 @@ class Source:
             "seq bigint NOT NULL)",
         )
         postgres(url, "CREATE INDEX ON source (seq, id)")
+
+    def grow(self) -> None:
+        postgres(self._url, "ALTER TABLE source ADD COLUMN more integer")
+        self._has_grown = True
 
     def change(self) -> None:
         chance = self._chance
@@ -173,17 +181,17 @@ class Source:
             self._seq += chance.choice([0, 0, 1, 3])  # Ties, and gaps.
             n, note = chance.choice([None, *range(-5, 100, 7)]), chance.choice([None, "", "a'\\x41\t\n", "ü" * 9])
             status = chance.choice(["new", "paid", "deleted"])
-            row = (key, key % 5, n, note, status, self._seq)
+            row = (key, key % 5, n, note, status, self._seq, self._seq if self._has_grown else None)
             self.rows[key] = row
-            values = ", ".join(
-                "NULL" if v is None else str(v) if isinstance(v, int) else "$q$" + v + "$q$" for v in row
-            )
-            postgres(
-                self._url,
-                f"INSERT INTO source VALUES ({values}) ON CONFLICT (id) DO UPDATE SET grp = excluded.grp, n = excluded.n, "
-                "note = excluded.note, status = excluded.status, seq = excluded.seq",
-            )
+            names = COLUMNS[: 7 if self._has_grown else 6]
+            values = ", ".join(_literal(value) for value in row[: len(names)])
+            changed = ", ".join(f"{name} = excluded.{name}" for name in names[1:])
+            postgres(self._url, f"INSERT INTO source VALUES ({values}) ON CONFLICT (id) DO UPDATE SET {changed}")
         self._seq += 1  # What is committed after a run has begun lies above what it has read.
+
+
+def _literal(value: int | str | None) -> str:
+    return "NULL" if value is None else str(value) if isinstance(value, int) else f"$q${value}$q$"
 
 
 async def ended(use_cases: UseCases) -> Run:
@@ -204,7 +212,7 @@ async def run_until_done(folder: Path, chance: random.Random) -> list[Run]:
     runs: list[Run] = []
 
     def strike(name: str) -> None:
-        if chance.random() < 0.03:
+        if chance.random() < 0.06:
             raise StoreUnavailableError(f"The failpoint {name} fired.")
 
     for attempt in range(30):
@@ -224,10 +232,11 @@ async def run_until_done(folder: Path, chance: random.Random) -> list[Run]:
     raise AssertionError(runs[-1])
 
 
-def landed(folder: Path, url: str, shape: Shape) -> "Counter[tuple[Any, ...]]":
+def landed(folder: Path, url: str, shape: Shape, number: int) -> "Counter[tuple[Any, ...]]":
     note = "remark" if shape.step == "rename" else "note"
     gone = "_headrace_deleted_at IS NOT NULL" if shape.deleted == "soft" else "false"
-    query = f"SELECT id, grp, n, {note}, status, seq, {gone} FROM copied"
+    more = "more" if number >= shape.grows_at else "NULL::integer"
+    query = f"SELECT id, grp, n, {note}, status, seq, {more}, {gone} FROM copied"
     if shape.connection == "default":
         return Counter(duckdb_rows(folder / ".headrace/data.duckdb", query))
     return Counter(postgres(url, query))
@@ -247,9 +256,13 @@ async def test_random_pipeline_holds_what_the_model_holds(seed: int, project: Pa
             await use_cases.catalog.put(ME, PutDocument(document.kind, document.name, document.body))
 
     for number in range(ROUNDS):
+        if number == shape.grows_at:
+            source.grow()
         source.change()
-        await run_until_done(project, chance)
+        done = await run_until_done(project, chance)
         model.run(source.rows)
 
-        found = landed(project, postgres_database, shape)
+        counts = (done[-1].report or {})["counts"]
+        assert counts["read"] == sum(counts[name] for name in ("used", "filtered", "quarantined", "failed")), counts
+        found = landed(project, postgres_database, shape, number)
         assert found == model.rows, (number, shape, found - model.rows, model.rows - found)
