@@ -10,6 +10,8 @@ from domain.identity.principal import Principal
 from domain.pipelines.table import TableName, TableSchema
 from domain.ports.data_store import StoreHealth
 
+_STEPS = {"connection.host_forbidden": "name", "store.tls": "tls", "store.sign_in": "sign_in"}
+
 
 @dataclass(frozen=True)
 class ConnectionProbe:
@@ -28,7 +30,7 @@ class ConnectionProbe:
         try:
             store = await self.stores.get(principal.organization, spec)
         except PlatformError as error:
-            step = {"store.sign_in": "sign_in", "connection.host_forbidden": "name"}.get(error.code, "network")
+            step = _STEPS.get(error.code, "network")
             return StoreHealth(is_healthy=False, step=step, detail=error.message)
         return await store.health_check()
 

@@ -68,7 +68,7 @@ class PostgresDataStore(IDataStore):
             async with self._session("headrace") as (session, thread):
                 await thread.call(session.execute, "SELECT 1")
         except PlatformError as error:
-            step = "sign_in" if error.code == "store.sign_in" else "network"
+            step = {"store.sign_in": "sign_in", "store.tls": "tls"}.get(error.code, "network")
             return StoreHealth(is_healthy=False, step=step, detail=error.message)
         return StoreHealth(is_healthy=True)
 

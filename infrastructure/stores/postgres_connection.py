@@ -113,7 +113,7 @@ def connect(address: PostgresAddress, application_name: str) -> Any:
 
     Raises:
         MissingExtraError: the driver is not installed.
-        StoreUnavailableError: `store.sign_in` or `store.unavailable`.
+        StoreUnavailableError: `store.tls`, `store.sign_in` or `store.unavailable`.
     """
     try:
         from adbc_driver_manager import Error
@@ -125,6 +125,12 @@ def connect(address: PostgresAddress, application_name: str) -> Any:
         return dbapi.connect(address.url(application_name=application_name), autocommit=True)
     except Error as error:
         text = str(error)
+        if re.search(r"certificate|does not support SSL|SSL error", text):
+            raise StoreUnavailableError(
+                f"Postgres at {place} and sslmode {address.sslmode} do not go together: the server speaks no TLS, or its "
+                "certificate is not vouched for by ssl_ca_cert.",
+                code="store.tls",
+            ) from error
         if re.search(r"authentication failed|does not exist|no password supplied|no pg_hba", text):
             raise StoreUnavailableError(
                 f"Postgres at {place} refused to sign in {address.user} to the database {address.database}.",

@@ -2,9 +2,11 @@
 
 import asyncio
 import time
+from dataclasses import replace
 from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -23,7 +25,8 @@ from domain.pipelines.read_set import Lane
 from domain.pipelines.spec import CursorSpec, Mode, Partitions, SourceSpec
 from domain.pipelines.table import Column, TableName
 from domain.ports.data_store import IDataStore
-from tests.ports.backends import Backend
+from infrastructure.stores.postgres import PostgresDataStore
+from tests.ports.backends import Backend, address_of
 from tests.ports.loading import (
     LANE,
     TABLE,
@@ -113,6 +116,27 @@ async def test_failed_commit_leaves_neither_rows_nor_checkpoint(store: IDataStor
     await commit(store, 1, planned, 1, batch(rows(1)))
     assert await ids(store) == [1]
     assert (await store.lane_state(LANE, TABLE)).seq == 1
+
+
+@pytest.mark.clause("IDataStore", 5)
+@pytest.mark.parametrize(
+    ("wrong", "step", "code"),
+    [
+        ({"port": 1}, "network", "store.unavailable"),
+        ({"sslmode": "require"}, "tls", "store.tls"),
+        ({"database": "nothing"}, "sign_in", "store.sign_in"),
+    ],
+)
+async def test_connection_that_fails_says_at_which_step(
+    wrong: dict[str, Any], step: str, code: str, postgres_database: str
+) -> None:
+    store = PostgresDataStore(replace(address_of(postgres_database), **wrong))
+
+    health = await store.health_check()
+    with pytest.raises(StoreUnavailableError) as caught:
+        await store.open()
+
+    assert (health.is_healthy, health.step, caught.value.code) == (False, step, code)
 
 
 @pytest.mark.clause("IDataStore", 5)
