@@ -8,13 +8,14 @@ from typing import Any
 from domain.errors import InvalidInputError, NotFoundError, Problem, SpecError
 from domain.identity.policy import Action, require
 from domain.identity.principal import Principal
-from domain.lineage.graph import Dataset, dataset, find_circle
+from domain.lineage.graph import Dataset, dataset, find_circle, reached_from
 from domain.pipelines.plan import ColumnForecast, choose_publishing, guarantee
 from domain.pipelines.spec import DEFAULT_CONNECTION, PipelineSpec
 from domain.pipelines.steps import SqlStep
 from domain.ports.security import IQueryGuard
 from domain.ports.unit_of_work import IDocumentRecords, IRecords, IUnitOfWork, Page, StoredDocument
 
+_PIPELINE = "a pipeline"  # No connection can have this name.
 KINDS = ("connection", "pipeline")
 _ACTIONS = {"connection": Action.WRITE_CONNECTION, "pipeline": Action.WRITE_SPEC}
 
@@ -97,7 +98,7 @@ class Catalog:
         async with self.records.unit() as unit:
             before = await _records(unit, command.kind).get(principal.organization, command.name)
             await self._check(unit, principal.organization, command, ())
-            await self._refuse_circles(unit, principal.organization, [command])
+            self._refuse_circles(await self._specs(unit, principal.organization, [command]), [command])
             stored = await self._put(unit, principal, command)
             await unit.commit()
         return stored, before is None
@@ -185,18 +186,21 @@ class Catalog:
     ) -> list[Change]:
         organization = principal.organization
         beside = {command.name for command in commands if command.kind == "connection"}
-        await self._refuse_circles(unit, organization, commands)
+        specs = await self._specs(unit, organization, commands)
+        self._refuse_circles(specs, commands)
+        flows = [flow for spec in specs.values() for flow in self._uses(spec)]
         changes = []
         for command in sorted(commands, key=lambda command: (KINDS.index(command.kind), command.name)):
             await self._check(unit, organization, command, beside)
             before = await _records(unit, command.kind).get(organization, command.name)
-            changes.append(_change(command, before))
+            changes.append(_change(command, before, _downstream(command.kind, command.name, flows)))
         if prune:
             given = {(command.kind, command.name) for command in commands}
             for kind in reversed(KINDS):
                 for stored in await _all(_records(unit, kind), organization):
                     if (kind, stored.name) not in given:
-                        changes.append(Change("delete", kind, stored.name))
+                        notes = _downstream(kind, stored.name, flows)
+                        changes.append(Change("delete", kind, stored.name, notes=notes))
         return changes
 
     async def _check(
@@ -214,22 +218,24 @@ class Catalog:
                     code="spec.connection_unknown",
                 )
 
-    async def _refuse_circles(self, unit: IUnitOfWork, organization: str, commands: Sequence[PutDocument]) -> None:
+    async def _specs(
+        self, unit: IUnitOfWork, organization: str, commands: Sequence[PutDocument]
+    ) -> dict[str, PipelineSpec]:
+        """The pipelines that would be stored, by name."""
+        stored = {stored.name: stored.document for stored in await _all(unit.pipelines, organization)}
+        stored |= {command.name: command.body for command in commands if command.kind == "pipeline"}
+        return {name: PipelineSpec.from_document(body) for name, body in stored.items()}
+
+    def _refuse_circles(self, specs: Mapping[str, PipelineSpec], commands: Sequence[PutDocument]) -> None:
         """Refuse documents that would make data flow in a circle, together with what is stored."""
-        specs = {
-            stored.name: PipelineSpec.from_document(stored.document)
-            for stored in await _all(unit.pipelines, organization)
-        }
-        given = [PipelineSpec.from_document(command.body) for command in commands if command.kind == "pipeline"]
-        specs |= {spec.name: spec for spec in given}
+        given = [specs[command.name] for command in commands if command.kind == "pipeline"]
         circle = find_circle(flow for spec in specs.values() for flow in self._flows(spec)) if given else None
         if circle is not None:
             tables = " → ".join(f"{connection}:{table}" for connection, table in circle)
             raise InvalidInputError(f"These pipelines would move data in a circle: {tables}.", code="spec.circle")
-        known = {*specs, *(spec.name for spec in given)}
         for spec in given:
             for name in spec.after:
-                if name not in known:
+                if name not in specs:
                     raise InvalidInputError(
                         f"{spec.name} runs after {name}, and there is no such pipeline.", code="spec.after_unknown"
                     )
@@ -241,35 +247,61 @@ class Catalog:
             raise InvalidInputError(f"These pipelines would start each other for ever: {names}.", code="spec.circle")
 
     def _flows(self, spec: PipelineSpec) -> Iterator[tuple[Dataset, Dataset]]:
-        source, destination = spec.source, spec.destination
-        target = dataset(destination.connection, str(destination.table))
-        names = {str(source.table)} if source.table else set()
-        if source.query is not None:
-            names |= self.guard.relations(source.query)
+        for source in self._sources(spec):
+            yield source, _target(spec)
+
+    def _uses(self, spec: PipelineSpec) -> Iterator[tuple[Dataset, Dataset]]:
+        """The flows with the pipeline itself as a place on the way, and from the pipelines that it runs after."""
+        pipeline = (_PIPELINE, spec.name)
+        yield pipeline, _target(spec)
+        for source in self._sources(spec):
+            yield source, pipeline
+        for name in spec.after:
+            yield (_PIPELINE, name), pipeline
+
+    def _sources(self, spec: PipelineSpec) -> Iterator[Dataset]:
+        names = {str(spec.source.table)} if spec.source.table else set()
+        if spec.source.query is not None:
+            names |= self.guard.relations(spec.source.query)
         for name in names:
-            yield dataset(source.connection, name), target
+            yield dataset(spec.source.connection, name)
 
 
-def _change(command: PutDocument, before: StoredDocument | None) -> Change:
-    if before is None:
-        return Change("create", command.kind, command.name, notes=_notes(command, None))
-    fields = tuple(_differences(before.document, command.body))
-    action = "update" if fields else "keep"
-    return Change(action, command.kind, command.name, fields, _notes(command, before) if fields else ())
+def _target(spec: PipelineSpec) -> Dataset:
+    return dataset(spec.destination.connection, str(spec.destination.table))
+
+
+def _downstream(kind: str, name: str, flows: Sequence[tuple[Dataset, Dataset]]) -> tuple[str, ...]:
+    """Name the pipelines that read what this one writes, or run after it, directly or not."""
+    reached = reached_from((_PIPELINE, name), flows) if kind == "pipeline" else set()
+    names = sorted(name for place, name in reached if place == _PIPELINE)
+    return (f"downstream: {', '.join(names)}",) if names else ()
+
+
+def _change(command: PutDocument, before: StoredDocument | None, downstream: tuple[str, ...]) -> Change:
+    fields = () if before is None else tuple(_differences(before.document, command.body))
+    action = "create" if before is None else "update" if fields else "keep"
+    notes = downstream if action == "keep" else (*_notes(command, before), *downstream)
+    return Change(action, command.kind, command.name, fields, notes)
 
 
 def _notes(command: PutDocument, before: StoredDocument | None) -> tuple[str, ...]:
     if command.kind != "pipeline":
         return ()
     spec = PipelineSpec.from_document(command.body)
-    publishing = choose_publishing(spec, ordered=bool(spec.source.key or spec.source.path or spec.source.table))
-    notes = [f"publish: {publishing.publish.value}, because {publishing.reason}", guarantee(spec, publishing)]
+    notes = how_it_publishes(spec)
     if before is not None:
         if PipelineSpec.from_document(before.document).fingerprint == spec.fingerprint:
             notes.append("keeps its position")
         else:
             notes.append("starts again, because source, cursor, key or destination changed; the next run asks how")
     return tuple(notes)
+
+
+def how_it_publishes(spec: PipelineSpec) -> list[str]:
+    """Say when rows become visible, and what is guaranteed of them, as far as the document alone tells."""
+    publishing = choose_publishing(spec, ordered=bool(spec.source.key or spec.source.path or spec.source.table))
+    return [f"publish: {publishing.publish.value}, because {publishing.reason}", guarantee(spec, publishing)]
 
 
 def _differences(before: Any, after: Any, above: str = "") -> list[str]:

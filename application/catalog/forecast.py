@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from application.catalog.documents import Catalog, Change, PutDocument
+from application.catalog.documents import Catalog, Change, PutDocument, how_it_publishes
 from application.connections.open_stores import OpenStores
 from application.pipelines.preparing import Prepared, RunPreparer
 from domain.errors import PlatformError
@@ -41,7 +41,7 @@ class PlanForecaster:
             preparer = replace(self.preparer, stores=stores)
             return [
                 await self._foretold(principal.organization, change, bodies[change.kind, change.name], stores, preparer)
-                if change.kind == "pipeline" and change.action in ("create", "update")
+                if change.kind == "pipeline" and change.action != "delete"
                 else change
                 for change in changes
             ]
@@ -50,7 +50,8 @@ class PlanForecaster:
         self, organization: str, change: Change, body: Mapping[str, object], stores: OpenStores, preparer: RunPreparer
     ) -> Change:
         spec = PipelineSpec.from_document(body)
-        notes = [*change.notes, *await self._history(organization, spec.name)]
+        published = how_it_publishes(spec) if change.action == "keep" else []
+        notes = [*published, *change.notes, *await self._history(organization, spec.name)]
         columns: tuple[ColumnForecast, ...] = ()
         try:
             spec = await preparer.with_key(organization, spec)

@@ -29,6 +29,20 @@ def find_circle(flows: Iterable[tuple[Dataset, Dataset]]) -> list[Dataset] | Non
     return None
 
 
+def reached_from(start: Dataset, flows: Iterable[tuple[Dataset, Dataset]]) -> set[Dataset]:
+    """Return every dataset that data of `start` flows into, on whatever path."""
+    targets: dict[Dataset, set[Dataset]] = {}
+    for source, target in flows:
+        targets.setdefault(source, set()).add(target)
+    reached: set[Dataset] = set()
+    waiting = [start]
+    while waiting:
+        found = targets.get(waiting.pop(), set()) - reached
+        reached |= found
+        waiting += found
+    return reached
+
+
 def _circle_from(
     node: Dataset, targets: Mapping[Dataset, set[Dataset]], above: list[Dataset], done: set[Dataset]
 ) -> list[Dataset] | None:

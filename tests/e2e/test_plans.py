@@ -26,6 +26,37 @@ def copy(project: Path, url: str, *, source: str, destination: str, more: str = 
     )
 
 
+def test_plan_tells_of_what_is_kept_too_and_who_is_hit_downstream(project: Path) -> None:
+    with_people(project, rows=5)
+    write(project, "pipelines/people.yaml", people_pipeline())
+    headrace(project, "run", "pipelines/people.yaml")
+    after = "version: 1\npipeline: {name}\nsource: {{{source}, key: [id]}}\ndestination: {{table: {name}}}\n"
+    write(
+        project,
+        "pipelines/adults.yaml",
+        after.format(name="adults", source="query: select * from people where age > 17"),
+    )
+    write(project, "pipelines/copies.yaml", after.format(name="copies", source="table: adults"))
+    write(project, "pipelines/late.yaml", after.format(name="late", source="connection: landing, path: people.csv")
+          + "schedule: {after: [copies]}\n")  # fmt: skip
+
+    kept = planned(project, "people")
+    assert kept["action"] == "keep"
+    assert "downstream: adults, copies, late" in kept["notes"]
+    assert any(note.startswith("publish: batch, because") for note in kept["notes"])
+    assert any(note.startswith("estimate: 5 rows in") for note in kept["notes"])
+    assert any(note.startswith("way: arrow, because ") for note in kept["notes"])
+    assert len(kept["columns"]) == 5
+    assert "downstream: late" in planned(project, "copies")["notes"]
+    assert not [note for note in planned(project, "late")["notes"] if note.startswith("downstream")]
+
+    assert headrace(project, "apply").returncode == 0
+    (project / "pipelines/people.yaml").unlink()
+    gone = next(c for c in json.loads(headrace(project, "plan", "--prune", "--json").stdout) if c["name"] == "people")
+    assert (gone["action"], gone["notes"]) == ("delete", ["downstream: adults, copies, late"])
+    assert "publish" not in headrace(project, "apply").stdout
+
+
 def test_plan_beside_a_running_up_is_the_one_without_it(project: Path) -> None:
     with_people(project, rows=5)
     write(project, "pipelines/people.yaml", people_pipeline())
