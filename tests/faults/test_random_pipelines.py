@@ -29,6 +29,15 @@ ME = Principal("me", "default", frozenset({Role.PLATFORM_ADMIN}))
 ROUNDS = 5
 LOOKBACK = 4
 SEEDS = int(os.environ.get("HEADRACE_TEST_RANDOM_PIPELINES", "20"))
+# The key that orders the read, of each type as it is made from `id`; every one is unique.
+KEYS = {
+    "id": "bigint",
+    "text": "text GENERATED ALWAYS AS (substr('aZ_-B', grp::integer + 1, 1) || id) STORED",
+    "numeric": "numeric GENERATED ALWAYS AS (id / 7.0) STORED",
+    "float": "double precision GENERATED ALWAYS AS (id / 3.0::double precision) STORED",
+    "uuid": "uuid GENERATED ALWAYS AS (md5(id::text)::uuid) STORED",
+    "time": "timestamp GENERATED ALWAYS AS ('2024-01-01'::timestamp + id * interval '1 us') STORED",
+}
 DELETIONS = {True: [None, "deleted_when"], False: [None, "deleted_when", "hard", "soft"]}
 
 
@@ -40,6 +49,7 @@ class Shape:
     has_cursor: bool
     has_lookback: bool
     deleted: str | None  # deleted_when | hard | soft
+    key_type: str
     merge_key: str
     publish: str | None
     step: str | None
@@ -53,6 +63,7 @@ class Shape:
     def drawn(chance: random.Random) -> "Shape":
         mode = chance.choice(["append", "append", "replace", "merge", "merge", "merge"])
         has_cursor = mode != "replace" and chance.random() < 0.5
+        key_type = chance.choice(["id", "id", *KEYS])
         deleted = chance.choice(DELETIONS[has_cursor]) if mode == "merge" else None
         # What compares the whole table with what was read is published whole.
         may_be_batch = mode != "replace" and deleted not in ("hard", "soft")
@@ -61,7 +72,9 @@ class Shape:
             has_cursor=has_cursor,
             has_lookback=mode == "merge" and has_cursor and chance.random() < 0.5,
             deleted=deleted,
-            merge_key=chance.choice(["id", "grp"]),
+            key_type=key_type,
+            # Among rows of one group the last one is by the source's key, whose order the model knows of numbers alone.
+            merge_key=chance.choice(["id", "grp"]) if key_type == "id" else "id",
             publish=chance.choice([None, "batch" if may_be_batch else None, "run"]),
             step=chance.choice([None, None, "filter", "rename"]),
             has_rule=chance.random() < 0.3,
@@ -72,8 +85,12 @@ class Shape:
         )
 
     @property
+    def key(self) -> str:
+        return "id" if self.key_type == "id" else "k"
+
+    @property
     def document(self) -> str:
-        source: dict[str, Any] = {"connection": "shop", "table": "source", "key": ["id"]}
+        source: dict[str, Any] = {"connection": "shop", "table": "source", "key": [self.key]}
         if self.has_cursor:
             source["cursor"] = {"column": "seq"} | ({"lookback": LOOKBACK} if self.has_lookback else {})
         if self.streams > 1:
@@ -153,7 +170,7 @@ class Model:
 class Source:
     """A table that grows, changes and loses rows; a number that only grows stands in each row."""
 
-    def __init__(self, url: str, chance: random.Random) -> None:
+    def __init__(self, url: str, chance: random.Random, shape: Shape) -> None:
         self._url = url
         self._chance = chance
         self._seq = 0
@@ -162,9 +179,9 @@ class Source:
         postgres(
             url,
             "CREATE TABLE source (id bigint PRIMARY KEY, grp bigint NOT NULL, n integer, note text, status text NOT NULL, "
-            "seq bigint NOT NULL)",
+            "seq bigint NOT NULL" + (")" if shape.key == "id" else f", k {KEYS[shape.key_type]} NOT NULL UNIQUE)"),
         )
-        postgres(url, "CREATE INDEX ON source (seq, id)")
+        postgres(url, f"CREATE INDEX ON source (seq, {shape.key})")
 
     def grow(self) -> None:
         postgres(self._url, "ALTER TABLE source ADD COLUMN more integer")
@@ -185,8 +202,11 @@ class Source:
             self.rows[key] = row
             names = COLUMNS[: 7 if self._has_grown else 6]
             values = ", ".join(_literal(value) for value in row[: len(names)])
+            columns = ", ".join(names)
             changed = ", ".join(f"{name} = excluded.{name}" for name in names[1:])
-            postgres(self._url, f"INSERT INTO source VALUES ({values}) ON CONFLICT (id) DO UPDATE SET {changed}")
+            postgres(
+                self._url, f"INSERT INTO source ({columns}) VALUES ({values}) ON CONFLICT (id) DO UPDATE SET {changed}"
+            )
         self._seq += 1  # What is committed after a run has begun lies above what it has read.
 
 
@@ -247,7 +267,7 @@ def landed(folder: Path, url: str, shape: Shape, number: int) -> "Counter[tuple[
 async def test_random_pipeline_holds_what_the_model_holds(seed: int, project: Path, postgres_database: str) -> None:
     chance = random.Random(seed)
     shape = Shape.drawn(chance)
-    source, model = Source(postgres_database, chance), Model(shape)
+    source, model = Source(postgres_database, chance, shape), Model(shape)
     settings = load_settings(root=project, environment={}).settings
     async with running(build_container(settings, project), with_store=False) as use_cases:
         connections = [postgres_connection(postgres_database, name) for name in ("shop", "warehouse")]
