@@ -203,7 +203,8 @@ class DuckDBDataStore(IDataStore):
             between, bound = bounds(spec.column, kind, lo, hi)
             rows = _fetch(
                 cursor,
-                f"SELECT CAST({name} AS VARCHAR) AS bound FROM {text} WHERE {between} ORDER BY {name} LIMIT 1 OFFSET {limit:d}",
+                f"SELECT CAST(selected.{name} AS VARCHAR) AS _headrace_bound FROM (SELECT * FROM {text}) AS selected "
+                f"WHERE {between} ORDER BY selected.{name} LIMIT 1 OFFSET {limit:d}",
                 {**parameters, **bound},
             )
             hi = rows[0][0] if rows else hi

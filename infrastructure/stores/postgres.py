@@ -179,7 +179,8 @@ class PostgresDataStore(IDataStore):
             where = selection.bounds(spec.column, lo, hi)
             session.bind(selection.settings)
             rows = session.execute(
-                f"SELECT {name}::text AS bound FROM {selection.text} WHERE {where} ORDER BY {name} LIMIT 1 OFFSET {limit:d}"
+                f"SELECT selected.{name}::text FROM (SELECT * FROM {selection.text}) AS selected WHERE {where} "
+                f"ORDER BY selected.{name} LIMIT 1 OFFSET {limit:d}"
             )
             hi = rows[0][0] if rows else hi
         return hi

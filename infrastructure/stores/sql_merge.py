@@ -5,10 +5,12 @@ from datetime import datetime
 
 from domain.errors import QualityRejectedError
 from domain.pipelines.spec import DeleteMissing
-from domain.pipelines.table import DELETED, DELETED_AT, LOADED_AT, RUN_ID, SEQ
+from domain.pipelines.table import DELETED, DELETED_AT, INTERNAL_PREFIX, LOADED_AT, RUN_ID, SEQ
 from domain.ports.data_store import Target
 from infrastructure.sql import quote, quote_table
 from infrastructure.stores.sql_session import Session
+
+_PLACE = f"{INTERNAL_PREFIX}_place"
 
 
 def merge_statement(table: str, using: str, names: Sequence[str], target: Target, *, is_soft: bool = False) -> str:
@@ -59,7 +61,8 @@ def merge_stage(session: Session, target: Target, names: Sequence[str], loaded_a
     if target.deletes:
         columns += f", {quote(DELETED)}"
     place = f"row_number() OVER (PARTITION BY {key} ORDER BY {quote(SEQ)} DESC)"
-    last = f"(SELECT {columns} FROM (SELECT *, {place} AS place FROM {stage}) AS placed WHERE place = 1) AS last"
+    placed = f"SELECT *, {place} AS {quote(_PLACE)} FROM {stage}"
+    last = f"(SELECT {columns} FROM ({placed}) AS placed WHERE {quote(_PLACE)} = 1) AS last"
     is_soft = target.delete_missing is DeleteMissing.SOFT
     if target.replaces:
         session.execute(f"DELETE FROM {table}")

@@ -225,7 +225,8 @@ class SqlOwner(IOwner):
         stage = quote_table(target.table.beside(target.shadow))
         names = ", ".join(quote(name) for name in columns)
         rows = self._session.execute(
-            f"SELECT coalesce(sum(n - 1), 0) FROM (SELECT count(*) AS n FROM {stage} GROUP BY {names}) AS groups"
+            f"SELECT coalesce(sum(_headrace_count - 1), 0) "
+            f"FROM (SELECT count(*) AS _headrace_count FROM {stage} GROUP BY {names}) AS groups"
         )
         return int(rows[0][0])
 

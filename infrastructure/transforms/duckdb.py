@@ -26,7 +26,7 @@ from infrastructure.transforms.keys import last_of_each
 from infrastructure.transforms.profiles import profiled_columns, profiles
 from infrastructure.transforms.python import Hook, PythonHooks
 from infrastructure.transforms.refused import REFUSED, Refusal, refused_table
-from infrastructure.transforms.rules import check_rules, looked_at, violation
+from infrastructure.transforms.rules import check_rules, looked_at, verdict_name, violation
 from infrastructure.transforms.stages import FAILED, SOURCE, Stages
 
 _FIRST_ERRORS = 5
@@ -237,7 +237,7 @@ class DuckDBTransform(IPreparedTransform):
         self._query, self._failures_query = f"{judged} SELECT * FROM judged", stages.failures
         connection.execute(self._query, self._parameters or None).fetchall()
         if self._row_rules and self._plan.keeps_values:
-            counts = ", ".join(f"count(*) FILTER (WHERE v{index})" for index, _ in self._row_rules)
+            counts = ", ".join(f"count(*) FILTER (WHERE {verdict_name(index)})" for index, _ in self._row_rules)
             self._counts_query = f"{judged} SELECT {counts} FROM judged"
 
     @staticmethod
@@ -248,7 +248,7 @@ class DuckDBTransform(IPreparedTransform):
         names = {column.name: column for column in self._columns}
         check_rules(self._plan, self._columns)
         verdicts = [
-            f"coalesce({violation(index, rule, names, self._parameters)}, false) AS v{index}"
+            f"coalesce({violation(index, rule, names, self._parameters)}, false) AS {verdict_name(index)}"
             for index, rule in self._row_rules
         ]
         if self._plan.deleted_when is not None:
@@ -286,7 +286,7 @@ class DuckDBTransform(IPreparedTransform):
         keep = pc.invert(is_failed)
         violations: dict[str, int] = {}
         for index, rule in self._row_rules:
-            violated = pc.and_(judged.column(f"v{index}"), keep)
+            violated = pc.and_(judged.column(verdict_name(index)), keep)
             count = pc.sum(violated).as_py() or 0
             if not count:
                 continue

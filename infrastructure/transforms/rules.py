@@ -5,13 +5,18 @@ from typing import Any
 
 from domain.errors import InvalidInputError
 from domain.pipelines.quality import Rule
-from domain.pipelines.table import Column
+from domain.pipelines.table import INTERNAL_PREFIX, Column
 from domain.ports.transformer import TransformPlan
 from infrastructure.sql import check_row_predicate, columns_of_predicate, quote
 from infrastructure.transforms.conversions import sql_type
 from infrastructure.transforms.profiles import check_profiled
 
 _TIMES = ("date", "timestamp", "timestamptz")
+
+
+def verdict_name(index: int) -> str:
+    """Name the column that says whether a row violates a rule; no column of the user's has such a name."""
+    return f"{INTERNAL_PREFIX}_violates_{index}"
 
 
 def violation(index: int, rule: Rule, columns: Mapping[str, Column], parameters: dict[str, Any]) -> str:

@@ -69,3 +69,15 @@ async def test_watermark_of_a_time_is_a_moment_however_it_is_written(store: IDat
         with pytest.raises(InvalidInputError) as refused:
             await read(wrong)
         assert refused.value.code == "cursor.watermark"
+
+
+@pytest.mark.clause("IDataStore", 13)
+async def test_limited_read_ends_in_the_order_of_the_cursor_whatever_its_name(
+    store: IDataStore, backend: Backend
+) -> None:
+    await store.write(TableName("s"), [pa.table({"bound": pa.array([10, 2, 9], pa.int64())})])
+    source = SourceSpec(table=TableName("s"), cursor=CursorSpec("bound"), key=("bound",))
+
+    plan = await store.plan(source, lo=None, limit=1)
+
+    assert plan.hi == "9"
