@@ -27,7 +27,7 @@ from infrastructure.transforms.profiles import profiled_columns, profiles
 from infrastructure.transforms.python import Hook, PythonHooks
 from infrastructure.transforms.refused import REFUSED, Refusal, refused_table
 from infrastructure.transforms.rules import check_rules, looked_at, verdict_name, violation
-from infrastructure.transforms.stages import FAILED, SOURCE, Stages
+from infrastructure.transforms.stages import FAILED, SOURCE, Stages, check_names
 
 _FIRST_ERRORS = 5
 _NO_ORDINALS = pa.array([], pa.int64())
@@ -200,6 +200,7 @@ class DuckDBTransform(IPreparedTransform):
         arrives_as_text = plan.source_is_text
         try:
             for run, hook in self._runs:
+                check_names(columns)
                 self._register(connection, arriving.empty_table(), _NO_ORDINALS)
                 stages = Stages(connection, columns, arrives_as_text=arrives_as_text)
                 for step in run:
@@ -223,15 +224,7 @@ class DuckDBTransform(IPreparedTransform):
     def _compile_judging(self, connection: duckdb.DuckDBPyConnection, stages: Stages) -> None:
         """Convert to the types of the destination's columns, where they exist and differ, then judge."""
         target = {column.name: column.type for column in self._plan.target}
-        landing = [self._plan.landing_name(column.name) for column in stages.columns]
-        if len(set(landing)) < len(landing):
-            raise InvalidInputError(
-                "Two columns have one name at the destination; rename one, or say columns: source.",
-                code="columns.collision",
-            )
-        stages.convert(
-            [(c.name, c.type, target.get(name, c.type)) for c, name in zip(stages.columns, landing, strict=True)]
-        )
+        stages.convert([(c.name, c.type, target.get(self._plan.landing_name(c.name), c.type)) for c in stages.columns])
         self._columns = stages.columns
         judged = f"{stages.text}, judged AS ({self._judged(stages.last)})"
         self._query, self._failures_query = f"{judged} SELECT * FROM judged", stages.failures

@@ -120,6 +120,24 @@ class Stages:
         return tuple(described)
 
 
+def check_names(columns: Sequence[Column]) -> None:
+    """Refuse columns that SQL cannot tell apart, which DuckDB would give other names.
+
+    Raises:
+        InvalidInputError: two names are equal, letter case aside (`columns.collision`).
+    """
+    seen: dict[str, str] = {}
+    for column in columns:
+        other = seen.get(column.name.lower())
+        seen[column.name.lower()] = column.name
+        if other is not None:
+            raise InvalidInputError(
+                f"The columns {other} and {column.name} differ in nothing but letter case; give them other names in a "
+                'query of the source, such as: select "Id" as outer_id, …',
+                code="columns.collision",
+            )
+
+
 def _converted(source: str, pairs: Sequence[tuple[str, str, str]], *, earlier: str) -> str:
     """Convert columns; the first that does not convert names the row's failure, unless an `earlier` stage did."""
     outputs, failures = [quote(ORDINAL)], []

@@ -68,3 +68,35 @@ def test_columns_named_like_our_own_words_land(
         else postgres(postgres_database, f"SELECT DISTINCT {names} FROM landed ORDER BY place")
     )
     assert found == [tuple(100 * row + number for number, _ in enumerate(WORDS)) for row in (1, 2, 3)]
+
+
+@pytest.mark.line("15")
+@pytest.mark.parametrize("connection", ["default", "shop"])
+@pytest.mark.parametrize("columns", ["normalize", "source"])
+@pytest.mark.parametrize("more", ["", "transform: [{sql: select * from batch}]\n", "transform: [{drop: [Id]}]\n"])
+def test_columns_that_differ_in_case_alone_are_refused_until_a_query_names_them_apart(
+    more: str, columns: str, connection: str, project: Path, postgres_database: str
+) -> None:
+    postgres(postgres_database, 'CREATE TABLE source (id bigint PRIMARY KEY, "Id" text, "ID" text)')
+    postgres(postgres_database, "INSERT INTO source VALUES (1, 'x', 'y')")
+    write(project, "connections/shop.yaml", postgres_connection(postgres_database, "shop"))
+    text = (
+        "version: 1\npipeline: words\nsource: {connection: shop, table: source, key: [id]}\n" + more
+        + f"destination: {{connection: {connection}, table: landed, columns: {columns}}}\n"
+    )  # fmt: skip
+    write(project, "pipelines/words.yaml", text)
+
+    refused = headrace(project, "run", "pipelines/words.yaml")
+    assert (refused.returncode, "[columns.collision]" in refused.stderr) == (1, True), refused.stderr
+    assert "id and Id" in refused.stderr
+    query = 'query: \'select id, "Id" as outer_id, "ID" as loud_id from source\''
+    write(
+        project, "pipelines/words.yaml", text.replace("table: source", query).replace("drop: [Id]", "drop: [loud_id]")
+    )
+    done = headrace(project, "run", "pipelines/words.yaml", "--abandon")
+
+    assert done.returncode == 0, done.stderr
+    query = "SELECT id, outer_id FROM landed"
+    in_file = connection == "default"
+    found = duckdb_rows(project / ".headrace/data.duckdb", query) if in_file else postgres(postgres_database, query)
+    assert found == [(1, "x")]
