@@ -9,7 +9,7 @@ from functools import cached_property
 from application.events.announce import Announcer
 from application.pipelines.gathering import Gathered
 from domain.events import RunStarted
-from domain.pipelines.read_set import Lane
+from domain.pipelines.read_set import Lane, ReadSet
 from domain.pipelines.run import Run
 from domain.pipelines.spec import PipelineSpec
 from domain.ports.unit_of_work import ILease, IRecords
@@ -25,7 +25,9 @@ class StoppedError(Exception):
 
 @dataclass
 class Claim:
-    """A claimed run in the hands of this process. `deadline` is on the process's monotonic clock."""
+    """A claimed run in the hands of this process. `deadline` is on the process's monotonic clock, `read_set` what this
+    attempt works at.
+    """
 
     run: Run
     spec: PipelineSpec
@@ -33,7 +35,7 @@ class Claim:
     fence: int
     deadline: float
     is_draining: Callable[[], bool]
-    read_set_id: str | None = None
+    read_set: ReadSet | None = None
     started: float = field(default_factory=time.monotonic)
 
     @property
@@ -50,6 +52,15 @@ class Claim:
     def seconds(self) -> float:
         """How long the work has taken so far."""
         return round(time.monotonic() - self.started, 3)
+
+    @property
+    def planned(self) -> ReadSet | None:
+        """What this attempt works at, else what one before it did; None while nothing is planned."""
+        return self.read_set or (ReadSet.from_json(self.run.read_set) if self.run.read_set else None)
+
+    def goes_on_after(self, read_set: ReadSet) -> bool:
+        """Whether the run is not over when this is published: what arrived since an adopted read set is its own."""
+        return read_set.is_adopted and self.spec.source.cursor is not None
 
     def stop_reason(self) -> str | None:
         """Why the work must stop now, or None; costs nothing to ask."""

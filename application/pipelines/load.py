@@ -82,27 +82,32 @@ class ReadSetLoader:
         run = claim.run
         stored = ReadSet.from_json(run.read_set) if run.read_set else None
         if stored is not None and stored.id == state.read_set_id and not state.is_loading:
-            return published_report(state)  # It died between publishing and saying so.
+            # It died between publishing and saying so.
+            report = published_report(state, adopted=stored.is_adopted)
+            return await self._after(claim, owner, stored, report, on_progress)
         if stored is not None and _is_over(stored, state):
             stored = None  # Another run has completed or abandoned it since; what is left is read anew.
         if stored is None and run.request.abandon:
             state = await self._abandoned(claim, owner, state)
         read_set = stored or self._unfinished(claim, state)
-        is_adopted = stored is None and read_set is not None
         if read_set is None:
             read_set = await self._planned(claim, state)
-        elif is_adopted:
+        elif stored is None:
+            read_set = replace(read_set, is_adopted=True)
             await self._store(claim, read_set)
-        claim.read_set_id = read_set.id
+        claim.read_set = read_set
         loaded = await self._stream_and_publish(claim, owner, state, read_set, on_progress)
-        report = run_report(read_set, loaded, adopted=is_adopted)
-        if is_adopted and claim.spec.source.cursor is not None:
-            # The unfinished read set is complete; what arrived since is this run's own.
-            state = await owner.take_over()
-            claim.run = replace(run, read_set=None)
-            own = await self._load_as_owner(claim, owner, state, on_progress)
-            return {**own, "adopted": True, "completed_first": report}
-        return report
+        return await self._after(claim, owner, read_set, run_report(read_set, loaded), on_progress)
+
+    async def _after(
+        self, claim: Claim, owner: IOwner, done: ReadSet, report: Mapping[str, Any], on_progress: OnProgress
+    ) -> Mapping[str, Any]:
+        """Report what is published; after an adopted read set, what arrived since is still to be read."""
+        if not claim.goes_on_after(done):
+            return report
+        claim.run, claim.read_set = replace(claim.run, read_set=None), None
+        own = await self._load_as_owner(claim, owner, await owner.take_over(), on_progress)
+        return {**own, "adopted": True, "completed_first": report}
 
     async def _abandoned(self, claim: Claim, owner: IOwner, state: LaneState) -> LaneState:
         """Forget what the lane left unfinished, and a watermark of another source; committed rows stay."""

@@ -24,14 +24,14 @@ class Loaded:
     added: Sequence[str] = ()
 
 
-def run_report(read_set: ReadSet, loaded: Loaded, *, adopted: bool) -> dict[str, Any]:
+def run_report(read_set: ReadSet, loaded: Loaded) -> dict[str, Any]:
     """Gather what the streams of a published read set did. `adopted` tells that an earlier run had begun it."""
     publication, streams = loaded.publication, loaded.streams
     seconds = max((report.seconds for report in streams), default=0.0)
     read = sum(report.rows_read for report in streams)
     return {
         "read_set": read_set.id,
-        "adopted": adopted,
+        "adopted": read_set.is_adopted,
         "watermark": read_set.plan.hi,
         "published": "run" if read_set.shadow else "batch",
         "way": loaded.route.way.value,
@@ -56,12 +56,12 @@ def run_report(read_set: ReadSet, loaded: Loaded, *, adopted: bool) -> dict[str,
     }
 
 
-def published_report(state: LaneState) -> dict[str, Any]:
+def published_report(state: LaneState, *, adopted: bool) -> dict[str, Any]:
     """Rebuild the report of a read set that was published by a worker that died before saying so."""
     stats: Mapping[str, Any] = state.stats.get("stats", {})
     return {
         "read_set": state.read_set_id,
-        "adopted": False,
+        "adopted": adopted,
         "watermark": state.watermark,
         "counts": state.counts.as_dict(),
         "rules": state.stats.get("verdicts", []),

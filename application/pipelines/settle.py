@@ -90,7 +90,8 @@ class RunSettler:
         self, claim: Claim, state: RunState, reason: str, error: Mapping[str, Any] | None
     ) -> None:
         """Stop every writer at the destination first; while it cannot be reached the run stays running."""
-        if claim.read_set_id is None and claim.run.read_set is None:
+        planned = claim.planned
+        if planned is None:
             # No attempt at this run has opened a read set, and none can any more: there is no writer to stop.
             await self._finish(claim, state, reason, error=error)
             return
@@ -103,9 +104,11 @@ class RunSettler:
                 await unit.runs.note(claim.run.id, claim.fence, reason="sealing")
                 await unit.commit()
             return
-        if claim.read_set_id is not None and left.read_set_id == claim.read_set_id and not left.is_loading:
-            # It was published before the wish to stop came through: success was first (C1).
-            await self._finish(claim, RunState.SUCCEEDED, "published", report=published_report(left))
+        if left.read_set_id == planned.id and not left.is_loading and not claim.goes_on_after(planned):
+            # It was published first, by this attempt or one before it: whoever asked again would read every row twice.
+            await self._finish(
+                claim, RunState.SUCCEEDED, "published", report=published_report(left, adopted=planned.is_adopted)
+            )
             return
         await self._finish(claim, state, reason, report=unfinished_report(left), error=error)
 

@@ -75,7 +75,8 @@ class ReadSet:
     `fingerprint` ties it to the source, cursor, key and destination of the spec: only a spec with the same one may
     finish it. `shadow` names the staging table, if any. `expected` holds the counts that `completeness` compares with,
     `baseline` the profiles that `distribution` does. `generation` is the lane's when it was planned: once the lane has
-    moved on, this read set is over and is never opened (again), whatever the records say.
+    moved on, this read set is over and is never opened (again), whatever the records say. `is_adopted`: an earlier run
+    planned it and did not finish it.
     """
 
     id: str
@@ -87,6 +88,7 @@ class ReadSet:
     baseline: Mapping[str, Any] | None = None
     generation: int | None = None
     batch_bytes: int = 64 * 1024 * 1024
+    is_adopted: bool = False
 
     @property
     def is_whole(self) -> bool:
@@ -114,6 +116,7 @@ class ReadSet:
             baseline=value.get("baseline"),
             generation=value.get("generation"),
             batch_bytes=value.get("batch_bytes", 64 * 1024 * 1024),
+            is_adopted=value.get("is_adopted", False),
             plan=SourcePlan(
                 columns=tuple((name, kind) for name, kind in plan["columns"]),
                 streams=tuple(Stream(**stream) for stream in plan["streams"]),

@@ -132,7 +132,7 @@ def check_names(columns: Sequence[Column]) -> None:
         seen[column.name.lower()] = column.name
         if other is not None:
             raise InvalidInputError(
-                f"The columns {other} and {column.name} differ in nothing but letter case; give them other names in a "
+                f"The columns {other} and {column.name} differ in nothing but letter case; give one another name, as in a "
                 'query of the source, such as: select "Id" as outer_id, …',
                 code="columns.collision",
             )

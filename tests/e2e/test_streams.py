@@ -255,6 +255,36 @@ def test_followers_that_would_go_in_circles_or_follow_nothing_are_refused(projec
     assert headrace(project, "apply", "--yes").returncode == 0
 
 
+@pytest.mark.invariant("D1", "R5")
+@pytest.mark.parametrize(
+    "end", ["publish.after_commit:1:kill", "publish.after_commit:1:raise,dest.after_fence:2:raise"]
+)
+def test_run_that_completes_what_was_left_reads_its_own_rows_too_whatever_happens_between(
+    end: str, project: Path, postgres_database: str
+) -> None:
+    settings = numbers(project, postgres_database, rows=2000)
+    text = (project / "pipelines/numbers.yaml").read_text()
+    text = text.replace("table: source,", "table: source, cursor: {column: id},") + "retry: {attempts: 0}\n"
+    write(project, "pipelines/numbers.yaml", text)
+    left = headrace(
+        project, "run", "pipelines/numbers.yaml", HEADRACE_FAILPOINT="batch.before_commit:3+:raise", **settings
+    )
+    assert left.returncode == 3, left.stderr
+    postgres(postgres_database, "INSERT INTO source VALUES (5000, 'later')")
+    write(project, "pipelines/numbers.yaml", text.replace("attempts: 0", "attempts: 2, backoff: 10ms"))
+
+    done = headrace(project, "run", "pipelines/numbers.yaml", "--json", HEADRACE_FAILPOINT=end, **settings)
+    if done.returncode == -9:
+        done = headrace(project, "run", "pipelines/numbers.yaml", "--json", **settings)
+
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)["report"]
+    assert (report["adopted"], report["counts"]["used"]) == (True, 1)
+    assert report["completed_first"]["counts"]["used"] == 2000
+    found = postgres(postgres_database, "SELECT count(*), count(DISTINCT id), max(id) FROM numbers")
+    assert found == [(2001, 2001, 5000)]
+
+
 @pytest.mark.invariant("D1")
 def test_abandon_forgets_what_was_left_and_goes_on_from_the_watermark(project: Path, postgres_database: str) -> None:
     settings = numbers(project, postgres_database, rows=2000)

@@ -33,7 +33,7 @@ SEEDS = int(os.environ.get("HEADRACE_TEST_RANDOM_PIPELINES", "20"))
 KEYS = {
     "id": "bigint",
     "text": "text GENERATED ALWAYS AS (substr('aZ_-B', grp::integer + 1, 1) || id) STORED",
-    "numeric": "numeric GENERATED ALWAYS AS (id / 7.0) STORED",
+    "numeric": "numeric(12,6) GENERATED ALWAYS AS (id / 7.0) STORED",
     "float": "double precision GENERATED ALWAYS AS (id / 3.0::double precision) STORED",
     "uuid": "uuid GENERATED ALWAYS AS (md5(id::text)::uuid) STORED",
     "time": "timestamp GENERATED ALWAYS AS ('2024-01-01'::timestamp + id * interval '1 us') STORED",
@@ -46,7 +46,7 @@ class Shape:
     """What one random pipeline asks for."""
 
     mode: str
-    has_cursor: bool
+    cursor: str | None  # seq, a number with ties and gaps | at, the moment of the change
     has_lookback: bool
     deleted: str | None  # deleted_when | hard | soft
     key_type: str
@@ -62,15 +62,15 @@ class Shape:
     @staticmethod
     def drawn(chance: random.Random) -> "Shape":
         mode = chance.choice(["append", "append", "replace", "merge", "merge", "merge"])
-        has_cursor = mode != "replace" and chance.random() < 0.5
+        cursor = chance.choice([None, None, "seq", "at"]) if mode != "replace" else None
         key_type = chance.choice(["id", "id", *KEYS])
-        deleted = chance.choice(DELETIONS[has_cursor]) if mode == "merge" else None
+        deleted = chance.choice(DELETIONS[cursor is not None]) if mode == "merge" else None
         # What compares the whole table with what was read is published whole.
         may_be_batch = mode != "replace" and deleted not in ("hard", "soft")
         return Shape(
             mode=mode,
-            has_cursor=has_cursor,
-            has_lookback=mode == "merge" and has_cursor and chance.random() < 0.5,
+            cursor=cursor,
+            has_lookback=mode == "merge" and cursor is not None and chance.random() < 0.5,
             deleted=deleted,
             key_type=key_type,
             # Among rows of one group the last one is by the source's key, whose order the model knows of numbers alone.
@@ -91,8 +91,9 @@ class Shape:
     @property
     def document(self) -> str:
         source: dict[str, Any] = {"connection": "shop", "table": "source", "key": [self.key]}
-        if self.has_cursor:
-            source["cursor"] = {"column": "seq"} | ({"lookback": LOOKBACK} if self.has_lookback else {})
+        if self.cursor:
+            lookback = LOOKBACK if self.cursor == "seq" else "1h"
+            source["cursor"] = {"column": self.cursor} | ({"lookback": lookback} if self.has_lookback else {})
         if self.streams > 1:
             source["partitions"] = {"column": "id", "count": self.streams}
         destination: dict[str, Any] = {"connection": self.connection, "table": "copied", "mode": self.mode}
@@ -129,13 +130,15 @@ class Model:
     appended: "Counter[Row]" = field(default_factory=Counter)
     merged: dict[int, tuple[Row, bool]] = field(default_factory=dict)
 
-    def run(self, source: dict[int, Row]) -> None:
+    def run(self, rows: dict[int, Row], moments: dict[int, int]) -> None:
         shape = self.shape
-        lo = self.watermark - (LOOKBACK if shape.has_lookback else 0)
-        read = [row for row in source.values() if not shape.has_cursor or row[5] >= lo]
-        read.sort(key=lambda row: (row[5], row[0]) if shape.has_cursor else (row[0],))
-        if shape.has_cursor and source:
-            self.watermark = max(self.watermark, max(row[5] for row in source.values()) + 1)
+        cursors = {key: row[5] if shape.cursor == "seq" else moments[key] for key, row in rows.items()}
+        lo = self.watermark
+        if shape.has_lookback:
+            lo = lo - LOOKBACK if shape.cursor == "seq" else 0  # Nothing here is an hour old.
+        read = [row for key, row in rows.items() if not shape.cursor or cursors[key] >= lo]
+        read.sort(key=lambda row: (cursors[row[0]] if shape.cursor else 0, row[0]))
+        self.watermark = max(self.watermark, *(cursor + 1 for cursor in cursors.values()), 0)
         kept = [row for row in read if shape.step != "filter" or row[2] is None or row[2] % 5 != 0]
         used = [row for row in kept if not shape.has_rule or row[2] is None or 0 <= row[2] <= 90]
         if shape.mode == "append":
@@ -175,13 +178,16 @@ class Source:
         self._chance = chance
         self._seq = 0
         self._has_grown = False
+        self._moment = 0
+        self.moments: dict[int, int] = {}
         self.rows: dict[int, Row] = {}
         postgres(
             url,
             "CREATE TABLE source (id bigint PRIMARY KEY, grp bigint NOT NULL, n integer, note text, status text NOT NULL, "
-            "seq bigint NOT NULL" + (")" if shape.key == "id" else f", k {KEYS[shape.key_type]} NOT NULL UNIQUE)"),
+            "seq bigint NOT NULL, at timestamptz NOT NULL DEFAULT clock_timestamp()"
+            + (")" if shape.key == "id" else f", k {KEYS[shape.key_type]} NOT NULL UNIQUE)"),
         )
-        postgres(url, f"CREATE INDEX ON source (seq, {shape.key})")
+        postgres(url, f"CREATE INDEX ON source ({shape.cursor or 'seq'}, {shape.key})")
 
     def grow(self) -> None:
         postgres(self._url, "ALTER TABLE source ADD COLUMN more integer")
@@ -199,11 +205,12 @@ class Source:
             n, note = chance.choice([None, *range(-5, 100, 7)]), chance.choice([None, "", "a'\\x41\t\n", "ü" * 9])
             status = chance.choice(["new", "paid", "deleted"])
             row = (key, key % 5, n, note, status, self._seq, self._seq if self._has_grown else None)
-            self.rows[key] = row
+            self._moment += 1
+            self.rows[key], self.moments[key] = row, self._moment
             names = COLUMNS[: 7 if self._has_grown else 6]
             values = ", ".join(_literal(value) for value in row[: len(names)])
             columns = ", ".join(names)
-            changed = ", ".join(f"{name} = excluded.{name}" for name in names[1:])
+            changed = ", ".join(f"{name} = excluded.{name}" for name in names[1:]) + ", at = clock_timestamp()"
             postgres(
                 self._url, f"INSERT INTO source ({columns}) VALUES ({values}) ON CONFLICT (id) DO UPDATE SET {changed}"
             )
@@ -280,9 +287,10 @@ async def test_random_pipeline_holds_what_the_model_holds(seed: int, project: Pa
             source.grow()
         source.change()
         done = await run_until_done(project, chance)
-        model.run(source.rows)
+        model.run(source.rows, source.moments)
 
         counts = (done[-1].report or {})["counts"]
         assert counts["read"] == sum(counts[name] for name in ("used", "filtered", "quarantined", "failed")), counts
         found = landed(project, postgres_database, shape, number)
-        assert found == model.rows, (number, shape, found - model.rows, model.rows - found)
+        told = [(run.id, run.state.value, run.reason, run.attempt, run.error) for run in done]
+        assert found == model.rows, (number, shape, told, found - model.rows, model.rows - found)

@@ -1,5 +1,6 @@
 """A worker paused inside its transaction past its lease, connections that end, an answer to COMMIT that never came."""
 
+import json
 import os
 import signal
 import subprocess
@@ -119,3 +120,32 @@ def test_connection_that_is_terminated_in_the_middle_is_opened_again(
     assert running.returncode == 0, said[1]
     assert postgres(postgres_database, COUNT) == [(989, 989)]
     assert postgres(postgres_database, "SELECT count(*) FROM _headrace_quarantine") == [(ROWS // 100,)]
+
+
+@pytest.mark.invariant("D1", "R5")
+@pytest.mark.parametrize("store", ["duckdb", "postgres"])
+def test_run_that_was_published_before_its_last_retry_failed_has_succeeded(
+    store: str, project: Path, postgres_database: str
+) -> None:
+    """Else whoever asks for it again would append every row a second time."""
+    with_people(project)
+    write(project, "pipelines/people.yaml", people_pipeline() + "retry: {attempts: 1, backoff: 10ms}\n")
+    settings = postgres_environment(postgres_database) if store == "postgres" else {}
+    failpoints = "publish.after_commit:1:raise,dest.after_fence:3:raise"
+
+    done = headrace(project, "run", "pipelines/people.yaml", "--json", HEADRACE_FAILPOINT=failpoints, **settings)
+
+    assert done.returncode == 0, done.stderr
+    run = json.loads(done.stdout)
+    assert (run["state"], run["attempt"], run["report"]["counts"]["used"]) == ("succeeded", 2, 989)
+    reasons = [
+        line["event"]
+        for line in json.loads(headrace(project, "runs", "logs", run["id"], "--json", **settings).stdout)["items"]
+    ]
+    assert reasons.count("pipeline.released") == 1
+    found = (
+        postgres(postgres_database, COUNT)
+        if store == "postgres"
+        else duckdb_rows(project / ".headrace/data.duckdb", COUNT)
+    )
+    assert found == [(989, 989)]
