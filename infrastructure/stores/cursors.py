@@ -114,9 +114,9 @@ def _integer(lo: str, cursor: CursorSpec, kind: str) -> int:
 def _moment(lo: str, cursor: CursorSpec, kind: str) -> datetime:
     try:
         found = datetime.fromisoformat(lo)
-    except ValueError:
+        return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+    except (ValueError, OverflowError):
         raise _no_watermark(cursor, f"a {kind} such as {_written(datetime(2026, 1, 31, tzinfo=UTC), kind)}") from None
-    return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
 
 
 def _no_watermark(cursor: CursorSpec, wanted: str) -> InvalidInputError:

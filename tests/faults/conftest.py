@@ -1,10 +1,11 @@
 """Brokers of the fault suite, kept apart from the other tests of the same servers."""
 
 import uuid
+from collections.abc import Iterator
 
 import pytest
 
-from tests.servers import RedisServer
+from tests.servers import PostgresServer, RedisServer
 
 
 @pytest.fixture
@@ -29,7 +30,16 @@ def queue_settings(request: pytest.FixtureRequest) -> dict[str, str]:
 
 
 @pytest.fixture
-def own_redis() -> "pytest.Generator[RedisServer]":
+def own_postgres() -> Iterator[PostgresServer]:
+    """A Postgres that the test may kill, or whose disk it may fill."""
+    server = PostgresServer()
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def own_redis() -> Iterator[RedisServer]:
     """A Redis that the test may kill."""
     server = RedisServer()
     server.start()

@@ -16,6 +16,7 @@ from adbc_driver_postgresql import dbapi
 from tests.e2e.api import headrace, serving
 from tests.e2e.projects import postgres_connection, postgres_environment, write
 from tests.e2e.tables import postgres, postgres_differences
+from tests.servers import PostgresServer
 
 ROWS = 900
 WAYS = {
@@ -221,8 +222,9 @@ def test_table_that_is_gone_before_the_next_run_of_a_cursor(project: Path, postg
 
 
 @pytest.fixture
-def small_space(tmp_path: Path, postgres_database: str) -> Iterator[Path]:
-    """A tablespace of 24 megabytes, which the server of the suite can write."""
+def small_space(tmp_path: Path, own_postgres: PostgresServer) -> Iterator[Path]:
+    """The tablespace of a server of its own: 24 megabytes. In a shared one a full disk would stop every checkpoint."""
+    url = f"{own_postgres.url}/postgres"
     folder = tmp_path / "small"
     folder.mkdir()
     made = subprocess.run(
@@ -235,25 +237,23 @@ def small_space(tmp_path: Path, postgres_database: str) -> Iterator[Path]:
             parent.chmod(0o755)
     inner = folder / "space"
     inner.mkdir(mode=0o700)
-    owner = postgres(postgres_database, "select pg_read_file('/proc/self/status')")[0][0]
+    owner = postgres(url, "select pg_read_file('/proc/self/status')")[0][0]
     user = next(line.split()[1] for line in owner.splitlines() if line.startswith("Uid:"))
     subprocess.run(["chown", user, inner], check=True)
-    name = f"small{time.monotonic_ns()}"
-    postgres(postgres_database, f"create tablespace {name} location '{inner}'")
-    postgres(
-        postgres_database, f"alter database {postgres_database.rpartition('/')[2]} set default_tablespace = {name}"
-    )
+    postgres(url, f"create tablespace small location '{inner}'")
+    postgres(url, "alter database postgres set default_tablespace = small")
     yield folder
     subprocess.run(["umount", "-l", folder], check=False)
 
 
 @pytest.mark.invariant("D1", "D3")
-def test_full_disk_of_the_destination(project: Path, postgres_database: str, small_space: Path, way: str) -> None:
-    settings = numbers(project, postgres_database, way)
+def test_full_disk_of_the_destination(project: Path, own_postgres: PostgresServer, small_space: Path, way: str) -> None:
+    url = f"{own_postgres.url}/postgres"
+    settings = numbers(project, url, way)
     ballast = small_space / "ballast"
-    postgres(postgres_database, "update numbers set note = note || repeat(md5(id::text), 50)")
-    postgres(postgres_database, "vacuum full numbers")
-    postgres(postgres_database, "checkpoint")
+    postgres(url, "update numbers set note = note || repeat(md5(id::text), 50)")
+    postgres(url, "vacuum full numbers")
+    postgres(url, "checkpoint")
     space = os.statvfs(small_space)
     ballast.write_bytes(b"x" * (space.f_bavail * space.f_frsize - 500 * 1024))
 
@@ -261,14 +261,14 @@ def test_full_disk_of_the_destination(project: Path, postgres_database: str, sma
 
     assert (done.returncode, "disk_full" in done.stderr) == (3, True), done.stderr
     assert "Traceback" not in done.stderr
-    counted = postgres(postgres_database, "select count(*), count(distinct id) from landed")
+    counted = postgres(url, "select count(*), count(distinct id) from landed")
     assert counted[0][0] == counted[0][1] < ROWS
     ballast.unlink()
     done = run(project, **settings)
     if done.returncode != 0:  # The first may have ended the run that was left; the next one completes its read set.
         done = run(project, **settings)
     assert done.returncode == 0, done.stderr
-    exact(postgres_database)
+    exact(url)
 
 
 @pytest.mark.invariant("D1")

@@ -27,15 +27,6 @@ ROWS = 20_000
 STOPS = {"fast": signal.SIGINT, "immediate": signal.SIGQUIT, "kill -9": signal.SIGKILL}
 
 
-@pytest.fixture
-def own_postgres() -> Iterator[PostgresServer]:
-    """A Postgres that the test may kill."""
-    server = PostgresServer()
-    server.start()
-    yield server
-    server.stop()
-
-
 def make_copy(folder: Path, source_url: str, destination_url: str, *, rows: int = ROWS, run: str = "") -> None:
     """`source` in one database, copied to `copied` in another by batches of 100."""
     oracle.postgres_query(source_url)(

@@ -65,7 +65,7 @@ async def test_watermark_of_a_time_is_a_moment_however_it_is_written(store: IDat
         assert await read(written) == 1
     assert await read((past + timedelta(seconds=1)).isoformat()) == 0
     assert await read("0001-01-02 00:00:00+00:00", timedelta(days=900)) == 1
-    for wrong in ("yesterday", "infinity", "2026-13-01"):
+    for wrong in ("yesterday", "infinity", "2026-13-01", "0001-01-01 00:00:00+09:00"):
         with pytest.raises(InvalidInputError) as refused:
             await read(wrong)
         assert refused.value.code == "cursor.watermark"
