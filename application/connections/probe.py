@@ -7,10 +7,9 @@ from application.connections.open_stores import OpenStores
 from domain.errors import NotFoundError, PlatformError
 from domain.identity.policy import Action, require
 from domain.identity.principal import Principal
+from domain.pipelines.connection import failing_step
 from domain.pipelines.table import TableName, TableSchema
 from domain.ports.data_store import StoreHealth
-
-_STEPS = {"connection.host_forbidden": "name", "store.tls": "tls", "store.sign_in": "sign_in"}
 
 
 @dataclass(frozen=True)
@@ -30,8 +29,7 @@ class ConnectionProbe:
         try:
             store = await self.stores.get(principal.organization, spec)
         except PlatformError as error:
-            step = _STEPS.get(error.code, "network")
-            return StoreHealth(is_healthy=False, step=step, detail=error.message)
+            return StoreHealth(is_healthy=False, step=failing_step(error), detail=error.message)
         return await store.health_check()
 
     async def tables(self, principal: Principal, name: str) -> Sequence[TableName]:

@@ -18,9 +18,7 @@ def dataset(connection: str, table: str) -> Dataset:
 
 def find_circle(flows: Iterable[tuple[Dataset, Dataset]]) -> list[Dataset] | None:
     """Return the datasets of a circle, the first one repeated at the end, or None."""
-    targets: dict[Dataset, set[Dataset]] = {}
-    for source, target in flows:
-        targets.setdefault(source, set()).add(target)
+    targets = _targets(flows)
     done: set[Dataset] = set()
     for start in sorted(targets):
         circle = _circle_from(start, targets, [], done)
@@ -31,9 +29,7 @@ def find_circle(flows: Iterable[tuple[Dataset, Dataset]]) -> list[Dataset] | Non
 
 def reached_from(start: Dataset, flows: Iterable[tuple[Dataset, Dataset]]) -> set[Dataset]:
     """Return every dataset that data of `start` flows into, on whatever path."""
-    targets: dict[Dataset, set[Dataset]] = {}
-    for source, target in flows:
-        targets.setdefault(source, set()).add(target)
+    targets = _targets(flows)
     reached: set[Dataset] = set()
     waiting = [start]
     while waiting:
@@ -41,6 +37,13 @@ def reached_from(start: Dataset, flows: Iterable[tuple[Dataset, Dataset]]) -> se
         reached |= found
         waiting += found
     return reached
+
+
+def _targets(flows: Iterable[tuple[Dataset, Dataset]]) -> dict[Dataset, set[Dataset]]:
+    targets: dict[Dataset, set[Dataset]] = {}
+    for source, target in flows:
+        targets.setdefault(source, set()).add(target)
+    return targets
 
 
 def _circle_from(

@@ -4,6 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from domain.errors import PlatformError
+
+_STEPS = {"connection.host_forbidden": "name", "store.tls": "tls", "store.sign_in": "sign_in"}
+
 
 @dataclass(frozen=True)
 class ConnectionSpec:
@@ -23,3 +27,8 @@ class ConnectionSpec:
             options=dict(document.get("options") or {}),
             secrets=dict(document.get("secrets") or {}),
         )
+
+
+def failing_step(error: PlatformError) -> str:
+    """Name the step of reaching a store that an error tells of: name, network, tls or sign_in."""
+    return _STEPS.get(error.code, "network")

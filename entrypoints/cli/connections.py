@@ -30,7 +30,7 @@ def list_connections(context: typer.Context, as_json: AsJson = False) -> None:
 
 @app.command("test")
 def try_connection(context: typer.Context, name: Name, as_json: AsJson = False) -> None:
-    """Try a connection and say which step fails: name, network, sign_in, query."""
+    """Try a connection and say which step fails: name, network, tls, sign_in, query."""
     cli: Cli = context.obj
     if name == "default":
         cli.refuse_beside_server("GET /ready")

@@ -12,8 +12,11 @@ import time
 from domain.errors import Problem, SettingsError, StoreUnavailableError
 from domain.failpoints import FAILPOINTS, arm
 
-_ACTIONS = ("kill", "stop", "raise", "sleep")
 _HOUR_SECONDS = 3600.0
+_WRITTEN = re.compile(
+    r"(?P<name>[a-z_.]+):(?P<nth>[0-9]+)(?P<again>\+?):"
+    r"(?P<action>kill|stop|raise|sleep)((?<=sleep)=(?P<seconds>[0-9]{1,6}(\.[0-9]{1,6})?))?"
+)
 
 
 def arm_from(value: str | None) -> None:
@@ -61,17 +64,11 @@ class _Failpoint:
 
 
 def _failpoint(text: str) -> _Failpoint:
-    name, _, rest = text.partition(":")
-    nth, _, action = rest.partition(":")
-    action, has_seconds, given = action.partition("=")
-    is_repeated, nth = nth.endswith("+"), nth.removesuffix("+")
-    seconds = _seconds(given) if has_seconds and action == "sleep" else None if has_seconds else _HOUR_SECONDS
-    is_counted = nth.isascii() and nth.isdigit() and int(nth) > 0
-    if name not in FAILPOINTS or not is_counted or action not in _ACTIONS or seconds is None:
+    found = _WRITTEN.fullmatch(text)
+    if found is None or found["name"] not in FAILPOINTS or int(found["nth"]) < 1:
         message = "must be name:nth:kill|stop|raise|sleep[=seconds], several with commas"
         raise SettingsError([Problem("HEADRACE_FAILPOINT", "settings.value", message)])
-    return _Failpoint(name, int(nth), action, seconds=seconds, is_repeated=is_repeated)
-
-
-def _seconds(text: str) -> float | None:
-    return min(float(text), _HOUR_SECONDS) if re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,6})?", text) else None
+    seconds = min(float(found["seconds"] or _HOUR_SECONDS), _HOUR_SECONDS)
+    return _Failpoint(
+        found["name"], int(found["nth"]), found["action"], seconds=seconds, is_repeated=bool(found["again"])
+    )

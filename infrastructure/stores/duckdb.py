@@ -203,7 +203,7 @@ class DuckDBDataStore(IDataStore):
             between, bound = bounds(spec.column, kind, lo, hi)
             rows = _fetch(
                 cursor,
-                f"SELECT CAST(selected.{name} AS VARCHAR) AS _headrace_bound FROM (SELECT * FROM {text}) AS selected "
+                f"SELECT CAST(selected.{name} AS VARCHAR) FROM (SELECT * FROM {text}) AS selected "
                 f"WHERE {between} ORDER BY selected.{name} LIMIT 1 OFFSET {limit:d}",
                 {**parameters, **bound},
             )

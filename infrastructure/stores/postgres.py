@@ -11,6 +11,7 @@ import pyarrow as pa
 from domain.errors import InvalidInputError, PlatformError, SchemaMismatchError
 from domain.failpoints import fail_at
 from domain.pipelines.checkpoint import LaneState, Position
+from domain.pipelines.connection import failing_step
 from domain.pipelines.quarantine import Refusals, RefusedRow
 from domain.pipelines.read_set import Lane, SourcePlan, Stream, streams_between
 from domain.pipelines.spec import CursorSpec, SourceSpec
@@ -68,8 +69,7 @@ class PostgresDataStore(IDataStore):
             async with self._session("headrace") as (session, thread):
                 await thread.call(session.execute, "SELECT 1")
         except PlatformError as error:
-            step = {"store.sign_in": "sign_in", "store.tls": "tls"}.get(error.code, "network")
-            return StoreHealth(is_healthy=False, step=step, detail=error.message)
+            return StoreHealth(is_healthy=False, step=failing_step(error), detail=error.message)
         return StoreHealth(is_healthy=True)
 
     async def tables(self) -> Sequence[TableName]:
