@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import urllib3
+
+from tests.program import run_program, start_program
 
 # Each batch takes its time, so that a test can act in the middle of a run however quick or busy the machine is.
 SLOW_BATCHES = "batch.before_begin:1+:sleep=0.02"
@@ -25,10 +26,7 @@ def environment(**extra: str) -> dict[str, str]:
 
 def headrace(folder: Path, *arguments: str, stdin: str | None = None, **extra: str) -> subprocess.CompletedProcess[str]:
     """Run the command line as a process."""
-    return subprocess.run(
-        [sys.executable, "-m", "entrypoints.cli.main", *arguments],
-        cwd=folder, env=environment(**extra), capture_output=True, text=True, check=False, timeout=100, input=stdin,
-    )  # fmt: skip
+    return run_program(*arguments, folder=folder, environment=environment(**extra), stdin=stdin)
 
 
 @dataclass
@@ -86,10 +84,10 @@ class Server:
 
 
 def start(folder: Path, *, home: str = ".headrace", **extra: str) -> Server:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "entrypoints.cli.main", "up", "--port", "0"],
-        cwd=folder, env=environment(HEADRACE_HOME=home, **extra), stderr=(folder / "up.log").open("a"), text=True,
-    )  # fmt: skip
+    with (folder / "up.log").open("a") as log:
+        process = start_program(
+            "up", "--port", "0", folder=folder, environment=environment(HEADRACE_HOME=home, **extra), stderr=log
+        )
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         assert process.poll() is None, (folder / "up.log").read_text()

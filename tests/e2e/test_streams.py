@@ -385,15 +385,15 @@ def test_signal_during_start_up_or_migration_leaves_a_usable_database(
 ) -> None:
     import signal
     import subprocess
-    import sys
 
     from tests.e2e.api import environment
+    from tests.program import start_program
 
     settings = {**postgres_environment(postgres_database), "HEADRACE_METADATA__KIND": "postgres"}
     for number in (signal.SIGTERM, signal.SIGKILL):
-        process = subprocess.Popen(
-            [sys.executable, "-m", "entrypoints.cli.main", "up", "--port", "0"],
-            cwd=project, env=environment(**settings), stderr=subprocess.PIPE, text=True,
+        process = start_program(
+            "up", "--port", "0",
+            folder=project, environment=environment(**settings), is_executed=True, stderr=subprocess.PIPE,
         )  # fmt: skip
         time.sleep(delay)
         process.send_signal(number)

@@ -3,7 +3,6 @@
 import json
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ import urllib3
 from tests.e2e.api import Server, environment, headrace
 from tests.e2e.projects import postgres_environment, write
 from tests.faults import oracle
+from tests.program import start_program
 
 QUICK = {"HEADRACE_RUN__LEASE_SECONDS": "2", "HEADRACE_RUN__TICK_SECONDS": "0.2", "HEADRACE_HTTP__GRACE_SECONDS": "10"}
 
@@ -108,11 +108,13 @@ class Installation:
     def _start(self, *arguments: str, **extra: str) -> Process:
         log = self.folder / f"{arguments[0]}-{len(self.processes)}.log"
         with log.open("w") as file:
-            popen = subprocess.Popen(
-                [sys.executable, "-m", "entrypoints.cli.main", *arguments],
-                cwd=self.folder, env=environment(**{**self.settings, "HEADRACE_LOGS__FORMAT": "json", **extra}),
-                stderr=file, stdout=subprocess.DEVNULL, text=True,
-            )  # fmt: skip
+            popen = start_program(
+                *arguments,
+                folder=self.folder,
+                environment=environment(**{**self.settings, "HEADRACE_LOGS__FORMAT": "json", **extra}),
+                stderr=file,
+                stdout=subprocess.DEVNULL,
+            )
         process = Process(popen, log)
         self.processes.append(process)
         return process

@@ -17,6 +17,7 @@ from statistics import median
 from tests.e2e.api import environment
 from tests.e2e.projects import postgres_environment, write
 from tests.faults import oracle
+from tests.program import start_program
 
 POINTS = (
     "claim.after_update",
@@ -101,9 +102,9 @@ class Victim:
 
     def start(self, *, failpoint: str | None = None, prefix: tuple[str, ...] = ()) -> "subprocess.Popen[str]":
         extra = {"HEADRACE_FAILPOINT": failpoint} if failpoint else {}
-        return subprocess.Popen(
-            [*prefix, sys.executable, "-m", "entrypoints.cli.main", "run", "pipelines/events.yaml", "--json"],
-            cwd=self.folder, env=environment(**self.settings, **extra), text=True,
+        return start_program(
+            "run", "pipelines/events.yaml", "--json",
+            folder=self.folder, environment=environment(**self.settings, **extra), prefix=prefix,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
 

@@ -4,7 +4,6 @@ import json
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ from tests.e2e.tables import duckdb_rows
 from tests.faults import oracle
 from tests.faults.installation import QUICK, installed, trigger, with_copies
 from tests.faults.proxy import Proxy
+from tests.program import start_program
 from tests.servers import PostgresServer
 
 ROWS = 20_000
@@ -45,9 +45,10 @@ def make_copy(folder: Path, source_url: str, destination_url: str, *, rows: int 
 
 
 def running(folder: Path, **extra: str) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [sys.executable, "-m", "entrypoints.cli.main", "run", "pipelines/copy.yaml", "--json"],
-        cwd=folder, env=environment(HEADRACE_FAILPOINT=SLOW_BATCHES, **QUICK, **extra), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    return start_program(
+        "run", "pipelines/copy.yaml", "--json", folder=folder,
+        environment=environment(HEADRACE_FAILPOINT=SLOW_BATCHES, **QUICK, **extra),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
 
 

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -13,9 +12,19 @@ import pytest
 from tests.e2e.api import environment, headrace
 from tests.e2e.projects import ROWS, people_pipeline, postgres_environment, with_people, write
 from tests.e2e.tables import duckdb_rows, postgres
+from tests.program import start_program
 
 LEASE = {"HEADRACE_RUN__LEASE_SECONDS": "1"}
 COUNT = "SELECT count(*), count(DISTINCT id) FROM people"
+
+
+def stopping_run(folder: Path, point: str, **settings: str) -> "subprocess.Popen[str]":
+    """A run that stops itself (SIGSTOP) at a failpoint."""
+    return start_program(
+        "run", "pipelines/people.yaml", folder=folder,
+        environment=environment(HEADRACE_FAILPOINT=f"{point}:stop", **settings),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
 
 
 def until_stopped(process: subprocess.Popen[str]) -> None:
@@ -41,11 +50,7 @@ def test_worker_stopped_past_its_lease_writes_nothing_when_it_wakes(
     write(project, "pipelines/people.yaml", people_pipeline())
     # On SQLite a process stopped inside its own record's transaction would hold the one write lock of the file.
     settings = {**LEASE, **postgres_environment(postgres_database), "HEADRACE_METADATA__KIND": "postgres"}
-    command = [sys.executable, "-m", "entrypoints.cli.main", "run", "pipelines/people.yaml"]
-    paused = subprocess.Popen(
-        command, cwd=project, env=environment(HEADRACE_FAILPOINT=f"{point}:stop", **settings), text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
+    paused = stopping_run(project, point, **settings)
     try:
         until_stopped(paused)
         deadline = time.monotonic() + 30
@@ -97,11 +102,7 @@ def test_connection_that_is_terminated_in_the_middle_is_opened_again(
 ) -> None:
     with_people(project)
     write(project, "pipelines/people.yaml", people_pipeline())
-    command = [sys.executable, "-m", "entrypoints.cli.main", "run", "pipelines/people.yaml"]
-    settings = {**postgres_environment(postgres_database), "HEADRACE_FAILPOINT": f"{point}:stop"}
-    running = subprocess.Popen(
-        command, cwd=project, env=environment(**settings), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+    running = stopping_run(project, point, **postgres_environment(postgres_database))
     try:
         until_stopped(running)
         ended = postgres(
