@@ -19,6 +19,7 @@ from domain.errors import MissingExtraError, PlatformError, UnavailableError
 from domain.ports.unit_of_work import ILease, IRecords, IUnitOfWork
 from infrastructure.metadata.lease_keeper import HeldLease, LeaseKeeper
 from infrastructure.metadata.unit_of_work import SqlUnitOfWork, records_unavailable
+from infrastructure.postgres_settings import pinned
 
 HEAD_REVISION = "0003"
 _MIGRATIONS = Path(__file__).parent / "migrations"
@@ -147,18 +148,25 @@ class SqlRecords(IRecords):
                 hide_parameters=True,
                 connect_args={
                     "timeout": self._timeout_seconds,
-                    "server_settings": {
-                        "search_path": _SCHEMA,
-                        "application_name": "headrace-records",
-                        # A process that is stopped inside a transaction must not keep its rows from the others.
-                        "idle_in_transaction_session_timeout": "10000",
-                    },
+                    "server_settings": {"application_name": "headrace-records"},
                 },
             )
         except ModuleNotFoundError as error:
             raise MissingExtraError("postgres", "Records on Postgres") from error
+        _set_up(engine)
         _ping_when_idle(engine)
         return engine
+
+
+def _set_up(engine: AsyncEngine) -> None:
+    """Pin the settings of each new connection, and name the schema that all of ours is in."""
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def prepare(connection: Any, _record: Any) -> None:
+        # A process that is stopped inside a transaction must not keep its rows from the others.
+        own = {"search_path": _SCHEMA, "idle_in_transaction_session_timeout": "10000"}
+        calls = ", ".join(f"pg_catalog.set_config('{name}', '{value}', false)" for name, value in own.items())
+        connection.run_async(lambda driver: driver.execute(f"SELECT {pinned()}, {calls}"))
 
 
 def _ping_when_idle(engine: AsyncEngine) -> None:

@@ -17,6 +17,7 @@ from domain.errors import (
 )
 from domain.pipelines.read_set import Lane
 from domain.ports.secrets import Secret
+from infrastructure.postgres_settings import pinned
 
 # What Postgres says first names the constraint; what it says after that holds the row.
 _CONSTRAINT = re.compile(r"(?:(?:unique|foreign key|check|exclusion) constraint|(?<=null value in )column) \"[^\"]+\"")
@@ -28,6 +29,10 @@ _ALIVE = {
     "keepalives_count": "4",
     "tcp_user_timeout": "45000",
 }
+# What the environment would have libpq do and no other driver: two connections of one store would differ.
+_UNMOVED = {"client_encoding": "UTF8", "hostaddr": ""}
+# The driver asks for the names of types before anything can be set, and knows none that comes in quotes.
+_UNQUOTED = "-c quote_all_identifiers=off"
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,7 @@ class PostgresAddress:
     ssl_ca_cert: str | None = None
     connect_timeout_seconds: int = 10
 
-    def url(self, *, driver: str = "postgresql", application_name: str | None = None) -> str:
+    def url(self, *, driver: str = "postgresql", application_name: str | None = None, settings: str = "") -> str:
         """Return the URL with the password in it, to be handed to a driver and nowhere else."""
 
         def encoded(text: str) -> str:
@@ -58,6 +63,8 @@ class PostgresAddress:
                 "application_name": application_name,
                 "connect_timeout": str(self.connect_timeout_seconds),
                 **_ALIVE,
+                "options": settings,
+                **_UNMOVED,
             }
         elif driver != "postgres":
             return base
@@ -109,7 +116,7 @@ def translate(error: Exception) -> PlatformError:
 
 
 def connect(address: PostgresAddress, application_name: str) -> Any:
-    """Connect with ADBC; blocking.
+    """Connect with ADBC, under the settings that every session of ours has; blocking.
 
     Raises:
         MissingExtraError: the driver is not installed.
@@ -121,8 +128,23 @@ def connect(address: PostgresAddress, application_name: str) -> Any:
     except ModuleNotFoundError as error:
         raise MissingExtraError("postgres", "A Postgres connection") from error
     place = f"{address.host}:{address.port}"
+
+    def opened(settings: str = "") -> tuple[Any, bool]:
+        connection = dbapi.connect(address.url(application_name=application_name, settings=settings), autocommit=True)
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute(f"SELECT {pinned()}")
+                return connection, isinstance(cursor.fetchone()[0], str)
+        except BaseException:
+            connection.close()
+            raise
+
     try:
-        return dbapi.connect(address.url(application_name=application_name), autocommit=True)
+        connection, knows_types = opened()
+        if not knows_types:
+            connection.close()
+            connection, _ = opened(_UNQUOTED)
+        return connection
     except Error as error:
         text = str(error)
         if re.search(r"certificate|does not support SSL|SSL error", text):

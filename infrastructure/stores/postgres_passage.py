@@ -19,6 +19,7 @@ from domain.pipelines.table import LOADED_AT, RUN_ID, Column
 from domain.pipelines.way import Passage
 from domain.ports.data_store import EncodedRows, IWriter, JudgedBatch, StreamSelection, Target
 from infrastructure.arrow import conform, row_too_large
+from infrastructure.postgres_settings import pinned
 from infrastructure.sql import quote, quote_table
 from infrastructure.stores.key_steps import KeySteps
 from infrastructure.stores.landing import landing_gone, landing_of
@@ -59,7 +60,7 @@ class _TooLargeError(Exception):
 
 @asynccontextmanager
 async def connected(address: PostgresAddress, name: str) -> AsyncIterator[Any]:
-    """Connect with asyncpg, in UTC, under a session name.
+    """Connect with asyncpg, everything pinned, under a session name.
 
     Raises:
         MissingExtraError: the driver is not installed.
@@ -73,7 +74,7 @@ async def connected(address: PostgresAddress, name: str) -> AsyncIterator[Any]:
         connection = await asyncpg.connect(
             address.url(driver="postgres"),
             timeout=address.connect_timeout_seconds,
-            server_settings={"application_name": name, "timezone": "UTC", "datestyle": "ISO, MDY"},
+            server_settings={"application_name": name},
         )
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
         raise translate(error) from error
@@ -84,6 +85,7 @@ async def connected(address: PostgresAddress, name: str) -> AsyncIterator[Any]:
             peer.setsockopt(socket.IPPROTO_TCP, option, value)
     try:
         with translated():
+            await connection.execute(f"SELECT {pinned()}")
             yield connection
     except BaseException:
         connection.terminate()  # Nothing may be asked of it any more: a silent peer would never answer.

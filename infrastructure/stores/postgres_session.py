@@ -15,6 +15,7 @@ from domain.pipelines.read_set import Lane
 from domain.pipelines.table import DELETED, Column, TableName, TableSchema
 from domain.ports.data_store import StreamSelection, Target
 from infrastructure.arrow import logical_type
+from infrastructure.postgres_settings import pinned
 from infrastructure.sql import quote, quote_table
 from infrastructure.stores.postgres_catalog import catalog_columns, check_landing_types, describe
 from infrastructure.stores.postgres_connection import PostgresAddress, connect, lane_session, translate
@@ -100,9 +101,9 @@ class PostgresSession(Session):
                 reader.close()
 
     def rename(self, name: str) -> None:
-        """Take a session name, by which a take-over finds the sessions of its predecessors."""
+        """Take a session name, by which a take-over finds the sessions of its predecessors, and set what `clean` reset."""
         self._name = name
-        self.execute("SELECT set_config('application_name', $1, false)", (name,))
+        self.execute(f"SELECT set_config('application_name', $1, false), {pinned()}", (name,))
 
     def clean(self) -> None:
         """End whatever is left of a use: transaction, temporary tables, settings, remembered types."""
