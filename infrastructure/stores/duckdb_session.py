@@ -113,10 +113,13 @@ class DuckDBSession(Session):
         names = [column.name for column in columns if column.name != DELETED]
         try:
             self._cursor.register("_headrace_rows", rows)
-            self._cursor.execute(merge_statement(quote_table(table), "_headrace_rows", names, target))
+            self.merge_from("_headrace_rows", names, target)
             self._cursor.unregister("_headrace_rows")
         except duckdb.Error as error:
             raise translate(error) from error
+
+    def merge_from(self, using: str, names: Sequence[str], target: Target) -> None:
+        self.execute(merge_statement(using, names, target))
 
     def insert_selected(
         self, table: TableName, selection: StreamSelection, constants: Mapping[str, tuple[str, str]]

@@ -19,6 +19,7 @@ from infrastructure.postgres_settings import pinned
 from infrastructure.sql import quote, quote_table
 from infrastructure.stores.postgres_catalog import catalog_columns, check_landing_types, describe
 from infrastructure.stores.postgres_connection import PostgresAddress, connect, lane_session, translate
+from infrastructure.stores.postgres_merge import behind_others, hold_merged
 from infrastructure.stores.postgres_selection import Selection
 from infrastructure.stores.postgres_types import logical_of, native_of, needs_cast, with_binary_uuids
 from infrastructure.stores.sql_merge import merge_statement
@@ -168,17 +169,11 @@ class PostgresSession(Session):
         stage = self._temporary("merge", {name: natives[name] for name in rows.column_names})
         self._append(stage, rows, natives)
         names = [column.name for column in columns if column.name != DELETED]
-        self.execute(merge_statement(quote_table(table), quote_table(stage), names, target))
+        self.merge_from(quote_table(stage), names, target)
         self.execute(f"TRUNCATE {quote_table(stage)}")
 
-    def _has_key(self, table: TableName, key: Sequence[str]) -> bool:
-        found = self.execute(
-            "SELECT string_agg(a.attname::text, ',' ORDER BY a.attname) FROM pg_index i "
-            "JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey::int2[]) "
-            "WHERE i.indrelid = to_regclass($1) AND i.indisunique AND i.indpred IS NULL GROUP BY i.indexrelid",
-            (quote_table(table),),
-        )
-        return ",".join(sorted(key)) in {names for (names,) in found}
+    def merge_from(self, using: str, names: Sequence[str], target: Target) -> None:
+        behind_others(self, target.key, lambda: self.execute(merge_statement(using, names, target)))
 
     def _copy(self, table: TableName, rows: pa.Table) -> None:
         try:
@@ -251,11 +246,11 @@ class PostgresSession(Session):
         return describe(self, table)
 
     def hold(self, table: TableName, merged_by: Sequence[str] = ()) -> TableSchema | None:
-        # Without a unique index two merges could both insert a key. The lock is the first one taken: two transactions
-        # that both held a lesser one would wait for each other.
-        mode = "SHARE ROW EXCLUSIVE" if merged_by and not self._has_key(table, merged_by) else "ROW EXCLUSIVE"
         try:
-            self.execute(f"LOCK TABLE {quote_table(table)} IN {mode} MODE")
+            if merged_by:
+                hold_merged(self, table, merged_by)
+            else:
+                self.execute(f"LOCK TABLE {quote_table(table)} IN ROW EXCLUSIVE MODE")
         except NotFoundError:
             return None
         found = catalog_columns(self, table)  # Somebody may have changed a type since the batch before.

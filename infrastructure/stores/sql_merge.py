@@ -8,21 +8,22 @@ from domain.pipelines.spec import DeleteMissing
 from domain.pipelines.table import DELETED, DELETED_AT, INTERNAL_PREFIX, LOADED_AT, RUN_ID, SEQ
 from domain.ports.data_store import Target
 from infrastructure.sql import quote, quote_table
+from infrastructure.stores.landing import landing_gone
 from infrastructure.stores.sql_session import Session
 
 _PLACE = f"{INTERNAL_PREFIX}_place"
 
 
-def merge_statement(table: str, using: str, names: Sequence[str], target: Target, *, is_soft: bool = False) -> str:
-    """Merge rows, of which each key has one, into a table.
+def merge_statement(using: str, names: Sequence[str], target: Target) -> str:
+    """Merge rows, of which each key has one, into the target's table.
 
-    `using` is a FROM item with the columns `names` (and whether the row is deleted); with `is_soft` a row that is there
-    again is not marked as missing any more.
+    `using` is a FROM item with the columns `names` (and whether the row is deleted). A row that is there again is not
+    marked as missing any more.
     """
-    key, deletes = target.key, target.deletes
+    table, key, deletes = quote_table(target.table), target.key, target.deletes
     on = " AND ".join(f"target.{quote(name)} = source.{quote(name)}" for name in key)
     changed = [f"{quote(name)} = source.{quote(name)}" for name in names if name not in key]
-    if is_soft:
+    if target.delete_missing is DeleteMissing.SOFT:
         changed.append(f"{quote(DELETED_AT)} = NULL")
     inserted = ", ".join(quote(name) for name in names)
     values = ", ".join(f"source.{quote(name)}" for name in names)
@@ -49,6 +50,7 @@ def merge_stage(session: Session, target: Target, names: Sequence[str], loaded_a
     """
     assert target.shadow is not None
     stage, table = quote_table(target.table.beside(target.shadow)), quote_table(target.table)
+    session.execute(f"ANALYZE {stage}")
     key = ", ".join(quote(name) for name in target.key)
     staged, kept = session.execute(
         f"SELECT (SELECT count(*) FROM {stage}), (SELECT count(*) FROM (SELECT DISTINCT {key} FROM {stage}) AS keys)"
@@ -63,12 +65,13 @@ def merge_stage(session: Session, target: Target, names: Sequence[str], loaded_a
     place = f"row_number() OVER (PARTITION BY {key} ORDER BY {quote(SEQ)} DESC)"
     placed = f"SELECT *, {place} AS {quote(_PLACE)} FROM {stage}"
     last = f"(SELECT {columns} FROM ({placed}) AS placed WHERE {quote(_PLACE)} = 1) AS last"
-    is_soft = target.delete_missing is DeleteMissing.SOFT
+    if session.hold(target.table, target.key) is None:
+        raise landing_gone(target.table)
     if target.replaces:
         session.execute(f"DELETE FROM {table}")
     elif target.delete_missing is not None:
         _delete_missing(session, target, moment)
-    session.execute(merge_statement(table, last, names, target, is_soft=is_soft))
+    session.merge_from(last, names, target)
     session.execute(f"DROP TABLE {stage}")
     return int(staged) - int(kept)
 
@@ -78,11 +81,13 @@ def _delete_missing(session: Session, target: Target, moment: str) -> None:
     assert target.shadow is not None
     stage, table = quote_table(target.table.beside(target.shadow)), quote_table(target.table)
     same = " AND ".join(f"staged.{quote(name)} = target.{quote(name)}" for name in target.key)
+    # Always a condition of WHERE: there it is an anti-join, and anywhere else a query for each row.
     missing = f"NOT EXISTS (SELECT 1 FROM {stage} AS staged WHERE {same})"
     is_soft = target.delete_missing is DeleteMissing.SOFT
     living = f"target.{quote(DELETED_AT)} IS NULL" if is_soft else "true"
     there, gone = session.execute(
-        f"SELECT count(*), count(*) FILTER (WHERE {missing}) FROM {table} AS target WHERE {living}"
+        f"SELECT (SELECT count(*) FROM {table} AS target WHERE {living}), "
+        f"(SELECT count(*) FROM {table} AS target WHERE {living} AND {missing})"
     )[0]
     if gone > target.max_deleted_share * there:
         raise too_many_missing(int(gone), int(there), target.max_deleted_share)

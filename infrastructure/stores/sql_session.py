@@ -80,6 +80,13 @@ class Session(ABC):
     def merge(self, table: TableName, rows: pa.Table, columns: Sequence[Column], target: Target) -> None:
         """Merge rows, conformed to `columns` and one for each key, into a table by the target's key."""
 
+    @abstractmethod
+    def merge_from(self, using: str, names: Sequence[str], target: Target) -> None:
+        """Merge what a FROM item gives, one row for each key, into the target's table, which is held.
+
+        A key that another transaction inserts meanwhile is updated.
+        """
+
     def uuid(self, text: str) -> pa.Scalar:
         """Spell a UUID as `ingest` takes it without converting it again for each row."""
         return pa.scalar(text)

@@ -1,12 +1,14 @@
 """A store of each backend for the suites of IDataStore."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
 from domain.ports.data_store import IDataStore
-from tests.ports.backends import BACKENDS, Backend
+from infrastructure.stores.postgres import PostgresDataStore
+from tests.ports.backends import BACKENDS, Backend, address_of
+from tests.ports.somebody import Somebody, somebody_in
 
 
 @pytest.fixture(params=BACKENDS.values(), ids=list(BACKENDS))
@@ -21,3 +23,19 @@ async def store(backend: Backend, tmp_path: Path, request: pytest.FixtureRequest
     await built.open()
     yield built
     await built.close()
+
+
+@pytest.fixture
+async def postgres(postgres_database: str) -> AsyncIterator[PostgresDataStore]:
+    """A Postgres store, for what only Postgres has."""
+    store = PostgresDataStore(address_of(postgres_database))
+    await store.open()
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+def somebody(postgres_database: str) -> Iterator[Somebody]:
+    """A session of somebody else in the same database."""
+    with somebody_in(postgres_database) as found:
+        yield found
