@@ -18,6 +18,7 @@ PlatformError(code, retryable)
 │   └── SourceChangedError       the declared read set is no longer there
 └── UnavailableError             something needed is not reachable; retryable
     ├── StoreUnavailableError
+    ├── StoreRefusedError        a store that turns us away until somebody changes something; not retryable
     └── MissingExtraError        an optional driver is not installed; not retryable
 """
 
@@ -165,6 +166,13 @@ class StoreUnavailableError(UnavailableError):
     """A store cannot be reached or broke off on the way."""
 
     code = "store.unavailable"
+
+
+class StoreRefusedError(UnavailableError):
+    """A store turns us away, and will until somebody changes something: trying again cannot help."""
+
+    code = "store.refused"
+    retryable = False
 
 
 class MissingExtraError(UnavailableError):

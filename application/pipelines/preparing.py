@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from application.connections.open_stores import OpenStores
 from application.pipelines.patience import Patience
-from domain.errors import InvalidInputError, SchemaMismatchError
+from domain.errors import InvalidInputError, NotFoundError, SchemaMismatchError
 from domain.pipelines.checkpoint import LaneState
 from domain.pipelines.plan import Publishing, choose_publishing, merges_in_streams
 from domain.pipelines.quality import Rule
@@ -48,12 +48,18 @@ class RunPreparer:
         """Give a `table:` source without a key its primary key.
 
         Raises:
+                NotFoundError: there is no such table (`table.not_found`).
             InvalidInputError: a cursor without any key (`cursor.key_missing`).
         """
         source = spec.source
         if source.table is not None and not source.key:
             store = await self.source_store(organization, source)
             described = await store.describe(source.table)
+            if described is None and source.cursor is not None:
+                raise NotFoundError(
+                    f'relation "{source.table}" does not exist: the source has no such table or view.',
+                    code="table.not_found",
+                )
             if described is not None and described.primary_key:
                 source = replace(source, key=described.primary_key)
         if source.cursor is not None and not source.key:

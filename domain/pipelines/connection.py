@@ -6,7 +6,13 @@ from typing import Any
 
 from domain.errors import PlatformError
 
-_STEPS = {"connection.host_forbidden": "name", "store.tls": "tls", "store.sign_in": "sign_in"}
+_STEPS = {
+    "connection.host_forbidden": "name",
+    "store.host_unknown": "name",
+    "store.tls": "tls",
+    "store.sign_in": "sign_in",
+    "store.database_missing": "sign_in",
+}
 
 
 @dataclass(frozen=True)

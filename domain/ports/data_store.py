@@ -271,7 +271,8 @@ class IDataStore(IRefusedRows):
     2. Replaying a batch with its checkpoint leaves one copy.
     3. A stale fence changes nothing and raises `FencedError`.
     4. A failed commit leaves no visible rows.
-    5. Trouble on the way raises `StoreUnavailableError`, which is retryable.
+    5. Trouble on the way raises `StoreUnavailableError`, which is retryable; a store that turns us away until somebody
+       changes something raises `StoreRefusedError`, which is not. No message holds a value.
     6. A take-over raises the fence on every row of its lane and returns what was committed; a lower fence is refused.
     7. Opening a read set puts its streams at the beginning, with an empty staging table.
     8. Publishing is all or nothing: rows, verdict, watermark; it happens once.

@@ -22,6 +22,7 @@ EXIT_CODES: dict[type[errors.PlatformError], int] = {
     errors.SourceChangedError: 1,
     errors.UnavailableError: 3,
     errors.StoreUnavailableError: 3,
+    errors.StoreRefusedError: 3,
     errors.MissingExtraError: 3,
     errors.PlatformError: 1,
 }

@@ -30,6 +30,7 @@ STATUS: dict[type[errors.PlatformError], int] = {
     errors.SourceChangedError: 409,
     errors.UnavailableError: 503,
     errors.StoreUnavailableError: 503,
+    errors.StoreRefusedError: 503,
     errors.MissingExtraError: 503,
     errors.PlatformError: 500,
 }

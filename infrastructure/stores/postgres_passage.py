@@ -24,7 +24,8 @@ from infrastructure.sql import quote, quote_table
 from infrastructure.stores.key_steps import KeySteps
 from infrastructure.stores.landing import landing_gone, landing_of
 from infrastructure.stores.postgres_catalog import COLUMNS_OF, check_landing_types
-from infrastructure.stores.postgres_connection import PostgresAddress, translate
+from infrastructure.stores.postgres_connection import PostgresAddress
+from infrastructure.stores.postgres_errors import translate
 from infrastructure.stores.postgres_selection import Selection
 from infrastructure.stores.postgres_session import PostgresSession
 from infrastructure.stores.postgres_types import native_of
@@ -44,14 +45,14 @@ _ALIVE = (
 
 
 @contextmanager
-def translated() -> Iterator[None]:
+def translated(*, writes: bool = False) -> Iterator[None]:
     """Turn asyncpg's errors into ours."""
     import asyncpg
 
     try:
         yield
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
-        raise translate(error) from error
+        raise translate(error, writes=writes) from error
 
 
 class _TooLargeError(Exception):
@@ -77,7 +78,7 @@ async def connected(address: PostgresAddress, name: str) -> AsyncIterator[Any]:
             server_settings={"application_name": name},
         )
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
-        raise translate(error) from error
+        raise address.not_connected(error) from error
     peer = connection._transport.get_extra_info("socket")  # asyncpg has no door to its socket.
     if peer is not None and peer.family in (socket.AF_INET, socket.AF_INET6):
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -326,7 +327,7 @@ class PostgresWriter(IWriter):
             self._connection = await self._open.enter_async_context(self._connect())
         fail_at("batch.before_begin")
         try:
-            with translated():
+            with translated(writes=True):
                 await self._lock_landing()
                 await self._fill(rows, checkpoint)
                 await self._connection.execute("COMMIT")
@@ -339,7 +340,7 @@ class PostgresWriter(IWriter):
     async def _lock_landing(self) -> None:
         """Begin: from here on the table keeps its columns, and its rows stay writable by others. One round trip."""
         try:
-            with translated():
+            with translated(writes=True):
                 await self._connection.execute(f"BEGIN; LOCK TABLE {quote_table(self._landing)} IN ROW EXCLUSIVE MODE")
         except NotFoundError as error:
             raise landing_gone(self._landing) from error

@@ -18,7 +18,8 @@ from infrastructure.arrow import logical_type
 from infrastructure.postgres_settings import pinned
 from infrastructure.sql import quote, quote_table
 from infrastructure.stores.postgres_catalog import catalog_columns, check_landing_types, describe
-from infrastructure.stores.postgres_connection import PostgresAddress, connect, lane_session, translate
+from infrastructure.stores.postgres_connection import PostgresAddress, connect, lane_session
+from infrastructure.stores.postgres_errors import translate
 from infrastructure.stores.postgres_merge import behind_others, hold_merged
 from infrastructure.stores.postgres_selection import Selection
 from infrastructure.stores.postgres_types import logical_of, native_of, needs_cast, with_binary_uuids
@@ -58,8 +59,10 @@ class PostgresSession(Session):
         self._cursor = self._connection.cursor()
         self._natives: dict[str, dict[str, str]] = {}
         self._stages: dict[str, str] = {}
+        self._writes = False
 
     def begin(self) -> None:
+        self._writes = True
         self.execute("BEGIN")
 
     def commit(self) -> None:
@@ -75,7 +78,7 @@ class PostgresSession(Session):
             self._cursor.execute(sql, tuple(parameters) or None)
             return list(self._cursor.fetchall())
         except Exception as error:
-            raise translate(error) from error
+            raise translate(error, writes=self._writes) from error
 
     def bind(self, settings: Mapping[str, str]) -> None:
         """Set values that statements of this transaction read by `current_setting`."""
@@ -110,6 +113,7 @@ class PostgresSession(Session):
         """End whatever is left of a use: transaction, temporary tables, settings, remembered types."""
         self.execute("ROLLBACK")
         self.execute("DISCARD ALL")
+        self._writes = False
         self._natives.clear()
         self._stages.clear()
 
