@@ -1,0 +1,69 @@
+"""Rows on their way between stores: as read, as they travel undecoded, and as they were judged."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from domain.pipelines.checkpoint import Counts, Position
+
+
+class Batch(Protocol):
+    """Rows in columns: anything that speaks the Arrow PyCapsule protocol and knows its size."""
+
+    @property
+    def num_rows(self) -> int: ...
+
+    @property
+    def nbytes(self) -> int: ...
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object: ...
+
+
+@dataclass(frozen=True)
+class EncodedRows:
+    """Rows in a wire format that source and destination share, never decoded on the way.
+
+    `types` are the source's own names of the columns' types, in the order of `columns`. They come strictly after
+    `after`; `position` is where a resumed read goes on after them. `seen` has the same rows' columns that rules look at.
+    """
+
+    after: Position | None
+    position: Position
+    columns: tuple[str, ...]
+    types: tuple[str, ...]
+    num_rows: int
+    chunks: tuple[bytes, ...]
+    seen: Batch | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Size on the wire."""
+        return sum(len(chunk) for chunk in self.chunks)
+
+
+@dataclass(frozen=True)
+class SourceBatch:
+    """Rows as read. `position` is where a resumed read goes on after them; None when the read has no total order.
+
+    `origins` are the places in the quarantine of rows that are replayed.
+    """
+
+    data: Batch
+    position: Position | None
+    origins: tuple[Position, ...] | None = None
+
+
+@dataclass(frozen=True)
+class JudgedBatch:
+    """Rows that may land, and the refused ones.
+
+    `refused` has the columns ordinal (int64, place in the source batch), kind (`conversion` or `rule`), rule, reason
+    record (the source row as JSON) and columns (the types of its values). With `origins` the rows are replayed: what is
+    refused stays where it is, the rest is marked as repaired.
+    """
+
+    accepted: Batch
+    refused: Batch
+    counts: Counts
+    stats: Mapping[str, Any]
+    origins: tuple[Position, ...] | None = None
