@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.servers import KafkaServer, PostgresServer, RedisServer
+from tests.somebody import Somebody, somebody_in
 
 _SERVERS = pytest.StashKey[dict[str, Any]]()
 _KINDS = {
@@ -82,6 +83,13 @@ def postgres_database(postgres_server_url: str) -> Iterator[str]:
     yield f"{postgres_server_url}/{name}"
     with dbapi.connect(f"{postgres_server_url}/postgres", autocommit=True) as connection, connection.cursor() as cursor:
         cursor.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def somebody(postgres_database: str) -> Iterator[Somebody]:
+    """A session of somebody else in the same database."""
+    with somebody_in(postgres_database) as found:
+        yield found
 
 
 @pytest.fixture

@@ -62,6 +62,7 @@ class PlanForecaster:
             landing = await stores.get(organization, await stores.spec_of(organization, spec.destination.connection))
             columns = _columns(plan, prepared, landing)
             notes.append(f"way: {route.way.value}, because {route.reason}")
+            notes += [f"columns: {note}" for note in prepared.left_out]
             notes += await _warnings(source, spec, plan)
         except PlatformError as error:
             notes.append(f"way: not known by now: {error.message} [{error.code}]")

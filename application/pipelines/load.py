@@ -215,7 +215,7 @@ class ReadSetLoader:
             if result.violations:
                 self.announcer.tell(QualityIssueFound(*claim.ids, result.rule, result.verdict, result.violations))
         self._tell_schema_violations(claim, publication, prepared)
-        return Loaded(publication, reports, route, prepared.hooks, target.discarded, prepared.added)
+        return Loaded(publication, reports, route, prepared.hooks, target.discarded, prepared.added, prepared.left_out)
 
     def _tell_schema_violations(self, claim: Claim, publication: Publication, prepared: Prepared) -> None:
         counts = publication.counts

@@ -6,6 +6,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 from application.connections.open_stores import OpenStores
+from application.pipelines.landing import LeftOut, check_reserved
 from application.pipelines.patience import Patience
 from domain.errors import InvalidInputError, NotFoundError, SchemaMismatchError
 from domain.pipelines.checkpoint import LaneState
@@ -22,14 +23,16 @@ from domain.ports.transformer import ITransformer, TransformPlan
 
 @dataclass(frozen=True)
 class Prepared:
-    """Where a read set lands, how its rows are transformed, the Python functions that take part, and the columns that the
-    table does not have yet. `is_new` says that there is no table to land in, or that another takes its place.
+    """Where a read set lands, how its rows are transformed, the Python functions that take part, the columns that the
+    table does not have yet, and in words those that do not land. `is_new` says that there is no table to land in, or that
+    another takes its place.
     """
 
     target: Target
     transform: TransformPlan
     hooks: tuple[Mapping[str, str], ...] = ()
     added: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
     is_new: bool = False
 
 
@@ -143,10 +146,13 @@ class RunPreparer:
         )
         wanted = spec.destination
         existing = await destination.describe(wanted.table)
-        plan = transform_plan(spec, read_set.plan, existing.columns if existing else ())
+        left_out = LeftOut.of(wanted, existing)
+        plan = transform_plan(spec, read_set.plan, left_out.kept(existing.columns) if existing else ())
         async with self.transformer.prepare(replace(plan, key=())) as transform:
             columns, hooks = tuple(transform.columns), tuple(transform.hooks)
         plan = replace(plan, key=landing_key(spec, columns))
+        left_out.check_key(plan.key)
+        notes, columns = left_out.notes(columns), left_out.kept(columns)
         replaces = wanted.mode is Mode.REPLACE or request.full_refresh
         existing = None if replaces else existing
         columns, discarded = fitting(spec, columns, existing)
@@ -166,7 +172,7 @@ class RunPreparer:
             newest_by=self._newest_by(plan, spec, columns),
         )
         added = tuple(column.name for column in columns if existing is not None and not existing.has(column.name))
-        return Prepared(target, plan, hooks, added, is_new=existing is None)
+        return Prepared(target, plan, hooks, added, notes, is_new=existing is None)
 
     @staticmethod
     def _newest_by(plan: TransformPlan, spec: PipelineSpec, columns: Sequence[Column]) -> str | None:
@@ -197,11 +203,15 @@ class RunPreparer:
             return route
         reading_store = await self.stores.get(organization, source)
         landing_store = await self.stores.get(organization, destination)
+        landing_names = {column.name for column in target.columns}
+        reading = await reading_store.wire(spec.source)
+        if reading is not None:
+            reading = replace(reading, types={n: kind for n, kind in reading.types.items() if n in landing_names})
         return choose_way(
             replace(
                 facts,
                 may_run_inside=source == destination and await reading_store.may_run_inside(spec.source),
-                reading=await reading_store.wire(spec.source),
+                reading=reading,
                 landing=await landing_store.landing_wire(target.table, target.columns),
             )
         )
@@ -270,9 +280,15 @@ def fitting(
 
 
 def transform_plan(spec: PipelineSpec, plan: SourcePlan, target: tuple[Column, ...]) -> TransformPlan:
-    """Describe the transforms of a planned read."""
+    """Describe the transforms of a planned read.
+
+    Raises:
+        InvalidInputError: a column has a name of Headrace's own (`columns.reserved`).
+    """
+    source = tuple(Column(name, kind) for name, kind in plan.columns)
+    check_reserved(source)
     return TransformPlan(
-        source=tuple(Column(name, kind) for name, kind in plan.columns),
+        source=source,
         steps=spec.transform,
         rules=spec.quality,
         target=target,

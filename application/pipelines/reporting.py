@@ -22,6 +22,7 @@ class Loaded:
     hooks: Sequence[Mapping[str, str]] = ()
     discarded: Sequence[str] = ()
     added: Sequence[str] = ()
+    left_out: Sequence[str] = ()
 
 
 def run_report(read_set: ReadSet, loaded: Loaded) -> dict[str, Any]:
@@ -49,6 +50,7 @@ def run_report(read_set: ReadSet, loaded: Loaded) -> dict[str, Any]:
         **({"python": [dict(hook) for hook in loaded.hooks]} if loaded.hooks else {}),
         **({"discarded_columns": list(loaded.discarded)} if loaded.discarded else {}),
         **({"added_columns": list(loaded.added)} if loaded.added else {}),
+        **({"columns_left_out": list(loaded.left_out)} if loaded.left_out else {}),
         **({"unconverted": unconverted} if (unconverted := publication.stats.get("unconverted")) else {}),
         **_profiles(publication.stats.get("profiles", {})),
         **({"delete_missing": note} if (note := publication.stats.get("delete_missing")) else {}),

@@ -26,11 +26,12 @@ _SYSTEM_SCHEMAS = frozenset({"pg_catalog", "information_schema", "pg_toast"})
 
 @dataclass(frozen=True)
 class Column:
-    """One column: its name as stored, its type in our names."""
+    """One column: its name as stored, its type in our names. The table itself works out what `is_computed`."""
 
     name: str
     type: str
     nullable: bool = True
+    is_computed: bool = False
 
 
 @dataclass(frozen=True)

@@ -245,7 +245,8 @@ def describe(cursor: duckdb.DuckDBPyConnection, table: TableName) -> TableSchema
     where = "database_name = current_database() AND schema_name = $1 AND table_name = $2"
     names = [table.schema or "main", table.table]
     rows = cursor.execute(
-        f"SELECT column_name, data_type, is_nullable FROM duckdb_columns() WHERE {where} ORDER BY column_index", names
+        f"SELECT column_name, data_type, is_nullable, is_generated FROM duckdb_columns() WHERE {where} ORDER BY column_index",
+        names,
     ).fetchall()
     if not rows:
         return None
@@ -255,7 +256,7 @@ def describe(cursor: duckdb.DuckDBPyConnection, table: TableName) -> TableSchema
     ).fetchall()
     return TableSchema(
         name=table,
-        columns=tuple(Column(name, logical_of(kind), bool(nullable)) for name, kind, nullable in rows),
+        columns=tuple(Column(name, logical_of(kind), bool(is_null), bool(made)) for name, kind, is_null, made in rows),
         primary_key=tuple(keys[0][0]) if keys else (),
     )
 

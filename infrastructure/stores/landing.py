@@ -37,7 +37,9 @@ def landed_columns(target: Target) -> list[Column]:
 
 def staged_columns(target: Target) -> list[Column]:
     """The columns of the staging table: no time of loading yet, and what a merge needs to find the last row of a key."""
-    columns = [column for column in landed_columns(target) if column.name not in (LOADED_AT, DELETED_AT)]
+    columns = list(target.columns)
+    if target.metadata_columns:
+        columns.append(Column(RUN_ID, "uuid"))
     if target.merges:
         columns.append(Column(SEQ, "int64"))
     if target.deletes:

@@ -76,7 +76,7 @@ def merge_stage(content: Content, target: Target) -> int:
     if target.metadata_columns:
         kept = [{**row, LOADED_AT: now} for row in kept]
     if kept:
-        names = [name for name in (*staged.column_names, LOADED_AT) if name in kept[0]]
+        names = [name for name in dict.fromkeys((*staged.column_names, LOADED_AT)) if name in kept[0]]
         fields = {**{f.name: f for f in existing.schema}, DELETED: pa.field(DELETED, pa.bool_())}
         merge_rows(content, target, pa.Table.from_pylist(kept, pa.schema([fields[name] for name in names])))
     return int(staged.num_rows) - len(last)

@@ -14,6 +14,8 @@ COLUMNS_OF = (
     "WHERE a.attrelid = to_regclass($1) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum"
 )
 
+_COMPUTED = "SELECT attname::text FROM pg_attribute WHERE attrelid = to_regclass($1) AND attgenerated <> '' AND NOT attisdropped"
+
 
 def catalog_columns(session: Session, table: TableName) -> list[tuple[str, str, bool]]:
     """Return (name, native type, nullable) of a table's columns in order; empty if there is no such table."""
@@ -32,9 +34,10 @@ def describe(session: Session, table: TableName) -> TableSchema | None:
         "WHERE i.indrelid = to_regclass($1) AND i.indisprimary ORDER BY k.place",
         (quote_table(table),),
     )
+    computed = {name for (name,) in session.execute(_COMPUTED, (quote_table(table),))}
     return TableSchema(
         name=table,
-        columns=tuple(Column(name, logical_of(kind), nullable) for name, kind, nullable in columns),
+        columns=tuple(Column(name, logical_of(kind), nullable, name in computed) for name, kind, nullable in columns),
         primary_key=tuple(row[0] for row in key),
     )
 

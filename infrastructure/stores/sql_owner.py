@@ -15,7 +15,6 @@ from domain.pipelines.spec import Mode
 from domain.pipelines.table import LOADED_AT, TableName
 from domain.ports.data_store import IOwner, Judge, Publication, Target
 from infrastructure.sql import quote, quote_table
-from infrastructure.stores.landing import landed_columns
 from infrastructure.stores.sql_merge import merge_stage, merged_names
 from infrastructure.stores.sql_quarantine import abandon_refused, open_refused, supersede_refused
 from infrastructure.stores.sql_session import (
@@ -253,7 +252,7 @@ class SqlOwner(IOwner):
         session = self._session
         assert target.shadow is not None
         stage = target.table.beside(target.shadow)
-        names = ", ".join(quote(column.name) for column in landed_columns(target) if column.name != LOADED_AT)
+        names = ", ".join(quote(name) for name in merged_names(target))
         loaded_at = datetime.now(UTC)
         if target.replaces:
             if target.metadata_columns:

@@ -1,6 +1,6 @@
 """A store of each backend for the suites of IDataStore."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -8,7 +8,6 @@ import pytest
 from domain.ports.data_store import IDataStore
 from infrastructure.stores.postgres import PostgresDataStore
 from tests.ports.backends import BACKENDS, Backend, address_of
-from tests.ports.somebody import Somebody, somebody_in
 
 
 @pytest.fixture(params=BACKENDS.values(), ids=list(BACKENDS))
@@ -32,10 +31,3 @@ async def postgres(postgres_database: str) -> AsyncIterator[PostgresDataStore]:
     await store.open()
     yield store
     await store.close()
-
-
-@pytest.fixture
-def somebody(postgres_database: str) -> Iterator[Somebody]:
-    """A session of somebody else in the same database."""
-    with somebody_in(postgres_database) as found:
-        yield found

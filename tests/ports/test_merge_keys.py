@@ -17,8 +17,8 @@ from infrastructure.stores.postgres import PostgresDataStore
 from infrastructure.stores.postgres_session import PostgresSession
 from tests.ports.backends import address_of
 from tests.ports.loading import ACCEPTED, LANE, TABLE, content, read_set
-from tests.ports.somebody import Somebody, somebody_in
 from tests.ports.test_merging import held, load, merging, noted
+from tests.somebody import Somebody, somebody_in
 
 KEYS = {
     "UNIQUE (id)": True,
