@@ -1,7 +1,7 @@
 """Brings a lane's read set to its published end: take over, plan, stream, publish."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -20,6 +20,7 @@ from domain.pipelines.quality import Judgement, Measures, Rule, StagedChecks, ju
 from domain.pipelines.read_set import ReadSet
 from domain.pipelines.report import StreamReport
 from domain.pipelines.spec import PipelineSpec
+from domain.pipelines.way import Way
 from domain.ports.data_store import IOwner, Publication
 from domain.ports.engine import IEngine, OnProgress, Progress, StreamTask
 from domain.ports.runtime import IClock, IIdentifiers
@@ -193,10 +194,11 @@ class ReadSetLoader:
             for stream in state.streams
             if not stream.is_done
         ]
-        async with self._in_one_snapshot(organization, tasks) as ready:
+        parallelism = min(spec.run.parallelism or self.parallelism, max(1, len(tasks)))
+        async with self._in_one_snapshot(organization, tasks, parallelism) as ready:
             reports = await self.engine.run(
                 ready,
-                parallelism=spec.run.parallelism or self.parallelism,
+                parallelism=parallelism,
                 stop=claim.stop_reason,
                 on_progress=self._progress(claim, on_progress),
             )
@@ -227,13 +229,18 @@ class ReadSetLoader:
                 self.announcer.tell(SchemaViolationFound(*claim.ids, violation, column, rows))
 
     @asynccontextmanager
-    async def _in_one_snapshot(self, organization: str, tasks: list[StreamTask]) -> AsyncIterator[list[StreamTask]]:
+    async def _in_one_snapshot(
+        self, organization: str, tasks: list[StreamTask], readers: int
+    ) -> AsyncIterator[list[StreamTask]]:
         """Let several streams see the source at one moment, where it can show one to several readers."""
         if len(tasks) < 2:
             yield tasks
             return
         store = await self.stores.get(organization, tasks[0].source)
-        async with store.snapshot() as name:
+        undecoded = tasks[0].route.way is Way.PASS_THROUGH
+        async with AsyncExitStack() as stack:
+            held = store.snapshot(tasks[0].spec.source, readers=readers, undecoded=undecoded)
+            name = await self.preparer.patience.answer(stack.enter_async_context(held))
             yield [replace(task, snapshot=name) for task in tasks]
 
     async def _refuse_poison(self, claim: Claim, state: LaneState) -> None:

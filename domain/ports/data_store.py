@@ -227,8 +227,8 @@ class IDataStore(IRefusedRows):
     15. A table is described with its columns, types of our names, and primary key; an absent one is None.
     16. Closing releases everything, also when opening failed; a closed store can be opened again.
     17. The streams of a partitioned read cover every row once, NULLs of the partition column in the first.
-    18. Readers of one shared snapshot see the same rows whatever is written meanwhile; a store that cannot share one
-        hands out None.
+    18. Readers of one shared snapshot, and batches of one reader, see the rows of one moment whatever is written, emptied
+        or replaced meanwhile; nobody who waits to do so makes them wait. A store that cannot share one hands out None.
     19. A cancelled call interrupts what the store is doing and leaves nothing half-written.
     20. Discarding a lane drops the table that its pipeline alone has written, with everything remembered of it; a table
         that another pipeline writes too is left as it is.
@@ -298,8 +298,13 @@ class IDataStore(IRefusedRows):
         """Act on a lane at the destination under a fence, with one connection and one thread."""
 
     @abstractmethod
-    def snapshot(self) -> AbstractAsyncContextManager[str | None]:
-        """Hold a snapshot that several readers can share, by its name, while the block lasts."""
+    def snapshot(
+        self, source: SourceSpec, *, readers: int = 1, undecoded: bool = False
+    ) -> AbstractAsyncContextManager[str | None]:
+        """Hold a snapshot of a source that readers, so many at a time, can share by its name while the block lasts.
+
+        `undecoded` says that rows will pass undecoded. None where the store cannot show all of the source at one moment.
+        """
 
     def spell(self, logical: str) -> str | None:
         """Give the store's own name of one of our types, None where it has none and columns of it are refused."""

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,6 +34,7 @@ from infrastructure.sql import quote, relations_if_known
 from infrastructure.stores.cursors import integer_end, is_integer_cursor, looked_back, position_after, time_end
 from infrastructure.stores.duckdb_selection import belonging, bounds, bounds_of, from_item
 from infrastructure.stores.duckdb_session import DuckDBSession, named, translate
+from infrastructure.stores.duckdb_snapshot import SharedCursors
 from infrastructure.stores.duckdb_types import logical_of, native_of
 from infrastructure.stores.partitions import is_partitioned, ranges
 from infrastructure.stores.quarantine import RefusedReader, plan_refused
@@ -64,6 +65,7 @@ class DuckDBDataStore(IDataStore):
         self._options = options
         self._connection: duckdb.DuckDBPyConnection | None = None
         self._write_lock = threading.Lock()
+        self._snapshots = SharedCursors(self._cursor, self._session)
 
     async def open(self) -> None:
         if self._connection is not None:
@@ -236,9 +238,10 @@ class DuckDBDataStore(IDataStore):
         async with self._session() as (session, thread):
             return await thread.call(session.plain_tables, names)
 
-    @asynccontextmanager
-    async def snapshot(self) -> AsyncIterator[str | None]:
-        yield None  # A transaction of DuckDB cannot be joined by another cursor.
+    def snapshot(
+        self, source: SourceSpec, *, readers: int = 1, undecoded: bool = False
+    ) -> AbstractAsyncContextManager[str | None]:
+        return self._snapshots.hold(readers)
 
     @asynccontextmanager
     async def owner(self, lane: Lane, table: TableName, fence: int) -> AsyncIterator[IOwner]:
@@ -259,7 +262,7 @@ class DuckDBDataStore(IDataStore):
         if source.refused is not None:
             yield RefusedReader(self, source.refused, plan, (batch_rows, batch_bytes))
             return
-        async with self._cursor() as (cursor, thread):
+        async with self._snapshots.reading(snapshot) as (cursor, thread):
             yield DuckDBReader(cursor, thread, source, plan, stream, (batch_rows, batch_bytes))
 
     @asynccontextmanager

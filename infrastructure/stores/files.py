@@ -142,7 +142,9 @@ class FilesDataStore(IDataStore):
         raise _read_only()
 
     @asynccontextmanager
-    async def snapshot(self) -> AsyncIterator[str | None]:
+    async def snapshot(
+        self, source: SourceSpec, *, readers: int = 1, undecoded: bool = False
+    ) -> AsyncIterator[str | None]:
         yield None  # Files are pinned by size and etag instead.
 
     @asynccontextmanager

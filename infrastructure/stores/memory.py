@@ -139,7 +139,9 @@ class InMemoryDataStore(IDataStore):
         return self._content.lanes.get(lane, LaneState(state="idle", fence=0))
 
     @asynccontextmanager
-    async def snapshot(self) -> AsyncIterator[str | None]:
+    async def snapshot(
+        self, source: SourceSpec, *, readers: int = 1, undecoded: bool = False
+    ) -> AsyncIterator[str | None]:
         name = str(next(self._names))
         self._snapshots[name] = self._content  # Publishing puts another content in place and leaves this one as it is.
         try:

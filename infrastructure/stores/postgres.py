@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from datetime import UTC, datetime
 from functools import cached_property
 
@@ -35,8 +35,9 @@ from infrastructure.stores.cursors import integer_end, is_integer_cursor, looked
 from infrastructure.stores.partitions import is_partitioned, ranges
 from infrastructure.stores.postgres_catalog import catalog_columns, foreign, plain_tables
 from infrastructure.stores.postgres_connection import PostgresAddress, lane_session
-from infrastructure.stores.postgres_passage import FORMAT, Beside, PassingReader, PostgresWriter
+from infrastructure.stores.postgres_passage import FORMAT, PassingReader, PostgresWriter, connected
 from infrastructure.stores.postgres_pool import SessionPool
+from infrastructure.stores.postgres_reading import BEGIN_READING, Reading, SharedSnapshots
 from infrastructure.stores.postgres_selection import Selection
 from infrastructure.stores.postgres_session import PostgresSession
 from infrastructure.stores.postgres_types import native_of
@@ -56,6 +57,7 @@ class PostgresDataStore(IDataStore):
     def __init__(self, address: PostgresAddress) -> None:
         self._address = address
         self._pool = SessionPool(address)
+        self._snapshots = SharedSnapshots(self._session, lambda: connected(address, "headrace"))
 
     async def open(self) -> None:
         async with self._session("headrace"):
@@ -200,13 +202,10 @@ class PostgresDataStore(IDataStore):
         async with self._session("headrace") as (session, thread):
             return await thread.call(read_lane, session, lane, table)
 
-    @asynccontextmanager
-    async def snapshot(self) -> AsyncIterator[str | None]:
-        async with self._reading() as (session, thread):
-            # It is held idle for as long as the streams read.
-            await thread.call(session.execute, "SELECT set_config('idle_in_transaction_session_timeout', '0', true)")
-            rows = await thread.call(session.execute, "SELECT pg_export_snapshot()")
-            yield str(rows[0][0])
+    def snapshot(
+        self, source: SourceSpec, *, readers: int = 1, undecoded: bool = False
+    ) -> AbstractAsyncContextManager[str | None]:
+        return self._snapshots.hold(source, readers, undecoded=undecoded)
 
     @asynccontextmanager
     async def owner(self, lane: Lane, table: TableName, fence: int) -> AsyncIterator[IOwner]:
@@ -253,13 +252,10 @@ class PostgresDataStore(IDataStore):
         if source.refused is not None:
             yield RefusedReader(self, source.refused, plan, (batch_rows, batch_bytes))
             return
-        async with self._reading() as (session, thread):
-            if snapshot is not None:
-                if not _SNAPSHOT.fullmatch(snapshot):
-                    raise InvalidInputError("This is not the name of a snapshot.", code="snapshot.invalid")
-                await thread.call(session.execute, f"SET TRANSACTION SNAPSHOT '{snapshot}'")
-            beside = Beside(session, thread, self._address)
-            yield PostgresReader(beside, source, plan, stream, batch_rows, batch_bytes)
+        if snapshot is not None and not _SNAPSHOT.fullmatch(snapshot):
+            raise InvalidInputError("This is not the name of a snapshot.", code="snapshot.invalid")
+        async with self._snapshots.reading(snapshot) as reading:
+            yield PostgresReader(reading, source, plan, stream, batch_rows, batch_bytes)
 
     @asynccontextmanager
     async def writer(
@@ -281,7 +277,7 @@ class PostgresDataStore(IDataStore):
     async def _reading(self) -> AsyncIterator[tuple[PostgresSession, OneThread]]:
         """A session in one read-only snapshot, so that no query of a user can write."""
         async with self._session("headrace") as (session, thread):
-            await thread.call(session.execute, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            await thread.call(session.execute, BEGIN_READING)
             yield session, thread
 
 
@@ -290,16 +286,16 @@ class PostgresReader(IReader):
 
     def __init__(
         self,
-        beside: Beside,
+        reading: Reading,
         source: SourceSpec,
         plan: SourcePlan,
         stream: Stream,
         batch_rows: int,
         batch_bytes: int,
     ) -> None:
-        self._beside = beside
-        self._session = beside.session
-        self._thread = beside.thread
+        self._reading = reading
+        self._session = reading.session
+        self._thread = reading.thread
         self._source = source
         self._plan = plan
         self._stream = stream
@@ -312,7 +308,7 @@ class PostgresReader(IReader):
 
         def opened() -> Generator[pa.Table]:
             session = self._session
-            selection = Selection.of(session, source)
+            selection = self._reading.selected(source)
             selection.check(columns)
             where = selection.belonging(source, plan, self._stream)
             if after is not None:
@@ -342,7 +338,7 @@ class PostgresReader(IReader):
     @cached_property
     def _passing(self) -> PassingReader:
         return PassingReader(
-            self._beside,
+            self._reading,
             self._source,
             self._plan,
             self._stream,

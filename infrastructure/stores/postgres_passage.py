@@ -4,7 +4,6 @@ import asyncio
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -26,11 +25,10 @@ from infrastructure.stores.landing import landing_gone, landing_of
 from infrastructure.stores.postgres_catalog import COLUMNS_OF, check_landing_types
 from infrastructure.stores.postgres_connection import PostgresAddress
 from infrastructure.stores.postgres_errors import translate
+from infrastructure.stores.postgres_reading import Reading, bind
 from infrastructure.stores.postgres_selection import Selection
-from infrastructure.stores.postgres_session import PostgresSession
 from infrastructure.stores.postgres_types import native_of
 from infrastructure.stores.sql_writer import Checkpoints, SqlWriter
-from infrastructure.threads import OneThread
 
 FORMAT = "postgres-binary-copy"
 _CLOSE_SECONDS = 5.0
@@ -53,10 +51,6 @@ def translated(*, writes: bool = False) -> Iterator[None]:
         yield
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
         raise translate(error, writes=writes) from error
-
-
-class _TooLargeError(Exception):
-    """A range has more bytes than a batch may have; it is read again in smaller ones."""
 
 
 @asynccontextmanager
@@ -97,15 +91,6 @@ async def connected(address: PostgresAddress, name: str) -> AsyncIterator[Any]:
         connection.terminate()
 
 
-@dataclass(frozen=True)
-class Beside:
-    """The session that keeps the snapshot and its locks while rows pass on a connection of their own."""
-
-    session: PostgresSession
-    thread: OneThread
-    address: PostgresAddress
-
-
 def _is_whole(selection: Selection, order: Sequence[str]) -> bool:
     """Whether the order is that of one whole number."""
     return len(order) == 1 and selection.natives[order[0]] in ("smallint", "integer", "bigint")
@@ -120,7 +105,7 @@ class PassingReader:
 
     def __init__(
         self,
-        beside: "Beside",
+        reading: Reading,
         source: SourceSpec,
         plan: SourcePlan,
         stream: Stream,
@@ -128,9 +113,9 @@ class PassingReader:
         batch_rows: int,
         batch_bytes: int,
     ) -> None:
-        self._session = beside.session
-        self._thread = beside.thread
-        self._address = beside.address
+        self._reading = reading
+        self._session = reading.session
+        self._thread = reading.thread
         self._source = source
         self._plan = plan
         self._stream = stream
@@ -139,41 +124,36 @@ class PassingReader:
 
     async def encoded(self, after: Position | None, passage: Passage) -> AsyncGenerator[EncodedRows, None]:
         """Yield the rows after a position, range by range."""
-        selection, where = await self._thread.call(self._selected)
-        snapshot = await self._thread.call(self._exported)
-        count, position = self._rows, after
-        steps = KeySteps(may_guess=_is_whole(selection, self._plan.order))
-        while True:
-            try:
-                async with connected(self._address, "headrace") as connection:
-                    await connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-                    await connection.execute(f"SET TRANSACTION SNAPSHOT '{snapshot}'")
-                    await bind(connection, selection.settings)
-                    last = await self._seek(connection, selection, where, position, None)
-                    while last is not None and position != last:
-                        border = steps.guess(position, last)
-                        if border is None:
-                            border = await self._seek(connection, selection, where, position, count) or last
-                            steps.found(position, border)
-                        # Of a guess, one row more than a batch may have shows that it went too far.
-                        limit = count + 1 if steps.is_guess else None
-                        rows = await self._range(connection, selection, where, (position, border), passage, limit)
-                        if not steps.holds(rows.num_rows, count):
-                            continue
-                        if rows.num_rows:
-                            fail_at("extract.mid_page")
-                            yield rows
-                        position = border
-                    return
-            except _TooLargeError:
-                if count == 1:
-                    raise row_too_large(self._bytes) from None
-                count = max(1, count // 8)
-                steps.forget()
+        async with self._reading.passing(self._source) as (selection, connection):
+            with translated():  # Also of a connection that was opened before.
+                where = await self._thread.call(self._where, selection)
+                count, position = self._rows, after
+                steps = KeySteps(may_guess=_is_whole(selection, self._plan.order))
+                last = await self._seek(connection, selection, where, position, None)
+                while last is not None and position != last:
+                    border = steps.guess(position, last)
+                    if border is None:
+                        border = await self._seek(connection, selection, where, position, count) or last
+                        steps.found(position, border)
+                    # Of a guess, one row more than a batch may have shows that it went too far.
+                    limit = count + 1 if steps.is_guess else None
+                    rows = await self._range(connection, selection, where, (position, border), passage, limit)
+                    if rows is None:
+                        if count == 1:
+                            raise row_too_large(self._bytes)
+                        count = max(1, count // 8)
+                        steps.forget()
+                        continue
+                    if not steps.holds(rows.num_rows, count):
+                        continue
+                    if rows.num_rows:
+                        fail_at("extract.mid_page")
+                        yield rows
+                    position = border
+                await self._thread.call(self._reading.selected, self._source)  # Nothing was attached meanwhile.
 
-    def _selected(self) -> tuple[Selection, str]:
+    def _where(self, selection: Selection) -> str:
         plan, source = self._plan, self._source
-        selection = Selection.of(self._session, source)
         selection.check([Column(name, kind) for name, kind in plan.columns])
         where = selection.belonging(source, plan, self._stream)
         self._session.bind(selection.settings)
@@ -183,11 +163,7 @@ class PassingReader:
             f"SELECT 1 FROM {selection.text} WHERE {where} AND ({is_null}) LIMIT 1"
         ):
             raise InvalidInputError("A key column of the source holds NULL; a key has none.", code="key.null")
-        return selection, where
-
-    def _exported(self) -> str:
-        self._session.execute("SELECT set_config('idle_in_transaction_session_timeout', '0', true)")
-        return str(self._session.execute("SELECT pg_export_snapshot()")[0][0])
+        return where
 
     async def _seek(
         self, connection: Any, selection: Selection, where: str, after: Position | None, rows: int | None
@@ -196,7 +172,7 @@ class PassingReader:
         order = self._plan.order
         if after is not None:
             where = f"{where} AND {selection.after(order, after)}"
-            await bind(connection, selection.settings)
+        await bind(connection, selection.settings)
         keys = [f"selected.{quote(name)}" for name in order]
         by = f"{', '.join(keys)} OFFSET {rows - 1:d}" if rows is not None else ", ".join(f"{key} DESC" for key in keys)
         found = await connection.fetchrow(
@@ -213,7 +189,8 @@ class PassingReader:
         between: tuple[Position | None, Position],
         passage: Passage,
         limit: int | None,
-    ) -> EncodedRows:
+    ) -> EncodedRows | None:
+        """Read a range; None when it has more bytes than a batch may have."""
         after, border = between
         where = self._between(selection, where, after, border)
         names, values = list(passage.columns), [f"selected.{quote(name)}" for name in passage.columns]
@@ -225,36 +202,28 @@ class PassingReader:
             types.append(native_of(kind))
             values.append(f"(SELECT current_setting('headrace.{name}')::{types[-1]})")
         await bind(connection, selection.settings)
-        chunks: list[bytes] = []
-        size = 0
-
-        def encoded(done: str, seen: pa.Table | None = None) -> EncodedRows:
-            count = int(done.split()[-1])
-            if seen is not None and seen.num_rows != count:
-                raise StoreUnavailableError("Two reads of one snapshot gave different numbers of rows.")
-            return EncodedRows(after, border, tuple(names), tuple(types), count, tuple(chunks), seen)
-
-        async def gather(chunk: bytes) -> None:
-            nonlocal size
-            size += len(chunk)
-            if size > self._bytes:
-                raise _TooLargeError
-            chunks.append(chunk)
-
         bounded = f" LIMIT {limit:d}" if limit is not None else ""
-        copying = connection.copy_from_query(
+        copying = self._reading.copied(
+            connection,
             f"SELECT {', '.join(values)} FROM (SELECT * FROM {selection.text}) AS selected WHERE {where}{bounded}",
-            output=gather,
-            format="binary",
+            self._bytes,
         )
-        if not passage.seen:
-            return encoded(await copying)
-        looking = self._thread.call(self._rows_of, selection, where, passage.seen, limit)
-        return encoded(*await asyncio.gather(copying, looking))
+        if passage.seen:
+            looking = self._thread.call(self._rows_of, selection, where, passage.seen, limit)
+            copied, seen = await asyncio.gather(copying, looking)
+        else:
+            copied, seen = await copying, None
+        if copied is None:
+            return None
+        count, chunks = copied
+        if seen is not None and seen.num_rows != count:
+            raise StoreUnavailableError("Two reads of one snapshot gave different numbers of rows.")
+        return EncodedRows(after, border, tuple(names), tuple(types), count, chunks, seen)
 
     async def decoded(self, rows: EncodedRows) -> pa.Table:
         """Read the rows of a range once more, decoded, in the snapshot that the session has kept."""
-        selection, where = await self._thread.call(self._selected)
+        selection = await self._thread.call(self._reading.selected, self._source)
+        where = await self._thread.call(self._where, selection)
         where = self._between(selection, where, rows.after, rows.position)
         return await self._thread.call(self._rows_of, selection, where, [name for name, _ in self._plan.columns])
 
@@ -363,14 +332,6 @@ class PostgresWriter(IWriter):
         )
         fail_at("batch.mid_rows")
         fail_at("batch.before_commit")
-
-
-async def bind(connection: Any, settings: dict[str, str]) -> None:
-    """Set values that statements of this transaction read by `current_setting`, in one round trip."""
-    if not settings:
-        return
-    calls = ", ".join(f"set_config(${2 * n + 1}, ${2 * n + 2}, true)" for n in range(len(settings)))
-    await connection.fetchrow(f"SELECT {calls}", *(part for item in settings.items() for part in item))
 
 
 async def _chunks(chunks: Sequence[bytes]) -> AsyncIterator[bytes]:

@@ -14,13 +14,10 @@ from infrastructure.stores.postgres_connection import PostgresAddress
 
 @dataclass(frozen=True)
 class Quirks:
-    """Legal differences. `no_queries`: sources are tables only. `no_keys`: tables have no primary key.
-    `no_shared_snapshot`: each reader sees its own moment.
-    """
+    """Legal differences. `no_queries`: sources are tables only. `no_keys`: tables have no primary key."""
 
     no_queries: str | None = None
     no_keys: str | None = None
-    no_shared_snapshot: str | None = None
 
 
 @dataclass(frozen=True)
@@ -52,7 +49,6 @@ BACKENDS = {
             "duckdb",
             build=lambda folder, url: DuckDBDataStore(DuckDBOptions(folder / "data.duckdb")),
             broken=lambda folder: DuckDBDataStore(DuckDBOptions(folder / "data.duckdb")),
-            quirks=Quirks(no_shared_snapshot="a transaction of one cursor cannot be joined by another"),
         ),
         Backend(
             "postgres",

@@ -567,21 +567,6 @@ async def test_partitions_need_a_key_and_a_column_that_can_be_split(store: IData
     assert len((await store.plan(limited, lo=None, limit=None)).streams) == 2
 
 
-@pytest.mark.clause("IDataStore", 18)
-async def test_readers_of_one_snapshot_see_the_same_rows(backend: Backend, store: IDataStore) -> None:
-    await store.write(TABLE, [rows(1, 2, 3, 4)])
-    source = SourceSpec(table=TABLE, key=("id",), partitions=Partitions("id", 2))
-    async with store.snapshot() as name:
-        assert (name is None) == (backend.quirks.no_shared_snapshot is not None)
-        await store.write(TABLE, [rows(5)])
-        _, shared = await read_streams(store, source, snapshot=name)
-    _, later = await read_streams(store, source)
-
-    seen = sorted(i for found in shared for i in found)
-    assert seen == ([1, 2, 3, 4] if backend.quirks.no_shared_snapshot is None else [1, 2, 3, 4, 5])
-    assert sorted(i for found in later for i in found) == [1, 2, 3, 4, 5]
-
-
 @pytest.mark.clause("IDataStore", 19)
 @pytest.mark.invariant("C1")
 async def test_cancelled_call_interrupts_the_store(backend: Backend, store: IDataStore) -> None:
