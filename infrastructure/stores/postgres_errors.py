@@ -142,7 +142,7 @@ _BY_WORDS = (
     ("22023", "snapshot", _SNAPSHOT),
     ("42704", "snapshot", _SNAPSHOT),
     ("2202", "0x00", Answer(SchemaMismatchError, "value.nul", "{value}.")),
-    ("22P05", "u0000", Answer(SchemaMismatchError, "value.nul", "{value}.")),
+    ("22P05", "escape sequence", Answer(SchemaMismatchError, "value.nul", "{value}.")),
     ("23514", "no partition", Answer(SchemaMismatchError, "destination.no_partition", "{reason}.")),
     ("55000", "recovery is in progress", _READ_ONLY),
     ("57014", "user request", Answer(StoreUnavailableError, "query.canceled", "Somebody canceled a statement of this run.")),
@@ -245,9 +245,9 @@ def _value(found: Diagnosis) -> str:
     """What is wrong with a value, without the value: the column if it is known, and the type or encoding."""
     kind = _TYPE.search(found.message) or _OVERFLOWN.search(found.message)
     encoding = _ENCODING.findall(found.message)
-    wanted = f" for {kind[1].strip()}" if kind else ""
-    if "0x00" in found.message or "u0000" in found.message:
-        what = "a NUL character, which text of Postgres cannot have"
+    wanted = f" for {kind[1].strip().replace('character varying', 'varchar')}" if kind else ""
+    if "0x00" in found.message or "escape sequence" in found.message:
+        what = "a NUL character, which text of Postgres cannot hold"
     elif found.state == "22001":
         what = f"a value that is too long{wanted}"
     elif found.state in ("22003", "22008"):
@@ -262,7 +262,7 @@ def _value(found: Diagnosis) -> str:
         about = re.split(r"[\":]", _cut(found.message))[0].strip()  # What follows may be the value.
         what = f"a value that Postgres cannot take ({about})"
     place = f"column {found.column}" + (f" of {found.table}" if found.table else "")
-    return f"The {place} would get {what}" if found.column else f"There is {what}"
+    return f"The {place} holds {what}" if found.column else f"There is {what}"
 
 
 def _violated(found: Diagnosis) -> str:

@@ -17,6 +17,7 @@ from domain.ports.data_store import StreamSelection, Target
 from infrastructure.arrow import logical_type
 from infrastructure.postgres_settings import pinned
 from infrastructure.sql import quote, quote_table
+from infrastructure.stores.postgres_casts import cast, naming_column, rounded, would_round
 from infrastructure.stores.postgres_catalog import catalog_columns, check_landing_types, describe
 from infrastructure.stores.postgres_connection import PostgresAddress, connect, lane_session
 from infrastructure.stores.postgres_errors import translate
@@ -164,8 +165,18 @@ class PostgresSession(Session):
         stage = self._cast_stage(rows)
         self._copy(stage, rows)
         names = ", ".join(quote(name) for name in rows.column_names)
-        values = ", ".join(f"{quote(name)}::{natives[name]}" for name in rows.column_names)
-        self.execute(f"INSERT INTO {quote_table(table)} ({names}) SELECT {values} FROM {quote_table(stage)}")
+        values = ", ".join(cast(name, natives[name]) for name in rows.column_names)
+        try:
+            if checks := rounded({name: natives[name] for name in rows.column_names}):
+                found = self.execute(
+                    f"SELECT {', '.join(f'bool_or({c})' for c in checks.values())} FROM {quote_table(stage)}"
+                )
+                for name, is_rounded in zip(checks, found[0], strict=True):
+                    if is_rounded:
+                        raise would_round(name, natives[name])
+            self.execute(f"INSERT INTO {quote_table(table)} ({names}) SELECT {values} FROM {quote_table(stage)}")
+        except PlatformError as error:
+            raise naming_column(error, rows, natives) from error
         self.execute(f"TRUNCATE {quote_table(stage)}")
 
     def merge(self, table: TableName, rows: pa.Table, columns: Sequence[Column], target: Target) -> None:

@@ -12,7 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domain.errors import PlatformError
+from domain.pipelines.table import TableName
+from infrastructure.stores.postgres import PostgresDataStore
 from infrastructure.stores.postgres_errors import translate
+from tests.ports.backends import address_of
 
 SECRET = "s3kr1t"
 PREPARED = (
@@ -31,7 +34,7 @@ PREPARED = (
 )
 # (statement, code, retryable, what the sentence names)
 STATEMENTS = [
-    (f"insert into plain values (1, '{SECRET}')", "value.too_long", False, "character varying(3)"),
+    (f"insert into plain values (1, '{SECRET}')", "value.too_long", False, "varchar(3)"),
     (f"select '{SECRET}'::int", "value.invalid", False, "integer"),
     (f"select '{SECRET}'::mood", "value.invalid", False, ""),
     (f"select '{SECRET}'::uuid", "value.invalid", False, "uuid"),
@@ -172,7 +175,7 @@ def test_error_in_the_midst_of_the_rows_is_not_told_as_a_broken_connection(prepa
 @pytest.mark.parametrize(
     ("values", "code", "named"),
     [
-        ({"id": [1, 2], "short": ["a", SECRET]}, "value.too_long", ("short", "character varying(3)")),
+        ({"id": [1, 2], "short": ["a", SECRET]}, "value.too_long", ("short", "varchar(3)")),
         ({"id": [1, 2], "kind": ["a", f"\0{SECRET}"]}, "value.nul", ("kind", "NUL")),
         ({"id": [1, 2], "n": [1, None]}, "destination.constraint", ("column n",)),
     ],
@@ -227,3 +230,50 @@ def test_any_sqlstate_has_an_answer(state: str, words: str) -> None:
 )
 def test_message_about_a_value_never_shows_it(state: str, value: str, shape: str) -> None:
     assert value not in translate(ToldError(state, shape.replace("{}", value))).message
+
+
+@pytest.mark.parametrize(
+    ("native", "value", "code"),
+    [
+        ("varchar(3)", SECRET, "value.too_long"),
+        ("char(3)", SECRET, "value.too_long"),
+        ("varchar(3)[]", f"{{a,{SECRET}}}", "value.too_long"),
+        ("char(3)[]", f"{{{SECRET}}}", "value.too_long"),
+        ("bit(3)", "1010", "value.invalid"),
+        ("bit varying(3)", "1010", "value.too_long"),
+        ("numeric(40,2)", "1.005", "value.precision"),
+        ("numeric(45,2)", "1" * 60, "value.out_of_range"),
+        ("timestamp(0)", "2024-01-02 03:04:05.6", "value.precision"),
+        ("timestamptz(3)", "2024-01-02 03:04:05.6789+00", "value.precision"),
+        ("time(0)", "03:04:05.6", "value.precision"),
+        ("interval(0)", "1.5 seconds", "value.precision"),
+        ("interval day", "1 day 2 hours", "value.precision"),
+        ("inet", SECRET, "value.invalid"),
+        ("varchar(3)", "abc  ", None),
+        ("numeric(40,2)", "1.500", None),
+        ("bit(3)", "101", None),
+        ("interval(0)", "2 days", None),
+    ],
+)
+async def test_value_beside_a_json_is_never_cut_or_rounded(
+    prepared: str, native: str, value: str, code: str | None
+) -> None:
+    """With a column that SQL has to cast, the others come by the same statement."""
+    store = PostgresDataStore(address_of(prepared))
+    with dbapi.connect(prepared, autocommit=True) as connection, connection.cursor() as cursor:
+        cursor.execute("drop table if exists cast_beside")
+        cursor.execute(f"create table cast_beside (first text, odd {native}, extra jsonb)")
+    rows = pa.table({"first": ["a", "b"], "odd": [None, value], "extra": ["{}", '{"a": 1}']})
+
+    try:
+        if code is None:
+            assert await store.write(TableName("cast_beside"), [rows]) == 2
+            return
+        with pytest.raises(PlatformError) as caught:
+            await store.write(TableName("cast_beside"), [rows])
+    finally:
+        await store.close()
+
+    assert (caught.value.code, caught.value.retryable) == (code, False), caught.value.message
+    assert "column odd" in caught.value.message
+    assert SECRET not in caught.value.message
