@@ -8,10 +8,13 @@ from functools import cached_property
 
 from application.events.announce import Announcer
 from application.pipelines.gathering import Gathered
+from domain.errors import FencedError
 from domain.events import RunStarted
+from domain.pipelines.checkpoint import LaneState
 from domain.pipelines.read_set import Lane, ReadSet
 from domain.pipelines.run import Run
 from domain.pipelines.spec import PipelineSpec
+from domain.ports.data_store import IOwner
 from domain.ports.unit_of_work import ILease, IRecords
 
 
@@ -26,7 +29,7 @@ class StoppedError(Exception):
 @dataclass
 class Claim:
     """A claimed run in the hands of this process. `deadline` is on the process's monotonic clock, `read_set` what this
-    attempt works at.
+    attempt works at, `token` what its latest take-over at the destination was given.
     """
 
     run: Run
@@ -36,6 +39,7 @@ class Claim:
     deadline: float
     is_draining: Callable[[], bool]
     read_set: ReadSet | None = None
+    token: str | None = None
     started: float = field(default_factory=time.monotonic)
 
     @property
@@ -61,6 +65,29 @@ class Claim:
     def goes_on_after(self, read_set: ReadSet) -> bool:
         """Whether the run is not over when this is published: what arrived since an adopted read set is its own."""
         return read_set.is_adopted and self.spec.source.cursor is not None
+
+    async def take_over(self, owner: IOwner) -> LaneState:
+        """Take the lane over, and keep the token by which the next take-over shows that it is the same claim."""
+        state = await owner.take_over()
+        self.token = state.token
+        return state
+
+    async def go_above(self, records: IRecords, error: FencedError) -> None:
+        """Claim again above what the destination remembers: another records database counts there too, or an older copy
+        of this one (M2).
+
+        Raises:
+            FencedError: the lane is another worker's, as the claim does not stand any more.
+        """
+        if error.fence is None or error.fence < self.fence:
+            raise error
+        async with records.unit() as unit:
+            raised = await unit.runs.raise_fence(self.run.id, self.fence, above=error.fence)
+            if raised is None:
+                raise error
+            await unit.commit()
+        self.fence = raised
+        self.lease.moved_to(raised)
 
     def stop_reason(self) -> str | None:
         """Why the work must stop now, or None; costs nothing to ask."""

@@ -122,11 +122,12 @@ class PipelineInspector:
         store = await self.stores.get(
             organization, await self.stores.spec_of(organization, spec.destination.connection)
         )
+        lane = Lane(organization, name)
+        there = await store.lane_state(lane, spec.destination.table)
         async with self.records.unit() as unit:
-            fence = await unit.runs.next_fence(organization, name)
+            fence = await unit.runs.next_fence(organization, name, above=there.fence)
             await unit.audit.add(principal, "reset", name)
             await unit.commit()
-        lane = Lane(organization, name)
         async with store.owner(lane, spec.destination.table, fence) as owner:
             await owner.take_over()
             await owner.reset(watermark)

@@ -19,7 +19,7 @@ from domain.pipelines.checkpoint import LaneState
 from domain.pipelines.quality import Judgement, Measures, Rule, StagedChecks, judge
 from domain.pipelines.read_set import ReadSet
 from domain.pipelines.report import StreamReport
-from domain.pipelines.spec import PipelineSpec
+from domain.pipelines.spec import Mode, PipelineSpec
 from domain.pipelines.way import Way
 from domain.ports.data_store import IOwner, Publication
 from domain.ports.engine import IEngine, OnProgress, Progress, StreamTask
@@ -57,25 +57,15 @@ class ReadSetLoader:
         claim.spec = spec = await self.preparer.with_key(organization, spec)
         while True:
             try:
-                async with destination.owner(claim.lane, spec.destination.table, claim.fence) as owner:
-                    state = await owner.take_over()
+                async with destination.owner(
+                    claim.lane, spec.destination.table, claim.fence, token=claim.token
+                ) as owner:
+                    state = await claim.take_over(owner)
                     if claim.run.cancel_requested:
                         raise StoppedError("cancelled")
                     return await self._load_as_owner(claim, owner, state, on_progress)
             except FencedError as error:
-                await self._raise_fence(claim, error)
-
-    async def _raise_fence(self, claim: Claim, error: FencedError) -> None:
-        """The destination remembers a higher fence than ours: if our claim still stands, go above it (M2)."""
-        if error.fence is None or error.fence <= claim.fence:
-            raise error
-        async with self.records.unit() as unit:
-            raised = await unit.runs.raise_fence(claim.run.id, claim.fence, above=error.fence)
-            if raised is None:
-                raise error
-            await unit.commit()
-        claim.fence = raised
-        claim.lease.moved_to(raised)
+                await claim.go_above(self.records, error)
 
     async def _load_as_owner(
         self, claim: Claim, owner: IOwner, state: LaneState, on_progress: OnProgress
@@ -86,12 +76,15 @@ class ReadSetLoader:
             # It died between publishing and saying so.
             report = published_report(state, adopted=stored.is_adopted)
             return await self._after(claim, owner, stored, report, on_progress)
-        if stored is not None and _is_over(stored, state):
+        is_overtaken = stored is not None and _is_over(stored, state)
+        if is_overtaken:
             stored = None  # Another run has completed or abandoned it since; what is left is read anew.
         if stored is None and run.request.abandon:
             state = await self._abandoned(claim, owner, state)
         read_set = stored or self._unfinished(claim, state)
         if read_set is None:
+            if is_overtaken:
+                _refuse_to_read_again(claim)
             read_set = await self._planned(claim, state)
         elif stored is None:
             read_set = replace(read_set, is_adopted=True)
@@ -107,7 +100,7 @@ class ReadSetLoader:
         if not claim.goes_on_after(done):
             return report
         claim.run, claim.read_set = replace(claim.run, read_set=None), None
-        own = await self._load_as_owner(claim, owner, await owner.take_over(), on_progress)
+        own = await self._load_as_owner(claim, owner, await claim.take_over(owner), on_progress)
         return {**own, "adopted": True, "completed_first": report}
 
     async def _abandoned(self, claim: Claim, owner: IOwner, state: LaneState) -> LaneState:
@@ -116,7 +109,7 @@ class ReadSetLoader:
         if not (state.is_loading or (not fits and _has_position(claim, state))):
             return state
         await owner.reset(state.watermark if fits else None)
-        return await owner.take_over()
+        return await claim.take_over(owner)
 
     def _unfinished(self, claim: Claim, state: LaneState) -> ReadSet | None:
         """The lane's unfinished read set, if this run may finish it.
@@ -141,6 +134,8 @@ class ReadSetLoader:
             self.identifiers.new_id(), claim.lane, claim.spec, claim.run.request, state
         )
         await self._store(claim, read_set)
+        # Whoever claims again above another owner has to know what was planned before.
+        claim.run = replace(claim.run, read_set=read_set.to_json())
         fail_at("plan.after_store")
         return read_set
 
@@ -170,7 +165,7 @@ class ReadSetLoader:
         if not is_open or not read_set.plan.ordered:
             # Without a total order there is no place to go on from, so the staging starts again from empty.
             await owner.open_read_set(read_set, target)
-            state = await owner.take_over()
+            state = await claim.take_over(owner)
         else:
             await owner.fit(target)  # A new revision may bring columns that the open load does not have.
         await self._refuse_poison(claim, state)
@@ -189,6 +184,7 @@ class ReadSetLoader:
                 stream=streams[stream.stream],
                 state=stream,
                 fence=claim.fence,
+                token=claim.token or "",
                 route=route,
             )
             for stream in state.streams
@@ -321,6 +317,23 @@ def _is_over(stored: ReadSet, state: LaneState) -> bool:
     if stored.id == state.read_set_id:
         return False
     return stored.generation is not None and stored.generation != state.generation
+
+
+def _refuse_to_read_again(claim: Claim) -> None:
+    """Refuse to append a whole source beside what another run has loaded of it since this one was planned.
+
+    Raises:
+        ConflictError: the lane has moved on, and there is no watermark that says what is left (`run.overtaken`).
+    """
+    spec = claim.spec
+    tells_what_is_left = spec.source.cursor is not None or spec.source.refused is not None
+    if tells_what_is_left or spec.destination.mode is not Mode.APPEND or claim.run.request.full_refresh:
+        return
+    raise ConflictError(
+        f"Another run of {spec.name} has taken over and moved on since this one was planned, and without a cursor nothing "
+        "tells what is left: nothing more was written. Run it again if the rows are to be loaded once more.",
+        code="run.overtaken",
+    )
 
 
 def _fenced(claim: Claim) -> FencedError:

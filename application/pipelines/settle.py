@@ -117,10 +117,16 @@ class RunSettler:
         destination = await self.stores.get(
             organization, await self.stores.spec_of(organization, spec.destination.connection)
         )
-        async with destination.owner(claim.lane, spec.destination.table, claim.fence) as owner:
-            left = await owner.take_over()
-            await owner.seal()
-        return left
+        while True:
+            try:
+                async with destination.owner(
+                    claim.lane, spec.destination.table, claim.fence, token=claim.token
+                ) as owner:
+                    left = await claim.take_over(owner)
+                    await owner.seal()
+                return left
+            except FencedError as error:
+                await claim.go_above(self.records, error)
 
     async def _finish(
         self,

@@ -47,7 +47,9 @@ class StreamRunner:
         source = await self.stores.get(task.lane.organization, task.source)
         destination = await self.stores.get(task.lane.organization, task.destination)
         passed = _Passed(task, stop, on_progress)
-        async with destination.writer(task.lane, task.target, task.read_set.id, task.stream.name, task.fence) as writer:
+        async with destination.writer(
+            task.lane, task.target, task.read_set.id, task.stream.name, task.fence, task.token
+        ) as writer:
             if task.route.way is Way.IN_DATABASE:
                 await passed.select(writer)
             else:

@@ -11,6 +11,9 @@ HEAD = "head"
 Position = tuple[str, ...]
 """Values of (cursor, key) of the last committed row as text, or (file index, rows) for files."""
 
+POSITION_FORMAT = 1
+"""How positions are written now; it stands beside each. Rows of versions that had no such number are of format 1."""
+
 
 @dataclass(frozen=True)
 class Counts:
@@ -79,7 +82,8 @@ class LaneState:
     """What the take-over read: the lane's watermark, its latest read set, and that read set's streams.
 
     `stats` of the head hold the stored read set (`read_set`), the spec's `fingerprint` and, once published, the
-    `verdicts` of the rules. `generation` grows with every opening, publication and reset.
+    `verdicts` of the rules. `generation` grows with every opening, publication and reset. `token` is the writer's: each
+    take-over puts a new one beside its fence, so that two attempts under one fence are told apart.
     """
 
     state: str
@@ -89,6 +93,7 @@ class LaneState:
     stats: Mapping[str, Any] = field(default_factory=dict)
     streams: tuple[StreamState, ...] = ()
     generation: int = 0
+    token: str | None = None
 
     @property
     def is_loading(self) -> bool:

@@ -115,14 +115,14 @@ class IReader(ABC):
 
 
 class IWriter(ABC):
-    """Commits batches of one stream under one fence."""
+    """Commits batches of one stream under one fence and the token of one take-over."""
 
     @abstractmethod
     async def commit(self, batch: JudgedBatch, checkpoint: CheckpointUpdate) -> int:
         """Make rows, quarantine and checkpoint durable in one transaction; return how often it was tried again.
 
         Raises:
-            FencedError: the fence is stale, the read set another one, or `seq` not the next; nothing changed.
+            FencedError: fence or token is stale, the read set another one, or `seq` not the next; nothing changed.
             SchemaMismatchError: the rows do not fit the table's types; nothing changed.
         """
 
@@ -153,10 +153,11 @@ class IOwner(ABC):
 
     @abstractmethod
     async def take_over(self) -> LaneState:
-        """Put the fence on every row of the lane and read where it stands.
+        """Put the fence and a fresh token on every row of the lane and read where it stands.
 
         Raises:
-            FencedError: the lane carries a higher fence, which the error names.
+            FencedError: the lane carries a higher fence, or this one with a token that is not the caller's; the error
+                names it, and only a fence above it will do.
         """
 
     @abstractmethod
@@ -214,7 +215,8 @@ class IDataStore(IRefusedRows):
     4. A failed commit leaves no visible rows.
     5. Trouble on the way raises `StoreUnavailableError`, which is retryable; a store that turns us away until somebody
        changes something raises `StoreRefusedError`, which is not. No message holds a value.
-    6. A take-over raises the fence on every row of its lane and returns what was committed; a lower fence is refused.
+    6. A take-over raises the fence on every row of its lane and returns what was committed. A fence that is not above the
+        lane's is refused, but for the claim that has put it there and shows the token of that take-over.
     7. Opening a read set puts its streams at the beginning, with an empty staging table.
     8. Publishing is all or nothing: rows, verdict, watermark; it happens once.
     9. After a seal no writer commits, whatever its fence, until the next take-over.
@@ -240,6 +242,7 @@ class IDataStore(IRefusedRows):
     26. A row larger than a batch may be is refused by name, and nothing of its batch lands.
     27. Refused rows are listed in order, strictly after a place; only a published run's may be replayed.
     28. What a replay lands is marked in the same transaction, once; what is refused again stays as it was.
+    29. Of two attempts under one fence only the later one writes: whatever it does names the token of its take-over.
     """
 
     batch_rows = 50_000
@@ -294,8 +297,13 @@ class IDataStore(IRefusedRows):
         """Read where a lane stands without taking it over; an unknown lane is idle with fence 0."""
 
     @abstractmethod
-    def owner(self, lane: Lane, table: TableName, fence: int) -> AbstractAsyncContextManager[IOwner]:
-        """Act on a lane at the destination under a fence, with one connection and one thread."""
+    def owner(
+        self, lane: Lane, table: TableName, fence: int, *, token: str | None = None
+    ) -> AbstractAsyncContextManager[IOwner]:
+        """Act on a lane at the destination under a fence, with one connection and one thread.
+
+        `token` is the one that the latest take-over of the same claim was given, None before the first.
+        """
 
     @abstractmethod
     def snapshot(
@@ -337,6 +345,6 @@ class IDataStore(IRefusedRows):
 
     @abstractmethod
     def writer(
-        self, lane: Lane, target: Target, read_set_id: str, stream: str, fence: int
+        self, lane: Lane, target: Target, read_set_id: str, stream: str, fence: int, token: str
     ) -> AbstractAsyncContextManager[IWriter]:
         """Write a stream with one connection and one thread."""

@@ -18,7 +18,8 @@ from domain.ports.transformer import TransformPlan
 class StreamTask:
     """Everything a stream needs to run anywhere: frozen, picklable, secrets only as references.
 
-    `snapshot` names a snapshot of the source that the streams of one claim share; `route` is how rows travel.
+    `token` is what the claim's take-over put beside its fence. `snapshot` names a snapshot of the source that the streams
+    of one claim share; `route` is how rows travel.
     """
 
     spec: PipelineSpec
@@ -31,6 +32,7 @@ class StreamTask:
     stream: Stream
     state: StreamState
     fence: int
+    token: str
     snapshot: str | None = None
     route: Route = DECODED
 

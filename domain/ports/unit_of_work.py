@@ -178,8 +178,8 @@ class IRunRecords(ABC):
         """Return the oldest unfinished run of a lane, preferring the claimed one."""
 
     @abstractmethod
-    async def next_fence(self, organization: str, pipeline: str) -> int:
-        """Raise the pipeline's fence for work outside a run (reset) and return it."""
+    async def next_fence(self, organization: str, pipeline: str, *, above: int = 0) -> int:
+        """Raise the pipeline's fence, above a destination's too, for work outside a run (reset) and return it."""
 
 
 class IIdentityRecords(ABC):

@@ -251,7 +251,12 @@ class SqlRunClaims:
             .values(rung_at=WAITS_FOR_LANE)
         )
 
-    async def next_fence(self, organization: str, pipeline: str) -> int:
+    async def next_fence(self, organization: str, pipeline: str, *, above: int = 0) -> int:
+        await self._connection.execute(
+            update(pipelines)
+            .where(pipelines.c.org_id == organization, pipelines.c.name == pipeline, pipelines.c.fence < above)
+            .values(fence=above)
+        )
         return (await self._raise_fences({(organization, pipeline)}))[organization, pipeline]
 
     async def _held(self, claims: Iterable[tuple[str, int]]) -> Sequence[Row[Any]]:

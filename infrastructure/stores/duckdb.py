@@ -38,7 +38,8 @@ from infrastructure.stores.duckdb_snapshot import SharedCursors
 from infrastructure.stores.duckdb_types import logical_of, native_of
 from infrastructure.stores.partitions import is_partitioned, ranges
 from infrastructure.stores.quarantine import RefusedReader, plan_refused
-from infrastructure.stores.sql_owner import SqlOwner, read_lane
+from infrastructure.stores.sql_lanes import read_lane
+from infrastructure.stores.sql_owner import SqlOwner
 from infrastructure.stores.sql_quarantine import refused_rows, refused_shapes
 from infrastructure.stores.sql_session import append_rows
 from infrastructure.stores.sql_writer import SqlWriter
@@ -244,9 +245,11 @@ class DuckDBDataStore(IDataStore):
         return self._snapshots.hold(readers)
 
     @asynccontextmanager
-    async def owner(self, lane: Lane, table: TableName, fence: int) -> AsyncIterator[IOwner]:
+    async def owner(
+        self, lane: Lane, table: TableName, fence: int, *, token: str | None = None
+    ) -> AsyncIterator[IOwner]:
         async with self._session() as (session, thread):
-            yield SqlOwner(session, thread, lane, table, fence)
+            yield SqlOwner(session, thread, lane, table, fence, token)
 
     @asynccontextmanager
     async def reader(
@@ -267,10 +270,10 @@ class DuckDBDataStore(IDataStore):
 
     @asynccontextmanager
     async def writer(
-        self, lane: Lane, target: Target, read_set_id: str, stream: str, fence: int
+        self, lane: Lane, target: Target, read_set_id: str, stream: str, fence: int, token: str
     ) -> AsyncIterator[IWriter]:
         async with self._session() as (session, thread):
-            yield SqlWriter(session, thread, lane, target, read_set_id, stream, fence)
+            yield SqlWriter(session, thread, lane, target, read_set_id, stream, fence, token)
 
     def _opened(self) -> duckdb.DuckDBPyConnection:
         if self._connection is None:

@@ -31,6 +31,7 @@ from infrastructure.stores.sql_session import (
     QUARANTINE_COLUMNS,
     Session,
     T,
+    bring_up_to_date,
     checkpoint_ddl,
     owner_ddl,
 )
@@ -204,6 +205,7 @@ class DuckDBSession(Session):
         if schema:
             self.execute(f"CREATE SCHEMA IF NOT EXISTS {quote(schema)}")
         self.execute(checkpoint_ddl(quote_table(TableName(CHECKPOINT, schema)), primary_key=False))
+        bring_up_to_date(self, TableName(CHECKPOINT, schema))
         self.execute(owner_ddl(quote_table(TableName(OWNER, schema))))
         definitions = ", ".join(f"{quote(c.name)} {native_of(c.type)}" for c in QUARANTINE_COLUMNS)
         self.execute(f"CREATE TABLE IF NOT EXISTS {quote_table(TableName(QUARANTINE, schema))} ({definitions})")

@@ -138,7 +138,9 @@ class FilesDataStore(IDataStore):
     async def lane_state(self, lane: Lane, table: TableName) -> LaneState:
         raise _read_only()
 
-    def owner(self, lane: Lane, table: TableName, fence: int) -> AbstractAsyncContextManager[IOwner]:
+    def owner(
+        self, lane: Lane, table: TableName, fence: int, *, token: str | None = None
+    ) -> AbstractAsyncContextManager[IOwner]:
         raise _read_only()
 
     @asynccontextmanager
@@ -165,7 +167,7 @@ class FilesDataStore(IDataStore):
             thread.close()
 
     def writer(
-        self, lane: Lane, target: Target, read_set_id: str, stream: str, fence: int
+        self, lane: Lane, target: Target, read_set_id: str, stream: str, fence: int, token: str
     ) -> AbstractAsyncContextManager[IWriter]:
         raise _read_only()
 

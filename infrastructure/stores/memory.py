@@ -150,8 +150,10 @@ class InMemoryDataStore(IDataStore):
             del self._snapshots[name]
 
     @asynccontextmanager
-    async def owner(self, lane: Lane, table: TableName, fence: int) -> AsyncIterator[IOwner]:
-        yield InMemoryOwner(self, lane, table, fence)
+    async def owner(
+        self, lane: Lane, table: TableName, fence: int, *, token: str | None = None
+    ) -> AsyncIterator[IOwner]:
+        yield InMemoryOwner(self, lane, table, fence, token)
 
     @asynccontextmanager
     async def reader(
@@ -172,9 +174,9 @@ class InMemoryDataStore(IDataStore):
 
     @asynccontextmanager
     async def writer(
-        self, lane: Lane, target: Target, read_set_id: str, stream: str, fence: int
+        self, lane: Lane, target: Target, read_set_id: str, stream: str, fence: int, token: str
     ) -> AsyncIterator[IWriter]:
-        yield InMemoryWriter(self, lane, target, read_set_id, stream, fence)
+        yield InMemoryWriter(self, lane, target, read_set_id, stream, fence, token)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Content]:

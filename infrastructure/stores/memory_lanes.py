@@ -19,6 +19,7 @@ from domain.pipelines.table import DELETED, LOADED_AT, RUN_ID, SEQ, Column, Tabl
 from domain.ports.data_store import IOwner, IWriter, Judge, JudgedBatch, Publication, Target
 from infrastructure.arrow import arrow_type, to_table
 from infrastructure.stores.landing import landed_columns, staged_columns
+from infrastructure.stores.lane_tokens import check_above, new_token
 from infrastructure.stores.memory_content import Content, append_rows, create_table, merge_rows, merge_stage
 from infrastructure.stores.memory_quarantine import mark_repaired, move_refused, supersede_refused
 from infrastructure.stores.quarantine import repaired_places
@@ -35,14 +36,14 @@ class InMemoryWriter(IWriter):
     """Commits batches into a copy of the content."""
 
     def __init__(
-        self, store: Transactional, lane: Lane, target: Target, read_set_id: str, stream: str, fence: int
+        self, store: Transactional, lane: Lane, target: Target, read_set_id: str, stream: str, fence: int, token: str
     ) -> None:
         self._store = store
         self._lane = lane
         self._target = target
         self._read_set_id = read_set_id
         self._stream = stream
-        self._fence = fence
+        self._fence = (fence, token)
 
     async def commit(self, batch: JudgedBatch, checkpoint: CheckpointUpdate) -> int:
         fail_at("batch.before_begin")
@@ -93,7 +94,8 @@ class InMemoryWriter(IWriter):
     def _advance(self, content: Content, checkpoint: CheckpointUpdate) -> None:
         lane = content.lanes.get(self._lane)
         stream = next((s for s in lane.streams if s.stream == self._stream), None) if lane else None
-        is_mine = lane is not None and lane.fence == self._fence and lane.read_set_id == self._read_set_id
+        fence = (lane.fence, lane.token) if lane else None
+        is_mine = lane is not None and fence == self._fence and lane.read_set_id == self._read_set_id
         if lane is None or stream is None or not is_mine or stream.state != "loading":
             raise FencedError(f"Stream {self._stream} of {self._lane} belongs to a newer owner; nothing was written.")
         if stream.seq != checkpoint.seq - 1:
@@ -113,20 +115,21 @@ class InMemoryWriter(IWriter):
 class InMemoryOwner(IOwner):
     """Owns a lane of the in-memory store."""
 
-    def __init__(self, store: Transactional, lane: Lane, table: TableName, fence: int) -> None:
+    def __init__(self, store: Transactional, lane: Lane, table: TableName, fence: int, token: str | None) -> None:
         self._store = store
         self._lane = lane
         self._table = table
         self._fence = fence
+        self._token = token
 
     async def take_over(self) -> LaneState:
         async with self._store.transaction() as content:
             lane = content.lanes.get(self._lane, LaneState(state="idle", fence=0))
-            if lane.fence > self._fence:
-                raise FencedError(f"The lane {self._lane} has been taken over.", fence=lane.fence)
+            check_above(lane, self._lane, self._fence, self._token)
             streams = tuple(replace(s, state="loading") if s.state == "sealed" else s for s in lane.streams)
-            lane = replace(lane, fence=self._fence, streams=streams)
+            lane = replace(lane, fence=self._fence, token=new_token(), streams=streams)
             content.lanes[self._lane] = lane
+        self._token = lane.token
         fail_at("dest.after_fence")
         return lane
 
@@ -232,7 +235,11 @@ class InMemoryOwner(IOwner):
             _drop_stage(content, self._table, lane)
             move_refused(content, self._lane, RefusedState.WAITING, RefusedState.ABANDONED)
             content.lanes[self._lane] = LaneState(
-                state="idle", fence=lane.fence, watermark=watermark, generation=lane.generation + 1
+                state="idle",
+                fence=lane.fence,
+                token=lane.token,
+                watermark=watermark,
+                generation=lane.generation + 1,
             )
 
     async def release(self) -> None:
@@ -257,8 +264,9 @@ class InMemoryOwner(IOwner):
 
     def _mine(self, content: Content) -> LaneState:
         lane = content.lanes.get(self._lane)
-        if lane is None or lane.fence != self._fence:
-            raise FencedError(f"The lane {self._lane} has been taken over by a newer owner.")
+        if lane is None or (lane.fence, lane.token) != (self._fence, self._token):
+            fence = lane.fence if lane else None
+            raise FencedError(f"The lane {self._lane} has been taken over by a newer owner.", fence=fence)
         return lane
 
     def _claim_table(self, content: Content, target: Target) -> None:

@@ -42,7 +42,8 @@ from infrastructure.stores.postgres_selection import Selection
 from infrastructure.stores.postgres_session import PostgresSession
 from infrastructure.stores.postgres_types import native_of
 from infrastructure.stores.quarantine import RefusedReader, plan_refused
-from infrastructure.stores.sql_owner import SqlOwner, read_lane
+from infrastructure.stores.sql_lanes import read_lane
+from infrastructure.stores.sql_owner import SqlOwner
 from infrastructure.stores.sql_quarantine import refused_rows, refused_shapes
 from infrastructure.stores.sql_session import append_rows
 from infrastructure.stores.sql_writer import Checkpoints, SqlWriter
@@ -208,9 +209,11 @@ class PostgresDataStore(IDataStore):
         return self._snapshots.hold(source, readers, undecoded=undecoded)
 
     @asynccontextmanager
-    async def owner(self, lane: Lane, table: TableName, fence: int) -> AsyncIterator[IOwner]:
+    async def owner(
+        self, lane: Lane, table: TableName, fence: int, *, token: str | None = None
+    ) -> AsyncIterator[IOwner]:
         async with self._session(lane_session(lane, fence)) as (session, thread):
-            yield SqlOwner(session, thread, lane, table, fence)
+            yield SqlOwner(session, thread, lane, table, fence, token)
 
     async def wire(self, source: SourceSpec) -> Wire | None:
         async with self._reading() as (session, thread):
@@ -259,12 +262,12 @@ class PostgresDataStore(IDataStore):
 
     @asynccontextmanager
     async def writer(
-        self, lane: Lane, target: Target, read_set_id: str, stream: str, fence: int
+        self, lane: Lane, target: Target, read_set_id: str, stream: str, fence: int, token: str
     ) -> AsyncIterator[IWriter]:
         name = lane_session(lane, fence)
         async with self._session(name) as (session, thread):
-            decoded = SqlWriter(session, thread, lane, target, read_set_id, stream, fence)
-            writer = PostgresWriter(decoded, Checkpoints(lane, target.table, read_set_id, stream, fence), target)
+            decoded = SqlWriter(session, thread, lane, target, read_set_id, stream, fence, token)
+            writer = PostgresWriter(decoded, Checkpoints(lane, target.table, read_set_id, stream, fence, token), target)
             async with writer.passing(self._address, name):
                 yield writer
 

@@ -27,11 +27,13 @@ from infrastructure.stores.postgres_types import logical_of, native_of, needs_ca
 from infrastructure.stores.sql_merge import merge_statement
 from infrastructure.stores.sql_session import (
     CHECKPOINT,
+    LATER_COLUMNS,
     OWNER,
     QUARANTINE,
     QUARANTINE_COLUMNS,
     Session,
     T,
+    bring_up_to_date,
     checkpoint_ddl,
     owner_ddl,
 )
@@ -327,8 +329,9 @@ class PostgresSession(Session):
     def create_internal_tables(self, schema: str | None) -> None:
         tables = [TableName(name, schema) for name in (CHECKPOINT, OWNER, QUARANTINE)]
         found = self.execute(
-            "SELECT to_regclass($1) IS NOT NULL AND to_regclass($2) IS NOT NULL AND to_regclass($3) IS NOT NULL",
-            [quote_table(table) for table in tables],
+            "SELECT to_regclass($2) IS NOT NULL AND to_regclass($3) IS NOT NULL AND (SELECT count(*) = $4 "
+            "FROM pg_attribute WHERE attrelid = to_regclass($1) AND attname IN ('writer', 'format'))",
+            [*(quote_table(table) for table in tables), len(LATER_COLUMNS)],
         )
         if found[0][0]:
             return
@@ -337,6 +340,9 @@ class PostgresSession(Session):
         if schema and not self.execute("SELECT 1 FROM pg_namespace WHERE nspname = $1", (schema,)):
             self.execute(f"CREATE SCHEMA {quote(schema)}")
         self.execute(checkpoint_ddl(quote_table(tables[0]), primary_key=True))
+        # It waits for the batches of workers of an earlier version; one that is stopped must not stop everybody.
+        self.execute("SET LOCAL lock_timeout = '10s'")
+        bring_up_to_date(self, tables[0])
         self.execute(owner_ddl(quote_table(tables[1])))
         definitions = ", ".join(f"{quote(c.name)} {native_of(c.type)}" for c in QUARANTINE_COLUMNS)
         self.execute(f"CREATE TABLE IF NOT EXISTS {quote_table(tables[2])} ({definitions})")

@@ -8,13 +8,15 @@ from typing import Any
 
 from domain.errors import ConflictError, FencedError, QualityRejectedError
 from domain.failpoints import fail_at
-from domain.pipelines.checkpoint import HEAD, Counts, LaneState, StreamState, merge_stats
+from domain.pipelines.checkpoint import HEAD, Counts, LaneState, merge_stats
 from domain.pipelines.quality import Measures, Reference, StagedChecks
 from domain.pipelines.read_set import Lane, ReadSet
 from domain.pipelines.spec import Mode
 from domain.pipelines.table import LOADED_AT, TableName
 from domain.ports.data_store import IOwner, Judge, Publication, Target
 from infrastructure.sql import quote, quote_table
+from infrastructure.stores.lane_tokens import check_above, new_token
+from infrastructure.stores.sql_lanes import OF_LANE, read_lane_rows
 from infrastructure.stores.sql_merge import merge_stage, merged_names
 from infrastructure.stores.sql_quarantine import abandon_refused, open_refused, supersede_refused
 from infrastructure.stores.sql_session import (
@@ -28,19 +30,21 @@ from infrastructure.stores.sql_session import (
 )
 from infrastructure.threads import OneThread
 
-_STATE = ("stream", "read_set", "fence", "seq", "position", "state", *COUNTS, "stats")
-_KEY = '"org" = $1 AND "pipeline" = $2 AND "lane" = $3'
+_KEY = OF_LANE
 
 
 class SqlOwner(IOwner):
     """Owns a lane in a SQL store."""
 
-    def __init__(self, session: Session, thread: OneThread, lane: Lane, table: TableName, fence: int) -> None:
+    def __init__(
+        self, session: Session, thread: OneThread, lane: Lane, table: TableName, fence: int, token: str | None
+    ) -> None:
         self._session = session
         self._thread = thread
         self._lane = lane
         self._key = (lane.organization, lane.pipeline, lane.name)
         self._fence = fence
+        self._token = token
         self._table = table
         self._checkpoint = quote_table(table.beside(CHECKPOINT))
 
@@ -73,21 +77,21 @@ class SqlOwner(IOwner):
         with session.transaction():
             session.create_internal_tables(self._table.schema)
             self._insert_head()
+            # Whoever is refused need not wait until a stopped predecessor lets go of its rows.
+            check_above(self._read_lane(), self._lane, self._fence, self._token)
         state = session.run_locked(self._checkpoint, self._lane, self._fence, self._put_fence)
+        self._token = state.token
         fail_at("dest.after_fence")
         return state
 
     def _put_fence(self) -> LaneState:
-        state = self._read_lane()
-        if state.fence > self._fence:
-            raise FencedError(
-                f"The lane {self._lane} has been taken over under fence {state.fence}.", fence=state.fence
-            )
+        check_above(self._read_lane(), self._lane, self._fence, self._token)
+        token = new_token()
         self._session.execute(
-            f'UPDATE {self._checkpoint} SET "fence" = $4, '
+            f'UPDATE {self._checkpoint} SET "fence" = $4, "writer" = $5, '
             '"state" = CASE WHEN "state" = \'sealed\' THEN \'loading\' ELSE "state" END '
             f'WHERE {_KEY} AND "fence" <= $4',
-            (*self._key, self._fence),
+            (*self._key, self._fence, token),
         )
         return self._read_lane()
 
@@ -100,7 +104,8 @@ class SqlOwner(IOwner):
             f'INSERT INTO {self._checkpoint} ("org", "pipeline", "lane", "stream", "fence", "seq", "state", '
             f'{", ".join(quote(name) for name in COUNTS)}, "stats") '
             f"SELECT $1, $2, $3, '{HEAD}', 0, 0, 'idle', {zeros}, '{{}}' "
-            f"WHERE NOT EXISTS (SELECT 1 FROM {self._checkpoint} WHERE {_KEY} AND \"stream\" = '{HEAD}')",
+            f"WHERE NOT EXISTS (SELECT 1 FROM {self._checkpoint} WHERE {_KEY} AND \"stream\" = '{HEAD}')"
+            + (" ON CONFLICT DO NOTHING" if self._session.enforces_keys else ""),
             self._key,
         )
 
@@ -124,9 +129,9 @@ class SqlOwner(IOwner):
             for stream in read_set.plan.streams:
                 session.execute(
                     f'INSERT INTO {self._checkpoint} ("org", "pipeline", "lane", "stream", "read_set", "fence", "seq", '
-                    f'"state", {", ".join(quote(name) for name in COUNTS)}, "stats") '
-                    f"VALUES ($1, $2, $3, $4, $5, $6, 0, 'loading', {zeros}, '{{}}')",
-                    (*self._key, stream.name, read_set.id, self._fence),
+                    f'"state", {", ".join(quote(name) for name in COUNTS)}, "stats", "writer") '
+                    f"VALUES ($1, $2, $3, $4, $5, $6, 0, 'loading', {zeros}, '{{}}', $7)",
+                    (*self._key, stream.name, read_set.id, self._fence, self._token),
                 )
             stats = {"read_set": read_set.to_json(), "fingerprint": read_set.fingerprint}
             self._update_head("loading", previous.watermark, stats, read_set_id=read_set.id)
@@ -324,12 +329,13 @@ class SqlOwner(IOwner):
                 session.execute(f"DELETE FROM {quote_table(self._table.beside(table))} WHERE {_KEY}", self._key)
 
     def _lock_head(self) -> LaneState:
-        """Lock the head row and refuse to act under a stale fence."""
+        """Lock the head row and refuse to act under a stale fence or token."""
         rows = self._session.execute(
-            f'SELECT "fence" FROM {self._checkpoint} WHERE {_KEY} AND "stream" = \'{HEAD}\' {self._session.for_update}',
+            f'SELECT "fence", "writer" FROM {self._checkpoint} WHERE {_KEY} AND "stream" = \'{HEAD}\' '
+            f"{self._session.for_update}",
             self._key,
         )
-        if not rows or rows[0][0] != self._fence:
+        if not rows or tuple(rows[0]) != (self._fence, self._token):
             raise FencedError(
                 f"The lane {self._lane} has been taken over by a newer owner.", fence=rows[0][0] if rows else None
             )
@@ -340,45 +346,6 @@ class SqlOwner(IOwner):
     ) -> None:
         self._session.execute(
             f'UPDATE {self._checkpoint} SET "state" = $5, "position" = $6, "read_set" = $7, "stats" = $8, '
-            f'"seq" = "seq" + 1 WHERE {_KEY} AND "stream" = \'{HEAD}\' AND "fence" = $4',
-            (*self._key, self._fence, state, watermark, read_set_id, json.dumps(stats, default=str)),
+            f'"seq" = "seq" + 1 WHERE {_KEY} AND "stream" = \'{HEAD}\' AND "fence" = $4 AND "writer" = $9',
+            (*self._key, self._fence, state, watermark, read_set_id, json.dumps(stats, default=str), self._token),
         )
-
-
-def read_lane(session: Session, lane: Lane, table: TableName) -> LaneState:
-    """Read a lane in a transaction of its own; blocking."""
-    checkpoint = table.beside(CHECKPOINT)
-    if session.describe(checkpoint) is None:
-        return LaneState(state="idle", fence=0)
-    return read_lane_rows(session, quote_table(checkpoint), (lane.organization, lane.pipeline, lane.name))
-
-
-def read_lane_rows(session: Session, checkpoint: str, key: tuple[str, str, str]) -> LaneState:
-    """Read the rows of a lane."""
-    columns = ", ".join(quote(name) for name in _STATE)
-    rows = session.execute(f"SELECT {columns} FROM {checkpoint} WHERE {_KEY}", key)
-    states = {row[0]: dict(zip(_STATE, row, strict=True)) for row in rows}
-    head = states.pop(HEAD, None)
-    if head is None:
-        return LaneState(state="idle", fence=0)
-    return LaneState(
-        state=head["state"],
-        fence=max([head["fence"], *(state["fence"] for state in states.values())]),
-        watermark=head["position"],
-        read_set_id=head["read_set"],
-        stats=json.loads(head["stats"]),
-        streams=tuple(_stream_state(states[name]) for name in sorted(states)),
-        generation=head["seq"],
-    )
-
-
-def _stream_state(row: Mapping[str, Any]) -> StreamState:
-    position = row["position"]
-    return StreamState(
-        stream=row["stream"],
-        seq=row["seq"],
-        position=tuple(json.loads(position)) if position else None,
-        state=row["state"],
-        counts=Counts(**{name: row[name] for name in COUNTS}),
-        stats=json.loads(row["stats"]),
-    )

@@ -21,6 +21,9 @@ CHECKPOINT = "_headrace_checkpoint"
 QUARANTINE = "_headrace_quarantine"
 OWNER = "_headrace_owner"
 
+LATER_COLUMNS = (Column("writer", "string"), Column("format", "int64"))
+"""Columns that checkpoint tables of earlier versions do not have."""
+
 COUNTS = ("read", "used", "filtered", "produced", "deduplicated", "quarantined", "failed")
 
 QUARANTINE_COLUMNS = (
@@ -169,8 +172,15 @@ def checkpoint_ddl(table: str, *, primary_key: bool) -> str:
     return (
         f'CREATE TABLE IF NOT EXISTS {table} ("org" TEXT NOT NULL, "pipeline" TEXT NOT NULL, "lane" TEXT NOT NULL, '
         '"stream" TEXT NOT NULL, "read_set" TEXT, "fence" BIGINT NOT NULL, "seq" BIGINT NOT NULL, "position" TEXT, '
-        f'"state" TEXT NOT NULL, {counts}, "stats" TEXT NOT NULL{key})'
+        f'"state" TEXT NOT NULL, {counts}, "stats" TEXT NOT NULL, "writer" TEXT, "format" BIGINT{key})'
     )
+
+
+def bring_up_to_date(session: Session, checkpoint: TableName) -> None:
+    """Give the checkpoint table of an earlier version the columns that came since; to do it twice changes nothing."""
+    existing = session.describe(checkpoint)
+    if existing is not None:
+        _add_columns(session, existing, LATER_COLUMNS)
 
 
 def owner_ddl(table: str) -> str:

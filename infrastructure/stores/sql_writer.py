@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from domain.errors import FencedError, SchemaMismatchError, StoreUnavailableError
 from domain.failpoints import fail_at
-from domain.pipelines.checkpoint import CheckpointUpdate
+from domain.pipelines.checkpoint import POSITION_FORMAT, CheckpointUpdate
 from domain.pipelines.quarantine import RefusedState
 from domain.pipelines.read_set import Lane
 from domain.pipelines.table import DELETED, LOADED_AT, RUN_ID, SEQ, Column, TableName, TableSchema
@@ -26,20 +26,22 @@ from infrastructure.threads import OneThread
 class Checkpoints:
     """The statements on a stream's row of the checkpoint table, and what their answers mean (contract, M2)."""
 
-    def __init__(self, lane: Lane, table: TableName, read_set_id: str, stream: str, fence: int) -> None:
+    def __init__(self, lane: Lane, table: TableName, read_set_id: str, stream: str, fence: int, token: str) -> None:
         self._lane = lane
         self._table = quote_table(table.beside(CHECKPOINT))
         self._key = (lane.organization, lane.pipeline, lane.name, stream)
         self._read_set_id = read_set_id
         self._fence = fence
+        self._token = token
 
     def advance(self, checkpoint: CheckpointUpdate) -> tuple[str, Sequence[Any]]:
         """Move the row on by one batch, if it is still ours."""
         counts = ", ".join(f"{quote(name)} = ${number}" for number, name in enumerate(COUNTS, start=9))
         sql = (
             f'UPDATE {self._table} SET "fence" = $5, "seq" = $6, "position" = $7, "state" = $8, {counts}, '
-            '"stats" = $16 WHERE "org" = $1 AND "pipeline" = $2 AND "lane" = $3 AND "stream" = $4 '
-            'AND "fence" = $5 AND "read_set" = $17 AND "seq" = $18 AND "state" = \'loading\' RETURNING "seq"'
+            '"stats" = $16, "format" = $20 WHERE "org" = $1 AND "pipeline" = $2 AND "lane" = $3 AND "stream" = $4 '
+            'AND "fence" = $5 AND "writer" = $19 AND "read_set" = $17 AND "seq" = $18 AND "state" = \'loading\' '
+            'RETURNING "seq"'
         )
         return sql, (
             *self._key,
@@ -51,6 +53,8 @@ class Checkpoints:
             json.dumps(checkpoint.stats),
             self._read_set_id,
             checkpoint.seq - 1,
+            self._token,
+            POSITION_FORMAT,
         )
 
     def check(self, returned: Sequence[Any], checkpoint: CheckpointUpdate) -> None:
@@ -65,23 +69,23 @@ class Checkpoints:
     def standing(self, for_update: str) -> tuple[str, Sequence[Any]]:
         """Read where the row stands, once whoever holds it is gone."""
         sql = (
-            f'SELECT "seq", "fence" FROM {self._table} WHERE "org" = $1 AND "pipeline" = $2 AND "lane" = $3 '
+            f'SELECT "seq", "fence", "writer" FROM {self._table} WHERE "org" = $1 AND "pipeline" = $2 AND "lane" = $3 '
             f'AND "stream" = $4 {for_update}'
         )
         return sql, self._key
 
     def check_standing(self, rows: Sequence[Any]) -> None:
-        """Refuse to begin under a stale fence.
+        """Refuse to begin under a stale fence or token.
 
         Raises:
             FencedError: it is stale.
         """
-        if not rows or rows[0][1] != self._fence:
+        if not rows or tuple(rows[0])[1:] != (self._fence, self._token):
             raise FencedError(f"Stream {self._key[3]} of {self._lane} belongs to a newer owner; nothing was written.")
 
     def is_at(self, rows: Sequence[Any], checkpoint: CheckpointUpdate) -> bool:
         """Say whether a batch was committed."""
-        return bool(rows) and tuple(rows[0]) == (checkpoint.seq, self._fence)
+        return bool(rows) and tuple(rows[0]) == (checkpoint.seq, self._fence, self._token)
 
 
 class SqlWriter(IWriter):
@@ -96,6 +100,7 @@ class SqlWriter(IWriter):
         read_set_id: str,
         stream: str,
         fence: int,
+        token: str,
     ) -> None:
         self._session = session
         self._thread = thread
@@ -103,7 +108,7 @@ class SqlWriter(IWriter):
         self._target = target
         self._read_set_id = read_set_id
         self._stream = stream
-        self._checkpoints = Checkpoints(lane, target.table, read_set_id, stream, fence)
+        self._checkpoints = Checkpoints(lane, target.table, read_set_id, stream, fence, token)
         self._landing = landing_of(target)
 
     async def commit(self, batch: JudgedBatch, checkpoint: CheckpointUpdate) -> int:

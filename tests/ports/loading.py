@@ -52,10 +52,15 @@ def target(planned: ReadSet, *, mode: Mode = Mode.APPEND, columns: tuple[Column,
     )
 
 
+async def token_of(store: IDataStore, lane: Lane = LANE, table: TableName = TABLE) -> str:
+    """The token of the lane's latest take-over. A stale fence is tried with it, so that the fence alone refuses."""
+    return (await store.lane_state(lane, table)).token or ""
+
+
 async def opened(
     store: IDataStore, fence: int, planned: ReadSet, *, mode: Mode = Mode.APPEND, lane: Lane = LANE
 ) -> LaneState:
-    async with store.owner(lane, TABLE, fence) as owner:
+    async with store.owner(lane, TABLE, fence, token=await token_of(store, lane)) as owner:
         await owner.take_over()
         await owner.open_read_set(planned, target(planned, mode=mode))
         return await owner.take_over()
@@ -73,14 +78,16 @@ async def commit(
     lane: Lane = LANE,
     mode: Mode = Mode.APPEND,
 ) -> None:
-    async with store.writer(lane, target(planned, mode=mode), planned.id, stream, fence) as writer:
+    async with store.writer(
+        lane, target(planned, mode=mode), planned.id, stream, fence, await token_of(store, lane)
+    ) as writer:
         await writer.commit(data, CheckpointUpdate(seq, (str(seq),), data.counts, {}, is_last))
 
 
 async def published(
     store: IDataStore, fence: int, planned: ReadSet, judgement: Judgement = ACCEPTED, *, mode: Mode = Mode.APPEND
 ) -> None:
-    async with store.owner(LANE, TABLE, fence) as owner:
+    async with store.owner(LANE, TABLE, fence, token=await token_of(store)) as owner:
         await owner.publish(planned, target(planned, mode=mode), StagedChecks(), lambda _: judgement)
 
 

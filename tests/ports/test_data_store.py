@@ -40,6 +40,7 @@ from tests.ports.loading import (
     read_set,
     rows,
     target,
+    token_of,
 )
 
 REJECTED = Judgement((RuleResult("unique(id)", "run", "fail", "fail", 1, 1),))
@@ -232,7 +233,7 @@ async def test_replace_swaps_the_whole_table(store: IDataStore) -> None:
 async def test_sealed_read_set_takes_no_batch_until_it_is_taken_over(store: IDataStore) -> None:
     planned = read_set()
     await opened(store, 1, planned)
-    async with store.owner(LANE, TABLE, 1) as owner:
+    async with store.owner(LANE, TABLE, 1, token=await token_of(store)) as owner:
         await owner.seal()
 
     with pytest.raises(FencedError):
@@ -290,7 +291,7 @@ async def test_replaced_table_takes_no_other_writer(store: IDataStore) -> None:
         await opened(store, 1, read_set(name="r2"), lane=other)
 
     assert caught.value.code == "destination.owned"
-    async with store.owner(LANE, TABLE, 1) as owner:
+    async with store.owner(LANE, TABLE, 1, token=await token_of(store)) as owner:
         await owner.release()
     await opened(store, 1, read_set(name="r2"), lane=other)
     with pytest.raises(ConflictError):
@@ -307,13 +308,13 @@ async def test_discarded_rehearsal_leaves_nothing_and_spares_what_others_write(s
     other = Lane("default", "other")
     await opened(store, 1, read_set(name="r2"), lane=other)
 
-    async with store.owner(LANE, TABLE, 1) as owner:
+    async with store.owner(LANE, TABLE, 1, token=await token_of(store)) as owner:
         with pytest.raises(ConflictError):
             await owner.discard()
     assert await ids(store) == [1, 2]
-    async with store.owner(other, TABLE, 1) as owner:
+    async with store.owner(other, TABLE, 1, token=await token_of(store, other)) as owner:
         await owner.release()
-    async with store.owner(LANE, TABLE, 1) as owner:
+    async with store.owner(LANE, TABLE, 1, token=await token_of(store)) as owner:
         await owner.discard()
 
     assert await store.describe(TABLE) is None
@@ -460,8 +461,8 @@ async def test_two_streams_advance_on_their_own(store: IDataStore) -> None:
     planned = read_set(streams=2)
     await opened(store, 1, planned)
     async with (
-        store.writer(LANE, target(planned), planned.id, "0", 1) as left,
-        store.writer(LANE, target(planned), planned.id, "1", 1) as right,
+        store.writer(LANE, target(planned), planned.id, "0", 1, await token_of(store)) as left,
+        store.writer(LANE, target(planned), planned.id, "1", 1, await token_of(store)) as right,
     ):
         for seq in (1, 2):
             data = batch(rows(seq))
@@ -483,7 +484,7 @@ async def test_streams_that_write_at_once_take_turns(store: IDataStore) -> None:
 
     async def load(name: str, first: int) -> int:
         retries = 0
-        async with store.writer(LANE, target(planned), planned.id, name, 1) as writer:
+        async with store.writer(LANE, target(planned), planned.id, name, 1, await token_of(store)) as writer:
             for seq in range(1, batches + 1):
                 data = batch(rows(first + seq))
                 checkpoint = CheckpointUpdate(seq, (str(seq),), data.counts, {}, seq == batches)
@@ -572,7 +573,7 @@ async def test_partitions_need_a_key_and_a_column_that_can_be_split(store: IData
 async def test_cancelled_call_interrupts_the_store(backend: Backend, store: IDataStore) -> None:
     if backend.quirks.no_queries:
         async with asyncio.timeout(5):  # Nothing in it takes long; what waits for its turn can be cancelled.
-            async with store.owner(LANE, TABLE, 1) as owner:
+            async with store.owner(LANE, TABLE, 1, token=await token_of(store)) as owner:
                 task = asyncio.create_task(owner.take_over())
                 await asyncio.sleep(0)
                 task.cancel()

@@ -16,7 +16,7 @@ from domain.pipelines.table import TableName
 from infrastructure.stores.postgres import PostgresDataStore
 from infrastructure.stores.postgres_session import PostgresSession
 from tests.ports.backends import address_of
-from tests.ports.loading import ACCEPTED, LANE, TABLE, content, read_set
+from tests.ports.loading import ACCEPTED, LANE, TABLE, content, read_set, token_of
 from tests.ports.test_merging import held, load, merging, noted
 from tests.somebody import Somebody, somebody_in
 
@@ -151,7 +151,7 @@ async def whole(store: PostgresDataStore, rows: int, fence: int, **changes: Any)
         await owner.open_read_set(planned, target)
         await owner.take_over()
         batch = noted(dict.fromkeys(range(rows), "n"))
-        async with store.writer(LANE, target, planned.id, "0", fence) as writer:
+        async with store.writer(LANE, target, planned.id, "0", fence, await token_of(store)) as writer:
             await writer.commit(batch, CheckpointUpdate(1, ("1",), batch.counts, {}, is_last=True))
         await owner.publish(planned, target, CHECKS, lambda _: ACCEPTED)
 

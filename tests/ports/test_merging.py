@@ -14,7 +14,7 @@ from domain.pipelines.spec import CursorSpec, DeleteMissing, Mode, SourceSpec
 from domain.pipelines.table import DELETED, Column, TableName
 from domain.ports.data_store import IDataStore, JudgedBatch, Publication, Target
 from tests.ports.backends import Backend
-from tests.ports.loading import ACCEPTED, COLUMNS, LANE, REFUSED, TABLE, content, ids, read_set, refusal
+from tests.ports.loading import ACCEPTED, COLUMNS, LANE, REFUSED, TABLE, content, ids, read_set, refusal, token_of
 
 
 def merging(planned: ReadSet, **changes: Any) -> Target:
@@ -35,7 +35,7 @@ def noted(notes: dict[int, str | None], deleted: tuple[int, ...] | None = None) 
 
 
 async def load(store: IDataStore, fence: int, planned: ReadSet, target: Target, *batches: JudgedBatch) -> Publication:
-    async with store.owner(LANE, TABLE, fence) as owner:
+    async with store.owner(LANE, TABLE, fence, token=await token_of(store)) as owner:
         await owner.take_over()
         await owner.open_read_set(planned, target)
         await owner.take_over()
@@ -43,7 +43,7 @@ async def load(store: IDataStore, fence: int, planned: ReadSet, target: Target, 
         for seq, batch in enumerate(batches, start=1):
             counts += batch.counts
             is_last = seq == len(batches)
-            async with store.writer(LANE, target, planned.id, "0", fence) as writer:
+            async with store.writer(LANE, target, planned.id, "0", fence, await token_of(store)) as writer:
                 await writer.commit(batch, CheckpointUpdate(seq, (str(seq),), counts, {}, is_last))
         return await owner.publish(planned, target, StagedChecks(), lambda _: ACCEPTED)
 
@@ -136,7 +136,7 @@ async def test_new_columns_are_added_once_and_open_loads_get_them_too(mode: Mode
     first = read_set()
     wide = (*COLUMNS, Column("far", "bool"), Column("at", "timestamptz"))
     narrow = replace(merging(first), mode=mode)
-    async with store.owner(LANE, TABLE, 1) as owner:
+    async with store.owner(LANE, TABLE, 1, token=await token_of(store)) as owner:
         await owner.take_over()
         await owner.open_read_set(first, narrow)
         await owner.fit(replace(narrow, columns=wide))
@@ -145,7 +145,7 @@ async def test_new_columns_are_added_once_and_open_loads_get_them_too(mode: Mode
 
     assert described is not None
     assert [(column.name, column.type) for column in described.columns] == [(c.name, c.type) for c in wide]
-    async with store.writer(LANE, narrow, first.id, "0", 1) as writer:
+    async with store.writer(LANE, narrow, first.id, "0", 1, await token_of(store)) as writer:
         await writer.commit(noted({1: "a"}), CheckpointUpdate(1, ("1",), Counts(1, 1, 0, 1), {}, is_last=True))
     assert await ids(store) == [1]
 

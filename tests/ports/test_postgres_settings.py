@@ -17,6 +17,7 @@ from infrastructure.postgres_settings import PINNED
 from infrastructure.stores.postgres import PostgresDataStore
 from infrastructure.stores.postgres_passage import connected
 from tests.ports.backends import address_of
+from tests.ports.loading import token_of
 from tests.ports.type_matrix import load
 
 ODD = {
@@ -197,7 +198,7 @@ async def _inside(store: IDataStore, table: TableName) -> None:
     async with store.owner(lane, target.table, 1) as owner:
         await owner.take_over()
         await owner.open_read_set(planned, target)
-    async with store.writer(lane, target, planned.id, "0", 1) as writer:
+    async with store.writer(lane, target, planned.id, "0", 1, await token_of(store, lane, target.table)) as writer:
         selection = StreamSelection(spec, plan, plan.streams[0], None, passage_of(target))
         await writer.commit_selection(selection, lambda count: CheckpointUpdate(1, None, Counts(), {}, True))
 

@@ -20,7 +20,19 @@ from domain.ports.data_store import IDataStore, JudgedBatch, SourceBatch, Target
 from infrastructure.arrow import arrow_type
 from infrastructure.records import decoded, encoded, merged_shape, shape_of
 from infrastructure.transforms.refused import REFUSED
-from tests.ports.loading import ACCEPTED, COLUMNS, LANE, TABLE, content, ids, opened, published, read_set, refusal
+from tests.ports.loading import (
+    ACCEPTED,
+    COLUMNS,
+    LANE,
+    TABLE,
+    content,
+    ids,
+    opened,
+    published,
+    read_set,
+    refusal,
+    token_of,
+)
 from tests.ports.loading import commit as commit_batch
 from tests.ports.loading import target as plain_target
 
@@ -64,7 +76,7 @@ async def replayed(store: IDataStore, fence: int, *, again: tuple[int, ...] = ()
     target = replaying(planned, **changes)
     read: list[SourceBatch] = []
     counts = Counts()
-    async with store.owner(REPLAYS, TABLE, fence) as owner:
+    async with store.owner(REPLAYS, TABLE, fence, token=await token_of(store, REPLAYS)) as owner:
         await owner.take_over()
         await owner.open_read_set(planned, target)
         async with store.reader(source, plan, plan.streams[0], batch_rows=2) as reader:
@@ -73,7 +85,7 @@ async def replayed(store: IDataStore, fence: int, *, again: tuple[int, ...] = ()
                 counts += _counts(batch, again)
                 read.append(batch)
         empty = JudgedBatch(pa.table(batch.data).slice(0, 0), REFUSED.empty_table(), Counts(), {}, ())
-        async with store.writer(REPLAYS, target, planned.id, "0", fence) as writer:
+        async with store.writer(REPLAYS, target, planned.id, "0", fence, await token_of(store, REPLAYS)) as writer:
             await writer.commit(empty, CheckpointUpdate(len(read) + 1, None, counts, {}, is_last=True))
         await owner.publish(planned, target, StagedChecks(), lambda _: ACCEPTED)
     return read
@@ -87,7 +99,7 @@ async def land(
     kept = rows.take([n for n in range(rows.num_rows) if n not in again])
     refused = pa.Table.from_pylist([refusal(n) for n in again if n < rows.num_rows], REFUSED)
     counts = _counts(batch, again)
-    async with store.writer(REPLAYS, target, planned.id, "0", fence) as writer:
+    async with store.writer(REPLAYS, target, planned.id, "0", fence, await token_of(store, REPLAYS)) as writer:
         judged = JudgedBatch(kept, refused, counts, {}, batch.origins)
         await writer.commit(judged, CheckpointUpdate(seq, batch.position, before + counts, {}, is_last=False))
 

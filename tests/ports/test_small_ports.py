@@ -42,6 +42,7 @@ def task(name: str) -> StreamTask:
         stream=Stream(name),
         state=StreamState(name),
         fence=1,
+        token="t",
     )
 
 

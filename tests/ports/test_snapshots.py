@@ -25,7 +25,7 @@ from infrastructure.stores.postgres_passage import PassingReader, connected
 from infrastructure.stores.postgres_pool import SessionPool
 from infrastructure.stores.postgres_reading import SharedSnapshots
 from tests.ports.backends import address_of
-from tests.ports.loading import ACCEPTED, LANE, batch, read_set, rows, target
+from tests.ports.loading import ACCEPTED, LANE, batch, read_set, rows, target, token_of
 
 WAITS = "SELECT 1 FROM pg_locks WHERE NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
 BEFORE, AFTER = list(range(1, 41)), list(range(1001, 1021))
@@ -133,7 +133,7 @@ async def replaced(store: IDataStore) -> None:
     async with store.owner(LANE, table, 1) as owner:
         await owner.take_over()
         await owner.open_read_set(planned, wanted)
-        async with store.writer(LANE, wanted, planned.id, "0", 1) as writer:
+        async with store.writer(LANE, wanted, planned.id, "0", 1, await token_of(store, LANE, table)) as writer:
             await writer.commit(data, CheckpointUpdate(1, ("1",), data.counts, {}, True))
         await owner.publish(planned, wanted, StagedChecks(), lambda _: ACCEPTED)
 

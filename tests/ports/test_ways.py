@@ -15,7 +15,7 @@ from domain.pipelines.table import Column, TableName
 from domain.pipelines.way import Facts, Way, Wire, choose_way
 from domain.ports.data_store import IDataStore, StreamSelection, Target, passage_of
 from tests.ports.backends import Backend
-from tests.ports.loading import LANE, content, rows
+from tests.ports.loading import LANE, content, rows, token_of
 
 SOURCE = SourceSpec(table=TableName("s"), key=("id",))
 COPIED = TableName("copied")
@@ -28,7 +28,7 @@ async def opened(
     planned = ReadSet("r1", "fingerprint", plan, 2)
     columns = tuple(Column(name, kind) for name, kind in plan.columns)
     target = Target(COPIED, Mode.APPEND, None, columns, RUN, metadata)
-    async with store.owner(LANE, COPIED, fence) as owner:
+    async with store.owner(LANE, COPIED, fence, token=await token_of(store, LANE, COPIED)) as owner:
         await owner.take_over()
         await owner.open_read_set(planned, target)
     return planned, target
@@ -63,13 +63,13 @@ async def test_rows_pass_undecoded_range_by_range_and_resume(store: IDataStore, 
     assert (first.num_rows, first.position) == (3, ("3",))
     assert [(part.after, part.position, part.num_rows) for part in rest] == [(("3",), ("6",), 3), (("6",), ("7",), 1)]
 
-    async with store.writer(LANE, target, planned.id, "0", 1) as writer:
+    async with store.writer(LANE, target, planned.id, "0", 1, await token_of(store, LANE, COPIED)) as writer:
         await writer.commit_encoded(first, moved(1, 3, first.position))
         with pytest.raises(FencedError):
             await writer.commit_encoded(first, moved(1, 3, first.position))
         await writer.commit_encoded(rest[0], moved(2, 3, rest[0].position))
         await writer.commit_encoded(rest[1], moved(3, 1, rest[1].position, is_last=True))
-    async with store.writer(LANE, target, planned.id, "0", 0) as stale:
+    async with store.writer(LANE, target, planned.id, "0", 0, await token_of(store, LANE, COPIED)) as stale:
         with pytest.raises(FencedError):
             await stale.commit_encoded(first, moved(4, 3, first.position))
 
@@ -137,11 +137,11 @@ async def test_selection_of_one_store_lands_with_its_checkpoint(store: IDataStor
     planned, target = await opened(store, plan, metadata=True)
     selection = StreamSelection(source, plan, plan.streams[0], ("3",), passage_of(target))
 
-    async with store.writer(LANE, target, planned.id, "0", 0) as stale:
+    async with store.writer(LANE, target, planned.id, "0", 0, await token_of(store, LANE, COPIED)) as stale:
         with pytest.raises(FencedError):
             await stale.commit_selection(selection, lambda count: moved(1, count, None, is_last=True))
     assert await content(store, COPIED) == []
-    async with store.writer(LANE, target, planned.id, "0", 1) as writer:
+    async with store.writer(LANE, target, planned.id, "0", 1, await token_of(store, LANE, COPIED)) as writer:
         await writer.commit_selection(selection, lambda count: moved(1, count, None, is_last=True))
         with pytest.raises(FencedError):
             await writer.commit_selection(selection, lambda count: moved(1, count, None, is_last=True))
@@ -174,7 +174,7 @@ async def test_selection_into_a_table_that_was_changed_under_it_writes_nothing(
     somebody = request.getfixturevalue("other") if backend.name == "postgres" else store._connection.cursor()  # type: ignore[attr-defined]
     somebody.execute(change)
 
-    async with store.writer(LANE, target, planned.id, "0", 1) as writer:
+    async with store.writer(LANE, target, planned.id, "0", 1, await token_of(store, LANE, COPIED)) as writer:
         with pytest.raises(SchemaMismatchError) as refused:
             await writer.commit_selection(selection, lambda count: moved(1, count, None, is_last=True))
 
@@ -259,7 +259,7 @@ async def test_destination_that_changes_type_takes_no_undecoded_row(
         "ALTER TABLE copied ALTER id TYPE double precision"
     )  # As wide as a bigint: COPY would take the bytes.
 
-    async with store.writer(LANE, target, planned.id, "0", 1) as writer:
+    async with store.writer(LANE, target, planned.id, "0", 1, await token_of(store, LANE, COPIED)) as writer:
         with pytest.raises(SchemaMismatchError) as refused:
             await writer.commit_encoded(part, moved(1, 3, part.position, is_last=True))
 

@@ -20,7 +20,7 @@ from domain.ports.data_store import IDataStore, JudgedBatch, Target, passage_of
 from infrastructure.stores.duckdb import DuckDBDataStore, DuckDBOptions
 from infrastructure.stores.postgres import PostgresDataStore
 from tests.ports.backends import address_of
-from tests.ports.loading import REFUSED
+from tests.ports.loading import REFUSED, token_of
 
 DOCUMENT = Path(__file__).parents[2] / "docs/reference/types.md"
 WAYS = ("Postgres, undecoded", "Postgres, through Arrow", "DuckDB")
@@ -198,11 +198,11 @@ async def load(source: IDataStore, destination: IDataStore, table: TableName, *,
     columns = existing.columns if existing else tuple(Column(name, kind) for name, kind in plan.columns)
     target = Target(table, Mode.APPEND, None, columns, "01890000-0000-7000-8000-000000000000", False)
     lane = Lane("default", table.table)
-    async with destination.owner(lane, table, 1) as owner:
+    async with destination.owner(lane, table, 1, token=await token_of(destination, lane, table)) as owner:
         await owner.take_over()
         await owner.open_read_set(planned, target)
     async with (
-        destination.writer(lane, target, planned.id, "0", 1) as writer,
+        destination.writer(lane, target, planned.id, "0", 1, await token_of(destination, lane, table)) as writer,
         source.reader(spec, plan, plan.streams[0], batch_rows=100) as reader,
     ):
         if undecoded:
