@@ -1,10 +1,11 @@
 """Claims runs for this process, and what a process holds while it executes one."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property
+from typing import Any
 
 from application.events.announce import Announcer
 from application.pipelines.gathering import Gathered
@@ -29,7 +30,8 @@ class StoppedError(Exception):
 @dataclass
 class Claim:
     """A claimed run in the hands of this process. `deadline` is on the process's monotonic clock, `read_set` what this
-    attempt works at, `token` what its latest take-over at the destination was given.
+    attempt works at, `token` what its latest take-over at the destination was given, `completed_first` the report of
+    another run's read set that it has completed before.
     """
 
     run: Run
@@ -40,6 +42,7 @@ class Claim:
     is_draining: Callable[[], bool]
     read_set: ReadSet | None = None
     token: str | None = None
+    completed_first: Mapping[str, Any] | None = None
     started: float = field(default_factory=time.monotonic)
 
     @property

@@ -11,7 +11,7 @@ from application.events.announce import Announcer
 from application.pipelines.claim import Claim, StoppedError
 from application.pipelines.gathering import Gathered
 from application.pipelines.preparing import Prepared, RunPreparer
-from application.pipelines.reporting import Loaded, published_report, run_report
+from application.pipelines.reporting import Loaded, published_report, run_report, told_first
 from domain.errors import ConflictError, ConversionError, FencedError, WorkFailedError
 from domain.events import BatchCommitted, QualityIssueFound, SchemaViolationFound
 from domain.failpoints import fail_at
@@ -74,7 +74,7 @@ class ReadSetLoader:
         stored = ReadSet.from_json(run.read_set) if run.read_set else None
         if stored is not None and stored.id == state.read_set_id and not state.is_loading:
             # It died between publishing and saying so.
-            report = published_report(state, adopted=stored.is_adopted)
+            report = published_report(state, stored)
             return await self._after(claim, owner, stored, report, on_progress)
         is_overtaken = stored is not None and _is_over(stored, state)
         if is_overtaken:
@@ -87,7 +87,7 @@ class ReadSetLoader:
                 _refuse_to_read_again(claim)
             read_set = await self._planned(claim, state)
         elif stored is None:
-            read_set = replace(read_set, is_adopted=True)
+            read_set = replace(read_set, is_adopted=True, completed_first=None)
             await self._store(claim, read_set)
         claim.read_set = read_set
         loaded = await self._stream_and_publish(claim, owner, state, read_set, on_progress)
@@ -99,9 +99,8 @@ class ReadSetLoader:
         """Report what is published; after an adopted read set, what arrived since is still to be read."""
         if not claim.goes_on_after(done):
             return report
-        claim.run, claim.read_set = replace(claim.run, read_set=None), None
-        own = await self._load_as_owner(claim, owner, await claim.take_over(owner), on_progress)
-        return {**own, "adopted": True, "completed_first": report}
+        claim.run, claim.read_set, claim.completed_first = replace(claim.run, read_set=None), None, told_first(report)
+        return await self._load_as_owner(claim, owner, await claim.take_over(owner), on_progress)
 
     async def _abandoned(self, claim: Claim, owner: IOwner, state: LaneState) -> LaneState:
         """Forget what the lane left unfinished, and a watermark of another source; committed rows stay."""
@@ -133,6 +132,7 @@ class ReadSetLoader:
         read_set = await self.preparer.read_set(
             self.identifiers.new_id(), claim.lane, claim.spec, claim.run.request, state
         )
+        read_set = replace(read_set, completed_first=claim.completed_first)
         await self._store(claim, read_set)
         # Whoever claims again above another owner has to know what was planned before.
         claim.run = replace(claim.run, read_set=read_set.to_json())

@@ -30,7 +30,7 @@ def run_report(read_set: ReadSet, loaded: Loaded) -> dict[str, Any]:
     publication, streams = loaded.publication, loaded.streams
     seconds = max((report.seconds for report in streams), default=0.0)
     read = sum(report.rows_read for report in streams)
-    return {
+    own = {
         "read_set": read_set.id,
         "adopted": read_set.is_adopted,
         "watermark": read_set.plan.hi,
@@ -56,20 +56,59 @@ def run_report(read_set: ReadSet, loaded: Loaded) -> dict[str, Any]:
         **({"delete_missing": note} if (note := publication.stats.get("delete_missing")) else {}),
         **({"note": read_set.plan.note} if read_set.plan.note else {}),
     }
+    return in_total(own, read_set.completed_first)
 
 
-def published_report(state: LaneState, *, adopted: bool) -> dict[str, Any]:
+def published_report(state: LaneState, read_set: ReadSet) -> dict[str, Any]:
     """Rebuild the report of a read set that was published by a worker that died before saying so."""
     stats: Mapping[str, Any] = state.stats.get("stats", {})
-    return {
+    own = {
         "read_set": state.read_set_id,
-        "adopted": adopted,
+        "adopted": read_set.is_adopted,
         "watermark": state.watermark,
         "counts": state.counts.as_dict(),
         "rules": state.stats.get("verdicts", []),
         "first_errors": stats.get("first_errors", []),
         "streams": [],
         **_profiles(state.stats.get("profiles", {})),
+    }
+    return in_total(own, read_set.completed_first)
+
+
+def told_first(report: Mapping[str, Any]) -> dict[str, Any]:
+    """What is kept of the report of a read set that the run completed for another, before it read on."""
+    return {name: value for name, value in report.items() if name not in ("streams", "profiles", "python")}
+
+
+def in_total(own: Mapping[str, Any], first: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The report of a run over all that it read: what another run had left, and its own; each is told in `read_sets`."""
+    if first is None:
+        return dict(own)
+    both = [first, own]
+    added = {
+        name: round(sum(part.get(name) or 0 for part in both), 3)
+        for name in ("bytes_read", "batches", "retries", "seconds")
+        if name in own
+    }
+    if added.get("seconds"):
+        moved = sum((part.get("rows_per_second") or 0) * (part.get("seconds") or 0) for part in both)
+        added["rows_per_second"] = round(moved / added["seconds"])
+    return {
+        **own,
+        **added,
+        "adopted": True,
+        "counts": {name: sum(part["counts"][name] for part in both) for name in own["counts"]},
+        "first_errors": [error for part in both for error in part.get("first_errors", [])][:10],
+        "completed_first": dict(first),
+        "read_sets": [
+            {
+                "read_set": part.get("read_set"),
+                "adopted": part.get("adopted", False),
+                "watermark": part.get("watermark"),
+                "counts": part["counts"],
+            }
+            for part in both
+        ],
     }
 
 
@@ -81,7 +120,7 @@ def unfinished_report(state: LaneState) -> dict[str, Any] | None:
     """Say what a run that did not get to its end has committed, stream by stream; None where nothing is open."""
     if not state.is_loading:
         return None
-    return {
+    own = {
         "read_set": state.read_set_id,
         "watermark": state.watermark,
         "published": None,
@@ -92,3 +131,4 @@ def unfinished_report(state: LaneState) -> dict[str, Any] | None:
             {"stream": s.stream, "state": s.state, "seq": s.seq, "counts": s.counts.as_dict()} for s in state.streams
         ],
     }
+    return in_total(own, state.stats.get("read_set", {}).get("completed_first"))

@@ -13,11 +13,19 @@ from application.events.announce import Announcer
 from application.pipelines.claim import Claim
 from application.pipelines.doorbell import Doorbell
 from application.pipelines.gathering import Gathered
-from application.pipelines.reporting import published_report, unfinished_report
-from domain.errors import FencedError, NotFoundError, PlatformError, UnavailableError, WorkFailedError
+from application.pipelines.reporting import in_total, published_report, unfinished_report
+from domain.errors import (
+    BusyError,
+    FencedError,
+    NotFoundError,
+    PlatformError,
+    StoreUnavailableError,
+    UnavailableError,
+    WorkFailedError,
+)
 from domain.events import BatchFailed, Event, RunFinished, RunReleased
 from domain.failpoints import fail_at
-from domain.pipelines.checkpoint import LaneState
+from domain.pipelines.checkpoint import Counts, LaneState
 from domain.pipelines.run import RETRY, Finish, Run, RunState
 from domain.ports.unit_of_work import IRecords
 
@@ -89,7 +97,7 @@ class RunSettler:
     async def _seal_and_finish(
         self, claim: Claim, state: RunState, reason: str, error: Mapping[str, Any] | None
     ) -> None:
-        """Stop every writer at the destination first; while it cannot be reached the run stays running."""
+        """Stop every writer at the destination first; while that is not to be had the run stays running, and says why."""
         planned = claim.planned
         if planned is None:
             # No attempt at this run has opened a read set, and none can any more: there is no writer to stop.
@@ -99,16 +107,15 @@ class RunSettler:
             left = await self._sealed(claim)
         except FencedError:
             return
-        except (UnavailableError, NotFoundError):
+        except (UnavailableError, NotFoundError, BusyError) as why:
+            reason = "sealing" if why.code == StoreUnavailableError.code else f"sealing: {why.code}"
             async with self.records.unit() as unit:
-                await unit.runs.note(claim.run.id, claim.fence, reason="sealing")
+                await unit.runs.note(claim.run.id, claim.fence, reason=reason)
                 await unit.commit()
             return
         if left.read_set_id == planned.id and not left.is_loading and not claim.goes_on_after(planned):
             # It was published first, by this attempt or one before it: whoever asked again would read every row twice.
-            await self._finish(
-                claim, RunState.SUCCEEDED, "published", report=published_report(left, adopted=planned.is_adopted)
-            )
+            await self._finish(claim, RunState.SUCCEEDED, "published", report=published_report(left, planned))
             return
         await self._finish(claim, state, reason, report=unfinished_report(left), error=error)
 
@@ -138,6 +145,8 @@ class RunSettler:
         error: Mapping[str, Any] | None = None,
     ) -> None:
         fail_at("finish.before_state")
+        if report is None and claim.completed_first is not None:
+            report = in_total({"counts": Counts().as_dict()}, claim.completed_first)
         counts, told = (report or {}).get("counts", {}), error or {}
         finished = RunFinished(
             *claim.ids,
@@ -189,4 +198,9 @@ def _pause(claim: Claim) -> timedelta:
 
 
 def _told(error: PlatformError) -> dict[str, Any]:
-    return {"code": error.code, "message": error.message, "retryable": error.retryable}
+    return {
+        "code": error.code,
+        "message": error.message,
+        "retryable": error.retryable,
+        "unavailable": isinstance(error, UnavailableError),
+    }

@@ -76,7 +76,8 @@ class ReadSet:
     finish it. `shadow` names the staging table, if any. `expected` holds the counts that `completeness` compares with,
     `baseline` the profiles that `distribution` does. `generation` is the lane's when it was planned: once the lane has
     moved on, this read set is over and is never opened (again), whatever the records say. `is_adopted`: an earlier run
-    planned it and did not finish it.
+    planned it and did not finish it. `completed_first` tells of such a read set that the same run has completed before it
+    planned this one.
     """
 
     id: str
@@ -89,6 +90,7 @@ class ReadSet:
     generation: int | None = None
     batch_bytes: int = 64 * 1024 * 1024
     is_adopted: bool = False
+    completed_first: Mapping[str, Any] | None = None
 
     @property
     def is_whole(self) -> bool:
@@ -117,6 +119,7 @@ class ReadSet:
             generation=value.get("generation"),
             batch_bytes=value.get("batch_bytes", 64 * 1024 * 1024),
             is_adopted=value.get("is_adopted", False),
+            completed_first=value.get("completed_first"),
             plan=SourcePlan(
                 columns=tuple((name, kind) for name, kind in plan["columns"]),
                 streams=tuple(Stream(**stream) for stream in plan["streams"]),

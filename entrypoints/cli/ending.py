@@ -24,8 +24,18 @@ def finish(found: dict[str, Any], name: str, *, as_json: bool) -> None:
     if error:
         print(f"error: {printable(error['message'])} [{error['code']}]", file=sys.stderr)
     if state in ("queued", "running"):
-        what = "stopped at a checkpoint" if state == "queued" else "is unfinished: its destination cannot be reached"
+        what = "stopped at a checkpoint" if state == "queued" else _unfinished(found.get("reason") or "")
         print(f"The run {what}. Go on with: headrace run {name}", file=sys.stderr)
         raise typer.Exit(1 if state == "queued" else 3)
     print(f"See what was committed: headrace pipelines state {name}", file=sys.stderr)
-    raise typer.Exit(3 if error.get("retryable") else 1)
+    raise typer.Exit(3 if error.get("retryable") or error.get("unavailable") else 1)
+
+
+def _unfinished(reason: str) -> str:
+    """Why a run is still running: only a destination that is away is told as that."""
+    if reason == "sealing":
+        return "is unfinished: its destination cannot be reached"
+    if reason.startswith("sealing"):
+        code = reason.partition(": ")[2]
+        return f"is unfinished: its destination did not let late writers be stopped ({printable(code)})"
+    return "is in the hands of another process"

@@ -77,6 +77,9 @@ def print_report(run: Mapping[str, Any]) -> None:
                 ]
             ],
         )
+    for part in report.get("read_sets") or []:
+        whose = "left by an earlier run" if part["adopted"] else "of this run"
+        print(f"  read set {whose}: {part['counts']['read']:,} read, {part['counts']['used']:,} used")
     rules = report.get("rules") or []
     if rules:
         print_table(

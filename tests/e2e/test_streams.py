@@ -278,9 +278,13 @@ def test_run_that_completes_what_was_left_reads_its_own_rows_too_whatever_happen
         done = headrace(project, "run", "pipelines/numbers.yaml", "--json", **settings)
 
     assert done.returncode == 0, done.stderr
-    report = json.loads(done.stdout)["report"]
-    assert (report["adopted"], report["counts"]["used"]) == (True, 1)
+    run = json.loads(done.stdout)
+    report = run["report"]
+    assert (report["adopted"], report["counts"]["read"], report["counts"]["used"]) == (True, 2001, 2001)
+    assert [(part["adopted"], part["counts"]["used"]) for part in report["read_sets"]] == [(True, 2000), (False, 1)]
     assert report["completed_first"]["counts"]["used"] == 2000
+    told = json.loads(headrace(project, "runs", "logs", run["id"], "--json", **settings).stdout)["items"]
+    assert [line["rows_read"] for line in told if line["event"] == "pipeline.completed"] == [2001]
     found = postgres(postgres_database, "SELECT count(*), count(DISTINCT id), max(id) FROM numbers")
     assert found == [(2001, 2001, 5000)]
 
