@@ -210,7 +210,7 @@ class DuckDBSession(Session):
         definitions = ", ".join(f"{quote(c.name)} {native_of(c.type)}" for c in QUARANTINE_COLUMNS)
         self.execute(f"CREATE TABLE IF NOT EXISTS {quote_table(TableName(QUARANTINE, schema))} ({definitions})")
 
-    def run_locked(self, checkpoint: str, lane: Lane, fence: int, work: Callable[[], T]) -> T:
+    def run_patiently(self, lane: Lane, fence: int, work: Callable[[], T]) -> T:
         with self.transaction():  # The file's one write lock already holds every row.
             return work()
 

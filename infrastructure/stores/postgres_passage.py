@@ -297,7 +297,7 @@ class PostgresWriter(IWriter):
         fail_at("batch.before_begin")
         try:
             with translated(writes=True):
-                await self._lock_landing()
+                await self._connection.execute("BEGIN")
                 await self._fill(rows, checkpoint)
                 await self._connection.execute("COMMIT")
         except BaseException:
@@ -307,10 +307,13 @@ class PostgresWriter(IWriter):
         fail_at("batch.commit_sent")
 
     async def _lock_landing(self) -> None:
-        """Begin: from here on the table keeps its columns, and its rows stay writable by others. One round trip."""
+        """From here on the table keeps its columns, and its rows stay writable by others.
+
+        After the checkpoint's row: a take-over that waits for the row finds whoever has stopped with the table locked.
+        """
         try:
             with translated(writes=True):
-                await self._connection.execute(f"BEGIN; LOCK TABLE {quote_table(self._landing)} IN ROW EXCLUSIVE MODE")
+                await self._connection.execute(f"LOCK TABLE {quote_table(self._landing)} IN ROW EXCLUSIVE MODE")
         except NotFoundError as error:
             raise landing_gone(self._landing) from error
 
@@ -318,6 +321,7 @@ class PostgresWriter(IWriter):
         connection, landing = self._connection, self._landing
         sql, values = self._checkpoints.advance(checkpoint)
         self._checkpoints.check(await connection.fetch(sql, *values), checkpoint)
+        await self._lock_landing()
         fail_at("batch.after_checkpoint")
         found = await connection.fetch(COLUMNS_OF, quote_table(landing))
         check_landing_types(

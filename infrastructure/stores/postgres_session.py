@@ -19,9 +19,10 @@ from infrastructure.postgres_settings import pinned
 from infrastructure.sql import quote, quote_table
 from infrastructure.stores.postgres_casts import cast, naming_column, rounded, would_round
 from infrastructure.stores.postgres_catalog import catalog_columns, check_landing_types, describe
-from infrastructure.stores.postgres_connection import PostgresAddress, connect, lane_session
+from infrastructure.stores.postgres_connection import PostgresAddress, connect
 from infrastructure.stores.postgres_errors import translate
 from infrastructure.stores.postgres_merge import behind_others, hold_merged
+from infrastructure.stores.postgres_predecessors import end_holders, run_patiently
 from infrastructure.stores.postgres_selection import Selection
 from infrastructure.stores.postgres_types import logical_of, native_of, needs_cast, with_binary_uuids
 from infrastructure.stores.sql_merge import merge_statement
@@ -39,7 +40,6 @@ from infrastructure.stores.sql_session import (
 )
 
 _TEMPORARY = "pg_temp"
-_LOCK_ATTEMPTS = 30
 # A server that restarts is back within seconds; longer is for the next claim of the run.
 _RECONNECT_PAUSES_SECONDS = (0.1, 0.5, 1.0, 2.0, 4.0)
 # The driver gathers this much before it hands on a batch; its default is four times as much.
@@ -347,34 +347,14 @@ class PostgresSession(Session):
         definitions = ", ".join(f"{quote(c.name)} {native_of(c.type)}" for c in QUARANTINE_COLUMNS)
         self.execute(f"CREATE TABLE IF NOT EXISTS {quote_table(tables[2])} ({definitions})")
 
-    def run_locked(self, checkpoint: str, lane: Lane, fence: int, work: Callable[[], T]) -> T:
-        key = (lane.organization, lane.pipeline, lane.name)
-        for _ in range(_LOCK_ATTEMPTS):
-            try:
-                with self.transaction():
-                    self.execute("SET LOCAL lock_timeout = '1s'")
-                    self.execute(
-                        f'SELECT "fence" FROM {checkpoint} WHERE "org" = $1 AND "pipeline" = $2 AND "lane" = $3 '
-                        "FOR UPDATE",
-                        key,
-                    )
-                    return work()
-            except StoreUnavailableError as error:
-                if error.code != "store.locked":
-                    raise
-                self._end_predecessors(lane, fence)
-        raise StoreUnavailableError(f"The rows of the lane {lane} stay locked by another session.", code="store.locked")
+    def run_patiently(self, lane: Lane, fence: int, work: Callable[[], T]) -> T:
+        return run_patiently(self, lane, fence, work)
+
+    def end_predecessors(self, lane: Lane, fence: int, checkpoint: str) -> None:
+        end_holders(self, lane, fence, checkpoint)
 
     def lock_table(self, table: str) -> None:
         self.execute(f"LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE")
-
-    def _end_predecessors(self, lane: Lane, fence: int) -> None:
-        prefix = lane_session(lane, None) + ":"
-        self.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE $1 || '%' "
-            "AND substr(application_name, length($1) + 1)::bigint < $2",
-            (prefix, fence),
-        )
 
     def reopen(self) -> None:
         self.close()

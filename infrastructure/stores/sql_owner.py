@@ -74,15 +74,18 @@ class SqlOwner(IOwner):
 
     def _take_over(self) -> LaneState:
         session = self._session
-        with session.transaction():
-            session.create_internal_tables(self._table.schema)
-            self._insert_head()
-            # Whoever is refused need not wait until a stopped predecessor lets go of its rows.
-            check_above(self._read_lane(), self._lane, self._fence, self._token)
+        session.run_patiently(self._lane, self._fence, self._prepare)
         state = session.run_locked(self._checkpoint, self._lane, self._fence, self._put_fence)
         self._token = state.token
+        session.end_predecessors(self._lane, self._fence, self._checkpoint)
         fail_at("dest.after_fence")
         return state
+
+    def _prepare(self) -> None:
+        self._session.create_internal_tables(self._table.schema)
+        self._insert_head()
+        # Whoever is refused need not wait until a stopped predecessor lets go of its rows.
+        check_above(self._read_lane(), self._lane, self._fence, self._token)
 
     def _put_fence(self) -> LaneState:
         check_above(self._read_lane(), self._lane, self._fence, self._token)

@@ -122,11 +122,26 @@ class Session(ABC):
         """Create schema and Headrace's own tables if absent."""
 
     @abstractmethod
-    def run_locked(self, checkpoint: str, lane: Lane, fence: int, work: Callable[[], T]) -> T:
-        """Do `work` in one transaction that holds every row of the lane.
+    def run_patiently(self, lane: Lane, fence: int, work: Callable[[], T]) -> T:
+        """Do `work`, which may be tried again, in one transaction.
 
-        What a stopped predecessor holds is taken from it: its session is ended after a second.
+        What a stopped predecessor of the lane's owner holds is taken from it: its sessions are ended after a second.
         """
+
+    def run_locked(self, checkpoint: str, lane: Lane, fence: int, work: Callable[[], T]) -> T:
+        """As `run_patiently`, holding every row of the lane."""
+
+        def locked() -> T:
+            self.execute(
+                f'SELECT "fence" FROM {checkpoint} WHERE "org" = $1 AND "pipeline" = $2 AND "lane" = $3 {self.for_update}',
+                (lane.organization, lane.pipeline, lane.name),
+            )
+            return work()
+
+        return self.run_patiently(lane, fence, locked)
+
+    def end_predecessors(self, lane: Lane, fence: int, checkpoint: str) -> None:  # noqa: B027 - where there are sessions
+        """End the sessions of a lane's earlier owners that hold anything beside its checkpoint table."""
 
     @abstractmethod
     def lock_table(self, table: str) -> None:
