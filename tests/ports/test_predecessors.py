@@ -9,13 +9,12 @@ import pytest
 from adbc_driver_postgresql import dbapi
 
 from domain.errors import StoreUnavailableError
-from domain.pipelines.quality import StagedChecks
 from domain.pipelines.read_set import Lane
 from domain.ports.data_store import IDataStore
 from infrastructure.stores.postgres import PostgresDataStore
 from infrastructure.stores.postgres_connection import lane_session
 from tests.ports.backends import address_of
-from tests.ports.loading import ACCEPTED, LANE, batch, commit, ids, opened, read_set, rows, target
+from tests.ports.loading import LANE, batch, commit, ids, opened, published, read_set, rows
 
 STAGE = read_set(shadow=True).shadow
 ADVANCE = "UPDATE _headrace_checkpoint SET seq = seq WHERE pipeline = 'orders'"
@@ -70,9 +69,7 @@ async def brought_to_its_end(store: IDataStore, fence: int) -> None:
     planned = read_set(shadow=True, name="r2")
     await opened(store, fence, planned)
     await commit(store, fence, planned, 1, batch(rows(1, 2)), is_last=True)
-    async with store.owner(LANE, target(planned).table, fence) as owner:
-        await owner.take_over()
-        await owner.publish(planned, target(planned), StagedChecks(), lambda _: ACCEPTED)
+    await published(store, fence, planned)
 
 
 @pytest.mark.invariant("L4")
