@@ -37,6 +37,7 @@ from infrastructure.stores.duckdb_session import DuckDBSession, named, translate
 from infrastructure.stores.duckdb_snapshot import SharedCursors
 from infrastructure.stores.duckdb_types import logical_of, native_of
 from infrastructure.stores.partitions import is_partitioned, ranges
+from infrastructure.stores.planned import check_planned
 from infrastructure.stores.quarantine import RefusedReader, plan_refused
 from infrastructure.stores.sql_lanes import read_lane
 from infrastructure.stores.sql_owner import SqlOwner
@@ -335,6 +336,8 @@ class DuckDBReader(IReader):
         bounded = f" LIMIT {limit:d}" if limit is not None else ""
         query = f"(SELECT {names} FROM {text} WHERE {where}{order}{bounded})"
         columns = tuple(Column(name, kind) for name, kind in plan.columns)
+        now = await self._thread.call(_describe_selection, self._cursor, text, parameters)
+        check_planned(columns, now)
         rows = _batches(self._cursor, query, {**parameters, **bound}, *self._size)
         async with aclosing(self._thread.iterate(rows)) as batches:
             async for batch in batches:

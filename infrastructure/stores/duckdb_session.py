@@ -23,6 +23,7 @@ from infrastructure.sql import quote, quote_table
 from infrastructure.stores.duckdb_selection import belonging, from_item
 from infrastructure.stores.duckdb_types import logical_of, native_of
 from infrastructure.stores.landing import landing_changed
+from infrastructure.stores.planned import check_planned
 from infrastructure.stores.sql_merge import merge_statement
 from infrastructure.stores.sql_session import (
     CHECKPOINT,
@@ -129,6 +130,8 @@ class DuckDBSession(Session):
         where, bound = belonging(selection.source, selection.plan, selection.stream, selection.after)
         columns, held = selection.passage.columns, self.describe(table)
         kinds = dict(selection.plan.columns)
+        now = self._run(f"DESCRIBE SELECT * FROM {text}", named(parameters)).fetchall()
+        check_planned([Column(*c) for c in kinds.items()], [Column(name, logical_of(kind)) for name, kind, *_ in now])
         for name in columns:
             landing = held.column(name) if held else None
             if landing is None or landing.type != kinds[name]:

@@ -16,7 +16,7 @@ from domain.pipelines.checkpoint import LaneState, Position
 from domain.pipelines.quarantine import Refusals, RefusedRow
 from domain.pipelines.read_set import Lane, SourcePlan, Stream, streams_between
 from domain.pipelines.spec import SourceSpec
-from domain.pipelines.table import TableName, TableSchema
+from domain.pipelines.table import Column, TableName, TableSchema
 from domain.ports.data_store import (
     BATCH_BYTES,
     Batch,
@@ -34,6 +34,7 @@ from infrastructure.stores.memory_content import Content, append_rows, create_ta
 from infrastructure.stores.memory_lanes import InMemoryOwner, InMemoryWriter
 from infrastructure.stores.memory_quarantine import refused_rows
 from infrastructure.stores.partitions import is_partitioned, ranges
+from infrastructure.stores.planned import check_planned
 from infrastructure.stores.quarantine import RefusedReader, plan_refused
 
 
@@ -169,7 +170,10 @@ class InMemoryDataStore(IDataStore):
         if source.refused is not None:
             yield RefusedReader(self, source.refused, plan, (batch_rows, batch_bytes))
             return
-        rows = self._rows(source, self._snapshots.get(snapshot) if snapshot is not None else None)
+        content = self._snapshots.get(snapshot, self._content) if snapshot is not None else self._content
+        rows = self._rows(source, content)
+        check_planned([Column(*column) for column in plan.columns], content.tables[str(source.table)][0])
+        rows = rows.select([name for name, _ in plan.columns])
         yield InMemoryReader(_within(_between(rows, source, plan), plan, stream), plan, (batch_rows, batch_bytes))
 
     @asynccontextmanager

@@ -323,6 +323,7 @@ class PostgresReader(IReader):
                 where=where,
                 order=plan.order,
                 limit=limit,
+                only=[column.name for column in columns],
             )
 
         async with aclosing(self._thread.iterate(await self._thread.call(opened))) as batches:
@@ -354,7 +355,7 @@ def _wire(session: PostgresSession, source: SourceSpec) -> Wire:
     selection = Selection.of(session, source)
     own = foreign(session, selection.natives.values())
     is_seekable = False
-    if source.order:
+    if source.order and all(name in selection.natives for name in source.order):
         keys = ", ".join(f"selected.{quote(name)}" for name in source.order)
         seek = f"SELECT 1 FROM (SELECT * FROM {selection.text}) AS selected ORDER BY {keys} LIMIT 1"
         is_seekable = not session.sorts(seek)

@@ -13,6 +13,7 @@ from domain.pipelines.spec import SourceSpec
 from domain.pipelines.table import Column
 from infrastructure.arrow import arrow_type, rechunk
 from infrastructure.sql import bind_names, parse_query, quote, quote_table
+from infrastructure.stores.planned import check_planned
 from infrastructure.stores.postgres_types import logical_of
 
 # 4714-11-24 BC, in days and in microseconds since 1970.
@@ -71,13 +72,7 @@ class Selection:
 
     def check(self, planned: Sequence[Column]) -> None:
         """Refuse a source whose columns are not what the read set says any more."""
-        now = {column.name: column.type for column in self.columns}
-        for column in planned:
-            if now.get(column.name) != column.type:
-                raise SchemaMismatchError(
-                    f"The source's column {column.name} is gone or has another type than when the run was planned.",
-                    code="source.changed",
-                )
+        check_planned(planned, self.columns)
 
     def belonging(self, source: SourceSpec, plan: SourcePlan, stream: Stream) -> str:
         """Say that a row belongs to a read set's stream."""

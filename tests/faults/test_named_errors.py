@@ -103,6 +103,27 @@ def test_column_of_the_source_that_changes_its_type_in_the_middle(
 
 
 @pytest.mark.invariant("D1", "D5")
+def test_column_that_the_source_gets_or_loses_in_the_middle(project: Path, postgres_database: str, way: str) -> None:
+    """What was planned is read to its end; a new column comes with the next read set."""
+    settings = numbers(project, postgres_database, way)
+    assert run(project, HEADRACE_FAILPOINT="batch.after_commit:2:kill", **settings).returncode == -9
+    postgres(postgres_database, "alter table numbers rename column id to number")
+
+    assert "--abandon" in refused(project, "source.changed", **settings)
+
+    postgres(postgres_database, "alter table numbers rename column number to id")
+    postgres(postgres_database, "alter table numbers add column extra int default 7")
+    done = run(project, **settings)
+    assert done.returncode == 0, done.stderr
+    postgres(postgres_database, "create table planned as select id, note from numbers")
+    postgres(postgres_database, "create table found as select id, note from landed")
+    assert postgres_differences(postgres_database, "planned", "found") == []
+    if way == "merge":
+        assert run(project, **settings).returncode == 0
+        assert postgres(postgres_database, "select count(*), sum(extra) from landed") == [(ROWS, 7 * ROWS)]
+
+
+@pytest.mark.invariant("D1", "D5")
 def test_column_of_the_destination_that_changes_its_type_in_the_middle(
     project: Path, postgres_database: str, way: str
 ) -> None:

@@ -1,6 +1,7 @@
 """Small steps of a load, for the suites: rows, lanes, read sets, commits, and what the table holds."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -11,6 +12,7 @@ from domain.pipelines.read_set import Lane, ReadSet, SourcePlan, Stream
 from domain.pipelines.spec import Mode, SourceSpec
 from domain.pipelines.table import Column, TableName
 from domain.ports.data_store import IDataStore, JudgedBatch, Target
+from infrastructure.arrow import columns_of
 from infrastructure.records import shape_of
 from infrastructure.transforms.refused import REFUSED
 
@@ -89,6 +91,20 @@ async def published(
 ) -> None:
     async with store.owner(LANE, TABLE, fence, token=await token_of(store)) as owner:
         await owner.publish(planned, target(planned, mode=mode), StagedChecks(), lambda _: judgement)
+
+
+async def replaced(store: IDataStore, table: TableName, data: pa.Table) -> None:
+    """Another run puts a table of these rows in the place of a table."""
+    lane, planned = Lane("default", "another"), read_set(shadow=True, name="another")
+    columns = tuple(columns_of(data.schema))
+    wanted = replace(target(planned, mode=Mode.REPLACE, columns=columns), table=table)
+    fence = (await store.lane_state(lane, table)).fence + 1
+    async with store.owner(lane, table, fence) as owner:
+        await owner.take_over()
+        await owner.open_read_set(planned, wanted)
+        async with store.writer(lane, wanted, planned.id, "0", fence, await token_of(store, lane, table)) as writer:
+            await writer.commit(batch(data), CheckpointUpdate(1, ("1",), batch(data).counts, {}, True))
+        await owner.publish(planned, wanted, StagedChecks(), lambda _: ACCEPTED)
 
 
 async def content(store: IDataStore, table: TableName = TABLE) -> list[dict[str, Any]]:

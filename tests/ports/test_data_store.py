@@ -19,15 +19,16 @@ from domain.errors import (
     SchemaMismatchError,
     UnavailableError,
 )
-from domain.pipelines.checkpoint import CheckpointUpdate
+from domain.pipelines.checkpoint import CheckpointUpdate, Counts
 from domain.pipelines.quality import Judgement, RuleResult
-from domain.pipelines.read_set import Lane
+from domain.pipelines.read_set import Lane, SourcePlan
 from domain.pipelines.spec import CursorSpec, Mode, Partitions, SourceSpec
 from domain.pipelines.table import Column, TableName
-from domain.ports.data_store import IDataStore
+from domain.ports.data_store import IDataStore, StreamSelection, passage_of
 from infrastructure.stores.postgres import PostgresDataStore
 from tests.ports.backends import Backend, address_of
 from tests.ports.loading import (
+    COLUMNS,
     LANE,
     TABLE,
     batch,
@@ -566,6 +567,58 @@ async def test_partitions_need_a_key_and_a_column_that_can_be_split(store: IData
     limited = SourceSpec(table=TableName("s"), key=("id",), partitions=Partitions("id", 2))
     assert len((await store.plan(limited, lo=None, limit=1)).streams) == 1
     assert len((await store.plan(limited, lo=None, limit=None)).streams) == 2
+
+
+@pytest.mark.clause("IDataStore", 10)
+@pytest.mark.invariant("D1")
+@pytest.mark.parametrize("way", ["decoded", "undecoded", "inside"])
+async def test_resume_reads_the_columns_that_were_planned_and_says_which_are_not_there(
+    way: str, store: IDataStore
+) -> None:
+    await store.write(TableName("s"), [rows(1, 2, 3)])
+    source = SourceSpec(table=TableName("s"), key=("id",))
+    is_able = {
+        "decoded": True,
+        "undecoded": await store.wire(source) is not None,
+        "inside": await store.may_run_inside(source),
+    }
+    plan = await store.plan(source, lo=None, limit=None)
+    planned = replace(read_set(), plan=plan)
+    await opened(store, 1, planned)
+    passage = passage_of(target(planned))
+
+    async def read(plan: SourcePlan) -> list[int]:
+        async with store.reader(source, plan, plan.streams[0], batch_rows=10) as reader:
+            if way == "undecoded":
+                ranges = [part async for part in reader.encoded(("1",), passage)]
+                found = [pa.table(await reader.decoded(part)) for part in ranges]
+            else:
+                found = [pa.table(part.data) async for part in reader.batches(("1",))]
+        assert {tuple(part.column_names) for part in found} == {("id", "note")}
+        return [i for part in found for i in part.column("id").to_pylist()]
+
+    async def select(plan: SourcePlan) -> list[int]:
+        selection = StreamSelection(source, plan, plan.streams[0], ("1",), passage)
+        counts = Counts(read=2, used=2, produced=2)
+        async with store.writer(LANE, target(planned), planned.id, "0", 1, await token_of(store)) as writer:
+            await writer.commit_selection(selection, lambda _: CheckpointUpdate(1, None, counts, {}, True))
+        return await ids(store)
+
+    if not is_able[way]:
+        return
+    reads = select if way == "inside" else read
+    for before, what in (
+        ((("id", "string"), ("note", "string")), "id.*string.*int64"),
+        ((*plan.columns, ("extra", "int64")), "extra.*gone"),
+    ):
+        with pytest.raises(SchemaMismatchError, match=what) as refused:
+            await reads(replace(plan, columns=before))
+        assert refused.value.code == "source.changed"
+    async with store.owner(Lane("default", "another"), TableName("s"), 1) as owner:
+        await owner.take_over()
+        await owner.fit(replace(target(planned, columns=(*COLUMNS, Column("extra", "int64"))), table=TableName("s")))
+
+    assert await reads(plan) == [2, 3]
 
 
 @pytest.mark.clause("IDataStore", 19)

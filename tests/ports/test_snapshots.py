@@ -13,10 +13,8 @@ import pytest
 from adbc_driver_postgresql import dbapi
 
 from domain.errors import SourceChangedError, StoreUnavailableError
-from domain.pipelines.checkpoint import CheckpointUpdate
-from domain.pipelines.quality import StagedChecks
 from domain.pipelines.read_set import SourcePlan, Stream
-from domain.pipelines.spec import Mode, Partitions, SourceSpec
+from domain.pipelines.spec import Partitions, SourceSpec
 from domain.pipelines.table import TableName
 from domain.pipelines.way import Passage
 from domain.ports.data_store import IDataStore
@@ -25,7 +23,7 @@ from infrastructure.stores.postgres_passage import PassingReader, connected
 from infrastructure.stores.postgres_pool import SessionPool
 from infrastructure.stores.postgres_reading import SharedSnapshots
 from tests.ports.backends import address_of
-from tests.ports.loading import ACCEPTED, LANE, batch, read_set, rows, target, token_of
+from tests.ports.loading import replaced, rows
 
 WAITS = "SELECT 1 FROM pg_locks WHERE NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
 BEFORE, AFTER = list(range(1, 41)), list(range(1001, 1021))
@@ -116,7 +114,7 @@ async def test_table_replaced_between_streams_is_read_as_it_was(store: IDataStor
         replacing: asyncio.Task[None] | None = None
         for stream in plan.streams:
             found += await read(store, source, plan, stream, snapshot=name)
-            replacing = replacing or asyncio.create_task(replaced(store))
+            replacing = replacing or asyncio.create_task(replaced(store, TableName("s"), rows(1001, 1002)))
     assert replacing is not None
     async with asyncio.timeout(20):
         await replacing
@@ -124,18 +122,6 @@ async def test_table_replaced_between_streams_is_read_as_it_was(store: IDataStor
     assert sorted(found) == BEFORE
     after = await store.plan(SOURCES["table"], lo=None, limit=None)
     assert sorted(await read(store, SOURCES["table"], after, after.streams[0])) == [1001, 1002]
-
-
-async def replaced(store: IDataStore) -> None:
-    """Another run puts a table in the place of `s`."""
-    planned, table, data = read_set(shadow=True, name="r2"), TableName("s"), batch(rows(1001, 1002))
-    wanted = replace(target(planned, mode=Mode.REPLACE), table=table)
-    async with store.owner(LANE, table, 1) as owner:
-        await owner.take_over()
-        await owner.open_read_set(planned, wanted)
-        async with store.writer(LANE, wanted, planned.id, "0", 1, await token_of(store, LANE, table)) as writer:
-            await writer.commit(data, CheckpointUpdate(1, ("1",), data.counts, {}, True))
-        await owner.publish(planned, wanted, StagedChecks(), lambda _: ACCEPTED)
 
 
 @pytest.mark.clause("IDataStore", 18)
