@@ -1,15 +1,16 @@
 """Servers once per session, a database per worker, and fresh containers per test."""
 
 import os
-import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
-from tests.servers import KafkaServer, PostgresServer, RedisServer
+from tests.e2e.projects import new_project
+from tests.servers import KafkaServer, PostgresServer, RedisServer, new_database
 from tests.somebody import Somebody, somebody_in
 
 _SERVERS = pytest.StashKey[dict[str, Any]]()
@@ -75,14 +76,8 @@ def kafka_servers(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def postgres_database(postgres_server_url: str) -> Iterator[str]:
     """A database of the test's own; its URL."""
-    from adbc_driver_postgresql import dbapi
-
-    name = f"t{uuid.uuid4().hex[:16]}"
-    with dbapi.connect(f"{postgres_server_url}/postgres", autocommit=True) as connection, connection.cursor() as cursor:
-        cursor.execute(f"CREATE DATABASE {name}")
-    yield f"{postgres_server_url}/{name}"
-    with dbapi.connect(f"{postgres_server_url}/postgres", autocommit=True) as connection, connection.cursor() as cursor:
-        cursor.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+    with new_database(postgres_server_url) as url:
+        yield url
 
 
 @pytest.fixture
@@ -93,9 +88,13 @@ def somebody(postgres_database: str) -> Iterator[Somebody]:
 
 
 @pytest.fixture
+def postgres_copy(postgres_server_url: str) -> Iterator[Callable[[str], str]]:
+    """Copy a filled database of the same server; nobody may be connected to it."""
+    with ExitStack() as copies:
+        yield lambda url: copies.enter_context(new_database(postgres_server_url, like=url.rpartition("/")[2]))
+
+
+@pytest.fixture
 def project(tmp_path: Path) -> Path:
     """An empty project folder."""
-    folder = tmp_path / "project"
-    (folder / "data").mkdir(parents=True)
-    (folder / "headrace.toml").write_text("[settings]\n")
-    return folder
+    return new_project(tmp_path / "project")

@@ -13,6 +13,13 @@ def write(folder: Path, name: str, text: str) -> Path:
     return path
 
 
+def new_project(folder: Path) -> Path:
+    """An empty project in a new folder, or in one that is empty."""
+    (folder / "data").mkdir(parents=True)
+    write(folder, "headrace.toml", "[settings]\n")
+    return folder
+
+
 def with_people(folder: Path, *, rows: int = ROWS) -> None:
     """A CSV of people (one in a hundred too old, with text that needs care) and its connection."""
     lines = ["id,name,age,joined"]

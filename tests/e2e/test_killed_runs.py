@@ -1,15 +1,18 @@
 """kill -9 at every step of a run, then the same command again: the table of an uninterrupted run (D1)."""
 
 import json
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from functools import cache
 from pathlib import Path
 
 import pytest
 import urllib3
 
 from tests.e2e.api import headrace, serving, start
-from tests.e2e.projects import ROWS, UNIQUE, people_pipeline, postgres_environment, with_people, write
+from tests.e2e.projects import ROWS, UNIQUE, new_project, people_pipeline, postgres_environment, with_people, write
 from tests.e2e.tables import duckdb_differences, duckdb_rows, postgres, postgres_differences
+from tests.servers import new_database
 
 POINTS = (
     "claim.after_update:1",
@@ -42,6 +45,47 @@ def killed_and_resumed(folder: Path, point: str, **extra: str) -> dict[str, obje
     return found
 
 
+def rules_of(publish: str) -> str:
+    return UNIQUE if publish == "run" else ""
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A project that was run to its end in the home `whole`, once for each way to publish."""
+
+    @cache
+    def made(publish: str) -> Path:
+        folder = new_project(tmp_path_factory.mktemp("whole"))
+        with_people(folder)
+        write(folder, "pipelines/people.yaml", people_pipeline(extra_rules=rules_of(publish)))
+        assert headrace(folder, "run", "pipelines/people.yaml", HEADRACE_HOME="whole").returncode == 0
+        return folder
+
+    return made
+
+
+@pytest.fixture(scope="module")
+def uninterrupted_on_postgres(
+    tmp_path_factory: pytest.TempPathFactory, postgres_server_url: str
+) -> Iterator[Callable[[str], str]]:
+    """A database in which only the table `expected` and the checkpoint `passed` tell of such a run."""
+    with ExitStack() as databases:
+
+        @cache
+        def made(publish: str) -> str:
+            url = databases.enter_context(new_database(postgres_server_url))
+            folder = new_project(tmp_path_factory.mktemp("whole"))
+            with_people(folder)
+            write(folder, "pipelines/people.yaml", people_pipeline(extra_rules=rules_of(publish)))
+            assert headrace(folder, "run", "pipelines/people.yaml", **postgres_environment(url)).returncode == 0
+            postgres(url, "ALTER TABLE people RENAME TO expected")
+            postgres(url, "ALTER TABLE _headrace_checkpoint RENAME TO passed")
+            postgres(url, "DROP TABLE _headrace_quarantine, _headrace_owner")
+            return url
+
+        yield made
+
+
 @pytest.fixture(params=["batch", "run"])
 def publish(request: pytest.FixtureRequest) -> str:
     return str(request.param)
@@ -49,16 +93,17 @@ def publish(request: pytest.FixtureRequest) -> str:
 
 @pytest.mark.invariant("D1", "D3")
 @pytest.mark.parametrize("point", POINTS)
-def test_killed_run_on_duckdb_ends_in_the_exact_table(point: str, publish: str, project: Path) -> None:
+def test_killed_run_on_duckdb_ends_in_the_exact_table(
+    point: str, publish: str, project: Path, uninterrupted: Callable[[str], Path]
+) -> None:
     if publish == "batch" and point.startswith("publish.") and "commit" not in point:
         point = "publish.before_commit:1"
     with_people(project)
-    write(project, "pipelines/people.yaml", people_pipeline(extra_rules=UNIQUE if publish == "run" else ""))
-    assert headrace(project, "run", "pipelines/people.yaml", HEADRACE_HOME="whole").returncode == 0
+    write(project, "pipelines/people.yaml", people_pipeline(extra_rules=rules_of(publish)))
 
     killed_and_resumed(project, point, HEADRACE_HOME="killed")
 
-    expected, found = project / "whole/data.duckdb", project / "killed/data.duckdb"
+    expected, found = uninterrupted(publish) / "whole/data.duckdb", project / "killed/data.duckdb"
     assert duckdb_differences(expected, found, "people") == []
     assert duckdb_rows(found, CHECKPOINT) == duckdb_rows(expected, CHECKPOINT)
     assert duckdb_rows(found, "SELECT count(*) FROM _headrace_quarantine") == [(ROWS // 100,)]
@@ -69,22 +114,23 @@ def test_killed_run_on_duckdb_ends_in_the_exact_table(point: str, publish: str, 
 @pytest.mark.invariant("D1", "D3")
 @pytest.mark.parametrize("point", POINTS[1::2])
 def test_killed_run_on_postgres_ends_in_the_exact_table(
-    point: str, publish: str, project: Path, postgres_database: str
+    point: str,
+    publish: str,
+    project: Path,
+    uninterrupted_on_postgres: Callable[[str], str],
+    postgres_copy: Callable[[str], str],
 ) -> None:
-    rules = UNIQUE if publish == "run" else ""
+    database = postgres_copy(uninterrupted_on_postgres(publish))
+    settings = postgres_environment(database)
     with_people(project)
-    settings = postgres_environment(postgres_database)
-    write(project, "pipelines/people.yaml", people_pipeline(extra_rules=rules))
-    assert headrace(project, "run", "pipelines/people.yaml", HEADRACE_HOME="whole", **settings).returncode == 0
-    expected = postgres(postgres_database, CHECKPOINT)
-    postgres(postgres_database, "ALTER TABLE people RENAME TO expected")
-    postgres(postgres_database, "DROP TABLE _headrace_checkpoint, _headrace_quarantine, _headrace_owner")
+    write(project, "pipelines/people.yaml", people_pipeline(extra_rules=rules_of(publish)))
 
     killed_and_resumed(project, point, HEADRACE_HOME="killed", **settings)
 
-    assert postgres_differences(postgres_database, "expected", "people") == []
-    assert postgres(postgres_database, CHECKPOINT) == expected
-    assert postgres(postgres_database, "SELECT count(*) FROM _headrace_quarantine") == [(ROWS // 100,)]
+    assert postgres_differences(database, "expected", "people") == []
+    passed = CHECKPOINT.replace("_headrace_checkpoint", "passed")
+    assert postgres(database, CHECKPOINT) == postgres(database, passed)
+    assert postgres(database, "SELECT count(*) FROM _headrace_quarantine") == [(ROWS // 100,)]
 
 
 @pytest.mark.invariant("D1", "A1")
@@ -93,10 +139,11 @@ def test_killed_run_on_postgres_ends_in_the_exact_table(
     ["api.after_commit_before_response:1", "enqueue.after_commit_before_publish:1", "queue.after_publish:1",
      "claim.after_update:1", "claim.before_ack:1", "batch.before_commit:4", "publish.after_commit:1"],
 )  # fmt: skip
-def test_killed_up_goes_on_when_it_is_started_again(point: str, project: Path) -> None:
+def test_killed_up_goes_on_when_it_is_started_again(
+    point: str, project: Path, uninterrupted: Callable[[str], Path]
+) -> None:
     with_people(project)
     write(project, "pipelines/people.yaml", people_pipeline())
-    assert headrace(project, "run", "pipelines/people.yaml", HEADRACE_HOME="whole").returncode == 0
     server = start(project, HEADRACE_FAILPOINT=f"{point}:kill")
     for name in ("connections/landing", "pipelines/people"):
         answer = server.call("PUT", f"/v1/{name}", (project / f"{name}.yaml").read_text(), kind="application/yaml")
@@ -111,7 +158,8 @@ def test_killed_up_goes_on_when_it_is_started_again(point: str, project: Path) -
         assert again.wait_for(runs[0]["id"])["state"] == "succeeded"
         assert again.stop() == 0
 
-    assert duckdb_differences(project / "whole/data.duckdb", project / ".headrace/data.duckdb", "people") == []
+    expected = uninterrupted("batch") / "whole/data.duckdb"
+    assert duckdb_differences(expected, project / ".headrace/data.duckdb", "people") == []
 
 
 def test_run_that_died_while_sealing_is_explained_and_retried(project: Path) -> None:

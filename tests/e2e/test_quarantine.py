@@ -1,14 +1,17 @@
 """Refused rows end to end: listed, replayed exactly once whatever dies, over the CLI and HTTP (D9)."""
 
 import json
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.e2e.api import headrace, serving
-from tests.e2e.projects import postgres_environment, with_people, write
+from tests.e2e.projects import new_project, postgres_environment, with_people, write
 from tests.e2e.tables import duckdb_differences, duckdb_rows, postgres, postgres_differences
+from tests.servers import new_database
 
 ROWS = 1000
 REFUSED = ROWS // 100
@@ -19,24 +22,24 @@ POINTS = (
 )
 
 
-def people(*, oldest: int, mode: str = "append", cursor: str = "") -> str:
+def people(*, oldest: int, mode: str = "append", cursor: str = "", batch_rows: int = 100) -> str:
     return f"""version: 1
 pipeline: people
 source: {{connection: landing, path: people.csv, key: [id]{cursor}}}
 transform: [{{sql: "select *, upper(name) as shouted from batch where id <> 13"}}]
 quality: [{{rule: between, column: age, max: {oldest}, on_violation: quarantine}}]
 destination: {{table: people, mode: {mode}}}
-run: {{batch_rows: 4}}
+run: {{batch_rows: {batch_rows}}}
 """
 
 
 def refused_people(folder: Path, **extra: str) -> None:
-    """A run that refuses one row in a hundred, and then the rule as it should have been."""
+    """A run that refuses one row in a hundred, and then the rule as it should have been, for a replay of three batches."""
     with_people(folder, rows=ROWS)
     write(folder, "pipelines/people.yaml", people(oldest=130))
     done = headrace(folder, "run", "pipelines/people.yaml", **extra)
     assert done.returncode == 0, done.stderr
-    write(folder, "pipelines/people.yaml", people(oldest=1000))
+    write(folder, "pipelines/people.yaml", people(oldest=1000, batch_rows=4))
     assert headrace(folder, "apply", "--yes", **extra).returncode == 0
 
 
@@ -91,12 +94,20 @@ def test_what_is_refused_again_stays_and_is_not_doubled(project: Path) -> None:
     assert (wrong.returncode, "quarantine.state" in wrong.stderr) == (2, True)
 
 
+@pytest.fixture(scope="module")
+def refused(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project whose refused rows are replayed in the home `whole`, and still open in the home `killed`."""
+    folder = new_project(tmp_path_factory.mktemp("refused"))
+    refused_people(folder, HEADRACE_HOME="killed")
+    shutil.copytree(folder / "killed", folder / "whole")
+    assert headrace(folder, "quarantine", "replay", "people", HEADRACE_HOME="whole").returncode == 0
+    return folder
+
+
 @pytest.mark.invariant("D9", "D1")
 @pytest.mark.parametrize("point", POINTS)
-def test_killed_replay_lands_every_row_once(point: str, project: Path) -> None:
-    for home in ("whole", "killed"):
-        refused_people(project, HEADRACE_HOME=home)
-    assert headrace(project, "quarantine", "replay", "people", HEADRACE_HOME="whole").returncode == 0
+def test_killed_replay_lands_every_row_once(point: str, project: Path, refused: Path) -> None:
+    shutil.copytree(refused, project, dirs_exist_ok=True)
 
     replay = ("quarantine", "replay", "people")
     killed = headrace(project, *replay, HEADRACE_HOME="killed", HEADRACE_FAILPOINT=f"{point}:kill")
@@ -111,11 +122,26 @@ def test_killed_replay_lands_every_row_once(point: str, project: Path) -> None:
     assert duckdb_rows(found, states) == [("repaired", REFUSED)]
 
 
+@pytest.fixture(scope="module")
+def refused_on_postgres(
+    tmp_path_factory: pytest.TempPathFactory, postgres_server_url: str
+) -> Iterator[tuple[Path, str]]:
+    """The same, still open, with its database."""
+    folder = new_project(tmp_path_factory.mktemp("refused"))
+    with new_database(postgres_server_url) as url:
+        refused_people(folder, **postgres_environment(url))
+        yield folder, url
+
+
 @pytest.mark.invariant("D9", "D1")
 @pytest.mark.parametrize("point", POINTS[1::2])
-def test_killed_replay_on_postgres_lands_every_row_once(point: str, project: Path, postgres_database: str) -> None:
+def test_killed_replay_on_postgres_lands_every_row_once(
+    point: str, project: Path, refused_on_postgres: tuple[Path, str], postgres_copy: Callable[[str], str]
+) -> None:
+    folder, filled = refused_on_postgres
+    shutil.copytree(folder, project, dirs_exist_ok=True)
+    postgres_database = postgres_copy(filled)
     settings = postgres_environment(postgres_database)
-    refused_people(project, **settings)
     replay = ("quarantine", "replay", "people")
 
     killed = headrace(project, *replay, HEADRACE_FAILPOINT=f"{point}:kill", **settings)
