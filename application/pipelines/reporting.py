@@ -53,6 +53,7 @@ def run_report(read_set: ReadSet, loaded: Loaded) -> dict[str, Any]:
         **({"columns_left_out": list(loaded.left_out)} if loaded.left_out else {}),
         **({"unconverted": unconverted} if (unconverted := publication.stats.get("unconverted")) else {}),
         **_profiles(publication.stats.get("profiles", {})),
+        **_merged(publication.stats),
         **({"delete_missing": note} if (note := publication.stats.get("delete_missing")) else {}),
         **({"note": read_set.plan.note} if read_set.plan.note else {}),
     }
@@ -70,6 +71,7 @@ def published_report(state: LaneState, read_set: ReadSet) -> dict[str, Any]:
         "rules": state.stats.get("verdicts", []),
         "first_errors": stats.get("first_errors", []),
         "streams": [],
+        **_merged(stats),
         **_profiles(state.stats.get("profiles", {})),
     }
     return in_total(own, read_set.completed_first)
@@ -114,6 +116,10 @@ def in_total(own: Mapping[str, Any], first: Mapping[str, Any] | None) -> dict[st
 
 def _profiles(found: Mapping[str, Any]) -> dict[str, Any]:
     return {"profiles": {name: summary(profile) for name, profile in found.items()}} if found else {}
+
+
+def _merged(stats: Mapping[str, Any]) -> dict[str, Any]:
+    return {"merged": dict(stats["merged"])} if "merged" in stats else {}
 
 
 def unfinished_report(state: LaneState) -> dict[str, Any] | None:

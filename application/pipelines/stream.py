@@ -137,12 +137,12 @@ class _Passed:
                 begun = time.monotonic()
                 self._state = _after(self._state, judged, batch.position, is_last=is_last)
                 _check_conversions(self._task.spec.on_error, self._state)
-                self._retries += await writer.commit(judged, _checkpoint(self._state))
+                await self._commit(writer, judged)
                 if not self._goes_on(judged.counts, batch.data.nbytes, begun):
                     return
         if not self._state.is_done:  # There was no row left, so no batch could say that it is the last one.
             self._state = _after(self._state, transform.empty(), self._state.position, is_last=True)
-            self._retries += await writer.commit(transform.empty(), _checkpoint(self._state))
+            await self._commit(writer, transform.empty())
 
     @property
     def position(self) -> Position | None:
@@ -161,14 +161,23 @@ class _Passed:
             async for (rows, decoded, counts, stats), is_last in _with_last(judging):
                 begun = time.monotonic()
                 self._state = _moved(self._state, counts, stats, rows.position, is_last=is_last)
-                checkpoint = _checkpoint(self._state)
-                committing = writer.commit(decoded, checkpoint) if decoded else writer.commit_encoded(rows, checkpoint)
-                self._retries += await committing
+                if decoded:
+                    await self._commit(writer, decoded)
+                else:
+                    self._retries += await writer.commit_encoded(rows, _checkpoint(self._state))
                 if not self._goes_on(counts, rows.nbytes, begun):
                     return
         if not self._state.is_done:
             self._state = _moved(self._state, Counts(), {}, self._state.position, is_last=True)
-            self._retries += await writer.commit(judge.transform.empty(), _checkpoint(self._state))
+            await self._commit(writer, judge.transform.empty())
+
+    async def _commit(self, writer: IWriter, batch: JudgedBatch) -> None:
+        """Commit a batch, and note what merging it did as the destination has noted it."""
+        committed = await writer.commit(batch, _checkpoint(self._state))
+        self._retries += committed.retries
+        if committed.merged is not None:
+            noted = _checkpoint(self._state).with_merged(committed.merged)
+            self._state = replace(self._state, counts=noted.counts, stats=noted.stats)
 
     async def select(self, writer: IWriter) -> None:
         """Let the database move the whole stream in one transaction."""

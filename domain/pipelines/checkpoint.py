@@ -1,7 +1,7 @@
 """What a destination remembers about each stream, in the transaction of the rows."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from domain.pipelines.profile import merge_profiles
@@ -112,6 +112,32 @@ class LaneState:
 
 
 @dataclass(frozen=True)
+class Merged:
+    """What a merge did to its table; rows that are only marked as missing count as deleted.
+
+    `repeated` of its rows were not the last of their key, as the store holds keys equal. A store that cannot tell what
+    became of single rows leaves `is_counted` False.
+    """
+
+    inserted: int = 0
+    updated: int = 0
+    deleted: int = 0
+    repeated: int = 0
+    is_counted: bool = True
+
+    @property
+    def counts(self) -> Counts:
+        """What it adds to the counts of the rows."""
+        return Counts(deduplicated=self.repeated)
+
+    @property
+    def stats(self) -> Mapping[str, Any]:
+        """What it adds to the measures of the rows."""
+        done = {"inserted": self.inserted, "updated": self.updated, "deleted": self.deleted}
+        return {"merged": done} if self.is_counted else {}
+
+
+@dataclass(frozen=True)
 class CheckpointUpdate:
     """What one batch adds to its stream's row; `seq` is the new one, committed only if the old is `seq - 1`."""
 
@@ -120,3 +146,7 @@ class CheckpointUpdate:
     counts: Counts
     stats: Mapping[str, Any]
     is_last: bool
+
+    def with_merged(self, merged: Merged) -> "CheckpointUpdate":
+        """The same, with what merging the batch did."""
+        return replace(self, counts=self.counts + merged.counts, stats=merge_stats(self.stats, merged.stats))

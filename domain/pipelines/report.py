@@ -27,6 +27,9 @@ class StreamReport:
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON values with rows per second of this attempt."""
         value = asdict(self)
-        value["errors"] = value.pop("stats").get("first_errors", [])
+        stats = value.pop("stats")
+        value["errors"] = stats.get("first_errors", [])
+        if "merged" in stats:
+            value["merged"] = stats["merged"]
         value["rows_per_second"] = round(self.rows_read / self.seconds) if self.seconds else None
         return value

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from domain.pipelines.checkpoint import Counts, Position
+from domain.pipelines.checkpoint import Counts, Merged, Position
 
 
 class Batch(Protocol):
@@ -67,3 +67,11 @@ class JudgedBatch:
     counts: Counts
     stats: Mapping[str, Any]
     origins: tuple[Position, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Committed:
+    """What it took to commit a batch: how often it was tried again, and what merging its rows did to the table."""
+
+    retries: int = 0
+    merged: Merged | None = None

@@ -13,6 +13,7 @@ from domain.pipelines.spec import DeleteMissing, Mode, SourceSpec
 from domain.pipelines.table import Column, TableName, TableSchema
 from domain.pipelines.way import Passage, Wire
 from domain.ports.batches import Batch as Batch
+from domain.ports.batches import Committed as Committed
 from domain.ports.batches import EncodedRows as EncodedRows
 from domain.ports.batches import JudgedBatch as JudgedBatch
 from domain.ports.batches import SourceBatch as SourceBatch
@@ -118,8 +119,10 @@ class IWriter(ABC):
     """Commits batches of one stream under one fence and the token of one take-over."""
 
     @abstractmethod
-    async def commit(self, batch: JudgedBatch, checkpoint: CheckpointUpdate) -> int:
-        """Make rows, quarantine and checkpoint durable in one transaction; return how often it was tried again.
+    async def commit(self, batch: JudgedBatch, checkpoint: CheckpointUpdate) -> Committed:
+        """Make rows, quarantine and checkpoint durable in one transaction.
+
+        What merging the rows did is added to the stored checkpoint; the caller adds it to the next one.
 
         Raises:
             FencedError: fence or token is stale, the read set another one, or `seq` not the next; nothing changed.
@@ -234,7 +237,8 @@ class IDataStore(IRefusedRows):
     19. A cancelled call interrupts what the store is doing and leaves nothing half-written.
     20. Discarding a lane drops the table that its pipeline alone has written, with everything remembered of it; a table
         that another pipeline writes too is left as it is.
-    21. A merge leaves, of all rows read, the last of each key; a row that says its key is gone deletes it.
+    21. A merge leaves, of all rows read, the last of each key, as the store holds keys equal; a row that says its key is
+        gone deletes it. It tells how many rows it inserted, updated and deleted, in the checkpoint too.
     22. Keys that a full read lacks are deleted or marked up to a share, all of them or none; refused rows lack nothing.
     23. Columns that a table lacks are added before rows come, once, also to an open stage.
     24. A lookback begins a read before the watermark and never moves it back.

@@ -80,6 +80,10 @@ def print_report(run: Mapping[str, Any]) -> None:
     for part in report.get("read_sets") or []:
         whose = "left by an earlier run" if part["adopted"] else "of this run"
         print(f"  read set {whose}: {part['counts']['read']:,} read, {part['counts']['used']:,} used")
+    if merged := report.get("merged"):
+        print("merged: " + ", ".join(f"{count:,} {what}" for what, count in merged.items()))
+    for note in report.get("columns_left_out") or []:
+        print(f"columns: {note}")
     rules = report.get("rules") or []
     if rules:
         print_table(

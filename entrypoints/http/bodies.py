@@ -68,7 +68,13 @@ class Run(BaseModel):
     created_at: str | None
     started_at: str | None
     finished_at: str | None
-    report: dict[str, Any] | None
+    report: Annotated[
+        dict[str, Any] | None,
+        Field(
+            description="What it did: `counts` over source rows; after a merge, `merged` says how many rows of the table were "
+            "`inserted`, `updated` and `deleted`; `streams` has both for each stream."
+        ),
+    ]
     error: dict[str, Any] | None
 
 

@@ -2,6 +2,7 @@
 
 import re
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -16,15 +17,16 @@ from domain.errors import (
     SchemaMismatchError,
     StoreUnavailableError,
 )
+from domain.pipelines.checkpoint import Merged
 from domain.pipelines.read_set import Lane
-from domain.pipelines.table import DELETED, Column, TableName, TableSchema
+from domain.pipelines.table import DELETED, SEQ, Column, TableName, TableSchema
 from domain.ports.data_store import StreamSelection, Target
 from infrastructure.sql import quote, quote_table
 from infrastructure.stores.duckdb_selection import belonging, from_item
 from infrastructure.stores.duckdb_types import logical_of, native_of
 from infrastructure.stores.landing import landing_changed
 from infrastructure.stores.planned import check_planned
-from infrastructure.stores.sql_merge import merge_statement
+from infrastructure.stores.sql_merge import Merge, merged_by
 from infrastructure.stores.sql_session import (
     CHECKPOINT,
     OWNER,
@@ -32,10 +34,13 @@ from infrastructure.stores.sql_session import (
     QUARANTINE_COLUMNS,
     Session,
     T,
+    add_landing,
     bring_up_to_date,
     checkpoint_ddl,
     owner_ddl,
 )
+
+_EXACT = re.compile(r"u?int[0-9]+|bool|date|time(stamp(tz)?)?|binary|decimal\(.*")
 
 
 def translate(error: duckdb.Error) -> PlatformError:
@@ -111,17 +116,39 @@ class DuckDBSession(Session):
         except duckdb.Error as error:
             raise translate(error) from error
 
-    def merge(self, table: TableName, rows: pa.Table, columns: Sequence[Column], target: Target) -> None:
-        names = [column.name for column in columns if column.name != DELETED]
+    def merge(self, table: TableName, rows: pa.Table, columns: Sequence[Column], target: Target) -> Merged:
+        names = [column.name for column in columns if column.name not in (DELETED, SEQ)]
         try:
             self._cursor.register("_headrace_rows", rows)
-            self.merge_from("_headrace_rows", names, target)
+            merged = self.merge_from("_headrace_rows", names, target, is_batch=True)
             self._cursor.unregister("_headrace_rows")
         except duckdb.Error as error:
             raise translate(error) from error
+        return merged
 
-    def merge_from(self, using: str, names: Sequence[str], target: Target) -> None:
-        self.execute(merge_statement(using, names, target))
+    def merge_from(self, using: str, names: Sequence[str], target: Target, *, is_batch: bool = False) -> Merged:
+        is_exact = self._is_exact(target)
+        if not is_exact:
+            # Put under the table's own columns, which may have a collation.
+            own = f"SELECT {', '.join(quote(name) for name in names)} FROM {quote_table(target.table)} WHERE false"
+            using = f"({own} UNION ALL BY NAME SELECT * FROM {using}) AS merged"
+        merging = Merge(using, names, target, is_exact=is_exact, is_batch=is_batch)
+        repeated = merging.repeated(self)
+        actions = Counter(action for (action,) in self.execute(f"{merging.statement} RETURNING merge_action"))
+        return merged_by(actions.items(), repeated)
+
+    def _is_exact(self, target: Target) -> bool:
+        """Whether two keys are equal only when they are the same values to Arrow too: no collation says otherwise."""
+        described = self.describe(target.table)
+        kinds = [column.type for column in described.columns if column.name in target.key] if described else []
+        where = "schema_name = $1 AND table_name = $2 AND database_name = current_database()"
+        collated = self.execute(
+            f"SELECT contains(lower(sql), 'collate') OR current_setting('default_collation') <> '' "
+            f"FROM duckdb_tables() WHERE {where}",
+            (target.table.schema or "main", target.table.table),
+        )
+        is_plain = collated == [(False,)]
+        return all(_EXACT.fullmatch(kind) or (kind == "string" and is_plain) for kind in kinds)
 
     def insert_selected(
         self, table: TableName, selection: StreamSelection, constants: Mapping[str, tuple[str, str]]
@@ -176,19 +203,13 @@ class DuckDBSession(Session):
         )
         self.execute(f"CREATE TABLE {quote_table(stage)} ({definitions})")
 
-    def swap(self, stage: TableName, table: TableName) -> None:
+    def swap(self, stage: TableName, table: TableName, names: Sequence[str]) -> None:
         existing = self.describe(table)
         if existing is not None and self._is_bound(table):
-            staged = self.describe(stage)
-            assert staged is not None
-            missing = [column.name for column in staged.columns if existing.column(column.name) is None]
-            if missing:
-                raise SchemaMismatchError(
-                    f"The table {table} has constraints or indexes and no column named {', '.join(missing)}; add it."
-                )
-            names = ", ".join(quote(column.name) for column in staged.columns)
+            add_landing(self, stage, table, names)
+            chosen = ", ".join(quote(name) for name in names)
             self.execute(f"DELETE FROM {quote_table(table)}")
-            self.execute(f"INSERT INTO {quote_table(table)} ({names}) SELECT {names} FROM {quote_table(stage)}")
+            self.execute(f"INSERT INTO {quote_table(table)} ({chosen}) SELECT {chosen} FROM {quote_table(stage)}")
             self.execute(f"DROP TABLE {quote_table(stage)}")
             return
         self.execute(f"DROP TABLE IF EXISTS {quote_table(table)}")

@@ -1,9 +1,14 @@
 """Which columns a run writes, of its table and of its stage, and what is wrong with a landing table; in every store."""
 
+import pyarrow as pa
+
 from domain.errors import SchemaMismatchError
+from domain.pipelines.checkpoint import Merged
 from domain.pipelines.spec import DeleteMissing
 from domain.pipelines.table import DELETED, DELETED_AT, LOADED_AT, RUN_ID, SEQ, Column, TableName
 from domain.ports.data_store import Target
+
+_ROW_BITS = 32
 
 
 def landing_of(target: Target) -> TableName:
@@ -45,3 +50,13 @@ def staged_columns(target: Target) -> list[Column]:
     if target.deletes:
         columns.append(Column(DELETED, "bool"))
     return columns
+
+
+def nothing_merged(target: Target) -> Merged | None:
+    """What a batch without rows does to the table that it is merged into; None where nothing is merged by now."""
+    return Merged() if target.merges and target.shadow is None else None
+
+
+def places_of(seq: int, count: int) -> pa.Array:
+    """Number the rows of a batch so that a later row has a greater number, in this batch and in later ones."""
+    return pa.array(range(seq << _ROW_BITS, (seq << _ROW_BITS) + count), pa.int64())

@@ -10,15 +10,15 @@ import pyarrow as pa
 
 from domain.errors import ConflictError, FencedError, NotFoundError, QualityRejectedError
 from domain.failpoints import fail_at
-from domain.pipelines.checkpoint import CheckpointUpdate, Counts, LaneState, StreamState, merge_stats
+from domain.pipelines.checkpoint import CheckpointUpdate, LaneState, Merged, StreamState, merge_stats
 from domain.pipelines.quality import Measures, Reference, StagedChecks
 from domain.pipelines.quarantine import RefusedState
 from domain.pipelines.read_set import Lane, ReadSet
 from domain.pipelines.spec import Mode
 from domain.pipelines.table import DELETED, LOADED_AT, RUN_ID, SEQ, Column, TableName
-from domain.ports.data_store import IOwner, IWriter, Judge, JudgedBatch, Publication, Target
+from domain.ports.data_store import Committed, IOwner, IWriter, Judge, JudgedBatch, Publication, Target
 from infrastructure.arrow import arrow_type, to_table
-from infrastructure.stores.landing import landed_columns, staged_columns
+from infrastructure.stores.landing import landed_columns, nothing_merged, places_of, staged_columns
 from infrastructure.stores.lane_tokens import check_above, new_token
 from infrastructure.stores.memory_content import Content, append_rows, create_table, merge_rows, merge_stage
 from infrastructure.stores.memory_quarantine import mark_repaired, move_refused, supersede_refused
@@ -45,15 +45,16 @@ class InMemoryWriter(IWriter):
         self._stream = stream
         self._fence = (fence, token)
 
-    async def commit(self, batch: JudgedBatch, checkpoint: CheckpointUpdate) -> int:
+    async def commit(self, batch: JudgedBatch, checkpoint: CheckpointUpdate) -> Committed:
         fail_at("batch.before_begin")
         async with self._store.transaction() as content:
             self._advance(content, checkpoint)
             fail_at("batch.after_checkpoint")
             target = self._target
             rows = to_table(batch.accepted)
-            if rows.num_rows:
-                self._land(content, rows, checkpoint.seq)
+            merged = self._land(content, rows, checkpoint.seq) if rows.num_rows else nothing_merged(target)
+            if merged is not None:
+                self._put(content, checkpoint.with_merged(merged))
             fail_at("batch.mid_rows")
             if batch.origins is not None:
                 mark_repaired(content, self._lane, target.run_id, repaired_places(batch))
@@ -72,9 +73,9 @@ class InMemoryWriter(IWriter):
             fail_at("batch.before_commit")
         fail_at("batch.commit_sent")
         fail_at("batch.after_commit")
-        return 0
+        return Committed(merged=merged)
 
-    def _land(self, content: Content, rows: pa.Table, seq: int) -> None:
+    def _land(self, content: Content, rows: pa.Table, seq: int) -> Merged | None:
         target = self._target
         deleted = rows.column(DELETED) if target.deletes else None
         rows = rows.select([column.name for column in target.columns])
@@ -83,13 +84,13 @@ class InMemoryWriter(IWriter):
                 rows = rows.append_column(LOADED_AT, pa.repeat(_now(), rows.num_rows))
             rows = rows.append_column(RUN_ID, pa.repeat(target.run_id, rows.num_rows))
         if target.merges and target.shadow:
-            rows = rows.append_column(SEQ, pa.repeat(seq, rows.num_rows))
+            rows = rows.append_column(SEQ, places_of(seq, rows.num_rows))
         if deleted is not None:
             rows = rows.append_column(DELETED, deleted)
         if target.merges and target.shadow is None:
-            merge_rows(content, target, rows)
-        else:
-            append_rows(content, target.table.beside(target.shadow) if target.shadow else target.table, rows)
+            return merge_rows(content, target, rows)
+        append_rows(content, target.table.beside(target.shadow) if target.shadow else target.table, rows)
+        return None
 
     def _advance(self, content: Content, checkpoint: CheckpointUpdate) -> None:
         lane = content.lanes.get(self._lane)
@@ -100,6 +101,10 @@ class InMemoryWriter(IWriter):
             raise FencedError(f"Stream {self._stream} of {self._lane} belongs to a newer owner; nothing was written.")
         if stream.seq != checkpoint.seq - 1:
             raise FencedError(f"Stream {self._stream} of {self._lane} is at batch {stream.seq}; nothing was written.")
+        self._put(content, checkpoint)
+
+    def _put(self, content: Content, checkpoint: CheckpointUpdate) -> None:
+        lane = content.lanes[self._lane]
         moved = StreamState(
             stream=self._stream,
             seq=checkpoint.seq,
@@ -201,7 +206,8 @@ class InMemoryOwner(IOwner):
                 if target.delete_missing is not None and counts.quarantined + counts.failed:
                     target = replace(target, delete_missing=None)
                     stats["delete_missing"] = "skipped: rows were refused, and their keys are not missing"
-                counts += Counts(deduplicated=merge_stage(content, target))
+                merged = merge_stage(content, target)
+                counts, stats = counts + merged.counts, merge_stats(stats, merged.stats)
             elif target.shadow:
                 _publish_stage(content, target)
             fail_at("publish.after_swap")

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 
 from domain.pipelines.table import Column, TableName, TableSchema
 from domain.pipelines.way import unlike
-from infrastructure.sql import quote_table
+from infrastructure.sql import quote, quote_table
 from infrastructure.stores.landing import landing_changed
 from infrastructure.stores.postgres_types import logical_of
 from infrastructure.stores.sql_session import Session
@@ -21,6 +21,18 @@ def catalog_columns(session: Session, table: TableName) -> list[tuple[str, str, 
     """Return (name, native type, nullable) of a table's columns in order; empty if there is no such table."""
     rows = session.execute(COLUMNS_OF, (quote_table(table),))
     return [(name, kind, nullable) for name, kind, nullable in rows]
+
+
+def collations(session: Session, table: TableName) -> dict[str, str]:
+    """The COLLATE clause of each column that has a collation of its own, which says what it holds equal."""
+    rows = session.execute(
+        "SELECT a.attname::text, n.nspname::text, c.collname::text FROM pg_attribute a "
+        "JOIN pg_type t ON t.oid = a.atttypid JOIN pg_collation c ON c.oid = a.attcollation "
+        "JOIN pg_namespace n ON n.oid = c.collnamespace WHERE a.attrelid = to_regclass($1) AND a.attnum > 0 "
+        "AND NOT a.attisdropped AND a.attcollation <> t.typcollation",
+        (quote_table(table),),
+    )
+    return {name: f" COLLATE {quote(schema)}.{quote(collation)}" for name, schema, collation in rows}
 
 
 def describe(session: Session, table: TableName) -> TableSchema | None:

@@ -16,7 +16,7 @@ from domain.pipelines.read_set import SourcePlan, Stream
 from domain.pipelines.spec import SourceSpec
 from domain.pipelines.table import LOADED_AT, RUN_ID, Column
 from domain.pipelines.way import Passage
-from domain.ports.data_store import EncodedRows, IWriter, JudgedBatch, StreamSelection, Target
+from domain.ports.data_store import Committed, EncodedRows, IWriter, JudgedBatch, StreamSelection, Target
 from infrastructure.arrow import conform, row_too_large
 from infrastructure.postgres_settings import pinned
 from infrastructure.sql import quote, quote_table
@@ -268,7 +268,7 @@ class PostgresWriter(IWriter):
         finally:
             await self._open.aclose()
 
-    async def commit(self, batch: JudgedBatch, checkpoint: CheckpointUpdate) -> int:
+    async def commit(self, batch: JudgedBatch, checkpoint: CheckpointUpdate) -> Committed:
         return await self._decoded.commit(batch, checkpoint)
 
     async def commit_encoded(self, rows: EncodedRows, checkpoint: CheckpointUpdate) -> int:

@@ -10,22 +10,23 @@ from uuid import UUID
 
 import pyarrow as pa
 
-from domain.errors import InvalidInputError, NotFoundError, PlatformError, SchemaMismatchError, StoreUnavailableError
+from domain.errors import InvalidInputError, NotFoundError, PlatformError, StoreUnavailableError
+from domain.pipelines.checkpoint import Merged
 from domain.pipelines.read_set import Lane
-from domain.pipelines.table import DELETED, Column, TableName, TableSchema
+from domain.pipelines.table import DELETED, SEQ, Column, TableName, TableSchema
 from domain.ports.data_store import StreamSelection, Target
 from infrastructure.arrow import logical_type
 from infrastructure.postgres_settings import pinned
 from infrastructure.sql import quote, quote_table
 from infrastructure.stores.postgres_casts import cast, naming_column, rounded, would_round
-from infrastructure.stores.postgres_catalog import catalog_columns, check_landing_types, describe
+from infrastructure.stores.postgres_catalog import catalog_columns, check_landing_types, collations, describe
 from infrastructure.stores.postgres_connection import PostgresAddress, connect
 from infrastructure.stores.postgres_errors import translate
-from infrastructure.stores.postgres_merge import behind_others, hold_merged
+from infrastructure.stores.postgres_merge import hold_merged, merge
 from infrastructure.stores.postgres_predecessors import end_holders, run_patiently
+from infrastructure.stores.postgres_replace import swap
 from infrastructure.stores.postgres_selection import Selection
 from infrastructure.stores.postgres_types import logical_of, native_of, needs_cast, with_binary_uuids
-from infrastructure.stores.sql_merge import merge_statement
 from infrastructure.stores.sql_session import (
     CHECKPOINT,
     LATER_COLUMNS,
@@ -53,6 +54,7 @@ class PostgresSession(Session):
     """A connection for writing: explicit BEGIN and COMMIT, one statement at a time."""
 
     for_update = "FOR UPDATE"
+    overriding = " OVERRIDING SYSTEM VALUE"
     enforces_keys = True
 
     def __init__(self, address: PostgresAddress, application_name: str) -> None:
@@ -176,21 +178,24 @@ class PostgresSession(Session):
                 for name, is_rounded in zip(checks, found[0], strict=True):
                     if is_rounded:
                         raise would_round(name, natives[name])
-            self.execute(f"INSERT INTO {quote_table(table)} ({names}) SELECT {values} FROM {quote_table(stage)}")
+            into = f"INSERT INTO {quote_table(table)} ({names}){self.overriding}"
+            self.execute(f"{into} SELECT {values} FROM {quote_table(stage)}")
         except PlatformError as error:
             raise naming_column(error, rows, natives) from error
         self.execute(f"TRUNCATE {quote_table(stage)}")
 
-    def merge(self, table: TableName, rows: pa.Table, columns: Sequence[Column], target: Target) -> None:
-        natives = {**self._native_types(table), DELETED: "boolean"}
-        stage = self._temporary("merge", {name: natives[name] for name in rows.column_names})
+    def merge(self, table: TableName, rows: pa.Table, columns: Sequence[Column], target: Target) -> Merged:
+        natives = {**self._native_types(table), DELETED: "boolean", SEQ: "bigint"}
+        collated = collations(self, table)
+        stage = self._temporary("merge", {name: natives[name] + collated.get(name, "") for name in rows.column_names})
         self._append(stage, rows, natives)
-        names = [column.name for column in columns if column.name != DELETED]
-        self.merge_from(quote_table(stage), names, target)
+        names = [column.name for column in columns if column.name not in (DELETED, SEQ)]
+        merged = self.merge_from(quote_table(stage), names, target, is_batch=True)
         self.execute(f"TRUNCATE {quote_table(stage)}")
+        return merged
 
-    def merge_from(self, using: str, names: Sequence[str], target: Target) -> None:
-        behind_others(self, target.key, lambda: self.execute(merge_statement(using, names, target)))
+    def merge_from(self, using: str, names: Sequence[str], target: Target, *, is_batch: bool = False) -> Merged:
+        return merge(self, using, names, target, is_batch=is_batch)
 
     def _copy(self, table: TableName, rows: pa.Table) -> None:
         try:
@@ -249,7 +254,7 @@ class PostgresSession(Session):
         statement = self._cursor.adbc_statement
         try:
             statement.set_sql_query(
-                f"INSERT INTO {quote_table(table)} ({names}) SELECT {', '.join(values)} "
+                f"INSERT INTO {quote_table(table)} ({names}){self.overriding} SELECT {', '.join(values)} "
                 f"FROM (SELECT * FROM {chosen.text}) AS selected WHERE {where}"
             )
             return int(statement.execute_update())
@@ -285,6 +290,8 @@ class PostgresSession(Session):
 
     def create_stage(self, stage: TableName, like: TableName | None, columns: Sequence[Column]) -> None:
         natives = {name: kind for name, kind, _ in catalog_columns(self, like)} if like else {}
+        collated = collations(self, like) if like else {}
+        natives = {name: kind + collated.get(name, "") for name, kind in natives.items()}
         names = {column.name for column in columns}
         definitions = [f"{quote(c.name)} {natives.get(c.name) or native_of(c.type)}" for c in columns]
         definitions += [
@@ -294,37 +301,8 @@ class PostgresSession(Session):
         ]
         self.execute(f"CREATE TABLE {quote_table(stage)} ({', '.join(definitions)})")
 
-    def swap(self, stage: TableName, table: TableName) -> None:
-        if self.describe(table) is None:
-            self.execute(f"ALTER TABLE {quote_table(stage)} RENAME TO {quote(table.table)}")
-            return
-        if not self._is_bound(table):
-            self.execute(f"DROP TABLE {quote_table(table)}")
-            self.execute(f"ALTER TABLE {quote_table(stage)} RENAME TO {quote(table.table)}")
-            return
-        # Views, keys, indexes, grants and triggers follow the table itself, so its rows are exchanged instead.
-        existing = self._native_types(table)
-        staged = [name for name, _, _ in catalog_columns(self, stage)]
-        missing = [name for name in staged if name not in existing]
-        if missing:
-            raise SchemaMismatchError(
-                f"Other things depend on the table {table}, and it has no column named {', '.join(missing)}; add it."
-            )
-        names = ", ".join(quote(name) for name in staged)
-        self.execute(f"DELETE FROM {quote_table(table)}")
-        self.execute(f"INSERT INTO {quote_table(table)} ({names}) SELECT {names} FROM {quote_table(stage)}")
-        self.execute(f"DROP TABLE {quote_table(stage)}")
-
-    def _is_bound(self, table: TableName) -> bool:
-        rows = self.execute(
-            "SELECT c.relacl IS NOT NULL OR c.relkind <> 'r' OR c.relhasindex OR c.relhastriggers OR c.relrowsecurity "
-            "OR c.relispartition OR EXISTS (SELECT 1 FROM pg_constraint k WHERE k.conrelid = c.oid) "
-            "OR EXISTS (SELECT 1 FROM pg_attrdef d WHERE d.adrelid = c.oid) "
-            "OR EXISTS (SELECT 1 FROM pg_depend d WHERE d.refobjid = c.oid AND d.classid = 'pg_rewrite'::regclass) "
-            "FROM pg_class c WHERE c.oid = to_regclass($1)",
-            (quote_table(table),),
-        )
-        return bool(rows and rows[0][0])
+    def swap(self, stage: TableName, table: TableName, names: Sequence[str]) -> None:
+        swap(self, stage, table, names)
 
     def create_internal_tables(self, schema: str | None) -> None:
         tables = [TableName(name, schema) for name in (CHECKPOINT, OWNER, QUARANTINE)]

@@ -1,49 +1,98 @@
 """Merging by key in SQL: the one statement that updates, inserts and deletes, and what a full read no longer has."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from domain.errors import QualityRejectedError
+from domain.pipelines.checkpoint import Merged
 from domain.pipelines.spec import DeleteMissing
-from domain.pipelines.table import DELETED, DELETED_AT, INTERNAL_PREFIX, LOADED_AT, RUN_ID, SEQ
+from domain.pipelines.table import DELETED, DELETED_AT, LOADED_AT, RUN_ID, SEQ
 from domain.ports.data_store import Target
 from infrastructure.sql import quote, quote_table
 from infrastructure.stores.landing import landing_gone
 from infrastructure.stores.sql_session import Session
 
-_PLACE = f"{INTERNAL_PREFIX}_place"
 
+@dataclass(frozen=True)
+class Merge:
+    """A merge of rows into the target's table, of each key the row with the greatest `_headrace_seq`.
 
-def merge_statement(using: str, names: Sequence[str], target: Target) -> str:
-    """Merge rows, of which each key has one, into the target's table.
-
-    `using` is a FROM item with the columns `names` (and whether the row is deleted). A row that is there again is not
-    marked as missing any more.
+    `using` is a FROM item with the columns `names`, the number, and whether the row is deleted. With `is_exact` keys that are
+    equal are written alike; else a row that is updated gets the key too, as the last row writes it. A batch, `is_batch`, has one row
+    for each way in which a key is written. Columns that are `numbered` by the store are inserted and never updated.
     """
-    table, key, deletes = quote_table(target.table), target.key, target.deletes
-    on = " AND ".join(f"target.{quote(name)} = source.{quote(name)}" for name in key)
-    changed = [f"{quote(name)} = source.{quote(name)}" for name in names if name not in key]
-    if target.delete_missing is DeleteMissing.SOFT:
-        changed.append(f"{quote(DELETED_AT)} = NULL")
-    inserted = ", ".join(quote(name) for name in names)
-    values = ", ".join(f"source.{quote(name)}" for name in names)
-    order = ", ".join(quote(name) for name in key)
-    # In the order of the key, so that two merges wait for each other's rows in one direction only.
-    parts = [f"MERGE INTO {table} AS target USING (SELECT * FROM {using} ORDER BY {order}) AS source ON {on}"]
-    if target.newest_by is not None:
-        newest_by = quote(target.newest_by)
-        parts.append(f"WHEN MATCHED AND target.{newest_by} > source.{newest_by} THEN DO NOTHING")
-    if deletes:
-        parts.append(f"WHEN MATCHED AND source.{quote(DELETED)} THEN DELETE")
-    if changed:
-        parts.append(f"WHEN MATCHED THEN UPDATE SET {', '.join(changed)}")
-    living = f" AND NOT source.{quote(DELETED)}" if deletes else ""
-    parts.append(f"WHEN NOT MATCHED{living} THEN INSERT ({inserted}) VALUES ({values})")
-    return " ".join(parts)
+
+    using: str
+    names: Sequence[str]
+    target: Target
+    is_exact: bool = False
+    is_batch: bool = False
+    numbered: Collection[str] = ()
+    overriding: str = ""
+
+    @property
+    def key(self) -> str:
+        """The columns of the key."""
+        return ", ".join(quote(name) for name in self.target.key)
+
+    @property
+    def _is_distinct(self) -> bool:
+        return self.is_exact and self.is_batch
+
+    @property
+    def rows(self) -> str:
+        """The last rows as a FROM item, in the order of the key, so that two merges wait for each other's rows in one direction
+        only. What is one key, the store says.
+        """
+        if self._is_distinct:
+            return f"(SELECT * FROM {self.using} ORDER BY {self.key})"
+        return f"(SELECT DISTINCT ON ({self.key}) * FROM {self.using} ORDER BY {self.key}, {quote(SEQ)} DESC)"
+
+    @property
+    def on(self) -> str:
+        """Say that a row of the table and one of `rows` have the same key."""
+        return " AND ".join(f"target.{quote(name)} = source.{quote(name)}" for name in self.target.key)
+
+    @property
+    def statement(self) -> str:
+        """The one statement. A row that is there again is not marked as missing any more."""
+        target, deletes = self.target, self.target.deletes
+        kept = {*self.numbered, *(target.key if self.is_exact else ())}
+        changed = [f"{quote(name)} = source.{quote(name)}" for name in self.names if name not in kept]
+        if target.delete_missing is DeleteMissing.SOFT:
+            changed.append(f"{quote(DELETED_AT)} = NULL")
+        inserted = ", ".join(quote(name) for name in self.names)
+        values = ", ".join(f"source.{quote(name)}" for name in self.names)
+        parts = [f"MERGE INTO {quote_table(target.table)} AS target USING {self.rows} AS source ON {self.on}"]
+        if target.newest_by is not None:
+            newest_by = quote(target.newest_by)
+            parts.append(f"WHEN MATCHED AND target.{newest_by} > source.{newest_by} THEN DO NOTHING")
+        if deletes:
+            parts.append(f"WHEN MATCHED AND source.{quote(DELETED)} THEN DELETE")
+        if changed:
+            parts.append(f"WHEN MATCHED THEN UPDATE SET {', '.join(changed)}")
+        living = f" AND NOT source.{quote(DELETED)}" if deletes else ""
+        parts.append(f"WHEN NOT MATCHED{living} THEN INSERT ({inserted}){self.overriding} VALUES ({values})")
+        return " ".join(parts)
+
+    def repeated(self, session: Session) -> int:
+        """Count the rows that are not the last of their key."""
+        if self._is_distinct:
+            return 0
+        counted = f"SELECT count(*), (SELECT count(*) FROM (SELECT DISTINCT {self.key} FROM {self.using}) AS keys)"
+        rows, keys = session.execute(f"{counted} FROM {self.using}")[0]
+        return int(rows) - int(keys)
 
 
-def merge_stage(session: Session, target: Target, names: Sequence[str], loaded_at: datetime) -> int:
-    """Merge a staging table into its target; return how many staged rows were not the last of their key.
+def merged_by(actions: Iterable[tuple[str, int]], repeated: int) -> Merged:
+    """Name what a merge did from how often it did what."""
+    done = dict(actions)
+    return Merged(done.get("INSERT", 0), done.get("UPDATE", 0), done.get("DELETE", 0), repeated)
+
+
+def merge_stage(session: Session, target: Target, names: Sequence[str], loaded_at: datetime) -> Merged:
+    """Merge a staging table into its target.
 
     Raises:
         QualityRejectedError: `delete_missing` would reach more than its share (`delete_missing.share`).
@@ -51,33 +100,24 @@ def merge_stage(session: Session, target: Target, names: Sequence[str], loaded_a
     assert target.shadow is not None
     stage, table = quote_table(target.table.beside(target.shadow)), quote_table(target.table)
     session.execute(f"ANALYZE {stage}")
-    key = ", ".join(quote(name) for name in target.key)
-    staged, kept = session.execute(
-        f"SELECT (SELECT count(*) FROM {stage}), (SELECT count(*) FROM (SELECT DISTINCT {key} FROM {stage}) AS keys)"
-    )[0]
-    moment, names = f"CAST('{loaded_at.isoformat()}' AS {session.type_name('timestamptz')})", list(names)
-    columns = ", ".join(quote(name) for name in names)
+    moment, names, using = f"CAST('{loaded_at.isoformat()}' AS {session.type_name('timestamptz')})", list(names), stage
     if target.metadata_columns:
-        columns += f", {moment} AS {quote(LOADED_AT)}"
+        using = f"(SELECT *, {moment} AS {quote(LOADED_AT)} FROM {stage}) AS staged"
         names.append(LOADED_AT)
-    if target.deletes:
-        columns += f", {quote(DELETED)}"
-    place = f"row_number() OVER (PARTITION BY {key} ORDER BY {quote(SEQ)} DESC)"
-    placed = f"SELECT *, {place} AS {quote(_PLACE)} FROM {stage}"
-    last = f"(SELECT {columns} FROM ({placed}) AS placed WHERE {quote(_PLACE)} = 1) AS last"
     if session.hold(target.table, target.key) is None:
         raise landing_gone(target.table)
+    gone = 0
     if target.replaces:
         session.execute(f"DELETE FROM {table}")
     elif target.delete_missing is not None:
-        _delete_missing(session, target, moment)
-    session.merge_from(last, names, target)
+        gone = _delete_missing(session, target, moment)
+    merged = session.merge_from(using, names, target)
     session.execute(f"DROP TABLE {stage}")
-    return int(staged) - int(kept)
+    return replace(merged, deleted=merged.deleted + gone)
 
 
-def _delete_missing(session: Session, target: Target, moment: str) -> None:
-    """Delete or mark the rows whose key the run did not read, by an anti-join over the keys alone."""
+def _delete_missing(session: Session, target: Target, moment: str) -> int:
+    """Delete or mark the rows whose key the run did not read, by an anti-join over the keys alone; return how many."""
     assert target.shadow is not None
     stage, table = quote_table(target.table.beside(target.shadow)), quote_table(target.table)
     same = " AND ".join(f"staged.{quote(name)} = target.{quote(name)}" for name in target.key)
@@ -96,6 +136,7 @@ def _delete_missing(session: Session, target: Target, moment: str) -> None:
         session.execute(f"UPDATE {table} AS target SET {marked} WHERE {living} AND {missing}")
     else:
         session.execute(f"DELETE FROM {table} AS target WHERE {missing}")
+    return int(gone)
 
 
 def too_many_missing(gone: int, there: int, share: float) -> QualityRejectedError:

@@ -8,13 +8,14 @@ from typing import Any
 
 from domain.errors import ConflictError, FencedError, QualityRejectedError
 from domain.failpoints import fail_at
-from domain.pipelines.checkpoint import HEAD, Counts, LaneState, merge_stats
+from domain.pipelines.checkpoint import HEAD, Counts, LaneState, Merged, merge_stats
 from domain.pipelines.quality import Measures, Reference, StagedChecks
 from domain.pipelines.read_set import Lane, ReadSet
 from domain.pipelines.spec import Mode
 from domain.pipelines.table import LOADED_AT, TableName
 from domain.ports.data_store import IOwner, Judge, Publication, Target
 from infrastructure.sql import quote, quote_table
+from infrastructure.stores.landing import landed_columns
 from infrastructure.stores.lane_tokens import check_above, new_token
 from infrastructure.stores.sql_lanes import OF_LANE, read_lane_rows
 from infrastructure.stores.sql_merge import merge_stage, merged_names
@@ -206,7 +207,8 @@ class SqlOwner(IOwner):
             fail_at("publish.before_swap")
             counts = state.counts
             if target.shadow and target.merges:
-                counts = self._merge_stage(target, counts, stats)
+                merged = self._merge_stage(target, counts, stats)
+                counts, stats = counts + merged.counts, merge_stats(stats, merged.stats)
             elif target.shadow:
                 self._publish_stage(target)
             fail_at("publish.after_swap")
@@ -247,13 +249,12 @@ class SqlOwner(IOwner):
         )
         return int(rows[0][0])
 
-    def _merge_stage(self, target: Target, counts: Counts, stats: dict[str, Any]) -> Counts:
+    def _merge_stage(self, target: Target, counts: Counts, stats: dict[str, Any]) -> Merged:
         """Merge what was staged. Rows that were refused are in the source all the same, so nothing counts as missing."""
         if target.delete_missing is not None and counts.quarantined + counts.failed:
             target = replace(target, delete_missing=None)
             stats["delete_missing"] = "skipped: rows were refused, and their keys are not missing"
-        repeated = merge_stage(self._session, target, merged_names(target), datetime.now(UTC))
-        return counts + Counts(deduplicated=repeated)
+        return merge_stage(self._session, target, merged_names(target), datetime.now(UTC))
 
     def _publish_stage(self, target: Target) -> None:
         """Move the staged rows; the time of loading is the time of publishing, as readers saw nothing before."""
@@ -268,17 +269,19 @@ class SqlOwner(IOwner):
                 column = f"{quote_table(stage)} ADD COLUMN {quote(LOADED_AT)} {kind}"
                 session.execute(f"ALTER TABLE {column} DEFAULT '{loaded_at.isoformat()}'")
                 session.execute(f"ALTER TABLE {quote_table(stage)} ALTER COLUMN {quote(LOADED_AT)} DROP DEFAULT")
-            session.swap(stage, target.table)
+            session.swap(stage, target.table, [column.name for column in landed_columns(target)])
             return
         table = quote_table(target.table)
         if target.metadata_columns:
             session.execute(
-                f"INSERT INTO {table} ({names}, {quote(LOADED_AT)}) "
+                f"INSERT INTO {table} ({names}, {quote(LOADED_AT)}){session.overriding} "
                 f"SELECT {names}, CAST($1 AS {session.type_name('timestamptz')}) FROM {quote_table(stage)}",
                 (loaded_at.isoformat(),),
             )
         else:
-            session.execute(f"INSERT INTO {table} ({names}) SELECT {names} FROM {quote_table(stage)}")
+            session.execute(
+                f"INSERT INTO {table} ({names}){session.overriding} SELECT {names} FROM {quote_table(stage)}"
+            )
         session.execute(f"DROP TABLE {quote_table(stage)}")
 
     def _seal(self) -> None:

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 
 from domain.failpoints import fail_at
+from domain.pipelines.checkpoint import Merged
 from domain.pipelines.read_set import Lane
 from domain.pipelines.table import Column, TableName, TableSchema
 from domain.ports.data_store import StreamSelection, Target
@@ -80,14 +81,14 @@ class Session(ABC):
         """
 
     @abstractmethod
-    def merge(self, table: TableName, rows: pa.Table, columns: Sequence[Column], target: Target) -> None:
-        """Merge rows, conformed to `columns` and one for each key, into a table by the target's key."""
+    def merge(self, table: TableName, rows: pa.Table, columns: Sequence[Column], target: Target) -> Merged:
+        """Merge a batch, conformed to `columns` and numbered by `_headrace_seq`, into a table by the target's key."""
 
     @abstractmethod
-    def merge_from(self, using: str, names: Sequence[str], target: Target) -> None:
-        """Merge what a FROM item gives, one row for each key, into the target's table, which is held.
-
-        A key that another transaction inserts meanwhile is updated.
+    def merge_from(self, using: str, names: Sequence[str], target: Target, *, is_batch: bool = False) -> Merged:
+        """Merge what a FROM item gives into the target's table, which is held: of each key the row with the greatest
+        `_headrace_seq`. A key that another transaction inserts meanwhile is updated. A batch has one row for each key that
+        is written in one way.
         """
 
     def uuid(self, text: str) -> pa.Scalar:
@@ -114,8 +115,8 @@ class Session(ABC):
         """Create a staging table: the columns named, with the types of `like` where it has them."""
 
     @abstractmethod
-    def swap(self, stage: TableName, table: TableName) -> None:
-        """Put the stage in the place of the table, keeping what depends on the table."""
+    def swap(self, stage: TableName, table: TableName, names: Sequence[str]) -> None:
+        """Put the stage in the place of the table, or its columns `names` where something would be lost with the table."""
 
     @abstractmethod
     def create_internal_tables(self, schema: str | None) -> None:
@@ -162,6 +163,9 @@ class Session(ABC):
     is_interrupted = False
     """True once `interrupt` was called."""
 
+    overriding = ""
+    """What INSERT says to write also the columns that the store would number by itself."""
+
     enforces_keys = False
     """Whether a new table that is merged into gets its key as primary key."""
 
@@ -195,7 +199,7 @@ def bring_up_to_date(session: Session, checkpoint: TableName) -> None:
     """Give the checkpoint table of an earlier version the columns that came since; to do it twice changes nothing."""
     existing = session.describe(checkpoint)
     if existing is not None:
-        _add_columns(session, existing, LATER_COLUMNS)
+        add_columns(session, existing, LATER_COLUMNS)
 
 
 def owner_ddl(table: str) -> str:
@@ -227,12 +231,12 @@ def fit_target(session: Session, target: Target) -> None:
         stage = target.table.beside(target.shadow)
         described = session.describe(stage)
         if described is not None:
-            _add_columns(session, described, staged_columns(target))
+            add_columns(session, described, staged_columns(target))
     if target.replaces and not target.merges:
         return
     columns = landed_columns(target)
     if existing is not None:
-        _add_columns(session, existing, columns)
+        add_columns(session, existing, columns)
         return
     parts = [f"{quote(column.name)} {session.type_name(column.type)}" for column in columns]
     if target.merges and session.enforces_keys:
@@ -240,7 +244,8 @@ def fit_target(session: Session, target: Target) -> None:
     session.execute(f"CREATE TABLE {quote_table(target.table)} ({', '.join(parts)})")
 
 
-def _add_columns(session: Session, existing: TableSchema, columns: Sequence[Column]) -> None:
+def add_columns(session: Session, existing: TableSchema, columns: Sequence[Column]) -> None:
+    """Add the columns that a table lacks."""
     for column in columns:
         if not existing.has(column.name):
             kind = session.type_name(column.type)
@@ -248,6 +253,13 @@ def _add_columns(session: Session, existing: TableSchema, columns: Sequence[Colu
                 f"ALTER TABLE {quote_table(existing.name)} ADD COLUMN IF NOT EXISTS {quote(column.name)} {kind}"
             )
             fail_at("ddl.between_columns")
+
+
+def add_landing(session: Session, stage: TableName, table: TableName, names: Sequence[str]) -> None:
+    """Add the columns of a stage that its table lacks, when its rows take the place of the table's."""
+    existing, staged = session.describe(table), session.describe(stage)
+    if existing is not None and staged is not None:
+        add_columns(session, existing, [column for column in staged.columns if column.name in names])
 
 
 def append_rows(session: Session, table: TableName, tables: Sequence[pa.Table]) -> int:

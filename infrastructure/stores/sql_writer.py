@@ -9,14 +9,14 @@ import pyarrow as pa
 
 from domain.errors import FencedError, SchemaMismatchError, StoreUnavailableError
 from domain.failpoints import fail_at
-from domain.pipelines.checkpoint import POSITION_FORMAT, CheckpointUpdate
+from domain.pipelines.checkpoint import POSITION_FORMAT, CheckpointUpdate, Merged
 from domain.pipelines.quarantine import RefusedState
 from domain.pipelines.read_set import Lane
 from domain.pipelines.table import DELETED, LOADED_AT, RUN_ID, SEQ, Column, TableName, TableSchema
-from domain.ports.data_store import IWriter, JudgedBatch, StreamSelection, Target
+from domain.ports.data_store import Committed, IWriter, JudgedBatch, StreamSelection, Target
 from infrastructure.arrow import conform, to_table
 from infrastructure.sql import quote, quote_table
-from infrastructure.stores.landing import landing_gone, landing_of
+from infrastructure.stores.landing import landing_gone, landing_of, nothing_merged, places_of
 from infrastructure.stores.quarantine import repaired_places
 from infrastructure.stores.sql_quarantine import mark_repaired
 from infrastructure.stores.sql_session import CHECKPOINT, COUNTS, QUARANTINE, QUARANTINE_COLUMNS, Session
@@ -56,6 +56,14 @@ class Checkpoints:
             self._token,
             POSITION_FORMAT,
         )
+
+    def amend(self, checkpoint: CheckpointUpdate) -> tuple[str, Sequence[Any]]:
+        """Note what landing the rows did, in the transaction that has moved the row on."""
+        sql = (
+            f'UPDATE {self._table} SET "deduplicated" = $5, "stats" = $6 '
+            'WHERE "org" = $1 AND "pipeline" = $2 AND "lane" = $3 AND "stream" = $4'
+        )
+        return sql, (*self._key, checkpoint.counts.deduplicated, json.dumps(checkpoint.stats))
 
     def check(self, returned: Sequence[Any], checkpoint: CheckpointUpdate) -> None:
         """Refuse to go on unless exactly the expected row was moved.
@@ -110,11 +118,12 @@ class SqlWriter(IWriter):
         self._stream = stream
         self._checkpoints = Checkpoints(lane, target.table, read_set_id, stream, fence, token)
         self._landing = landing_of(target)
+        self._merged: Merged | None = None
 
-    async def commit(self, batch: JudgedBatch, checkpoint: CheckpointUpdate) -> int:
+    async def commit(self, batch: JudgedBatch, checkpoint: CheckpointUpdate) -> Committed:
         return await self._thread.call(self._commit, batch, checkpoint)
 
-    def _commit(self, batch: JudgedBatch, checkpoint: CheckpointUpdate) -> int:
+    def _commit(self, batch: JudgedBatch, checkpoint: CheckpointUpdate) -> Committed:
         retries = 0
         try:
             self._commit_once(batch, checkpoint)
@@ -126,7 +135,7 @@ class SqlWriter(IWriter):
                 self._commit_once(batch, checkpoint)
             retries = 1
         fail_at("batch.after_commit")
-        return retries
+        return Committed(retries, self._merged)
 
     async def commit_selection(
         self, selection: StreamSelection, checkpoint_of: Callable[[int], CheckpointUpdate]
@@ -176,8 +185,9 @@ class SqlWriter(IWriter):
         with session.transaction():
             self._checkpoints.check(session.execute(*self._checkpoints.advance(checkpoint)), checkpoint)
             fail_at("batch.after_checkpoint")
-            if rows.num_rows:
-                self._land(rows, checkpoint.seq)
+            self._merged = self._land(rows, checkpoint.seq) if rows.num_rows else nothing_merged(self._target)
+            if self._merged is not None:
+                session.execute(*self._checkpoints.amend(checkpoint.with_merged(self._merged)))
             fail_at("batch.mid_rows")
             refused = to_table(batch.refused)
             if batch.origins is not None:
@@ -207,7 +217,7 @@ class SqlWriter(IWriter):
             raise SchemaMismatchError(f"The table {self._landing} has no column named {', '.join(missing)}.")
         return [by_name[name] for name in names]
 
-    def _land(self, rows: pa.Table, seq: int) -> None:
+    def _land(self, rows: pa.Table, seq: int) -> Merged | None:
         """Append or merge the rows, with the metadata columns as constants; a stage has no time of loading until it is
         published.
         """
@@ -224,18 +234,19 @@ class SqlWriter(IWriter):
             constants.append((RUN_ID, session.uuid(target.run_id)))
             if target.shadow is None:
                 constants.append((LOADED_AT, pa.scalar(datetime.now(UTC), pa.timestamp("us", "UTC"))))
-        if target.merges and target.shadow is not None:
-            constants.append((SEQ, pa.scalar(seq, pa.int64())))
         columns = columns + self._landing_columns(held, [name for name, _ in constants])
         for name, value in constants:
             rows = rows.append_column(name, pa.repeat(value, rows.num_rows))
         if deleted is not None:
             columns.append(Column(DELETED, "bool"))
             rows = rows.append_column(DELETED, deleted)
+        if target.merges:
+            columns.append(Column(SEQ, "int64"))
+            rows = rows.append_column(SEQ, places_of(seq, rows.num_rows))
         if target.merges and target.shadow is None:
-            session.merge(self._landing, rows, columns, target)
-        else:
-            session.ingest(self._landing, rows, columns)
+            return session.merge(self._landing, rows, columns, target)
+        session.ingest(self._landing, rows, columns)
+        return None
 
     def _quarantined(self, refused: pa.Table, seq: int) -> pa.Table:
         count = refused.num_rows

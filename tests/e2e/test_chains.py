@@ -145,3 +145,26 @@ async def test_file_that_was_exported_elsewhere_lands_with_metadata_of_its_own(p
     assert [set(row) for row in found] == [{"id", "_headrace_run_id", "_headrace_loaded_at"}] * 4
     assert len({row["_headrace_run_id"] for row in found}) == 2
     assert (refused.error or {})["code"] == "columns.reserved"
+
+
+@pytest.mark.invariant("D6")
+async def test_columns_that_the_table_computes_are_left_to_it(
+    project: Path, postgres_database: str, somebody: Somebody
+) -> None:
+    made = "total int GENERATED ALWAYS AS (n * 2) STORED"
+    somebody.does(f"CREATE TABLE a (id int PRIMARY KEY, n int, {made}); INSERT INTO a VALUES (1, 10), (2, 20)")
+    async with inside(project) as headrace:
+        await with_two_databases(headrace, postgres_database)
+        for name, more in {"added": "", "staged": ", publish: run", "swapped": ", mode: replace",
+                           "merged": ", mode: merge, key: [id]"}.items():  # fmt: skip
+            somebody.does(f'CREATE TABLE {name} (id int, n int, "total" int GENERATED ALWAYS AS (n * 3) STORED)')
+            await headrace.pipeline(name, "connection: shop, table: a", f"connection: warehouse, table: {name}{more}")
+            report = await headrace.report(name)
+            assert report["columns_left_out"] == ["total: left out, as the table computes it"], name
+            assert sorted(somebody.does(f"SELECT id, n, total FROM {name}")) == [(1, 10, 30), (2, 20, 60)], name
+        assert report["merged"] == report["streams"][0]["merged"] == {"inserted": 2, "updated": 0, "deleted": 0}
+        await headrace.pipeline(
+            "keyed", "connection: shop, table: a", "connection: warehouse, table: merged, mode: merge, key: [total]"
+        )
+        refused = await headrace.ran("keyed")
+    assert (refused.error or {})["code"] == "merge.key_computed"

@@ -489,7 +489,7 @@ async def test_streams_that_write_at_once_take_turns(store: IDataStore) -> None:
             for seq in range(1, batches + 1):
                 data = batch(rows(first + seq))
                 checkpoint = CheckpointUpdate(seq, (str(seq),), data.counts, {}, seq == batches)
-                retries += await writer.commit(data, checkpoint)
+                retries += (await writer.commit(data, checkpoint)).retries
         return retries
 
     retried = await asyncio.gather(*(load(str(number), 100 * number) for number in range(streams)))

@@ -39,12 +39,16 @@ async def load(store: IDataStore, fence: int, planned: ReadSet, target: Target, 
         await owner.take_over()
         await owner.open_read_set(planned, target)
         await owner.take_over()
-        counts = Counts()
+        counts, stats = Counts(), dict[str, Any]()
         for seq, batch in enumerate(batches, start=1):
             counts += batch.counts
             is_last = seq == len(batches)
             async with store.writer(LANE, target, planned.id, "0", fence, await token_of(store)) as writer:
-                await writer.commit(batch, CheckpointUpdate(seq, (str(seq),), counts, {}, is_last))
+                update = CheckpointUpdate(seq, (str(seq),), counts, stats, is_last)
+                committed = await writer.commit(batch, update)
+            if committed.merged is not None:
+                update = update.with_merged(committed.merged)
+                counts, stats = update.counts, dict(update.stats)
         return await owner.publish(planned, target, StagedChecks(), lambda _: ACCEPTED)
 
 
