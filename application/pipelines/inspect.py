@@ -7,7 +7,7 @@ from typing import Any
 
 from application.connections.open_stores import OpenStores
 from application.pipelines.preparing import RunPreparer, transform_plan
-from domain.errors import NotFoundError
+from domain.errors import ConflictError, NotFoundError
 from domain.identity.policy import Action, require
 from domain.identity.principal import Principal
 from domain.pipelines.checkpoint import Counts, LaneState, merge_stats
@@ -114,6 +114,7 @@ class PipelineInspector:
         """Forget the unfinished read set and set the watermark; rows at the destination stay as they are.
 
         Raises:
+            ConflictError: a run is at work, or waits to try again (`run.lane_busy`); cancelled, it is no obstacle.
             FencedError: a run took over in between.
         """
         require(principal, Action.RESET_STATE)
@@ -125,7 +126,13 @@ class PipelineInspector:
         lane = Lane(organization, name)
         there = await store.lane_state(lane, spec.destination.table)
         async with self.records.unit() as unit:
+            # A run that is claimed at the same time waits for this, or is seen.
             fence = await unit.runs.next_fence(organization, name, above=there.fence)
+            held_by = await unit.runs.holder(organization, name, lane.name)
+            if held_by is not None:
+                raise _at_work(held_by)
+            # What a worker that died has left is part of what is forgotten; its run reads from the new position.
+            await unit.runs.forget_plans(organization, name, lane.name)
             await unit.audit.add(principal, "reset", name)
             await unit.commit()
         async with store.owner(lane, spec.destination.table, fence) as owner:
@@ -181,6 +188,15 @@ class PipelineInspector:
         async with self.records.unit() as unit:
             history = await unit.runs.transitions(principal.organization, run_id)
             return history, await unit.events.of_run(principal.organization, run_id)
+
+
+def _at_work(run: Run) -> ConflictError:
+    does = "is running" if run.state is RunState.RUNNING else "waits to try again"
+    return ConflictError(
+        f"The run {run.id} of {run.pipeline} {does}: what it has read would be read once more. Wait for its end, or cancel it "
+        f"with 'headrace runs cancel {run.id}'; then reset.",
+        code="run.lane_busy",
+    )
 
 
 def _warning(spec: PipelineSpec) -> PipelineSpec:

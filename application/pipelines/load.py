@@ -84,7 +84,7 @@ class ReadSetLoader:
         read_set = stored or self._unfinished(claim, state)
         if read_set is None:
             if is_overtaken:
-                _refuse_to_read_again(claim)
+                _refuse_to_read_again(claim, state)
             read_set = await self._planned(claim, state)
         elif stored is None:
             read_set = replace(read_set, is_adopted=True, completed_first=None)
@@ -319,21 +319,28 @@ def _is_over(stored: ReadSet, state: LaneState) -> bool:
     return stored.generation is not None and stored.generation != state.generation
 
 
-def _refuse_to_read_again(claim: Claim) -> None:
-    """Refuse to append a whole source beside what another run has loaded of it since this one was planned.
+def _refuse_to_read_again(claim: Claim, state: LaneState) -> None:
+    """Refuse to append beside what this run or another one has loaded already.
 
     Raises:
-        ConflictError: the lane has moved on, and there is no watermark that says what is left (`run.overtaken`).
+        ConflictError: the lane has moved on and no watermark says what is left, or it was reset while this run was at
+            work (`run.overtaken`).
     """
     spec = claim.spec
-    tells_what_is_left = spec.source.cursor is not None or spec.source.refused is not None
-    if tells_what_is_left or spec.destination.mode is not Mode.APPEND or claim.run.request.full_refresh:
+    if spec.destination.mode is not Mode.APPEND or claim.run.request.full_refresh:
         return
-    raise ConflictError(
-        f"Another run of {spec.name} has taken over and moved on since this one was planned, and without a cursor nothing "
-        "tells what is left: nothing more was written. Run it again if the rows are to be loaded once more.",
-        code="run.overtaken",
-    )
+    if state.read_set_id is None:  # A reset of these records would have had the run plan anew: it was another's.
+        raise ConflictError(
+            f"The position of {spec.name} was reset elsewhere while this run was at work, so it would read its own rows once "
+            "more: nothing more was written. Run it again to read from the new position.",
+            code="run.overtaken",
+        )
+    if spec.source.cursor is None and spec.source.refused is None:
+        raise ConflictError(
+            f"Another run of {spec.name} has taken over and moved on since this one was planned, and without a cursor "
+            "nothing tells what is left: nothing more was written. Run it again if the rows are to be loaded once more.",
+            code="run.overtaken",
+        )
 
 
 def _fenced(claim: Claim) -> FencedError:

@@ -178,6 +178,14 @@ class IRunRecords(ABC):
         """Return the oldest unfinished run of a lane, preferring the claimed one."""
 
     @abstractmethod
+    async def holder(self, organization: str, pipeline: str, lane: str) -> Run | None:
+        """Return the run that works in a lane under a living lease, or waits to try again; None when nobody does."""
+
+    @abstractmethod
+    async def forget_plans(self, organization: str, pipeline: str, lane: str) -> None:
+        """Let the unfinished runs of a lane plan anew when they are claimed."""
+
+    @abstractmethod
     async def next_fence(self, organization: str, pipeline: str, *, above: int = 0) -> int:
         """Raise the pipeline's fence, above a destination's too, for work outside a run (reset) and return it."""
 

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import and_, insert, select, true, update
+from sqlalchemy import and_, insert, or_, select, true, update
 
-from domain.pipelines.run import Ring, Run, RunState, Transition
+from domain.pipelines.run import RETRY, Ring, Run, RunState, Transition
 from domain.ports.unit_of_work import IRunRecords, Page
-from infrastructure.metadata.claims import QUEUED, UNFINISHED, SqlRunClaims, note, run_of
+from infrastructure.metadata.claims import QUEUED, RUNNING, UNFINISHED, SqlRunClaims, note, run_of
 from infrastructure.metadata.tables import run_transitions, runs
 
 
@@ -160,6 +160,20 @@ class SqlRunRecords(SqlRunClaims, IRunRecords):
         )
         row = (await self._connection.execute(query)).first()
         return run_of(row) if row else None
+
+    async def holder(self, organization: str, pipeline: str, lane: str) -> Run | None:
+        of_lane = and_(runs.c.org_id == organization, runs.c.pipeline == pipeline, runs.c.lane == lane)
+        if self._is_sqlite:
+            await self._expire_gone(of_lane)
+        works = and_(runs.c.state == RUNNING, ~self._lease_is_over())
+        waits = and_(runs.c.state == QUEUED, runs.c.reason.startswith(RETRY), ~runs.c.cancel_requested)
+        query = select(runs).where(of_lane, or_(works, waits)).order_by(runs.c.state.desc(), runs.c.id).limit(1)
+        row = (await self._connection.execute(query)).first()
+        return run_of(row) if row else None
+
+    async def forget_plans(self, organization: str, pipeline: str, lane: str) -> None:
+        of_lane = (runs.c.org_id == organization, runs.c.pipeline == pipeline, runs.c.lane == lane)
+        await self._connection.execute(update(runs).where(*of_lane, runs.c.state.in_(UNFINISHED)).values(read_set=None))
 
 
 class _Row:

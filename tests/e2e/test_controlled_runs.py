@@ -38,6 +38,8 @@ def test_cancel_stops_at_a_batch_and_the_next_run_completes_exactly(project: Pat
             pass
         while not any(stream["seq"] for stream in server.call("GET", "/v1/pipelines/people/state").body["streams"]):
             pass
+        reset = server.call("POST", "/v1/pipelines/people/reset", {})
+        assert (reset.status, reset.body["code"], first in reset.body["detail"]) == (409, "run.lane_busy", True)
         waiting = server.call("POST", f"/v1/runs/{second}/cancel")
         assert (waiting.status, waiting.body["state"]) == (202, "cancelled")  # It was never claimed.
         started = time.monotonic()

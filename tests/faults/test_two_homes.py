@@ -89,3 +89,33 @@ def test_reset_of_one_home_goes_above_the_fence_of_another(tmp_path: Path, postg
 
     assert done.returncode == 0, done.stderr
     assert postgres(postgres_database, "SELECT max(fence) FROM _headrace_checkpoint") > before
+
+
+@pytest.mark.invariant("D1")
+def test_run_whose_position_another_home_resets_does_not_read_its_rows_again(
+    tmp_path: Path, postgres_database: str
+) -> None:
+    postgres(postgres_database, "CREATE TABLE numbers AS SELECT g::bigint AS id FROM generate_series(1, 989) g")
+    postgres(postgres_database, "ALTER TABLE numbers ADD PRIMARY KEY (id)")
+    frozen, other = two_homes(tmp_path, NUMBERS)
+    settings = postgres_environment(postgres_database)
+    assert headrace(other, "apply", "--yes", **settings).returncode == 0
+    paused = start_program(
+        "run", "pipelines/people.yaml", "--json", folder=frozen,
+        environment=environment(HEADRACE_FAILPOINT="batch.after_commit:3:stop", **settings),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        until_stopped(paused)
+        done = headrace(other, "pipelines", "reset", "people", "--yes", **settings)
+        assert done.returncode == 0, done.stderr
+        os.kill(paused.pid, signal.SIGCONT)
+        _, err = paused.communicate(timeout=60)
+    finally:
+        if paused.poll() is None:
+            paused.kill()
+
+    assert (paused.returncode, "Traceback" in err) == (3, False)  # Superseded in the middle of a batch.
+    again = headrace(frozen, "run", "pipelines/people.yaml", "--json", **settings)
+    assert json.loads(again.stdout)["error"]["code"] == "run.overtaken", again.stderr
+    assert postgres(postgres_database, COUNT) == [(300, 300)]

@@ -382,6 +382,38 @@ async def test_retry_is_due_after_its_pause_under_a_higher_fence(records: SqlRec
     assert again.fence > held.fence + 1
 
 
+async def test_lane_is_held_by_a_run_at_work_or_one_that_waits_to_try_again(records: SqlRecords) -> None:
+    async def holder(lane: str = "main") -> str | None:
+        async with records.unit() as unit:
+            found = await unit.runs.holder("one", "orders", lane)
+            return found.id if found else None
+
+    first, second = await queued(records), await queued(records)
+    assert await holder() is None
+    held = await claimed(records, first)
+    assert held is not None
+    assert (await holder(), await holder("backfill")) == (first.id, None)
+    async with records.unit() as unit:
+        await unit.runs.release(first.id, held.fence, reason="retry: x", pause=LEASE, is_retry=True)
+        await unit.commit()
+    assert await holder() == first.id
+    async with records.unit() as unit:
+        await unit.runs.request_cancel("one", first.id, "me")
+        await unit.commit()
+    assert await holder() is None
+    over = await claimed(records, first, lease=OVER)
+    assert over is not None
+    assert await holder() is None
+    async with records.unit() as unit:
+        assert await unit.runs.store_read_set(first.id, over.fence, {"id": "planned"})
+        await unit.runs.forget_plans("one", "orders", "main")
+        await unit.commit()
+    assert (await stands(records, first)).read_set is None
+    assert await finished(records, first, over.fence)
+    assert await claimed(records, second) is not None
+    assert await holder() == second.id
+
+
 async def test_workers_are_known_by_their_heartbeats(records: SqlRecords) -> None:
     own = WorkerRecord("w1", "worker", "host", ME, "1", 4, 2, "running")
     async with records.unit() as unit:
