@@ -1,8 +1,11 @@
 """Where the embedded files live, worked out from settings and the project's folder."""
 
+import errno
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from domain.errors import StoreRefusedError, StoreUnavailableError
 from infrastructure.settings import Settings
 
 
@@ -55,5 +58,28 @@ class Paths:
         return self.home / "scratch"
 
     def create_home(self) -> None:
-        """Make the home, closed to others."""
-        self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        """Make the home, closed to others.
+
+        Raises:
+            StoreRefusedError: `home.not_a_folder`, `home.not_creatable` or `home.read_only`.
+            StoreUnavailableError: the disk is full.
+        """
+        try:
+            self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise StoreRefusedError(
+                f"The home {self.home} cannot be a folder: a file is in its place; move it away or set HEADRACE_HOME.",
+                code="home.not_a_folder",
+            ) from error
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise StoreUnavailableError("The disk of the home is full.", code="disk_full") from error
+            raise StoreRefusedError(
+                f"The home {self.home} cannot be made: {error.strerror}. Set HEADRACE_HOME to a folder that can.",
+                code="home.not_creatable",
+            ) from error
+        if not os.access(self.home, os.W_OK | os.X_OK):
+            raise StoreRefusedError(
+                f"The home {self.home} may not be written by this user, or its file system is read-only.",
+                code="home.read_only",
+            )

@@ -12,13 +12,14 @@ from typing import Any
 import aiosqlite
 from sqlalchemy import Connection, event, text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import DBAPIError, DisconnectionError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, DisconnectionError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from domain.errors import MissingExtraError, PlatformError, UnavailableError
+from domain.errors import MissingExtraError, PlatformError, StoreRefusedError, UnavailableError
 from domain.ports.unit_of_work import ILease, IRecords, IUnitOfWork
 from infrastructure.metadata.lease_keeper import HeldLease, LeaseKeeper
-from infrastructure.metadata.unit_of_work import SqlUnitOfWork, records_unavailable
+from infrastructure.metadata.records_errors import records_ahead, records_error
+from infrastructure.metadata.unit_of_work import SqlUnitOfWork
 from infrastructure.postgres_settings import pinned
 
 HEAD_REVISION = "0003"
@@ -58,11 +59,15 @@ class SqlRecords(IRecords):
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
             except OSError as error:
-                raise UnavailableError(f"The folder {path.parent} cannot be made: {error.strerror}.") from error
+                raise StoreRefusedError(
+                    f"The folder {path.parent} cannot be made: {error.strerror}.", code="home.not_creatable"
+                ) from error
         self._engine = self._create_engine()
         current, newest = await self.current()
         if current == newest:
             return
+        if current is not None and current > newest:
+            raise records_ahead(current)
         if not self._upgrade_on_open:
             raise UnavailableError(
                 "The records' schema is not the newest; run 'headrace db upgrade'.", code="records.behind"
@@ -93,8 +98,8 @@ class SqlRecords(IRecords):
                     await connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})"))
                     await connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {_SCHEMA}"))
                 await connection.run_sync(run_migrations)
-        except (OperationalError, OSError) as error:
-            raise records_unavailable() from error
+        except (DBAPIError, OSError) as error:
+            raise records_error(error) from error
         return HEAD_REVISION
 
     async def current(self) -> tuple[str | None, str]:
@@ -103,10 +108,10 @@ class SqlRecords(IRecords):
                 revision = (await connection.execute(text("SELECT version_num FROM alembic_version"))).scalar()
         except DBAPIError as error:
             if error.connection_invalidated or "alembic_version" not in str(error.orig):
-                raise records_unavailable() from error
+                raise records_error(error) from error
             return None, HEAD_REVISION
-        except OSError as error:
-            raise records_unavailable() from error
+        except (OSError, TimeoutError) as error:
+            raise records_error(error) from error
         return revision, HEAD_REVISION
 
     def unit(self) -> IUnitOfWork:
@@ -193,8 +198,12 @@ def _sqlite_engine(url: URL, timeout_seconds: float) -> AsyncEngine:
     def prepare(connection: Any, _record: Any) -> None:
         connection.isolation_level = None  # Transactions are ours to begin.
         cursor = connection.cursor()
-        for pragma in ("journal_mode = WAL", "foreign_keys = ON", "synchronous = FULL"):
-            cursor.execute(f"PRAGMA {pragma}")
+        try:
+            for pragma in ("journal_mode = WAL", "foreign_keys = ON", "synchronous = FULL"):
+                cursor.execute(f"PRAGMA {pragma}")
+        except BaseException:
+            connection.close()  # The pool would forget it, and its thread would outlive the event loop.
+            raise
         cursor.close()
 
     @event.listens_for(engine.sync_engine, "begin")

@@ -9,7 +9,7 @@ from sqlalchemy import Row, insert, or_, select, update
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from domain.errors import ConflictError, PlatformError, UnavailableError
+from domain.errors import ConflictError, PlatformError
 from domain.events import Event
 from domain.identity.principal import Principal
 from domain.ports.unit_of_work import (
@@ -21,6 +21,7 @@ from domain.ports.unit_of_work import (
     role_set,
 )
 from infrastructure.metadata.documents import SqlDocumentRecords
+from infrastructure.metadata.records_errors import is_damaged, records_error
 from infrastructure.metadata.runs import SqlRunRecords
 from infrastructure.metadata.tables import (
     api_keys,
@@ -52,7 +53,7 @@ class SqlUnitOfWork(IUnitOfWork):
                 await connection.close()
             # Drivers have errors of their own for each way in which a server cannot be talked to.
             if isinstance(error, Exception) and not isinstance(error, PlatformError):
-                raise records_unavailable() from error
+                raise records_error(error) from error
             raise
         self._connection = connection
         self.pipelines = SqlDocumentRecords(connection, pipelines, pipeline_revisions)
@@ -75,8 +76,8 @@ class SqlUnitOfWork(IUnitOfWork):
             raise ConflictError(
                 "The records refuse this: a name is taken or something it refers to is gone."
             ) from error
-        if _is_away(error):
-            raise records_unavailable() from error
+        if error is not None and (_is_away(error) or is_damaged(error)):
+            raise records_error(error) from error
 
     async def commit(self) -> None:
         assert self._connection is not None
@@ -184,9 +185,4 @@ def _is_away(error: BaseException | None) -> bool:
     if not isinstance(error, DBAPIError):
         return False
     state = str(getattr(error.orig, "sqlstate", None) or "")
-    return error.connection_invalidated or state.startswith(("08", "53", "57P", "25P03"))
-
-
-def records_unavailable() -> UnavailableError:
-    """The one sentence for records that cannot be reached; the driver's text stays in the cause."""
-    return UnavailableError("The platform's records cannot be reached.", code="records.unavailable")
+    return error.connection_invalidated or state.startswith(("08", "28", "3D", "53", "57P", "25P03", "25006", "42501"))

@@ -11,7 +11,12 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from domain.errors import InvalidInputError, PlatformError, SchemaMismatchError, StoreUnavailableError
+from domain.errors import (
+    InvalidInputError,
+    PlatformError,
+    SchemaMismatchError,
+    StoreUnavailableError,
+)
 from domain.failpoints import fail_at
 from domain.pipelines.checkpoint import LaneState, Position
 from domain.pipelines.quarantine import Refusals, RefusedRow
@@ -32,6 +37,7 @@ from domain.ports.data_store import (
 from infrastructure.arrow import conform, rechunk, to_table
 from infrastructure.sql import quote, relations_if_known
 from infrastructure.stores.cursors import integer_end, is_integer_cursor, looked_back, position_after, time_end
+from infrastructure.stores.duckdb_errors import not_opened
 from infrastructure.stores.duckdb_selection import belonging, bounds, bounds_of, from_item
 from infrastructure.stores.duckdb_session import DuckDBSession, named, translate
 from infrastructure.stores.duckdb_snapshot import SharedCursors
@@ -97,10 +103,8 @@ class DuckDBDataStore(IDataStore):
             connection.execute("SET GLOBAL TimeZone = 'UTC'")
             connection.execute("SET enable_external_access = false")
             connection.execute("SET lock_configuration = true")
-        except duckdb.Error as error:
-            raise translate(error) from error
-        except OSError as error:
-            raise StoreUnavailableError(f"The folder of {target} cannot be used: {error.strerror}.") from error
+        except (duckdb.Error, OSError) as error:
+            raise not_opened(error, options.path) from error
         return connection
 
     async def close(self) -> None:

@@ -10,11 +10,6 @@ import duckdb
 import pyarrow as pa
 
 from domain.errors import (
-    BusyError,
-    InvalidInputError,
-    NotFoundError,
-    PlatformError,
-    SchemaMismatchError,
     StoreUnavailableError,
 )
 from domain.pipelines.checkpoint import Merged
@@ -22,6 +17,7 @@ from domain.pipelines.read_set import Lane
 from domain.pipelines.table import DELETED, SEQ, Column, TableName, TableSchema
 from domain.ports.data_store import StreamSelection, Target
 from infrastructure.sql import quote, quote_table
+from infrastructure.stores.duckdb_errors import translate as translate
 from infrastructure.stores.duckdb_selection import belonging, from_item
 from infrastructure.stores.duckdb_types import logical_of, native_of
 from infrastructure.stores.landing import landing_changed
@@ -41,28 +37,6 @@ from infrastructure.stores.sql_session import (
 )
 
 _EXACT = re.compile(r"u?int[0-9]+|bool|date|time(stamp(tz)?)?|binary|decimal\(.*")
-
-
-def translate(error: duckdb.Error) -> PlatformError:
-    """Turn a driver's error into one of ours. Only errors about the text of a query keep their first line."""
-    first_line = str(error).strip().splitlines()[0][:300] if str(error).strip() else ""
-    match error:
-        case _ if "No space left" in str(error):  # Told by whatever was being done, COMMIT too.
-            return StoreUnavailableError("The disk is full.", code="disk_full")
-        case duckdb.CatalogException() if "does not exist" in first_line:
-            return NotFoundError(first_line, code="table.not_found")
-        case duckdb.CatalogException() | duckdb.BinderException() | duckdb.ParserException():
-            return InvalidInputError(first_line, code="query.invalid")
-        case duckdb.ConversionException() | duckdb.ConstraintException() | duckdb.OutOfRangeException():
-            return SchemaMismatchError("DuckDB could not take a value: wrong type, out of range, or a constraint.")
-        case duckdb.PermissionException() | duckdb.InvalidInputException():
-            return InvalidInputError("DuckDB refused the statement.", code="query.refused")
-        case duckdb.IOException() if "Could not set lock" in str(error):
-            holder = re.search(r"PID ([0-9]+)", str(error))
-            who = f"process {holder[1]}" if holder else "another process"
-            return BusyError(f"The DuckDB file is in use by {who}; one process owns the file.", code="store.in_use")
-        case _:
-            return StoreUnavailableError(f"DuckDB failed ({type(error).__name__}).")
 
 
 class DuckDBSession(Session):

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
-from domain.errors import InvalidInputError, NotFoundError, SourceChangedError, StoreUnavailableError
+from domain.errors import InvalidInputError, NotFoundError, SourceChangedError, StoreRefusedError
 from domain.failpoints import fail_at
 from domain.pipelines.checkpoint import LaneState, Position
 from domain.pipelines.quarantine import Refusals, RefusedRow
@@ -41,7 +41,9 @@ class FilesDataStore(IDataStore):
 
     async def open(self) -> None:
         if not self._root.is_dir():
-            raise StoreUnavailableError(f"The folder {self._root} of a files connection does not exist.")
+            raise StoreRefusedError(
+                f"The folder {self._root} of a files connection does not exist.", code="source.folder_missing"
+            )
 
     async def close(self) -> None:
         """Nothing is kept open between reads."""

@@ -1,0 +1,169 @@
+"""What DuckDB says in ours, by the class and the words of its errors: a code, a sentence without values, a class of retry."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import duckdb
+
+from domain.errors import (
+    BusyError,
+    InvalidInputError,
+    NotFoundError,
+    PlatformError,
+    SchemaMismatchError,
+    StoreRefusedError,
+    StoreUnavailableError,
+    WorkFailedError,
+)
+
+_TYPE = re.compile(r"\bto (?:type )?([A-Z][A-Z0-9_]*(?:\([0-9, ]+\))?)")
+_NOT_NULL = re.compile(r"NOT NULL constraint failed: ([\w.\"]+)")
+_DISK_FULL = "No space left"
+
+
+def translate(error: duckdb.Error) -> PlatformError:
+    """Turn a driver's error into one of ours. Only errors about the text of a query keep their first line."""
+    text = str(error).strip()
+    first_line = text.splitlines()[0][:300] if text else ""
+    if _DISK_FULL in text:  # Told by whatever was being done, COMMIT too.
+        return StoreUnavailableError("The disk is full.", code="disk_full")
+    for kinds, words, answer in _ANSWERS:
+        if isinstance(error, kinds) and re.search(words, text):
+            return answer(first_line)
+    return StoreUnavailableError(f"DuckDB failed ({type(error).__name__}).")
+
+
+def not_opened(error: duckdb.Error | OSError, path: Path | None) -> PlatformError:
+    """Say why a DuckDB file does not open: what is no file of DuckDB's stays none, however often it is tried."""
+    text = str(error)
+    if isinstance(error, OSError):
+        return StoreRefusedError(f"The folder of {path} cannot be used: {error.strerror}.", code="store.not_openable")
+    if path is None or _DISK_FULL in text or "Could not set lock" in text:
+        return translate(error)
+    if path.is_dir():
+        return StoreRefusedError(f"{path} is a folder; the DuckDB file has to be a file.", code="store.not_duckdb")
+    for words, code, sentence in _NOT_OPENED:
+        if re.search(words, text):
+            return StoreRefusedError(sentence.format(path=path), code=code)
+    return translate(error)
+
+
+_NOT_OPENED = (
+    (
+        r"not a valid DuckDB|sqlite_scanner|extension",
+        "store.not_duckdb",
+        "{path} is not a DuckDB file; name another one or move it away.",
+    ),
+    (
+        r"version number|newer version|storage version|serialization version",
+        "store.newer",
+        "{path} was written by a newer DuckDB than this program has; update the program, or export the file's tables.",
+    ),
+    (
+        r"[Cc]orrupt|checksum|enough bytes|replaying WAL|WAL file",
+        "store.corrupt",
+        "{path} is damaged: restore it from a backup, or move it away and load again.",
+    ),
+    (
+        r"Permission denied|not permitted|Read-only file system",
+        "store.permission",
+        "{path} may not be written by this user, or its file system is read-only.",
+    ),
+    (r"No such file or directory|Cannot open file", "store.not_openable", "{path} cannot be opened: no such folder."),
+)
+
+
+def _with(kind: type[PlatformError], code: str, sentence: str) -> Callable[[str], PlatformError]:
+    return lambda first_line: kind(sentence.format(reason=first_line), code=code)
+
+
+def _busy(first_line: str) -> PlatformError:
+    holder = re.search(r"PID ([0-9]+)", first_line)
+    who = f"process {holder[1]}" if holder else "another process"
+    return BusyError(f"The DuckDB file is in use by {who}; one process owns the file.", code="store.in_use")
+
+
+def _value(code: str, what: str) -> Callable[[str], PlatformError]:
+    def answer(first_line: str) -> PlatformError:
+        kind = _TYPE.search(first_line)
+        return SchemaMismatchError(
+            f"DuckDB could not take a value: {what}{f' for {kind[1]}' if kind else ''}.", code=code
+        )
+
+    return answer
+
+
+def _constraint(first_line: str) -> PlatformError:
+    column = _NOT_NULL.search(first_line)
+    if column:
+        what = f"the column {column[1]}, which holds no NULL"
+    elif found := re.search(r"primary key|unique|foreign key|CHECK", first_line, re.IGNORECASE):
+        what = f"a {found[0].lower()} constraint of the table"
+    else:
+        what = "a constraint of the table"
+    return SchemaMismatchError(f"A row violates {what}.", code="destination.constraint")
+
+
+# The first that fits is the answer; a class stands before the classes that it derives from.
+_ANSWERS: tuple[tuple[tuple[type[duckdb.Error], ...], str, Callable[[str], PlatformError]], ...] = (
+    ((duckdb.IOException,), "Could not set lock", _busy),
+    (
+        (duckdb.CatalogException,),
+        r"(Table|View|Schema)\b.* does not exist|does not exist.*(table|schema)",
+        _with(NotFoundError, "table.not_found", "{reason}"),
+    ),
+    (
+        (duckdb.DependencyException,),
+        "",
+        _with(WorkFailedError, "destination.depended_on", "Other things depend on the table; drop them first."),
+    ),
+    (
+        (duckdb.TransactionException, duckdb.CatalogException),
+        r"[Cc]onflict",
+        _with(StoreUnavailableError, "store.conflict", "Another transaction changed the same rows or tables first."),
+    ),
+    (
+        (duckdb.CatalogException, duckdb.BinderException, duckdb.ParserException),
+        "",
+        _with(InvalidInputError, "query.invalid", "{reason}"),
+    ),
+    ((duckdb.ConstraintException,), "", _constraint),
+    (
+        (duckdb.OutOfRangeException,),
+        "",
+        _value("value.out_of_range", "it is out of range"),
+    ),
+    ((duckdb.ConversionException,), "range|fit", _value("value.out_of_range", "it is out of range")),
+    ((duckdb.ConversionException, duckdb.TypeMismatchException), "", _value("value.invalid", "it is of another type")),
+    (
+        (duckdb.InvalidInputException,),
+        r"[Uu]nicode|UTF-?8|null-byte",
+        _value("value.encoding", "a text is not UTF-8, or holds a NUL"),
+    ),
+    (
+        (duckdb.NotImplementedException, duckdb.NotSupportedError),
+        "",
+        _with(InvalidInputError, "store.not_supported", "DuckDB does not support it."),
+    ),
+    (
+        (duckdb.PermissionException, duckdb.InvalidInputException),
+        "",
+        _with(InvalidInputError, "query.refused", "DuckDB refused the statement."),
+    ),
+    (
+        (duckdb.OutOfMemoryException,),
+        "",
+        _with(
+            WorkFailedError,
+            "store.memory",
+            "DuckDB needs more memory than it may use: raise its limit, or make batches smaller (run.batch_rows).",
+        ),
+    ),
+    ((duckdb.Error,), r"[Cc]orrupt|checksum", _with(StoreRefusedError, "store.corrupt", "The DuckDB file is damaged.")),
+    (
+        (duckdb.IOException,),
+        "Read-only file system|Permission denied",
+        _with(StoreRefusedError, "store.permission", "The DuckDB file may not be written."),
+    ),
+)
