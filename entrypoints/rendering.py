@@ -7,7 +7,9 @@ from typing import Any
 
 from application.pipelines.inspect import PipelineStatus, Preview
 from application.pipelines.quarantine import RefusedPage
+from application.pipelines.reporting import end_body
 from domain.pipelines.checkpoint import LaneState, Position
+from domain.pipelines.horizon import ReadEnd
 from domain.pipelines.quarantine import RefusedRow
 from domain.pipelines.run import Run, Transition
 from domain.pipelines.table import TableSchema
@@ -130,6 +132,7 @@ def state_body(name: str, state: LaneState) -> dict[str, Any]:
         "pipeline": name,
         "state": state.state,
         "watermark": state.watermark,
+        **end_body((None if state.is_loading else state.end) or ReadEnd()),
         "fence": state.fence,
         "counts": state.counts.as_dict(),
         "streams": [

@@ -57,18 +57,22 @@ class PostgresServer:
                 account = pwd.getpwnam(self._user)
                 os.chown(self._folder, account.pw_uid, account.pw_gid)
             subprocess.run(
-                [self._binaries / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C",
-                 "--no-sync"],
-                user=self._user, cwd=self._folder, check=True, stdout=subprocess.DEVNULL,
-            )  # fmt: skip
+                self._creation(data), user=self._user, cwd=self._folder, check=True, stdout=subprocess.DEVNULL
+            )
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [self._binaries / "postgres", "-D", data, "-p", str(self.port), "-c", "listen_addresses=127.0.0.1",
                  "-c", f"unix_socket_directories={self._folder}", "-c", "max_connections=300", "-c", "fsync=off",
-                 "-c", "shared_buffers=128MB", "-c", "max_wal_size=2GB"],
+                 "-c", "shared_buffers=128MB", "-c", "max_wal_size=2GB", "-c", "max_prepared_transactions=20"],
                 user=self._user, cwd=self._folder, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
         self._wait_until_ready()
+
+    def _creation(self, data: Path) -> list[str | Path]:
+        """The command that makes the folder of the server's data."""
+        return [
+            self._binaries / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync",
+        ]  # fmt: skip
 
     def stop(self) -> None:
         if self._process is not None:
@@ -126,6 +130,24 @@ class PostgresServer:
             )
         except PermissionError:
             return False
+
+
+class StandbyServer(PostgresServer):
+    """A standby of another server, which applies what was committed there a while later."""
+
+    def __init__(self, primary: PostgresServer, *, delay_seconds: float) -> None:
+        super().__init__()
+        self._primary = primary
+        self._delay_ms = int(delay_seconds * 1000)
+
+    def _creation(self, data: Path) -> list[str | Path]:
+        (self._folder / "delay.sh").write_text(
+            f"""set -e
+"{self._binaries}/pg_basebackup" -h 127.0.0.1 -p {self._primary.port} -U postgres -D "{data}" -R -X stream -c fast --no-sync
+echo "recovery_min_apply_delay = '{self._delay_ms}ms'" >> "{data}/postgresql.auto.conf"
+"""
+        )
+        return ["bash", self._folder / "delay.sh"]
 
 
 class _Server:

@@ -56,7 +56,7 @@ class PlanForecaster:
         try:
             spec = await preparer.with_key(organization, spec)
             source = await preparer.source_store(organization, spec.source)
-            plan = await preparer.patience.answer(source.plan(spec.source, lo=None, limit=None))
+            plan = await preparer.patience.answer(source.plan(spec.source, lo=None, limit=None, waits=False))
             prepared = await self._prepared(organization, spec, plan, preparer)
             route = await preparer.route(organization, spec, plan, prepared.target, prepared.transform)
             landing = await stores.get(organization, await stores.spec_of(organization, spec.destination.connection))
@@ -105,6 +105,7 @@ def _columns(plan: SourcePlan, prepared: Prepared, landing: IDataStore) -> tuple
 
 async def _warnings(source: IDataStore, spec: PipelineSpec, plan: SourcePlan) -> list[str]:
     warnings = [f"note: {plan.note}"] if plan.note else []
+    warnings += [f"cursor: {sentence}" for sentence in (plan.end.sentences if plan.end is not None else ())]
     wire = await source.wire(spec.source) if plan.ordered else None
     if wire is not None and not wire.is_seekable:
         warnings.append(

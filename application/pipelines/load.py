@@ -205,10 +205,12 @@ class ReadSetLoader:
         reports = sorted([*before, *reports], key=lambda report: report.stream)
         rules = tuple(_landed(rule, transform) for rule in spec.quality)
         judged = replace(spec, quality=rules)
-        now = self.clock.now()
-        publication = await owner.publish(
-            read_set, target, StagedChecks.of(rules), lambda measures: _judge(judged, replace(measures, now=now))
-        )
+        now, complete = self.clock.now(), _complete(spec, read_set, transform)
+
+        def verdict(measures: Measures) -> Judgement:
+            return _judge(judged, replace(measures, now=now, complete=complete))
+
+        publication = await owner.publish(read_set, target, StagedChecks.of(rules), verdict)
         for result in publication.judgement.results:
             if result.violations:
                 self.announcer.tell(QualityIssueFound(*claim.ids, result.rule, result.verdict, result.violations))
@@ -272,6 +274,14 @@ def _judge(spec: PipelineSpec, measures: Measures) -> Judgement:
     if not spec.on_error.allows(counts.failed, counts.read):
         raise ConversionError(f"{counts.failed} of {counts.read} rows did not convert, more than on_error allows.")
     return judge(spec.quality, measures)
+
+
+def _complete(spec: PipelineSpec, read_set: ReadSet, transform: TransformPlan) -> Mapping[str, str]:
+    """The time up to which the column of the cursor was read completely."""
+    end = read_set.plan.end
+    if spec.source.cursor is None or end is None or end.complete_as_of is None:
+        return {}
+    return {transform.landing_name(spec.source.cursor.column): end.complete_as_of}
 
 
 def _landed(rule: Rule, transform: TransformPlan) -> Rule:

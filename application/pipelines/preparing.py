@@ -92,7 +92,8 @@ class RunPreparer:
         if not merges_in_streams(spec):
             source = replace(source, partitions=None)
             note = "one stream: the partition column is not an untouched part of the merge key"
-        plan = await self.patience.answer(store.plan(source, lo=lo, limit=request.limit))
+        before = state.end if state.stats.get("fingerprint") == spec.fingerprint else None
+        plan = await self.patience.answer(store.plan(source, lo=lo, limit=request.limit, before=before))
         if note is not None:
             plan = replace(plan, note=note)
         publishing = self.publishing(spec, plan, request)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from domain.pipelines.checkpoint import LaneState
+from domain.pipelines.horizon import ReadEnd
 from domain.pipelines.profile import summary
 from domain.pipelines.read_set import ReadSet
 from domain.pipelines.report import StreamReport
@@ -34,6 +35,7 @@ def run_report(read_set: ReadSet, loaded: Loaded) -> dict[str, Any]:
         "read_set": read_set.id,
         "adopted": read_set.is_adopted,
         "watermark": read_set.plan.hi,
+        **_end(read_set.plan.end),
         "published": "run" if read_set.shadow else "batch",
         "way": loaded.route.way.value,
         "way_because": loaded.route.reason,
@@ -67,6 +69,7 @@ def published_report(state: LaneState, read_set: ReadSet) -> dict[str, Any]:
         "read_set": state.read_set_id,
         "adopted": read_set.is_adopted,
         "watermark": state.watermark,
+        **_end(state.end),
         "counts": state.counts.as_dict(),
         "rules": state.stats.get("verdicts", []),
         "first_errors": stats.get("first_errors", []),
@@ -112,6 +115,17 @@ def in_total(own: Mapping[str, Any], first: Mapping[str, Any] | None) -> dict[st
             for part in both
         ],
     }
+
+
+def _end(end: ReadEnd | None) -> dict[str, Any]:
+    return end_body(end) if end is not None else {}
+
+
+def end_body(end: ReadEnd) -> dict[str, Any]:
+    """Why a read by a cursor ended where it did."""
+    words = {"held_back": end.held_back, "assumed": end.assumed, "unknown": end.unknown}
+    said = {name: list(sentences) for name, sentences in words.items() if sentences}
+    return {"complete_as_of": end.complete_as_of, **({"cursor": said} if said else {})}
 
 
 def _profiles(found: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
+from domain.pipelines.horizon import ReadEnd
 from domain.pipelines.profile import merge_profiles
 
 HEAD = "head"
@@ -82,7 +83,7 @@ class LaneState:
     """What the take-over read: the lane's watermark, its latest read set, and that read set's streams.
 
     `stats` of the head hold the stored read set (`read_set`), the spec's `fingerprint` and, once published, the
-    `verdicts` of the rules. `generation` grows with every opening, publication and reset. `token` is the writer's: each
+    `verdicts` of the rules and the `end` of the read. `generation` grows with every opening, publication and reset. `token` is the writer's: each
     take-over puts a new one beside its fence, so that two attempts under one fence are told apart.
     """
 
@@ -99,6 +100,12 @@ class LaneState:
     def is_loading(self) -> bool:
         """True while a read set is open and not published."""
         return self.state == "loading"
+
+    @property
+    def end(self) -> ReadEnd | None:
+        """Why the lane's latest read by a cursor ends where it does."""
+        found = ((self.stats.get("read_set") or {}).get("plan") or {}).get("end") or self.stats.get("end")
+        return ReadEnd.from_json(found) if found else None
 
     @property
     def seq(self) -> int:

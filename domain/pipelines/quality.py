@@ -127,7 +127,8 @@ class Measures:
     """Everything a publication is judged by, summed over the streams of the read set.
 
     `violations` are per row rule, `nulls` per column, `duplicates` per tuple of columns, `dangling` per reference;
-    `newest` is the greatest time of a column, in ISO form, and `now` the time of judging. `profiles` are per column, and
+    `newest` is the greatest time of a column, in ISO form, `complete` the time up to which it was read completely, and
+    `now` the time of judging. `profiles` are per column, and
     `baseline` those of the run before.
     """
 
@@ -138,6 +139,7 @@ class Measures:
     expected: Mapping[int, int] = field(default_factory=dict)
     dangling: Mapping[Reference, int] = field(default_factory=dict)
     newest: Mapping[str, str] = field(default_factory=dict)
+    complete: Mapping[str, str] = field(default_factory=dict)
     profiles: Mapping[str, Profile] = field(default_factory=dict)
     baseline: Mapping[str, Profile] = field(default_factory=dict)
     now: datetime | None = None
@@ -215,8 +217,10 @@ def _drift(measures: Measures, column: str) -> float | None:
 
 
 def _age_seconds(measures: Measures, column: str) -> float | None:
-    """How old the newest value of a column is; None when there was no row."""
-    newest = measures.newest.get(column)
+    """How old the newest value of a column is; None when there was no row. Where a cursor found no later row, nothing is
+    older than the time up to which it looked.
+    """
+    newest = measures.newest.get(column) or measures.complete.get(column)
     if newest is None or measures.now is None:
         return None
     moment = datetime.fromisoformat(newest)

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from domain.pipelines.horizon import ReadEnd
+
 MAIN_LANE = "main"
 
 
@@ -52,7 +54,8 @@ class SourcePlan:
 
     `ordered` says whether a total order makes the read resumable; `columns` (name, type) is fixed for the whole read
     set. `order` are the columns of that order, `partition` the one that the streams are ranges of. `limit` bounds the rows of a read without a cursor. `is_text`
-    says that values arrive as text and are converted to `columns` on the way.
+    says that values arrive as text and are converted to `columns` on the way. `end` tells why a read by a cursor ends
+    at `hi`.
     """
 
     columns: tuple[tuple[str, str], ...]
@@ -66,6 +69,7 @@ class SourcePlan:
     is_text: bool = False
     note: str | None = None
     partition: str | None = None
+    end: ReadEnd | None = None
 
 
 @dataclass(frozen=True)
@@ -102,6 +106,7 @@ class ReadSet:
         plan = vars(self.plan) | {
             "streams": [vars(stream) for stream in self.plan.streams],
             "files": [vars(file) for file in self.plan.files],
+            "end": vars(self.plan.end) if self.plan.end is not None else None,
         }
         return {**vars(self), "plan": plan}
 
@@ -132,6 +137,7 @@ class ReadSet:
                 is_text=plan["is_text"],
                 note=plan["note"],
                 partition=plan.get("partition"),
+                end=ReadEnd.from_json(plan["end"]) if plan.get("end") else None,
             ),
         )
 

@@ -17,6 +17,8 @@ from domain.pipelines.table import TableName
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")
 DEFAULT_CONNECTION = "default"
+DEFAULT_PATIENCE = timedelta(minutes=10)
+FOREVER = "forever"
 
 
 class Mode(StrEnum):
@@ -53,12 +55,17 @@ class Publish(StrEnum):
 class CursorSpec:
     """The column that grows with time; `hold_back` and `lookback` are durations for times and numbers for integers.
 
-    `hold_back` is not read yet, `lookback` is read again.
+    `hold_back` is not read yet, `lookback` is read again. `timezone` is what a time without a zone is in. A transaction
+    that has been open for longer than `patience` and holds no lock for writing is not waited for; None waits forever.
+    `is_strict` refuses sources that cannot tell what may still commit.
     """
 
     column: str
     hold_back: timedelta | int | None = None
     lookback: timedelta | int | None = None
+    timezone: str | None = None
+    patience: timedelta | None = DEFAULT_PATIENCE
+    is_strict: bool = False
 
 
 @dataclass(frozen=True)
@@ -297,7 +304,16 @@ def _cursor(value: Mapping[str, Any]) -> CursorSpec:
         given = value.get(name)
         return parse_duration(given) if isinstance(given, str) else given
 
-    return CursorSpec(column=value["column"], hold_back=span("hold_back"), lookback=span("lookback"))
+    is_strict = bool(value.get("strict_cursor"))
+    patience = value.get("patience") or (FOREVER if is_strict else None)
+    return CursorSpec(
+        column=value["column"],
+        hold_back=span("hold_back"),
+        lookback=span("lookback"),
+        timezone=value.get("timezone"),
+        patience=DEFAULT_PATIENCE if patience is None else None if patience == FOREVER else parse_duration(patience),
+        is_strict=is_strict,
+    )
 
 
 def _destination(value: Mapping[str, Any]) -> DestinationSpec:

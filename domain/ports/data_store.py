@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from domain.pipelines.checkpoint import CheckpointUpdate, Counts, LaneState, Position
+from domain.pipelines.horizon import ReadEnd
 from domain.pipelines.quality import Judgement, Measures, StagedChecks
 from domain.pipelines.read_set import Lane, ReadSet, SourcePlan, Stream
 from domain.pipelines.spec import DeleteMissing, Mode, SourceSpec
@@ -247,6 +248,8 @@ class IDataStore(IRefusedRows):
     27. Refused rows are listed in order, strictly after a place; only a published run's may be replayed.
     28. What a replay lands is marked in the same transaction, once; what is refused again stays as it was.
     29. Of two attempts under one fence only the later one writes: whatever it does names the token of its take-over.
+    30. A read by a cursor ends just above the greatest value seen, and never above what may still commit; what the source
+        cannot tell of that is said.
     """
 
     batch_rows = 50_000
@@ -284,12 +287,24 @@ class IDataStore(IRefusedRows):
         """
 
     @abstractmethod
-    async def plan(self, source: SourceSpec, *, lo: str | None, limit: int | None) -> SourcePlan:
+    async def plan(
+        self,
+        source: SourceSpec,
+        *,
+        lo: str | None,
+        limit: int | None,
+        before: ReadEnd | None = None,
+        waits: bool = True,
+    ) -> SourcePlan:
         """Fix what a run will read: columns, order, bounds, streams.
+
+        A read by a cursor ends below everything that may still commit; `before` is where the lane's last one ended and
+        why. With `waits` the store may wait some seconds for transactions that have only just begun.
 
         Raises:
             NotFoundError: no such table or file.
-            InvalidInputError: NULL cursors, unknown columns, a type that cannot be a cursor.
+            InvalidInputError: NULL cursors, unknown columns, a type that cannot be a cursor; with a strict cursor a
+                source that cannot tell what may still commit (`cursor.unknown`).
         """
 
     @abstractmethod

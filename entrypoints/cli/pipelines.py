@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from entrypoints.cli.context import Cli
-from entrypoints.cli.render import AsJson, print_json, print_table
+from entrypoints.cli.render import AsJson, print_cursor, print_json, print_table
 
 app = typer.Typer(help="Stored pipelines.", no_args_is_help=True)
 
@@ -95,6 +95,7 @@ def _show_state(found: dict[str, object], *, as_json: bool) -> None:
         print_json(found)
         return
     print(f"{found['pipeline']}: {found['state']}, watermark {found['watermark'] or 'none'}")
+    print_cursor(found)
     streams = found["streams"]
     assert isinstance(streams, list)
     rows = [

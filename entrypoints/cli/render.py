@@ -105,6 +105,16 @@ def print_report(run: Mapping[str, Any]) -> None:
         print(f"  {error['kind']}: {printable(error['message'])}")
     if report.get("watermark"):
         print(f"watermark: {report['watermark']}")
+    print_cursor(report)
+
+
+def print_cursor(body: Mapping[str, Any]) -> None:
+    """Print what is to be known of where a read by a cursor ended."""
+    if body.get("complete_as_of"):
+        print(f"complete as of: {body['complete_as_of']}")
+    for sentences in (body.get("cursor") or {}).values():
+        for sentence in sentences:
+            print(printable(f"  {sentence}"))
 
 
 def _profile(name: str, found: Mapping[str, Any]) -> list[Any]:

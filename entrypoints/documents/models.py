@@ -2,11 +2,12 @@
 
 import re
 from typing import Annotated, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from domain.pipelines.quality import RUN_RULES, Reference
-from domain.pipelines.spec import parse_duration, parse_size
+from domain.pipelines.spec import FOREVER, parse_duration, parse_size
 from domain.pipelines.table import TableName, check_identifier
 
 _TYPE = re.compile(
@@ -49,6 +50,9 @@ class Cursor(Model):
     column: str
     hold_back: str | Count | None = None
     lookback: str | Count | None = None
+    timezone: Annotated[str, StringConstraints(min_length=1, max_length=64)] | None = None
+    patience: str | None = None
+    strict_cursor: bool | None = None
 
     _column = field_validator("column")(identifier)
 
@@ -58,6 +62,25 @@ class Cursor(Model):
         if isinstance(value, str):
             parse_duration(value)
         return value
+
+    @field_validator("timezone")
+    @classmethod
+    def _zone(cls, value: str | None) -> str | None:
+        try:
+            return value if value is None else ZoneInfo(value).key
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise ValueError("timezone is a name such as Europe/Zurich, known to this machine") from None
+
+    @field_validator("patience")
+    @classmethod
+    def _patience(cls, value: str | None) -> str | None:
+        return value if value == FOREVER else _duration(value)
+
+    @model_validator(mode="after")
+    def _waits(self) -> "Cursor":
+        if self.strict_cursor and self.patience not in (None, FOREVER):
+            raise ValueError("strict_cursor waits forever for what may still commit, so it takes no other patience")
+        return self
 
 
 def _type(value: str) -> str:

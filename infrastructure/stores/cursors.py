@@ -1,4 +1,4 @@
-"""What a store's type says about being a cursor, and the exclusive end of a read, shared by the stores."""
+"""What a store's type says about being a cursor, where a read begins, and positions as text; shared by the stores."""
 
 import re
 from collections.abc import Sequence
@@ -38,45 +38,6 @@ def is_integer_cursor(cursor: CursorSpec, kind: str) -> bool:
     return False
 
 
-def integer_end(newest: int | None, cursor: CursorSpec, kind: str, lo: str | None) -> str:
-    """The exclusive end of an integer cursor: above the newest value, less what is held back, never below `lo`.
-
-    Raises:
-        InvalidInputError: the newest value is the largest of its type (`cursor.at_maximum`), or `lo` is no number of
-            it (`cursor.watermark`).
-    """
-    least, greatest = _bounds(kind)
-    begin = least if lo is None else _integer(lo, cursor, kind)
-    if newest is None:
-        return str(begin)
-    if newest == greatest:
-        raise InvalidInputError(
-            f"The cursor {cursor.column} holds {greatest}, the largest {kind}: nothing can come after it, so no later row "
-            "would ever be read. Leave such rows out with a query.",
-            code="cursor.at_maximum",
-        )
-    held = cursor.hold_back if isinstance(cursor.hold_back, int) else 0
-    return str(max(newest + 1 - held, begin))
-
-
-def time_end(
-    now: datetime, cursor: CursorSpec, kind: str, lo: str | None, *, oldest_writer: datetime | None = None
-) -> str:
-    """The exclusive end of a time cursor: the source's now less what is held back, or the oldest open writer's start,
-    never before `lo`.
-
-    Raises:
-        InvalidInputError: `lo` is no time (`cursor.watermark`).
-    """
-    held = cursor.hold_back if isinstance(cursor.hold_back, timedelta) else timedelta()
-    end = now.astimezone(UTC) - held
-    if oldest_writer is not None:
-        end = min(end, oldest_writer.astimezone(UTC))
-    if lo is not None and _moment(lo, cursor, kind) > end:
-        return lo
-    return _written(end, kind)
-
-
 def looked_back(lo: str | None, cursor: CursorSpec | None, kind: str) -> str | None:
     """Where a read begins that takes some of what was read before once more.
 
@@ -92,31 +53,41 @@ def looked_back(lo: str | None, cursor: CursorSpec | None, kind: str) -> str | N
     if lo is None:
         return None
     if isinstance(cursor.lookback, int):
-        return str(max(_integer(lo, cursor, kind) - cursor.lookback, _bounds(kind)[0]))
-    moment = _moment(lo, cursor, kind)
+        return str(max(integer_of(lo, cursor, kind) - cursor.lookback, integer_bounds(kind)[0]))
+    moment = moment_of(lo, cursor, kind)
     begin = moment - min(cursor.lookback, moment - datetime.min.replace(tzinfo=UTC))
-    return _written(begin, kind)
+    return written(begin, kind)
 
 
-def _bounds(kind: str) -> tuple[int, int]:
+def integer_bounds(kind: str) -> tuple[int, int]:
     """The least and the greatest value of an integer type of ours, such as `uint16`."""
     bits = int(kind.removeprefix("u").removeprefix("int"))
     return (0, 2**bits - 1) if kind.startswith("u") else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
 
 
-def _integer(lo: str, cursor: CursorSpec, kind: str) -> int:
-    least, greatest = _bounds(kind)
+def integer_of(lo: str, cursor: CursorSpec, kind: str) -> int:
+    """Read a watermark of an integer cursor.
+
+    Raises:
+        InvalidInputError: it is no number of the type (`cursor.watermark`).
+    """
+    least, greatest = integer_bounds(kind)
     if not re.fullmatch(r"[+-]?[0-9]{1,20}", lo) or int(lo) > greatest:
         raise _no_watermark(cursor, f"a whole number up to {greatest}")
     return max(int(lo), least)
 
 
-def _moment(lo: str, cursor: CursorSpec, kind: str) -> datetime:
+def moment_of(lo: str, cursor: CursorSpec, kind: str) -> datetime:
+    """Read a watermark of a time cursor, without a zone as if in UTC.
+
+    Raises:
+        InvalidInputError: it is no time (`cursor.watermark`).
+    """
     try:
         found = datetime.fromisoformat(lo)
         return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
     except (ValueError, OverflowError):
-        raise _no_watermark(cursor, f"a {kind} such as {_written(datetime(2026, 1, 31, tzinfo=UTC), kind)}") from None
+        raise _no_watermark(cursor, f"a {kind} such as {written(datetime(2026, 1, 31, tzinfo=UTC), kind)}") from None
 
 
 def _no_watermark(cursor: CursorSpec, wanted: str) -> InvalidInputError:
@@ -126,7 +97,7 @@ def _no_watermark(cursor: CursorSpec, wanted: str) -> InvalidInputError:
     )
 
 
-def _written(moment: datetime, kind: str) -> str:
+def written(moment: datetime, kind: str) -> str:
     """Write a moment in UTC as a value of one of our types."""
     if kind == "date":
         return moment.date().isoformat()

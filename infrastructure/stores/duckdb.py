@@ -1,10 +1,8 @@
 """IDataStore on a DuckDB file: the embedded default. One process owns the file."""
 
-import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +17,10 @@ from domain.errors import (
 )
 from domain.failpoints import fail_at
 from domain.pipelines.checkpoint import LaneState, Position
+from domain.pipelines.horizon import ReadEnd
 from domain.pipelines.quarantine import Refusals, RefusedRow
 from domain.pipelines.read_set import Lane, SourcePlan, Stream, streams_between
-from domain.pipelines.spec import CursorSpec, SourceSpec
+from domain.pipelines.spec import SourceSpec
 from domain.pipelines.table import INTERNAL_PREFIX, Column, TableName, TableSchema
 from domain.ports.data_store import (
     BATCH_BYTES,
@@ -36,12 +35,14 @@ from domain.ports.data_store import (
 )
 from infrastructure.arrow import conform, rechunk, to_table
 from infrastructure.sql import quote, relations_if_known
-from infrastructure.stores.cursors import integer_end, is_integer_cursor, looked_back, position_after, time_end
+from infrastructure.stores.cursor_ends import Beginning, CursorEnd, own_end
+from infrastructure.stores.cursors import looked_back, position_after
+from infrastructure.stores.duckdb_cursor import describe_selection, fetch, greatest_of, limited
 from infrastructure.stores.duckdb_errors import not_opened
 from infrastructure.stores.duckdb_selection import belonging, bounds, bounds_of, from_item
 from infrastructure.stores.duckdb_session import DuckDBSession, named, translate
 from infrastructure.stores.duckdb_snapshot import SharedCursors
-from infrastructure.stores.duckdb_types import logical_of, native_of
+from infrastructure.stores.duckdb_types import native_of
 from infrastructure.stores.partitions import is_partitioned, ranges
 from infrastructure.stores.planned import check_planned
 from infrastructure.stores.quarantine import RefusedReader, plan_refused
@@ -50,6 +51,7 @@ from infrastructure.stores.sql_owner import SqlOwner
 from infrastructure.stores.sql_quarantine import refused_rows, refused_shapes
 from infrastructure.stores.sql_session import append_rows
 from infrastructure.stores.sql_writer import SqlWriter
+from infrastructure.stores.write_lock import WriteLock
 from infrastructure.threads import OneThread
 
 
@@ -72,7 +74,7 @@ class DuckDBDataStore(IDataStore):
     def __init__(self, options: DuckDBOptions) -> None:
         self._options = options
         self._connection: duckdb.DuckDBPyConnection | None = None
-        self._write_lock = threading.Lock()
+        self._write_lock = WriteLock()
         self._snapshots = SharedCursors(self._cursor, self._session)
 
     async def open(self) -> None:
@@ -158,24 +160,44 @@ class DuckDBDataStore(IDataStore):
         async with self._session() as (session, thread):
             return await thread.call(refused_shapes, session, refusals)
 
-    async def plan(self, source: SourceSpec, *, lo: str | None, limit: int | None) -> SourcePlan:
+    async def plan(
+        self,
+        source: SourceSpec,
+        *,
+        lo: str | None,
+        limit: int | None,
+        before: ReadEnd | None = None,
+        waits: bool = True,
+    ) -> SourcePlan:
         if source.refused is not None:
             return await plan_refused(self, source.refused)
+        end = None
+        if source.cursor is not None:
+            async with self._cursor() as (cursor, thread):
+                axis, greatest = await thread.call(greatest_of, cursor, source)
+            end = await own_end(Beginning(axis, greatest, lo, before, waits), self._write_lock.held_since)
         async with self._cursor() as (cursor, thread):
-            return await thread.call(self._plan, cursor, source, lo, limit)
+            return await thread.call(self._plan, cursor, source, lo, limit, (end, before))
 
     def _plan(
-        self, cursor: duckdb.DuckDBPyConnection, source: SourceSpec, lo: str | None, limit: int | None
+        self,
+        cursor: duckdb.DuckDBPyConnection,
+        source: SourceSpec,
+        lo: str | None,
+        limit: int | None,
+        ends: tuple[CursorEnd | None, ReadEnd | None],
     ) -> SourcePlan:
+        end, before = ends
         text, parameters = from_item(source)
-        columns = _describe_selection(cursor, text, parameters)
+        columns = describe_selection(cursor, text, parameters)
         kinds = {column.name: column.type for column in columns}
         for name in source.order:
             if name not in kinds:
                 raise InvalidInputError(f"The source has no column {name}.", code="source.column_missing")
-        hi = None
-        if source.cursor is not None:
-            hi = self._end_of(cursor, source.cursor, kinds, text, parameters, lo, limit)
+        hi, why = (end.hi, end.why) if end is not None else (None, None)
+        if end is not None and source.cursor is not None and limit is not None:
+            cut = limited(cursor, source, kinds[source.cursor.column], (lo, end.hi), limit)
+            hi, why = end.cut(cut, before)
         is_split = is_partitioned(source, limit)
         return SourcePlan(
             columns=tuple((column.name, column.type) for column in columns),
@@ -186,44 +208,15 @@ class DuckDBDataStore(IDataStore):
             lo=looked_back(lo, source.cursor, kinds[source.cursor.column]) if source.cursor else None,
             hi=hi,
             limit=None if source.cursor else limit,
+            end=why,
         )
-
-    def _end_of(
-        self,
-        cursor: duckdb.DuckDBPyConnection,
-        spec: CursorSpec,
-        kinds: Mapping[str, str],
-        text: str,
-        parameters: Mapping[str, Any],
-        lo: str | None,
-        limit: int | None,
-    ) -> str:
-        name, kind = quote(spec.column), kinds[spec.column]
-        is_integer = is_integer_cursor(spec, kind)
-        nulls = _fetch(cursor, f"SELECT count(*) FROM (SELECT 1 FROM {text} WHERE {name} IS NULL LIMIT 1)", parameters)
-        if nulls[0][0]:
-            raise InvalidInputError(f"The cursor column {spec.column} holds NULL.", code="cursor.null")
-        if is_integer:
-            hi = integer_end(_fetch(cursor, f"SELECT max({name}) FROM {text}", parameters)[0][0], spec, kind, lo)
-        else:
-            hi = time_end(datetime.now(UTC), spec, kind, lo)
-        if limit is not None:
-            between, bound = bounds(spec.column, kind, lo, hi)
-            rows = _fetch(
-                cursor,
-                f"SELECT CAST(selected.{name} AS VARCHAR) FROM (SELECT * FROM {text}) AS selected "
-                f"WHERE {between} ORDER BY selected.{name} LIMIT 1 OFFSET {limit:d}",
-                {**parameters, **bound},
-            )
-            hi = rows[0][0] if rows else hi
-        return hi
 
     async def count(self, source: SourceSpec, plan: SourcePlan) -> int:
         text, parameters = from_item(source)
         where, bound = bounds_of(source, plan)
         async with self._cursor() as (cursor, thread):
             rows = await thread.call(
-                _fetch, cursor, f"SELECT count(*) FROM {text} WHERE {where}", {**parameters, **bound}
+                fetch, cursor, f"SELECT count(*) FROM {text} WHERE {where}", {**parameters, **bound}
             )
         return min(int(rows[0][0]), plan.limit) if plan.limit is not None else int(rows[0][0])
 
@@ -340,7 +333,7 @@ class DuckDBReader(IReader):
         bounded = f" LIMIT {limit:d}" if limit is not None else ""
         query = f"(SELECT {names} FROM {text} WHERE {where}{order}{bounded})"
         columns = tuple(Column(name, kind) for name, kind in plan.columns)
-        now = await self._thread.call(_describe_selection, self._cursor, text, parameters)
+        now = await self._thread.call(describe_selection, self._cursor, text, parameters)
         check_planned(columns, now)
         rows = _batches(self._cursor, query, {**parameters, **bound}, *self._size)
         async with aclosing(self._thread.iterate(rows)) as batches:
@@ -362,23 +355,8 @@ def _streams(
     where, bound = bounds(cursor_column, kinds[cursor_column], lo, hi) if cursor_column else ("true", {})
     # The driver gives times with a zone through an extra library; in the session's zone, UTC, they need none.
     name = f"CAST({quote(column)} AS TIMESTAMP)" if kinds[column] == "timestamptz" else quote(column)
-    found = _fetch(cursor, f"SELECT min({name}), max({name}) FROM {text} WHERE {where}", {**parameters, **bound})
+    found = fetch(cursor, f"SELECT min({name}), max({name}) FROM {text} WHERE {where}", {**parameters, **bound})
     return ranges(source.partitions, kinds[column], *found[0])
-
-
-def _describe_selection(
-    cursor: duckdb.DuckDBPyConnection, text: str, parameters: Mapping[str, Any]
-) -> tuple[Column, ...]:
-    rows = _fetch(cursor, f"DESCRIBE SELECT * FROM {text}", parameters)
-    return tuple(Column(row[0], logical_of(row[1])) for row in rows)
-
-
-def _fetch(cursor: duckdb.DuckDBPyConnection, sql: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
-    try:
-        rows: list[tuple[Any, ...]] = cursor.execute(sql, named(parameters)).fetchall()
-    except duckdb.Error as error:
-        raise translate(error) from error
-    return rows
 
 
 def _batches(

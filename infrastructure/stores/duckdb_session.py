@@ -1,7 +1,6 @@
 """One DuckDB cursor as the fence sees it: a lock taken before BEGIN and held to COMMIT, and types by name."""
 
 import re
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -35,6 +34,7 @@ from infrastructure.stores.sql_session import (
     checkpoint_ddl,
     owner_ddl,
 )
+from infrastructure.stores.write_lock import WriteLock
 
 _EXACT = re.compile(r"u?int[0-9]+|bool|date|time(stamp(tz)?)?|binary|decimal\(.*")
 
@@ -42,7 +42,7 @@ _EXACT = re.compile(r"u?int[0-9]+|bool|date|time(stamp(tz)?)?|binary|decimal\(.*
 class DuckDBSession(Session):
     """A cursor of the store's one connection."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, write_lock: threading.Lock) -> None:
+    def __init__(self, connection: duckdb.DuckDBPyConnection, write_lock: WriteLock) -> None:
         self._connection = connection
         self._cursor = connection.cursor()
         self._write_lock = write_lock

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from domain.errors import InvalidInputError, NotFoundError, SourceChangedError, StoreRefusedError
 from domain.failpoints import fail_at
 from domain.pipelines.checkpoint import LaneState, Position
+from domain.pipelines.horizon import ReadEnd
 from domain.pipelines.quarantine import Refusals, RefusedRow
 from domain.pipelines.read_set import Lane, SourceFile, SourcePlan, Stream
 from domain.pipelines.spec import SourceSpec
@@ -87,7 +88,15 @@ class FilesDataStore(IDataStore):
     async def refused_shapes(self, refusals: Refusals) -> Sequence[str]:
         raise _read_only()
 
-    async def plan(self, source: SourceSpec, *, lo: str | None, limit: int | None) -> SourcePlan:
+    async def plan(
+        self,
+        source: SourceSpec,
+        *,
+        lo: str | None,
+        limit: int | None,
+        before: ReadEnd | None = None,
+        waits: bool = True,
+    ) -> SourcePlan:
         if source.path is None:
             raise InvalidInputError("A files source names a path.", code="source.kind")
         if source.cursor is not None:

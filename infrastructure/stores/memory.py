@@ -13,9 +13,10 @@ import pyarrow.compute as pc
 from domain.errors import InvalidInputError, NotFoundError, StoreUnavailableError
 from domain.failpoints import fail_at
 from domain.pipelines.checkpoint import LaneState, Position
+from domain.pipelines.horizon import ReadEnd
 from domain.pipelines.quarantine import Refusals, RefusedRow
 from domain.pipelines.read_set import Lane, SourcePlan, Stream, streams_between
-from domain.pipelines.spec import SourceSpec
+from domain.pipelines.spec import CursorSpec, SourceSpec
 from domain.pipelines.table import Column, TableName, TableSchema
 from domain.ports.data_store import (
     BATCH_BYTES,
@@ -29,7 +30,9 @@ from domain.ports.data_store import (
     Target,
 )
 from infrastructure.arrow import arrow_type, columns_of, rechunk, to_table
-from infrastructure.stores.cursors import integer_end, is_integer_cursor, looked_back, position_after, time_end
+from infrastructure.stores.cursor_axis import Axis, micros
+from infrastructure.stores.cursor_ends import Beginning, own_end
+from infrastructure.stores.cursors import looked_back, position_after
 from infrastructure.stores.memory_content import Content, append_rows, create_table
 from infrastructure.stores.memory_lanes import InMemoryOwner, InMemoryWriter
 from infrastructure.stores.memory_quarantine import refused_rows
@@ -44,6 +47,7 @@ class InMemoryDataStore(IDataStore):
     def __init__(self) -> None:
         self._content = Content()
         self._lock = asyncio.Lock()
+        self._writing_since: datetime | None = None
         self._is_open = False
         self._snapshots: dict[str, Content] = {}
         self._names = itertools.count(1)
@@ -87,7 +91,15 @@ class InMemoryDataStore(IDataStore):
     async def refused_shapes(self, refusals: Refusals) -> Sequence[str]:
         return sorted({row.columns for row in refused_rows(self._content, refusals, None)})
 
-    async def plan(self, source: SourceSpec, *, lo: str | None, limit: int | None) -> SourcePlan:
+    async def plan(
+        self,
+        source: SourceSpec,
+        *,
+        lo: str | None,
+        limit: int | None,
+        before: ReadEnd | None = None,
+        waits: bool = True,
+    ) -> SourcePlan:
         if source.refused is not None:
             return await plan_refused(self, source.refused)
         rows = self._rows(source)
@@ -96,7 +108,12 @@ class InMemoryDataStore(IDataStore):
         for name in source.order:
             if name not in kinds:
                 raise InvalidInputError(f"The source has no column {name}.", code="source.column_missing")
-        hi = self._end_of(source, rows, kinds, lo, limit) if source.cursor else None
+        hi, why = None, None
+        if source.cursor is not None:
+            axis, greatest = _greatest(source.cursor, rows, kinds)
+            end = await own_end(Beginning(axis, greatest, lo, before, waits), lambda: self._writing_since)
+            rows = self._rows(source)
+            hi, why = end.cut(_limited(rows, source, lo, end.hi, limit), before)
         is_split = is_partitioned(source, limit)
         return SourcePlan(
             columns=tuple((column.name, column.type) for column in columns),
@@ -107,27 +124,8 @@ class InMemoryDataStore(IDataStore):
             lo=looked_back(lo, source.cursor, kinds[source.cursor.column]) if source.cursor else None,
             hi=hi,
             limit=None if source.cursor else limit,
+            end=why,
         )
-
-    def _end_of(
-        self, source: SourceSpec, rows: pa.Table, kinds: dict[str, str], lo: str | None, limit: int | None
-    ) -> str:
-        assert source.cursor is not None
-        name = source.cursor.column
-        values = rows.column(name)
-        is_integer = is_integer_cursor(source.cursor, kinds[name])
-        if values.null_count:
-            raise InvalidInputError(f"The cursor column {name} holds NULL.", code="cursor.null")
-        if is_integer:
-            hi = integer_end(pc.max(values).as_py(), source.cursor, kinds[name], lo)
-        else:
-            hi = time_end(datetime.now(UTC), source.cursor, kinds[name], lo)
-        if limit is not None:
-            plan = SourcePlan(columns=(), streams=(), ordered=True, order=(name,), lo=lo, hi=hi)
-            ordered = _between(rows, source, plan).sort_by(name).column(name)
-            if limit < len(ordered):
-                hi = str(pc.cast(ordered.slice(limit, 1), pa.string())[0])
-        return hi
 
     async def count(self, source: SourceSpec, plan: SourcePlan) -> int:
         rows = int(_between(self._rows(source), source, plan).num_rows)
@@ -194,8 +192,12 @@ class InMemoryDataStore(IDataStore):
                 quarantine=list(self._content.quarantine),
                 owners=dict(self._content.owners),
             )
-            yield content
-            self._content = content
+            self._writing_since = datetime.now(UTC)
+            try:
+                yield content
+                self._content = content
+            finally:
+                self._writing_since = None
 
     @property
     def quarantine(self) -> Sequence[dict[str, Any]]:
@@ -232,6 +234,23 @@ class InMemoryReader(IReader):
             fail_at("extract.mid_page")
             yield SourceBatch(batch, position_after(batch, order) if order else None)
             await asyncio.sleep(0)
+
+
+def _greatest(cursor: CursorSpec, rows: pa.Table, kinds: dict[str, str]) -> tuple[Axis, int | None]:
+    axis = Axis.of(cursor, kinds[cursor.column])
+    values = rows.column(cursor.column)
+    if values.null_count:
+        raise InvalidInputError(f"The cursor column {cursor.column} holds NULL.", code="cursor.null")
+    greatest = pc.max(values).as_py()
+    return axis, greatest if greatest is None or axis.is_integer else micros(greatest)
+
+
+def _limited(rows: pa.Table, source: SourceSpec, lo: str | None, hi: str, limit: int | None) -> str:
+    assert source.cursor is not None
+    name = source.cursor.column
+    plan = SourcePlan(columns=(), streams=(), ordered=True, order=(name,), lo=lo, hi=hi)
+    ordered = _between(rows, source, plan).sort_by(name).column(name)
+    return str(pc.cast(ordered.slice(limit, 1), pa.string())[0]) if limit is not None and limit < len(ordered) else hi
 
 
 def _between(rows: pa.Table, source: SourceSpec, plan: SourcePlan) -> pa.Table:

@@ -219,6 +219,7 @@ class InMemoryOwner(IOwner):
                 "verdicts": [vars(result) for result in judgement.results],
                 "stats": {name: value for name, value in stats.items() if name != "profiles"},
                 "profiles": {**(read_set.baseline or {}), **stats.get("profiles", {})},
+                "end": read_set.plan.end.to_json() if read_set.plan.end is not None else None,
             }
             watermark = read_set.plan.hi if read_set.plan.hi is not None else lane.watermark
             content.lanes[self._lane] = replace(

@@ -3,7 +3,6 @@
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
-from datetime import UTC, datetime
 from functools import cached_property
 
 import pyarrow as pa
@@ -12,9 +11,10 @@ from domain.errors import InvalidInputError, PlatformError, SchemaMismatchError
 from domain.failpoints import fail_at
 from domain.pipelines.checkpoint import LaneState, Position
 from domain.pipelines.connection import failing_step
+from domain.pipelines.horizon import ReadEnd
 from domain.pipelines.quarantine import Refusals, RefusedRow
 from domain.pipelines.read_set import Lane, SourcePlan, Stream, streams_between
-from domain.pipelines.spec import CursorSpec, SourceSpec
+from domain.pipelines.spec import SourceSpec
 from domain.pipelines.table import INTERNAL_PREFIX, Column, TableName, TableSchema
 from domain.pipelines.way import Passage, Wire
 from domain.ports.data_store import (
@@ -31,10 +31,12 @@ from domain.ports.data_store import (
 )
 from infrastructure.arrow import conform, to_table
 from infrastructure.sql import quote, relations_if_known
-from infrastructure.stores.cursors import integer_end, is_integer_cursor, looked_back, position_after, time_end
+from infrastructure.stores.cursor_ends import CursorEnd
+from infrastructure.stores.cursors import looked_back, position_after
 from infrastructure.stores.partitions import is_partitioned, ranges
 from infrastructure.stores.postgres_catalog import catalog_columns, foreign, plain_tables
-from infrastructure.stores.postgres_connection import PostgresAddress, lane_session
+from infrastructure.stores.postgres_connection import READER, PostgresAddress, lane_session
+from infrastructure.stores.postgres_horizon import PostgresHorizon
 from infrastructure.stores.postgres_passage import FORMAT, PassingReader, PostgresWriter, connected
 from infrastructure.stores.postgres_pool import SessionPool
 from infrastructure.stores.postgres_reading import BEGIN_READING, Reading, SharedSnapshots
@@ -58,7 +60,7 @@ class PostgresDataStore(IDataStore):
     def __init__(self, address: PostgresAddress) -> None:
         self._address = address
         self._pool = SessionPool(address)
-        self._snapshots = SharedSnapshots(self._session, lambda: connected(address, "headrace"))
+        self._snapshots = SharedSnapshots(self._session, lambda: connected(address, READER))
 
     async def open(self) -> None:
         async with self._session("headrace"):
@@ -113,20 +115,47 @@ class PostgresDataStore(IDataStore):
         async with self._session("headrace") as (session, thread):
             return await thread.call(refused_shapes, session, refusals)
 
-    async def plan(self, source: SourceSpec, *, lo: str | None, limit: int | None) -> SourcePlan:
+    async def plan(
+        self,
+        source: SourceSpec,
+        *,
+        lo: str | None,
+        limit: int | None,
+        before: ReadEnd | None = None,
+        waits: bool = True,
+    ) -> SourcePlan:
         if source.refused is not None:
             return await plan_refused(self, source.refused)
+        end = None
+        if source.cursor is not None:
+            async with self._session(READER) as (session, thread):
+                end = await PostgresHorizon(session, thread, source, before).end(source.cursor, lo, waits=waits)
         async with self._reading() as (session, thread):
-            return await thread.call(self._plan, session, source, lo, limit)
+            return await thread.call(self._plan, session, source, lo, limit, (end, before))
 
-    def _plan(self, session: PostgresSession, source: SourceSpec, lo: str | None, limit: int | None) -> SourcePlan:
+    def _plan(
+        self,
+        session: PostgresSession,
+        source: SourceSpec,
+        lo: str | None,
+        limit: int | None,
+        ends: tuple[CursorEnd | None, ReadEnd | None],
+    ) -> SourcePlan:
+        end, before = ends
         selection = Selection.of(session, source)
         kinds = {column.name: column.type for column in selection.columns}
         for name in source.order:
             if name not in kinds:
                 raise InvalidInputError(f"The source has no column {name}.", code="source.column_missing")
-        hi = self._end_of(session, source.cursor, kinds, selection, lo, limit) if source.cursor else None
-        where = selection.bounds(source.cursor.column, lo, hi) if source.cursor else "true"
+        hi, why, where = None, None, "true"
+        if source.cursor is not None and end is not None:
+            column = source.cursor.column
+            if session.execute(f"SELECT 1 FROM {selection.text} WHERE {quote(column)} IS NULL LIMIT 1"):
+                raise InvalidInputError(f"The cursor column {column} holds NULL.", code="cursor.null")
+            hi, why = end.hi, end.why
+            if limit is not None:
+                hi, why = end.cut(self._limited(session, column, selection, (lo, hi), limit), before)
+            where = selection.bounds(column, lo, hi)
         is_split = is_partitioned(source, limit)
         return SourcePlan(
             columns=tuple((column.name, column.type) for column in selection.columns),
@@ -137,6 +166,7 @@ class PostgresDataStore(IDataStore):
             lo=looked_back(lo, source.cursor, kinds[source.cursor.column]) if source.cursor else None,
             hi=hi,
             limit=None if source.cursor else limit,
+            end=why,
         )
 
     def _streams(
@@ -156,37 +186,17 @@ class PostgresDataStore(IDataStore):
         low, high = session.execute(f"SELECT min({name}), max({name}) FROM {selection.text} WHERE {where}")[0]
         return ranges(source.partitions, kinds[column], low, high)
 
-    def _end_of(
-        self,
-        session: PostgresSession,
-        spec: CursorSpec,
-        kinds: Mapping[str, str],
-        selection: Selection,
-        lo: str | None,
-        limit: int | None,
+    def _limited(
+        self, session: PostgresSession, name: str, selection: Selection, between: tuple[str | None, str], limit: int
     ) -> str:
-        name, kind = quote(spec.column), kinds[spec.column]
-        is_integer = is_integer_cursor(spec, kind)
-        if session.execute(f"SELECT 1 FROM {selection.text} WHERE {name} IS NULL LIMIT 1"):
-            raise InvalidInputError(f"The cursor column {spec.column} holds NULL.", code="cursor.null")
-        if is_integer:
-            newest = session.execute(f"SELECT max({name})::bigint FROM {selection.text}")[0][0]
-            hi = integer_end(newest, spec, kind, lo)
-        else:
-            now, oldest = session.execute(
-                "SELECT clock_timestamp(), min(xact_start) FROM pg_stat_activity "
-                "WHERE backend_xid IS NOT NULL AND datname = current_database() AND pid <> pg_backend_pid()"
-            )[0]
-            hi = time_end(_utc(now), spec, kind, lo, oldest_writer=_utc(oldest) if oldest else None)
-        if limit is not None:
-            where = selection.bounds(spec.column, lo, hi)
-            session.bind(selection.settings)
-            rows = session.execute(
-                f"SELECT selected.{name}::text FROM (SELECT * FROM {selection.text}) AS selected WHERE {where} "
-                f"ORDER BY selected.{name} LIMIT 1 OFFSET {limit:d}"
-            )
-            hi = rows[0][0] if rows else hi
-        return hi
+        """Where a read ends that takes so many rows; the rows of one cursor value stay together."""
+        where = selection.bounds(name, *between)
+        session.bind(selection.settings)
+        rows = session.execute(
+            f"SELECT selected.{quote(name)}::text FROM (SELECT * FROM {selection.text}) AS selected WHERE {where} "
+            f"ORDER BY selected.{quote(name)} LIMIT 1 OFFSET {limit:d}"
+        )
+        return rows[0][0] if rows else between[1]
 
     async def count(self, source: SourceSpec, plan: SourcePlan) -> int:
         def counted(session: PostgresSession) -> int:
@@ -279,7 +289,7 @@ class PostgresDataStore(IDataStore):
     @asynccontextmanager
     async def _reading(self) -> AsyncIterator[tuple[PostgresSession, OneThread]]:
         """A session in one read-only snapshot, so that no query of a user can write."""
-        async with self._session("headrace") as (session, thread):
+        async with self._session(READER) as (session, thread):
             await thread.call(session.execute, BEGIN_READING)
             yield session, thread
 
@@ -361,7 +371,3 @@ def _wire(session: PostgresSession, source: SourceSpec) -> Wire:
         is_seekable = not session.sorts(seek)
     types = {name: None if native in own else native for name, native in selection.natives.items()}
     return Wire(FORMAT, types, is_seekable)
-
-
-def _utc(moment: datetime) -> datetime:
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

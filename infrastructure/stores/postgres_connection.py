@@ -25,6 +25,10 @@ _UNMOVED = {"client_encoding": "UTF8", "hostaddr": ""}
 _UNQUOTED = "-c quote_all_identifiers=off"
 
 
+READER = "headrace:reading"
+"""The name of sessions that read and never write, so that no end of a read is held back by them."""
+
+
 @dataclass(frozen=True)
 class PostgresAddress:
     """Where a Postgres is and who signs in."""

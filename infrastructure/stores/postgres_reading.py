@@ -15,6 +15,7 @@ from typing import Any
 
 from domain.errors import SourceChangedError, StoreUnavailableError
 from domain.pipelines.spec import SourceSpec
+from infrastructure.stores.postgres_connection import READER
 from infrastructure.stores.postgres_selection import Selection
 from infrastructure.stores.postgres_session import PostgresSession
 from infrastructure.threads import OneThread
@@ -295,13 +296,13 @@ class SharedSnapshots:
         raise _busy()
 
     async def _first(self, stack: AsyncExitStack) -> Reading:
-        session, thread = await stack.enter_async_context(self._sessions("headrace"))
+        session, thread = await stack.enter_async_context(self._sessions(READER))
         reading = Reading(session, thread, self._connect)
         await thread.call(reading.begin)
         return reading
 
     async def _another(self, stack: AsyncExitStack, name: str, snapshot: _Snapshot | None) -> Reading:
-        session, thread = await stack.enter_async_context(self._sessions("headrace"))
+        session, thread = await stack.enter_async_context(self._sessions(READER))
         held = snapshot.held if snapshot is not None else None
         reading = Reading(session, thread, self._connect, shared=name, held=held)
         await thread.call(reading.begin)

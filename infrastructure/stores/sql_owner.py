@@ -221,6 +221,7 @@ class SqlOwner(IOwner):
                 "verdicts": [vars(result) for result in judgement.results],
                 "stats": {name: value for name, value in stats.items() if name != "profiles"},
                 "profiles": {**(read_set.baseline or {}), **stats.get("profiles", {})},
+                "end": read_set.plan.end.to_json() if read_set.plan.end is not None else None,
             }
             watermark = read_set.plan.hi if read_set.plan.hi is not None else state.watermark
             self._update_head("idle", watermark, kept, read_set_id=read_set.id)

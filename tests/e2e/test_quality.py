@@ -32,6 +32,8 @@ NOW = datetime(2026, 1, 2, 12, tzinfo=UTC)
         (Rule("freshness", column="at", max_age=timedelta(hours=13)), "pass", 12 * 3600.0),
         (Rule("freshness", column="at", max_age=timedelta(hours=11)), "fail", 12 * 3600.0),
         (Rule("freshness", column="day", max_age=timedelta(hours=35)), "fail", 36 * 3600.0),
+        (Rule("freshness", column="cursor", max_age=timedelta(hours=3)), "pass", 2 * 3600.0),
+        (Rule("freshness", column="cursor", max_age=timedelta(hours=1)), "fail", 2 * 3600.0),
         (Rule("freshness", column="never", max_age=timedelta(hours=1)), "pass", None),
     ],
 )
@@ -41,6 +43,7 @@ def test_rules_over_the_run_are_judged_by_what_was_measured(rule: Rule, verdict:
         duplicates={("id",): 2},
         dangling={Reference("id", TableName("t"), "k"): 3},
         newest={"at": "2026-01-02T00:00:00+00:00", "day": "2026-01-01"},
+        complete={"at": "2026-01-02T11:00:00+00:00", "cursor": "2026-01-02T10:00:00+00:00"},
         now=NOW,
     )
 

@@ -9,7 +9,13 @@ from domain.errors import InvalidInputError
 from domain.pipelines.spec import CursorSpec, SourceSpec
 from domain.pipelines.table import TableName
 from domain.ports.data_store import IDataStore
+from infrastructure.stores.cursor_axis import Axis, micros
+from infrastructure.stores.cursor_ends import Beginning, own_end
+from infrastructure.stores.memory import InMemoryDataStore
+from infrastructure.stores.memory_content import append_rows
+from infrastructure.stores.write_lock import WriteLock
 from tests.ports.backends import Backend
+from tests.ports.cursor_reading import Reading
 
 
 @pytest.mark.clause("IDataStore", 24)
@@ -81,3 +87,82 @@ async def test_limited_read_ends_in_the_order_of_the_cursor_whatever_its_name(
     plan = await store.plan(source, lo=None, limit=1)
 
     assert plan.hi == "9"
+
+
+@pytest.mark.clause("IDataStore", 30)
+@pytest.mark.parametrize("kind", [pa.timestamp("us", "UTC"), pa.timestamp("us"), pa.int64()], ids=str)
+async def test_a_read_ends_just_above_the_greatest_value_whatever_the_clock_says(
+    kind: pa.DataType, store: IDataStore, backend: Backend
+) -> None:
+    """The watermark is of what was seen; how far it was complete is told beside it, and moves on while a table is quiet."""
+    values = pa.array([10_000_001, 20_000_003], pa.int64()).cast(kind)
+    await store.write(TableName("s"), [pa.table({"id": pa.array([1, 2], pa.int64()), "at": values})])
+    reading = Reading(store, "s", CursorSpec("at"))
+
+    assert await reading.goes_on() == [1, 2]
+    watermark, complete = reading.watermark or "", reading.end.complete_as_of or ""
+    assert await reading.goes_on() == []
+
+    assert watermark.removesuffix("+00:00") == ("20000004" if kind == pa.int64() else "1970-01-01 00:00:20.000004")
+    assert reading.watermark == watermark
+    assert (
+        (reading.end.complete_as_of or "") > complete > f"{datetime.now(UTC) - timedelta(minutes=1):%Y-%m-%dT%H:%M:%S}"
+    )
+    assert reading.end.sentences == ()
+
+
+@pytest.mark.clause("IDataStore", 30)
+async def test_an_empty_table_moves_no_watermark_past_rows_to_come(store: IDataStore, backend: Backend) -> None:
+    table, kind = TableName("s"), pa.timestamp("us", "UTC")
+
+    async def write(key: int, at: datetime) -> None:
+        await store.write(table, [pa.table({"id": pa.array([key], pa.int64()), "at": pa.array([at], kind)})])
+
+    await store.write(table, [pa.table({"id": pa.array([], pa.int64()), "at": pa.array([], kind)})])
+    reading = Reading(store, "s", CursorSpec("at"))
+    assert await reading.goes_on() == []
+
+    await write(1, datetime(2020, 1, 1, tzinfo=UTC))
+    assert await reading.goes_on() == [1]
+    await write(2, datetime.now(UTC) + timedelta(days=1))  # Of a clock that is ahead: it is its turn tomorrow.
+    assert await reading.goes_on() == []
+
+
+@pytest.mark.clause("IDataStore", 30)
+async def test_a_read_of_a_store_of_ours_stops_where_its_open_writer_began() -> None:
+    """A writer stamps its rows after it has taken the write lock, and shows them when it gives it back."""
+    lock, axis = WriteLock(), Axis.of(CursorSpec("at"), "timestamptz")
+    numbers = Axis.of(CursorSpec("n"), "int64")
+    lock.acquire()
+    stamped = micros(datetime.now(UTC))
+
+    during = await own_end(Beginning(axis, stamped, None, None, waits=False), lock.held_since)
+    counting = await own_end(Beginning(numbers, 7, None, None, waits=False), lock.held_since)
+    lock.release()
+    after = await own_end(Beginning(axis, stamped, during.hi, during.why), lock.held_since)
+
+    assert during.hi <= axis.text(stamped)
+    assert "a writer of this process" in during.why.held_back[0]
+    assert counting.hi == numbers.text(-(2**63))
+    assert after.hi == axis.text(stamped + 1)
+    assert after.why.sentences == ()
+
+
+@pytest.mark.clause("IDataStore", 30)
+async def test_a_transaction_in_memory_holds_a_read_back() -> None:
+    store, moment = InMemoryDataStore(), pa.timestamp("us", "UTC")
+    await store.open()
+    reading = Reading(store, "s", CursorSpec("at"))
+
+    def rows(*keys: int) -> pa.Table:
+        return pa.table({"id": pa.array(keys, pa.int64()), "at": pa.array([datetime.now(UTC)] * len(keys), moment)})
+
+    await store.write(TableName("s"), [rows(1)])
+    async with store.transaction() as content:
+        early = rows(2)
+        plan = await store.plan(reading.source, lo=None, limit=None, waits=False)
+        append_rows(content, TableName("s"), early)
+
+    assert plan.end is not None
+    assert plan.end.held_back == ()  # What was seen is older than the transaction.
+    assert await reading.goes_on() == [1, 2]

@@ -1,0 +1,211 @@
+"""The end of a read by a cursor from what was observed, and the sentences that tell of it; shared by the stores."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+
+from domain.pipelines.horizon import Horizon, Moment, ReadEnd, Transaction, clock_text
+from infrastructure.stores.cursor_axis import Axis, micros
+
+_NAMED = 3
+
+
+WAIT_SECONDS = 3.0
+"""How long a plan waits for transactions that began just before it."""
+_LOOK_EVERY_SECONDS = 0.05
+
+
+@dataclass(frozen=True)
+class CursorEnd:
+    """Where a read ends: `hi`, exclusive, and why."""
+
+    hi: str
+    why: ReadEnd
+
+    def cut(self, hi: str | None, before: ReadEnd | None) -> tuple[str | None, ReadEnd]:
+        """The same for a limited read, which is no more complete than the one before it."""
+        if hi == self.hi:
+            return hi, self.why
+        return hi, replace(self.why, complete_as_of=before.complete_as_of if before is not None else None)
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """What a plan begins with: the axis, the greatest value seen on it, the watermark, and the end of the read before."""
+
+    axis: Axis
+    greatest: int | None
+    lo: str | None
+    before: ReadEnd | None
+    waits: bool = True
+    unknown: tuple[str, ...] = ()
+
+
+LookAgain = Callable[[Horizon], Awaitable[list[Transaction]]]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """An end in the making: what holds it back below what was seen, and what was passed over by assumption."""
+
+    axis: Axis
+    horizon: Horizon
+    hi: str
+    complete_as_of: int | None
+    holding: tuple[Transaction, ...]
+    passed: tuple[Transaction, ...]
+
+    @property
+    def is_held_by_young(self) -> bool:
+        """Whether every transaction that holds the read back has only just begun, so that it may end soon."""
+        ages = [self.horizon.at - self.horizon.standing[found.id].since for found in self.holding]
+        return bool(ages) and all(age < WAIT_SECONDS * 1_000_000 for age in ages)
+
+    def close(self, before: ReadEnd | None, unknown: Sequence[str]) -> CursorEnd:
+        """Put it into words, and keep what the next read goes on from."""
+        complete = clock_text(self.complete_as_of) if self.complete_as_of is not None else None
+        why = ReadEnd(
+            complete_as_of=complete,
+            held_back=self._held_back(),
+            assumed=self._assumed(),
+            unknown=tuple(unknown),
+            horizon=self.horizon.to_json(),
+        )
+        return CursorEnd(self.hi, why.since(before))
+
+    def _held_back(self) -> tuple[str, ...]:
+        told = [
+            f"Held back since {self._since(found)} by {found.session}: what it writes may still come below what was seen"
+            f"{_hidden(found)}."
+            for found in self._oldest(self.holding)
+        ]
+        return (*told, *_others(self.holding, "transactions hold it back"))
+
+    def _assumed(self) -> tuple[str, ...]:
+        told = [
+            f"Assumed that {found.session}, whose transaction is open since {self._since(found)}, writes nothing more below "
+            f"what was seen: that is longer than cursor.patience ({_span(self.axis.cursor.patience)}), and it holds no lock "
+            "for writing; patience: forever waits instead."
+            for found in self._oldest(self.passed)
+        ]
+        return (*told, *_others(self.passed, "transactions were passed over"))
+
+    def _oldest(self, transactions: Sequence[Transaction]) -> list[Transaction]:
+        return sorted(transactions, key=lambda found: self.horizon.standing[found.id].since)[:_NAMED]
+
+    def _since(self, found: Transaction) -> str:
+        return clock_text(self.horizon.standing[found.id].since)[:19] + "Z"
+
+
+async def settled(
+    begin: Beginning, horizon: Horizon, transactions: Sequence[Transaction], look_again: LookAgain
+) -> CursorEnd:
+    """Wait a little for what has only just begun, then say how far a read may go.
+
+    Raises:
+        InvalidInputError: as `ended`.
+    """
+    started = time.monotonic()
+    while True:
+        elapsed = time.monotonic() - started
+        found = ended(begin.axis, begin.greatest, begin.lo, horizon, transactions, int(elapsed * 1_000_000))
+        if not begin.waits or elapsed > WAIT_SECONDS or not found.is_held_by_young:
+            return found.close(begin.before, begin.unknown)
+        await asyncio.sleep(_LOOK_EVERY_SECONDS)
+        transactions = await look_again(horizon)
+        horizon = horizon.narrowed(transactions)
+
+
+async def own_end(begin: Beginning, writing_since: Callable[[], datetime | None]) -> CursorEnd:
+    """The end of a read of a store that this process owns: its one writer has put its times after it began.
+
+    Raises:
+        InvalidInputError: as `ended`.
+    """
+    axis, now = begin.axis, micros(datetime.now(UTC))
+
+    def writer() -> list[Transaction]:
+        since = writing_since()
+        if since is None:
+            return []
+        at = micros(since)
+        return [Transaction(f"writer {at}", "a writer of this process", at, writes=True)]
+
+    async def look_again(_: Horizon) -> list[Transaction]:
+        return writer()
+
+    place = now if axis.is_clock else axis.above(begin.greatest) if begin.greatest is not None else None
+    moment = Moment(axis.name, axis.is_clock, "process", 0, now, place, begin.greatest)
+    found = writer()
+    before = begin.before.followed if begin.before is not None else None
+    return await settled(begin, Horizon.observed(before, moment, found), found, look_again)
+
+
+def ended(
+    axis: Axis,
+    greatest: int | None,
+    lo: str | None,
+    horizon: Horizon,
+    transactions: Sequence[Transaction],
+    elapsed: int = 0,
+) -> Ended:
+    """Work out the end: the lowest of now less what is held back, just above the greatest value, and what may still commit.
+
+    Raises:
+        InvalidInputError: `lo` is no value of the cursor, or nothing can come after the greatest one.
+    """
+    counted, passed = horizon.judged(transactions, horizon.at + elapsed, axis.cursor.patience)
+    as_of = horizon.complete_as_of(counted)
+    if greatest is None:
+        return Ended(axis, horizon, axis.end([None], lo), _less(as_of, axis), (), ())
+    wanted = _value(axis, greatest, horizon, horizon.place)
+
+    def lowers(found: Transaction) -> bool:
+        reached = _value(axis, greatest, horizon, horizon.standing[found.id].floor)
+        return reached is None or (wanted is not None and reached < wanted)
+
+    # A session may be seen twice, by its transaction and by its statement.
+    holding = {found.session: found for found in counted if lowers(found)}
+    passed_over = {found.session: found for found in passed if found.session not in holding and lowers(found)}
+    return Ended(
+        axis=axis,
+        horizon=horizon,
+        hi=axis.end([_value(axis, greatest, horizon, horizon.end(counted))], lo),
+        complete_as_of=_less(as_of, axis),
+        holding=tuple(holding.values()),
+        passed=tuple(passed_over.values()),
+    )
+
+
+def _value(axis: Axis, greatest: int, horizon: Horizon, place: int | None) -> int | None:
+    """How far a read may go by a place, in values of the cursor."""
+    if place is None:
+        return None
+    if axis.is_clock:
+        held = min(place, horizon.at - axis.held)
+        return min(axis.reached(held, greatest), axis.above(greatest))
+    return min(place, axis.held_back_from(greatest, horizon.at - horizon.stood_since))
+
+
+def _less(as_of: int | None, axis: Axis) -> int | None:
+    """What is held back is not complete yet; what is counted in integers has no time."""
+    if as_of is None or (axis.is_integer and axis.held):
+        return None
+    return as_of - axis.held
+
+
+def _hidden(found: Transaction) -> str:
+    if found.started_at is not None or found.is_prepared or not found.session.startswith("session"):
+        return ""
+    return "; when it began is not shown to this role, and would be with pg_read_all_stats"
+
+
+def _others(transactions: Sequence[Transaction], what: str) -> tuple[str, ...]:
+    more = len(transactions) - _NAMED
+    return (f"{more} more {what}.",) if more > 0 else ()
+
+
+def _span(patience: timedelta | None) -> str:
+    return "forever" if patience is None else f"{patience.total_seconds():g} s"

@@ -1,0 +1,71 @@
+"""The cursor of a DuckDB source: its axis, its greatest value, and where a limited read ends."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import duckdb
+
+from domain.errors import InvalidInputError
+from domain.pipelines.spec import SourceSpec
+from domain.pipelines.table import Column
+from infrastructure.sql import quote
+from infrastructure.stores.cursor_axis import Axis
+from infrastructure.stores.duckdb_selection import bounds, from_item
+from infrastructure.stores.duckdb_session import named, translate
+from infrastructure.stores.duckdb_types import logical_of
+
+
+def greatest_of(cursor: duckdb.DuckDBPyConnection, source: SourceSpec) -> tuple[Axis, int | None]:
+    """The axis of a source's cursor and the greatest value on it.
+
+    Raises:
+        InvalidInputError: no such column, one that cannot be a cursor, or NULL in it (`cursor.null`).
+    """
+    assert source.cursor is not None
+    text, parameters = from_item(source)
+    column = source.cursor.column
+    kinds = {found.name: found.type for found in describe_selection(cursor, text, parameters)}
+    if column not in kinds:
+        raise InvalidInputError(f"The source has no column {column}.", code="source.column_missing")
+    axis, name = Axis.of(source.cursor, kinds[column]), quote(column)
+    if fetch(cursor, f"SELECT 1 FROM {text} WHERE {name} IS NULL LIMIT 1", parameters):
+        raise InvalidInputError(f"The cursor column {column} holds NULL.", code="cursor.null")
+    # The driver gives times with a zone through an extra library; in the session's zone, UTC, they need none.
+    time = f"CAST({name} AS TIMESTAMP)"
+    micros = f"CASE WHEN isfinite({time}) THEN epoch_us({time}) WHEN {time} > TIMESTAMP 'epoch' THEN {2**62} ELSE {-(2**62)} END"
+    value = name if axis.is_integer else micros
+    return axis, axis.read(fetch(cursor, f"SELECT CAST(max({value}) AS VARCHAR) FROM {text}", parameters)[0][0])
+
+
+def limited(
+    cursor: duckdb.DuckDBPyConnection, source: SourceSpec, kind: str, between: tuple[str | None, str], limit: int
+) -> str:
+    """Where a read ends that takes so many rows; the rows of one cursor value stay together."""
+    assert source.cursor is not None
+    text, parameters = from_item(source)
+    name = quote(source.cursor.column)
+    where, bound = bounds(source.cursor.column, kind, *between)
+    rows = fetch(
+        cursor,
+        f"SELECT CAST(selected.{name} AS VARCHAR) FROM (SELECT * FROM {text}) AS selected "
+        f"WHERE {where} ORDER BY selected.{name} LIMIT 1 OFFSET {limit:d}",
+        {**parameters, **bound},
+    )
+    return rows[0][0] if rows else between[1]
+
+
+def describe_selection(
+    cursor: duckdb.DuckDBPyConnection, text: str, parameters: Mapping[str, Any]
+) -> tuple[Column, ...]:
+    """The columns of a FROM item."""
+    rows = fetch(cursor, f"DESCRIBE SELECT * FROM {text}", parameters)
+    return tuple(Column(row[0], logical_of(row[1])) for row in rows)
+
+
+def fetch(cursor: duckdb.DuckDBPyConnection, sql: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+    """All rows of a query."""
+    try:
+        rows: list[tuple[Any, ...]] = cursor.execute(sql, named(parameters)).fetchall()
+    except duckdb.Error as error:
+        raise translate(error) from error
+    return rows
