@@ -250,6 +250,8 @@ class IDataStore(IRefusedRows):
     29. Of two attempts under one fence only the later one writes: whatever it does names the token of its take-over.
     30. A read by a cursor ends just above the greatest value seen, and never above what may still commit; what the source
         cannot tell of that is said.
+    31. A table that is replaced keeps what it has besides its rows, or is refused; rows of others that refer to it are
+        reached by nothing but the deletion of their own.
     """
 
     batch_rows = 50_000

@@ -189,12 +189,19 @@ class DuckDBSession(Session):
         self.execute(f"DROP TABLE IF EXISTS {quote_table(table)}")
         self.execute(f"ALTER TABLE {quote_table(stage)} RENAME TO {quote(table.table)}")
 
+    def clear(self, stage: TableName, table: TableName, key: Sequence[str]) -> None:
+        self.execute(f"DELETE FROM {quote_table(table)}")
+
     def _is_bound(self, table: TableName) -> bool:
         where = "schema_name = $1 AND table_name = $2 AND database_name = current_database()"
         names = (table.schema or "main", table.table)
         found = self.execute(
             f"SELECT (SELECT count(*) FROM duckdb_indexes() WHERE {where}) "
-            f"+ (SELECT count(*) FROM duckdb_constraints() WHERE {where})",
+            f"+ (SELECT count(*) FROM duckdb_constraints() WHERE {where}) "
+            f"+ (SELECT count(*) FROM duckdb_tables() WHERE {where} "
+            "AND (comment IS NOT NULL OR cardinality(tags) > 0 OR contains(lower(sql), 'collate'))) "
+            f"+ (SELECT count(*) FROM duckdb_columns() WHERE {where} "
+            "AND (comment IS NOT NULL OR column_default IS NOT NULL OR is_generated))",
             names,
         )
         return bool(found[0][0])

@@ -6,6 +6,7 @@ from typing import TypeVar
 
 from domain.errors import PlatformError, SchemaMismatchError, StoreUnavailableError
 from domain.pipelines.checkpoint import Merged
+from domain.pipelines.spec import Mode
 from domain.pipelines.table import TableName
 from domain.ports.data_store import Target
 from infrastructure.sql import quote, quote_table
@@ -95,6 +96,17 @@ def merge(session: Session, using: str, names: Sequence[str], target: Target, *,
     )
     actions = behind_others(session, target.key, lambda: session.execute(counted))
     return merged_by(actions, repeated)
+
+
+def merge_whole(session: Session, using: str, names: Sequence[str], table: TableName, key: Sequence[str]) -> None:
+    """Merge rows, one for each key, into a table that is not merged into otherwise."""
+    target = Target(table, Mode.MERGE, None, (), "", metadata_columns=False, key=tuple(key))
+    numbered = session.execute(_FACTS, (quote_table(table), json.dumps(key)))[0][1]
+    kept = [name for name in json.loads(numbered) if name in names and name not in key]
+    merging = Merge(using, names, target, is_exact=True, is_batch=True, numbered=kept, overriding=session.overriding)
+    if kept:
+        _check_numbers(session, merging)
+    session.execute(merging.statement)
 
 
 def _check_numbers(session: Session, merging: Merge) -> None:

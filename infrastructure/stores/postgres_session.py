@@ -24,7 +24,7 @@ from infrastructure.stores.postgres_connection import PostgresAddress, connect
 from infrastructure.stores.postgres_errors import translate
 from infrastructure.stores.postgres_merge import hold_merged, merge
 from infrastructure.stores.postgres_predecessors import end_holders, run_patiently
-from infrastructure.stores.postgres_replace import swap
+from infrastructure.stores.postgres_replace import clear, is_referred, swap
 from infrastructure.stores.postgres_selection import Selection
 from infrastructure.stores.postgres_types import logical_of, native_of, needs_cast, with_binary_uuids
 from infrastructure.stores.sql_session import (
@@ -304,11 +304,16 @@ class PostgresSession(Session):
     def swap(self, stage: TableName, table: TableName, names: Sequence[str]) -> None:
         swap(self, stage, table, names)
 
+    def clear(self, stage: TableName, table: TableName, key: Sequence[str]) -> None:
+        clear(self, stage, table, key if is_referred(self, table) else ())
+
     def create_internal_tables(self, schema: str | None) -> None:
         tables = [TableName(name, schema) for name in (CHECKPOINT, OWNER, QUARANTINE)]
         found = self.execute(
             "SELECT to_regclass($2) IS NOT NULL AND to_regclass($3) IS NOT NULL AND (SELECT count(*) = $4 "
-            "FROM pg_attribute WHERE attrelid = to_regclass($1) AND attname IN ('writer', 'format'))",
+            "FROM pg_attribute WHERE attrelid = to_regclass($1) AND attname IN ('writer', 'format')) "
+            "AND NOT EXISTS (SELECT FROM pg_class WHERE oid IN (to_regclass($2), to_regclass($3)) "
+            "AND relreplident = 'd' AND pg_has_role(relowner, 'USAGE'))",
             [*(quote_table(table) for table in tables), len(LATER_COLUMNS)],
         )
         if found[0][0]:
@@ -324,6 +329,9 @@ class PostgresSession(Session):
         self.execute(owner_ddl(quote_table(tables[1])))
         definitions = ", ".join(f"{quote(c.name)} {native_of(c.type)}" for c in QUARANTINE_COLUMNS)
         self.execute(f"CREATE TABLE IF NOT EXISTS {quote_table(tables[2])} ({definitions})")
+        for table in tables[1:]:
+            # They have no key, and where every table is published Postgres wants to know how a row is told from another.
+            self.execute(f"ALTER TABLE {quote_table(table)} REPLICA IDENTITY FULL")
 
     def run_patiently(self, lane: Lane, fence: int, work: Callable[[], T]) -> T:
         return run_patiently(self, lane, fence, work)

@@ -98,7 +98,7 @@ def merge_stage(session: Session, target: Target, names: Sequence[str], loaded_a
         QualityRejectedError: `delete_missing` would reach more than its share (`delete_missing.share`).
     """
     assert target.shadow is not None
-    stage, table = quote_table(target.table.beside(target.shadow)), quote_table(target.table)
+    stage = quote_table(target.table.beside(target.shadow))
     session.execute(f"ANALYZE {stage}")
     moment, names, using = f"CAST('{loaded_at.isoformat()}' AS {session.type_name('timestamptz')})", list(names), stage
     if target.metadata_columns:
@@ -108,7 +108,7 @@ def merge_stage(session: Session, target: Target, names: Sequence[str], loaded_a
         raise landing_gone(target.table)
     gone = 0
     if target.replaces:
-        session.execute(f"DELETE FROM {table}")
+        session.clear(target.table.beside(target.shadow), target.table, target.key)
     elif target.delete_missing is not None:
         gone = _delete_missing(session, target, moment)
     merged = session.merge_from(using, names, target)

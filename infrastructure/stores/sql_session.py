@@ -119,6 +119,10 @@ class Session(ABC):
         """Put the stage in the place of the table, or its columns `names` where something would be lost with the table."""
 
     @abstractmethod
+    def clear(self, stage: TableName, table: TableName, key: Sequence[str]) -> None:
+        """Delete the rows of a table that what is staged takes the place of, by the key where others refer to them."""
+
+    @abstractmethod
     def create_internal_tables(self, schema: str | None) -> None:
         """Create schema and Headrace's own tables if absent."""
 
