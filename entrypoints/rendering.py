@@ -27,6 +27,7 @@ def preview_body(preview: Preview) -> dict[str, Any]:
         "rows": rows,
         "counts": preview.counts.as_dict(),
         "first_errors": preview.stats.get("first_errors", []),
+        **({"note": preview.note} if preview.note else {}),
     }
 
 

@@ -14,9 +14,17 @@ from domain.pipelines.table import Column
 from infrastructure.arrow import arrow_type
 
 
-def shape_of(columns: Sequence[Column], *, is_text: bool) -> str:
-    """Say of which types the values of a record are; with `is_text` they are text still to be converted to these."""
-    return json.dumps({"columns": [[column.name, column.type] for column in columns], "is_text": is_text})
+def shape_of(columns: Sequence[Column], *, is_text: bool, guessed: Sequence[str] = ()) -> str:
+    """Say of which types the values of a record are; with `is_text` they are text still to be converted to these, the
+    `guessed` ones only where they stay what was written.
+    """
+    shape = {"columns": [[column.name, column.type] for column in columns], "is_text": is_text}
+    return json.dumps(shape | ({"guessed": list(guessed)} if guessed else {}))
+
+
+def guessed_of(shapes: Sequence[str]) -> tuple[str, ...]:
+    """The columns whose types were guessed in any of several shapes."""
+    return tuple(dict.fromkeys(name for shape in shapes for name in json.loads(shape).get("guessed", ())))
 
 
 def merged_shape(shapes: Sequence[str]) -> tuple[tuple[Column, ...], bool]:

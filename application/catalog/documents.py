@@ -9,7 +9,7 @@ from domain.errors import InvalidInputError, NotFoundError, Problem, SpecError
 from domain.identity.policy import Action, require
 from domain.identity.principal import Principal
 from domain.lineage.graph import Dataset, dataset, find_circle, reached_from
-from domain.pipelines.plan import ColumnForecast, choose_publishing, guarantee
+from domain.pipelines.plan import ColumnForecast, Publishing, choose_publishing, guarantee
 from domain.pipelines.spec import DEFAULT_CONNECTION, PipelineSpec
 from domain.pipelines.steps import SqlStep
 from domain.ports.security import IQueryGuard
@@ -298,9 +298,13 @@ def _notes(command: PutDocument, before: StoredDocument | None) -> tuple[str, ..
     return tuple(notes)
 
 
-def how_it_publishes(spec: PipelineSpec) -> list[str]:
-    """Say when rows become visible, and what is guaranteed of them, as far as the document alone tells."""
-    publishing = choose_publishing(spec, ordered=bool(spec.source.key or spec.source.path or spec.source.table))
+def how_it_publishes(spec: PipelineSpec, planned: Publishing | None = None) -> list[str]:
+    """Say when rows become visible, and what is guaranteed of them; as far as the document alone tells, if no read is
+    planned yet.
+    """
+    publishing = planned or choose_publishing(
+        spec, ordered=bool(spec.source.key or spec.source.path or spec.source.table)
+    )
     return [f"publish: {publishing.publish.value}, because {publishing.reason}", guarantee(spec, publishing)]
 
 

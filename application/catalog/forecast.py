@@ -52,11 +52,15 @@ class PlanForecaster:
         spec = PipelineSpec.from_document(body)
         published = how_it_publishes(spec) if change.action == "keep" else []
         notes = [*published, *change.notes, *await self._history(organization, spec.name)]
+        by_document = how_it_publishes(spec)
         columns: tuple[ColumnForecast, ...] = ()
         try:
             spec = await preparer.with_key(organization, spec)
             source = await preparer.source_store(organization, spec.source)
             plan = await preparer.patience.answer(source.plan(spec.source, lo=None, limit=None, waits=False))
+            plan = await preparer.settled(organization, spec, plan, RunRequest())
+            told = how_it_publishes(spec, preparer.publishing(spec, plan, RunRequest()))
+            notes = [dict(zip(by_document, told, strict=True)).get(note, note) for note in notes]
             prepared = await self._prepared(organization, spec, plan, preparer)
             route = await preparer.route(organization, spec, plan, prepared.target, prepared.transform)
             landing = await stores.get(organization, await stores.spec_of(organization, spec.destination.connection))

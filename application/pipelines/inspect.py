@@ -27,6 +27,7 @@ class Preview:
     batches: tuple[Batch, ...]
     counts: Counts
     stats: Mapping[str, Any]
+    note: str | None = None
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class PipelineInspector:
                 counts, stats = counts + judged.counts, merge_stats(stats, judged.stats)
                 if keep_rows:
                     kept.append(judged.accepted)
-        return Preview(columns, tuple(kept), counts, stats)
+        return Preview(columns, tuple(kept), counts, stats, plan.note)
 
     async def spec_of(self, principal: Principal, name: str) -> PipelineSpec:
         """Load a pipeline's latest spec.

@@ -79,7 +79,7 @@ class ReadSetLoader:
         is_overtaken = stored is not None and _is_over(stored, state)
         if is_overtaken:
             stored = None  # Another run has completed or abandoned it since; what is left is read anew.
-        if stored is None and run.request.abandon:
+        if stored is None and (run.request.abandon or _leaves_nothing(claim, state)):
             state = await self._abandoned(claim, owner, state)
         read_set = stored or self._unfinished(claim, state)
         if read_set is None:
@@ -316,6 +316,13 @@ def _check_table_is_there(spec: PipelineSpec, state: LaneState, prepared: Prepar
 def _fits(claim: Claim, state: LaneState) -> bool:
     """Say whether what the lane remembers belongs to this run's source, cursor, key and destination."""
     return state.stats.get("fingerprint") in (None, claim.spec.fingerprint)
+
+
+def _leaves_nothing(claim: Claim, state: LaneState) -> bool:
+    """Say whether the unfinished load of an earlier revision lies in staging alone: nobody has seen anything of it."""
+    if _fits(claim, state) or _has_position(claim, state) or not state.is_loading:
+        return False
+    return bool((state.stats.get("read_set") or {}).get("shadow"))
 
 
 def _has_position(claim: Claim, state: LaneState) -> bool:

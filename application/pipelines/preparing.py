@@ -6,6 +6,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 from application.connections.open_stores import OpenStores
+from application.pipelines.guesses import settled, unproved
 from application.pipelines.landing import LeftOut, check_reserved
 from application.pipelines.patience import Patience
 from domain.errors import InvalidInputError, NotFoundError, SchemaMismatchError
@@ -96,6 +97,7 @@ class RunPreparer:
         plan = await self.patience.answer(store.plan(source, lo=lo, limit=request.limit, before=before))
         if note is not None:
             plan = replace(plan, note=note)
+        plan = await self.settled(lane.organization, spec, plan, request)
         publishing = self.publishing(spec, plan, request)
         shadow = None
         if publishing.publish is Publish.RUN:
@@ -115,7 +117,15 @@ class RunPreparer:
 
     def publishing(self, spec: PipelineSpec, plan: SourcePlan, request: RunRequest) -> Publishing:
         """Choose how a planned read publishes."""
-        return choose_publishing(spec, ordered=plan.ordered, full_refresh=request.full_refresh)
+        return choose_publishing(spec, ordered=plan.ordered, full_refresh=request.full_refresh, unproved=unproved(plan))
+
+    async def settled(self, organization: str, spec: PipelineSpec, plan: SourcePlan, request: RunRequest) -> SourcePlan:
+        """Let guesses give way to the types of the table that the rows land in."""
+        if not plan.is_text or request.full_refresh:
+            return plan
+        connection = await self.stores.spec_of(organization, spec.destination.connection)
+        existing = await (await self.stores.get(organization, connection)).describe(spec.destination.table)
+        return settled(spec, plan, existing) if existing is not None else plan
 
     async def _suiting(self, organization: str, spec: PipelineSpec) -> int:
         connection = await self.stores.spec_of(organization, spec.destination.connection)
@@ -294,6 +304,7 @@ def transform_plan(spec: PipelineSpec, plan: SourcePlan, target: tuple[Column, .
         rules=spec.quality,
         target=target,
         source_is_text=plan.is_text,
+        guessed=plan.guessed,
         normalizes=spec.destination.normalizes,
         deleted_when=spec.destination.deleted_when,
     )

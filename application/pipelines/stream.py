@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from application.connections.open_stores import OpenStores
+from application.pipelines.guesses import not_converted
 from application.pipelines.overlap import ahead
 from application.pipelines.patience import Patience
-from domain.errors import ConversionError
 from domain.pipelines.checkpoint import CheckpointUpdate, Counts, Position, StreamState, merge_stats
 from domain.pipelines.report import StreamReport
 from domain.pipelines.spec import OnError
@@ -70,6 +70,7 @@ class StreamRunner:
                                 self.patience.each(reader.batches(passed.position, limit=passed.left)),
                                 transform,
                                 writer,
+                                reader,
                             )
         return passed.report()
 
@@ -126,7 +127,11 @@ class _Passed:
         self._batches = self._bytes = self._retries = 0
 
     async def transform(
-        self, batches: AsyncGenerator[SourceBatch, None], transform: IPreparedTransform, writer: IWriter
+        self,
+        batches: AsyncGenerator[SourceBatch, None],
+        transform: IPreparedTransform,
+        writer: IWriter,
+        reader: IReader,
     ) -> None:
         """Judge and commit batch by batch, each stage ahead of the next."""
         async with (
@@ -136,7 +141,8 @@ class _Passed:
             async for (batch, judged), is_last in _with_last(judged_ahead):
                 begun = time.monotonic()
                 self._state = _after(self._state, judged, batch.position, is_last=is_last)
-                _check_conversions(self._task.spec.on_error, self._state)
+                if not _may_go_on(self._task.spec.on_error, self._state):
+                    raise await not_converted(self._task, self._state, batch, judged, reader)
                 await self._commit(writer, judged)
                 if not self._goes_on(judged.counts, batch.data.nbytes, begun):
                     return
@@ -258,17 +264,10 @@ def _checkpoint(state: StreamState) -> CheckpointUpdate:
     return CheckpointUpdate(state.seq, state.position, state.counts, state.stats, is_last=state.is_done)
 
 
-def _check_conversions(on_error: OnError, state: StreamState) -> None:
-    """Refuse the batch when too many rows failed to convert; a share is judged once the stream is at its end."""
-    counts = state.counts
+def _may_go_on(on_error: OnError, state: StreamState) -> bool:
+    """Say whether as many rows may fail to convert; a share is judged once the stream is at its end."""
     judged = on_error if state.is_done else replace(on_error, max_share=None)
-    if judged.allows(counts.failed, counts.read):
-        return
-    first = next((error["message"] for error in state.stats.get("first_errors", [])), "")
-    raise ConversionError(
-        f"{counts.failed} of {counts.read} rows did not convert ({first}), more than on_error allows; "
-        "the batch was not committed."
-    )
+    return judged.allows(state.counts.failed, state.counts.read)
 
 
 async def _with_last(items: AsyncIterator[T]) -> AsyncIterator[tuple[T, bool]]:

@@ -1,5 +1,8 @@
 """How a run will publish, and why: chosen when nothing is said, refused when what is said contradicts itself."""
 
+import json
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -15,13 +18,17 @@ class Publishing:
     reason: str
 
 
-def choose_publishing(spec: PipelineSpec, *, ordered: bool, full_refresh: bool = False) -> Publishing:
+def choose_publishing(
+    spec: PipelineSpec, *, ordered: bool, full_refresh: bool = False, unproved: Mapping[str, str] | None = None
+) -> Publishing:
     """Choose `batch` unless something needs `run`; say which and why.
+
+    `unproved` are the guessed types that a later value may break.
 
     Raises:
         SpecError: `publish: batch` was asked for and cannot keep its promise (`spec.contradiction`).
     """
-    reason = _why_run(spec, ordered=ordered, full_refresh=full_refresh)
+    reason = _why_run(spec, ordered=ordered, full_refresh=full_refresh) or _why_unproved(unproved or {})
     asked = spec.destination.publish
     if reason is None:
         if asked is Publish.RUN:
@@ -53,6 +60,22 @@ def _why_run(spec: PipelineSpec, *, ordered: bool, full_refresh: bool) -> str | 
     if not ordered:
         return "the source has neither key nor cursor, so a resumed run has to start its staging again"
     return None
+
+
+def _why_unproved(types: Mapping[str, str]) -> str | None:
+    if not types:
+        return None
+    line = ", ".join(
+        f'{_written(name)}: "{kind}"' if "(" in kind else f"{_written(name)}: {kind}" for name, kind in types.items()
+    )
+    return (
+        "types of the files are guessed from their beginnings, and a later value may break a guess; to publish by batch, "
+        f"declare them in the source: options: {{types: {{{line}}}}}"
+    )
+
+
+def _written(name: str) -> str:
+    return name if re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name) else json.dumps(name, ensure_ascii=False)
 
 
 def guarantee(spec: PipelineSpec, publishing: Publishing) -> str:

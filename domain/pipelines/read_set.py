@@ -53,9 +53,10 @@ class SourcePlan:
     """What a source store answers when asked to plan a read.
 
     `ordered` says whether a total order makes the read resumable; `columns` (name, type) is fixed for the whole read
-    set. `order` are the columns of that order, `partition` the one that the streams are ranges of. `limit` bounds the rows of a read without a cursor. `is_text`
-    says that values arrive as text and are converted to `columns` on the way. `end` tells why a read by a cursor ends
-    at `hi`.
+    set. `order` are the columns of that order, `partition` the one that the streams are ranges of. `limit` bounds the rows
+    of a read without a cursor. `is_text` says that values arrive as text and are converted to `columns` on the way:
+    those of the `guessed` columns, whose types nobody declared, only where they stay what was written. `unproved` are
+    those of them of which not every value was looked at. `end` tells why a read by a cursor ends at `hi`.
     """
 
     columns: tuple[tuple[str, str], ...]
@@ -70,6 +71,8 @@ class SourcePlan:
     note: str | None = None
     partition: str | None = None
     end: ReadEnd | None = None
+    guessed: tuple[str, ...] = ()
+    unproved: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -138,6 +141,8 @@ class ReadSet:
                 note=plan["note"],
                 partition=plan.get("partition"),
                 end=ReadEnd.from_json(plan["end"]) if plan.get("end") else None,
+                guessed=tuple(plan.get("guessed", ())),
+                unproved=tuple(plan.get("unproved", ())),
             ),
         )
 

@@ -111,6 +111,10 @@ class IReader(ABC):
         """Yield the same rows undecoded, with constants appended; only where the store's `wire` gave a format."""
         raise NotImplementedError
 
+    async def place(self, batch: SourceBatch, ordinal: int) -> str | None:
+        """Say where in the source a row of a batch stands, for people, such as a file and a line; None where it has none."""
+        return None
+
     async def decoded(self, rows: EncodedRows) -> Batch:
         """Read rows that were handed out undecoded once more, in the same snapshot, as a batch."""
         raise NotImplementedError
@@ -222,7 +226,8 @@ class IDataStore(IRefusedRows):
     6. A take-over raises the fence on every row of its lane and returns what was committed. A fence that is not above the
         lane's is refused, but for the claim that has put it there and shows the token of that take-over.
     7. Opening a read set puts its streams at the beginning, with an empty staging table.
-    8. Publishing is all or nothing: rows, verdict, watermark; it happens once.
+    8. Publishing is all or nothing: rows, verdict, watermark, and the table itself, which a run with a staging table
+        makes only then; it happens once.
     9. After a seal no writer commits, whatever its fence, until the next take-over.
     10. A reader yields rows in order, strictly after the position it is given; what was committed plus what is read
         after it is the whole.

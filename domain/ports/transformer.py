@@ -15,7 +15,8 @@ from domain.ports.data_store import Batch, JudgedBatch
 class TransformPlan:
     """What to do with each batch of a read set; picklable.
 
-    `source` are the columns the transforms see. When `source_is_text` the batch arrives as strings, to be converted.
+    `source` are the columns the transforms see. When `source_is_text` the batch arrives as strings, to be converted; those
+    of the `guessed` columns only where the value stays the very one that was written.
     `target` are the destination's columns that already exist: values are converted to their types. `is_partial` says
     that columns which no row rule looks at are left out. `normalizes` puts names into the destination's case, after the
     rules. Of rows with the same `key` in one batch only the last is accepted; `deleted_when` is a predicate that adds the
@@ -31,6 +32,7 @@ class TransformPlan:
     normalizes: bool = False
     key: tuple[str, ...] = ()
     deleted_when: str | None = None
+    guessed: tuple[str, ...] = ()
 
     @property
     def keeps_values(self) -> bool:

@@ -12,6 +12,7 @@ import typer
 
 from entrypoints.cli.context import Cli
 from entrypoints.cli.ending import finish
+from entrypoints.cli.errors import printable
 from entrypoints.cli.render import (
     AsJson,
     as_plain,
@@ -178,6 +179,8 @@ def _preview(
     counts = found["counts"]
     kept = ", ".join(f"{counts[key]:,} {key}" for key in ("read", "used", "filtered", "quarantined", "failed"))
     print(f"{kept}; nothing was written")
+    if found.get("note"):
+        print(f"note: {printable(found['note'])}")
 
 
 async def _preview_here(

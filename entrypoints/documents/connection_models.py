@@ -5,7 +5,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
-from entrypoints.documents.models import Model, Name, identifier
+from entrypoints.documents.models import Name, identifier
+from entrypoints.documents.strict import Model
 
 _SECRET_REFERENCE = re.compile(r"(env|file):[^\x00\r\n]{1,300}")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,252}[A-Za-z0-9])?|\[?[0-9A-Fa-f:.]{2,45}\]?")

@@ -1,19 +1,15 @@
 """Strict models of pipeline documents; they also write the JSON Schemas editors use."""
 
-import re
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, field_validator, model_validator
 
 from domain.pipelines.quality import RUN_RULES, Reference
 from domain.pipelines.spec import FOREVER, parse_duration, parse_size
 from domain.pipelines.table import TableName, check_identifier
-
-_TYPE = re.compile(
-    r"bool|u?int(8|16|32|64)|float(32|64)|decimal\([0-9]{1,2},[0-9]{1,2}\)|string|binary|date|time|timestamp|timestamptz"
-    r"|uuid|json"
-)
+from entrypoints.documents.file_options import FileOptions, known_type
+from entrypoints.documents.strict import Model
 
 _HOOK = r"^([a-z][a-z0-9_]{0,47}|local\.[a-z][a-z0-9_]{0,47}:[A-Za-z_][A-Za-z0-9_]{0,63})$"
 
@@ -25,12 +21,6 @@ Count = Annotated[int, Field(ge=0, le=2**62, strict=True)]
 Number = Annotated[int, Field(ge=-(2**63), le=2**63 - 1, strict=True)] | Annotated[float, Field(strict=True)]
 Bound = Number | Annotated[str, StringConstraints(max_length=100, strict=True)]
 Scalar = bool | Number | Annotated[str, StringConstraints(max_length=10_000, strict=True)] | None
-
-
-class Model(BaseModel):
-    """Strict, closed, and silent about values."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False)
 
 
 def identifier(value: str) -> str:
@@ -81,27 +71,6 @@ class Cursor(Model):
         if self.strict_cursor and self.patience not in (None, FOREVER):
             raise ValueError("strict_cursor waits forever for what may still commit, so it takes no other patience")
         return self
-
-
-def _type(value: str) -> str:
-    if not _TYPE.fullmatch(value):
-        raise ValueError("a type is one of bool, int64, float64, decimal(p,s), string, date, timestamp, …")
-    return value
-
-
-class FileOptions(Model):
-    """How a file is read."""
-
-    null_text: str | list[str] | None = None
-    delimiter: Annotated[str, StringConstraints(min_length=1, max_length=1)] | None = None
-    types: dict[str, str] | None = None
-
-    @field_validator("types")
-    @classmethod
-    def _known(cls, value: dict[str, str] | None) -> dict[str, str] | None:
-        for kind in (value or {}).values():
-            _type(kind)
-        return value
 
 
 def _duration(value: str | None) -> str | None:
@@ -169,7 +138,7 @@ class Source(Model):
 
 
 ColumnName = Annotated[str, AfterValidator(identifier)]
-TypeName = Annotated[str, AfterValidator(lambda value: _type(value))]
+TypeName = Annotated[str, AfterValidator(known_type)]
 
 
 class Step(Model):

@@ -6,7 +6,6 @@ from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanage
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from domain.errors import InvalidInputError, NotFoundError, SourceChangedError, StoreRefusedError
@@ -28,10 +27,10 @@ from domain.ports.data_store import (
     StoreHealth,
     Target,
 )
-from infrastructure.arrow import columns_of, logical_type, rechunk
+from infrastructure.arrow import columns_of, rechunk
+from infrastructure.stores.csv_sample import CsvSample
+from infrastructure.stores.csv_text import CsvFile, Dialect
 from infrastructure.threads import OneThread
-
-_BLOCK_BYTES = 4 * 1024 * 1024
 
 
 class FilesDataStore(IDataStore):
@@ -110,7 +109,12 @@ class FilesDataStore(IDataStore):
     def _plan(self, source: SourceSpec, limit: int | None) -> SourcePlan:
         paths = self._matches(source.path or "")
         is_csv = (source.format or _format_of(paths[0].name)) == "csv"
-        columns = _csv_columns(paths[0], source) if is_csv else _parquet_columns(paths[0])
+        sample = None
+        if is_csv:
+            dialect = Dialect.of(source.options)
+            files = [CsvFile(path, path.relative_to(self._root).as_posix(), dialect) for path in paths]
+            sample = CsvSample.of(files, dict(source.options.get("types") or {}))
+        columns = sample.columns if sample else _parquet_columns(paths[0])
         for name in source.key:
             if name not in dict(columns):
                 raise InvalidInputError(f"The files have no column {name}.", code="source.column_missing")
@@ -121,15 +125,20 @@ class FilesDataStore(IDataStore):
             files=tuple(self._pin(path) for path in paths),
             limit=limit,
             is_text=is_csv,
+            note=sample.note if sample else None,
+            guessed=sample.guessed if sample else (),
+            unproved=sample.unproved if sample else (),
         )
 
     def _matches(self, pattern: str) -> list[Path]:
         if pattern.startswith(("/", "~")) or ".." in Path(pattern).parts:
             raise _forbidden()
         root = self._root.resolve()
-        paths = sorted(path for path in self._root.glob(pattern) if path.is_file())
+        found = sorted(self._root.glob(pattern))
+        paths = [path for path in found if path.is_file()]
         if not paths:
-            raise NotFoundError(f"No file matches {pattern} under {self._root}.", code="file.not_found")
+            what = f"{pattern} is a folder" if found else f"No file matches {pattern}"
+            raise NotFoundError(f"{what} under {self._root}; write a pattern such as *.csv.", code="file.not_found")
         for path in paths:
             if not path.resolve().is_relative_to(root):
                 raise _forbidden()
@@ -208,7 +217,7 @@ class FilesReader(IReader):
             path = self._root / file.path
             self._check(path, file)
             done = skip if index == first else 0
-            for rows in rechunk(self._record_batches(path, done), *self._size):
+            for rows in rechunk(self._record_batches(path, file.path, done), *self._size):
                 if set(rows.column_names) != set(names):
                     raise SourceChangedError(f"The columns of {file.path} differ from the first file's.")
                 if limit is not None:
@@ -229,59 +238,34 @@ class FilesReader(IReader):
                 f"The file {file.path} changed after the read set was planned; start again with --full-refresh or reset."
             )
 
-    def _record_batches(self, path: Path, skip: int) -> Iterator[pa.RecordBatch]:
-        for batch in self._all_batches(path):
+    def _record_batches(self, path: Path, name: str, skip: int) -> Iterator[pa.RecordBatch]:
+        for batch in self._all_batches(path, name):
             if skip >= batch.num_rows:
                 skip -= batch.num_rows
                 continue
             yield batch.slice(skip)
             skip = 0
 
-    def _all_batches(self, path: Path) -> Iterator[pa.RecordBatch]:
+    def _all_batches(self, path: Path, name: str) -> Iterator[pa.RecordBatch]:
+        if self._plan.is_text:
+            yield from self._csv(path, name).batches()
+            return
         try:
-            if self._plan.is_text:
-                names = [name for name, _ in self._plan.columns]
-                with _open_csv(path, self._source, dict.fromkeys(names, pa.string()), _BLOCK_BYTES) as reader:
-                    yield from reader
-            else:
-                with pq.ParquetFile(path) as parquet:
-                    yield from parquet.iter_batches(batch_size=self._size[0])
+            with pq.ParquetFile(path) as parquet:
+                yield from parquet.iter_batches(batch_size=self._size[0])
         except pa.ArrowInvalid as error:
             raise SourceChangedError(f"The file {path.name} cannot be read: it is not well formed.") from error
 
+    def _csv(self, path: Path, name: str) -> CsvFile:
+        return CsvFile(path, name, Dialect.of(self._source.options), longest_row_bytes=self._size[1])
 
-def _open_csv(
-    path: Path, source: SourceSpec, types: dict[str, pa.DataType] | None, block_bytes: int
-) -> pacsv.CSVStreamingReader:
-    options = source.options
-    nulls = options.get("null_text", [""])
-    return pacsv.open_csv(
-        pa.input_stream(str(path), compression="detect"),
-        read_options=pacsv.ReadOptions(block_size=block_bytes, use_threads=False),
-        parse_options=pacsv.ParseOptions(delimiter=options.get("delimiter", ","), newlines_in_values=True),
-        convert_options=pacsv.ConvertOptions(
-            column_types=types,
-            null_values=[nulls] if isinstance(nulls, str) else list(nulls),
-            strings_can_be_null=True,
-            quoted_strings_can_be_null=False,
-        ),
-    )
-
-
-def _csv_columns(path: Path, source: SourceSpec) -> tuple[tuple[str, str], ...]:
-    """Fix the types once, from the first block; `options.types` decides where the guess is wrong."""
-    declared = dict(source.options.get("types") or {})
-    try:
-        with _open_csv(path, source, None, _BLOCK_BYTES) as reader:
-            schema = reader.schema
-    except pa.ArrowInvalid as error:
-        raise InvalidInputError(f"The file {path.name} is not a CSV with a header.", code="file.malformed") from error
-    if len(set(schema.names)) != len(schema.names):
-        raise InvalidInputError(f"The file {path.name} names a column twice.", code="file.malformed")
-    unknown = sorted(set(declared) - set(schema.names))
-    if unknown:
-        raise InvalidInputError(f"The files have no column {unknown[0]}.", code="source.column_missing")
-    return tuple((field.name, declared.get(field.name) or logical_type(field.type)) for field in schema)
+    async def place(self, batch: SourceBatch, ordinal: int) -> str | None:
+        index, done = (int(part) for part in batch.position or ())
+        file, row = self._plan.files[index], done - batch.data.num_rows + ordinal
+        if not self._plan.is_text:
+            return f"{file.path}, row {row + 1}"
+        line = await self._thread.call(self._csv(self._root / file.path, file.path).line_of, row)
+        return f"{file.path}, line {line}"
 
 
 def _parquet_columns(path: Path) -> tuple[tuple[str, str], ...]:

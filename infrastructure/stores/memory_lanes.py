@@ -202,6 +202,8 @@ class InMemoryOwner(IOwner):
                 )
             fail_at("publish.before_swap")
             counts = lane.counts
+            if target.shadow:
+                _fit(content, replace(target, shadow=None))
             if target.shadow and target.merges:
                 if target.delete_missing is not None and counts.quarantined + counts.failed:
                     target = replace(target, delete_missing=None)
@@ -298,7 +300,7 @@ def _fit(content: Content, target: Target) -> None:
         return
     if str(target.table) in content.tables:
         _add_columns(content, target.table, landed_columns(target))
-    else:
+    elif not target.shadow:
         create_table(content, target.table, landed_columns(target))
 
 

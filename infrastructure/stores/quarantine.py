@@ -12,7 +12,7 @@ from domain.pipelines.table import Column
 from domain.ports.data_store import IReader, JudgedBatch, SourceBatch
 from domain.ports.quarantine import IRefusedRows
 from infrastructure.arrow import row_too_large, to_table
-from infrastructure.records import decoded, merged_shape
+from infrastructure.records import decoded, guessed_of, merged_shape
 
 
 async def plan_refused(store: IRefusedRows, refusals: Refusals) -> SourcePlan:
@@ -32,6 +32,7 @@ async def plan_refused(store: IRefusedRows, refusals: Refusals) -> SourcePlan:
         ordered=True,
         order=PLACE,
         is_text=is_text,
+        guessed=guessed_of(shapes),
     )
 
 

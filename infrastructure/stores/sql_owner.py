@@ -26,6 +26,7 @@ from infrastructure.stores.sql_session import (
     OWNER,
     QUARANTINE,
     Session,
+    create_target,
     fit_target,
     prepare_target,
 )
@@ -206,11 +207,14 @@ class SqlOwner(IOwner):
                 )
             fail_at("publish.before_swap")
             counts = state.counts
+            is_new = bool(target.shadow) and self._is_new(target)
             if target.shadow and target.merges:
+                if is_new:
+                    create_target(session, target)
                 merged = self._merge_stage(target, counts, stats)
                 counts, stats = counts + merged.counts, merge_stats(stats, merged.stats)
             elif target.shadow:
-                self._publish_stage(target)
+                self._publish_stage(replace(target, replaces=target.replaces or is_new))
             fail_at("publish.after_swap")
             if target.replaces or (target.merges and read_set.is_whole and self._lane.is_main):
                 supersede_refused(session, self._table, self._lane, target.run_id)
@@ -228,6 +232,13 @@ class SqlOwner(IOwner):
             fail_at("publish.before_commit")
         fail_at("publish.after_commit")
         return Publication(judgement=judgement, counts=counts, stats=stats)
+
+    def _is_new(self, target: Target) -> bool:
+        """Say whether there is no table yet; then nobody else makes one before this transaction ends."""
+        if self._session.describe(target.table) is not None:
+            return False
+        self._session.lock_table(quote_table(self._table.beside(OWNER)))
+        return self._session.describe(target.table) is None
 
     def _duplicates(self, target: Target, columns: tuple[str, ...]) -> int:
         if target.shadow is None:

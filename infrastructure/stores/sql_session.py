@@ -215,7 +215,9 @@ def owner_ddl(table: str) -> str:
 
 
 def prepare_target(session: Session, target: Target) -> None:
-    """Create the table or give it the columns it lacks, and create an empty stage."""
+    """Create the table or give it the columns it lacks, or create an empty stage, which becomes the table if there is
+    none yet.
+    """
     fit_target(session, target)
     if target.shadow is None:
         return
@@ -228,7 +230,8 @@ def prepare_target(session: Session, target: Target) -> None:
 def fit_target(session: Session, target: Target) -> None:
     """Create the table, or add the columns that it and an open stage lack (D5); to do it twice changes nothing.
 
-    A table that the run replaces by another is left as it is.
+    A table that the run replaces by another is left as it is, and one of a run with a stage is not created: should nothing
+    be published, there is none.
     """
     existing = session.describe(target.table)
     if target.shadow is not None:
@@ -242,7 +245,13 @@ def fit_target(session: Session, target: Target) -> None:
     if existing is not None:
         add_columns(session, existing, columns)
         return
-    parts = [f"{quote(column.name)} {session.type_name(column.type)}" for column in columns]
+    if target.shadow is None:
+        create_target(session, target)
+
+
+def create_target(session: Session, target: Target) -> None:
+    """Create the table of a run."""
+    parts = [f"{quote(column.name)} {session.type_name(column.type)}" for column in landed_columns(target)]
     if target.merges and session.enforces_keys:
         parts.append(f"PRIMARY KEY ({', '.join(quote(name) for name in target.key)})")
     session.execute(f"CREATE TABLE {quote_table(target.table)} ({', '.join(parts)})")

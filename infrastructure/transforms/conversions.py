@@ -2,18 +2,10 @@
 
 import re
 
-_INTEGERS = {
-    "int8": "TINYINT",
-    "int16": "SMALLINT",
-    "int32": "INTEGER",
-    "int64": "BIGINT",
-    "uint8": "UTINYINT",
-    "uint16": "USMALLINT",
-    "uint32": "UINTEGER",
-    "uint64": "UBIGINT",
-}
+from infrastructure.exact import INTEGERS
+
 _SIMPLE = {
-    **_INTEGERS,
+    **INTEGERS,
     "bool": "BOOLEAN",
     "float32": "FLOAT",
     "float64": "DOUBLE",
@@ -59,7 +51,7 @@ def conversion(expression: str, given: str, wanted: str) -> str:
 
 def _from_text(expression: str, wanted: str, target: str) -> str:
     tried = f"TRY_CAST({expression} AS {target})"
-    if wanted in _INTEGERS:
+    if wanted in INTEGERS:
         return _when(expression, r"[+-]?[0-9]+", tried)
     if match := re.fullmatch(r"decimal\([0-9]+,([0-9]+)\)", wanted):
         return _when(expression, rf"[+-]?[0-9]*(\.[0-9]{{0,{match[1]}}}0*)?", tried)

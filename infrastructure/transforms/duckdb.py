@@ -25,11 +25,10 @@ from infrastructure.threads import OneThread
 from infrastructure.transforms.keys import last_of_each
 from infrastructure.transforms.profiles import profiled_columns, profiles
 from infrastructure.transforms.python import Hook, PythonHooks
-from infrastructure.transforms.refused import REFUSED, Refusal, refused_table
+from infrastructure.transforms.refused import REFUSED, Refusal, first_errors, refused_table
 from infrastructure.transforms.rules import check_rules, looked_at, verdict_name, violation
 from infrastructure.transforms.stages import FAILED, SOURCE, Stages, check_names
 
-_FIRST_ERRORS = 5
 _NO_ORDINALS = pa.array([], pa.int64())
 
 
@@ -202,7 +201,8 @@ class DuckDBTransform(IPreparedTransform):
             for run, hook in self._runs:
                 check_names(columns)
                 self._register(connection, arriving.empty_table(), _NO_ORDINALS)
-                stages = Stages(connection, columns, arrives_as_text=arrives_as_text)
+                guessed = plan.guessed if arrives_as_text else ()
+                stages = Stages(connection, columns, arrives_as_text=arrives_as_text, guessed=guessed)
                 for step in run:
                     stages.add(step)
                 if hook is None:
@@ -224,7 +224,8 @@ class DuckDBTransform(IPreparedTransform):
     def _compile_judging(self, connection: duckdb.DuckDBPyConnection, stages: Stages) -> None:
         """Convert to the types of the destination's columns, where they exist and differ, then judge."""
         target = {column.name: column.type for column in self._plan.target}
-        stages.convert([(c.name, c.type, target.get(self._plan.landing_name(c.name), c.type)) for c in stages.columns])
+        wanted = [(c.name, c.type, target.get(self._plan.landing_name(c.name), c.type)) for c in stages.columns]
+        stages.convert(wanted, is_asked_for=False)
         self._columns = stages.columns
         judged = f"{stages.text}, judged AS ({self._judged(stages.last)})"
         self._query, self._failures_query = f"{judged} SELECT * FROM judged", stages.failures
@@ -312,10 +313,15 @@ class DuckDBTransform(IPreparedTransform):
         )
         return JudgedBatch(
             accepted=accepted,
-            refused=refused_table(batch, refused, shape_of(self._plan.source, is_text=self._plan.source_is_text)),
+            refused=refused_table(batch, refused, self._shape),
             counts=counts,
             stats=self._stats(accepted, refused, violations),
         )
+
+    @cached_property
+    def _shape(self) -> str:
+        plan = self._plan
+        return shape_of(plan.source, is_text=plan.source_is_text, guessed=plan.guessed)
 
     def _untouched(self, batch: pa.Table) -> JudgedBatch:
         counts = Counts(read=batch.num_rows, used=batch.num_rows, produced=batch.num_rows)
@@ -360,9 +366,7 @@ class DuckDBTransform(IPreparedTransform):
         if unconverted := Counter(column for _, kind, column, _ in refused if kind == "conversion"):
             stats["unconverted"] = dict(unconverted)
         if refused:
-            stats["first_errors"] = [
-                {"kind": kind, "message": reason} for _, kind, _, reason in refused[:_FIRST_ERRORS]
-            ]
+            stats["first_errors"] = first_errors(refused)
         return stats
 
     @staticmethod

@@ -1,11 +1,13 @@
 """Rows that were refused, as they go to quarantine: with their place, the reason, and the row as it was read."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import pyarrow as pa
 
 from infrastructure.records import encoded
 
+_FIRST_ERRORS = 5
 REFUSED = pa.schema(
     [
         ("ordinal", pa.int64()),
@@ -30,3 +32,12 @@ def refused_table(batch: pa.Table, refused: Sequence[Refusal], shape: str) -> pa
     rules = [subject if kind == "rule" else None for kind, subject in zip(kinds, subjects, strict=True)]
     values = [list(ordinals), list(kinds), rules, list(reasons), records, [shape] * len(records)]
     return pa.table(values, schema=REFUSED)
+
+
+def first_errors(refused: Sequence[Refusal]) -> list[dict[str, Any]]:
+    """A few refusals of a batch for its report, conversions before rules; the ordinal counts the batch's rows."""
+    ordered = sorted(refused, key=lambda refusal: (refusal[1] != "conversion", refusal[0]))
+    return [
+        {"kind": kind, "message": reason, "ordinal": ordinal, **({"column": subject} if kind == "conversion" else {})}
+        for ordinal, kind, subject, reason in ordered[:_FIRST_ERRORS]
+    ]

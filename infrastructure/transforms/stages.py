@@ -6,13 +6,16 @@ import duckdb
 
 from domain.errors import InvalidInputError
 from domain.pipelines.steps import CastStep, DropStep, RenameStep, SqlStep
-from domain.pipelines.table import ORDINAL, Column
+from domain.pipelines.table import INTERNAL_PREFIX, ORDINAL, Column
 from infrastructure.arrow import arrow_type, logical_type
+from infrastructure.exact import exact
 from infrastructure.sql import quote, row_wise
 from infrastructure.transforms.conversions import conversion, sql_type
 
 FAILED = "_headrace_failed"
 SOURCE = "_headrace_source"
+# Which zone a time without one belongs to is for the user to say.
+_OTHER_MOMENTS = ({"timestamp", "timestamptz"}, {"date", "timestamptz"})
 
 
 class Stages:
@@ -23,14 +26,20 @@ class Stages:
     """
 
     def __init__(
-        self, connection: duckdb.DuckDBPyConnection, columns: tuple[Column, ...], *, arrives_as_text: bool
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        columns: tuple[Column, ...],
+        *,
+        arrives_as_text: bool,
+        guessed: Sequence[str] = (),
     ) -> None:
         self._connection = connection
         self._parts: list[str] = []
         self._passed_by: list[str] = []
         self.columns = columns
         if arrives_as_text:
-            self._push(_converted(SOURCE, [(column.name, "string", column.type) for column in columns], earlier=""))
+            pairs = [(column.name, "string", column.type) for column in columns]
+            self._push(_converted(SOURCE, pairs, earlier="", exactly=guessed))
         else:
             self._push(f"SELECT *, NULL::VARCHAR AS {FAILED} FROM {SOURCE}")
 
@@ -79,10 +88,13 @@ class Stages:
                 self._require(step.types, "cast")
                 self.convert([(c.name, c.type, step.types.get(c.name, c.type)) for c in self.columns])
 
-    def convert(self, pairs: Sequence[tuple[str, str, str]]) -> None:
-        """Convert columns (name, type, wanted type), without loss or not at all."""
+    def convert(self, pairs: Sequence[tuple[str, str, str]], *, is_asked_for: bool = True) -> None:
+        """Convert columns (name, type, wanted type), without loss or not at all; where nobody asked for it, a text only
+        where its value stays the very one that was written.
+        """
         self.columns = tuple(Column(name, wanted) for name, _, wanted in pairs)
-        self._push(_converted(self.last, pairs, earlier=FAILED))
+        exactly = () if is_asked_for else [name for name, _, _ in pairs]
+        self._push(_converted(self.last, pairs, earlier=FAILED, exactly=exactly))
 
     def _push(self, sql: str) -> None:
         self._parts.append(f"s{len(self._parts)} AS ({sql})")
@@ -138,20 +150,27 @@ def check_names(columns: Sequence[Column]) -> None:
             )
 
 
-def _converted(source: str, pairs: Sequence[tuple[str, str, str]], *, earlier: str) -> str:
+def _converted(source: str, pairs: Sequence[tuple[str, str, str]], *, earlier: str, exactly: Sequence[str] = ()) -> str:
     """Convert columns; the first that does not convert names the row's failure, unless an `earlier` stage did."""
-    outputs, failures = [quote(ORDINAL)], []
-    for name, given, wanted in pairs:
+    inputs, outputs, failures = list[str](), [quote(ORDINAL)], list[str]()
+    for number, (name, given, wanted) in enumerate(pairs):
         column = quote(name)
         if given == wanted or (sql_type(given) == sql_type(wanted) == "VARCHAR" and wanted == "string"):
             outputs.append(column)
             continue
-        result = conversion(column, given, wanted)
-        outputs.append(f"{result} AS {column}")
-        failures.append(f"WHEN {column} IS NOT NULL AND ({result}) IS NULL THEN {_literal(name)}")
+        if name in exactly and {given, wanted} in _OTHER_MOMENTS:
+            result = f"CAST(NULL AS {sql_type(wanted)})"
+        else:
+            is_exact = given == "string" and name in exactly
+            result = (exact(column, wanted) if is_exact else None) or conversion(column, given, wanted)
+        # Beside the column itself, so that it is worked out once and not for the failure again.
+        inputs.append(f"{result} AS {INTERNAL_PREFIX}_{number}")
+        outputs.append(f"{INTERNAL_PREFIX}_{number} AS {column}")
+        failures.append(f"WHEN {column} IS NOT NULL AND {INTERNAL_PREFIX}_{number} IS NULL THEN {_literal(name)}")
     failed = f"CASE {' '.join(failures)} END" if failures else "NULL::VARCHAR"
     failed = f"coalesce({earlier}, {failed})" if earlier else failed
-    return f"SELECT {', '.join(outputs)}, {failed} AS {FAILED} FROM {source}"
+    both = f"(SELECT *, {', '.join(inputs)} FROM {source})" if inputs else source
+    return f"SELECT {', '.join(outputs)}, {failed} AS {FAILED} FROM {both}"
 
 
 def _literal(text: str) -> str:

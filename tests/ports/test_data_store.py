@@ -217,6 +217,22 @@ async def test_publishing_is_all_or_nothing_and_happens_once(store: IDataStore) 
 
 
 @pytest.mark.clause("IDataStore", 8)
+@pytest.mark.invariant("D7")
+@pytest.mark.parametrize("mode", [Mode.APPEND, Mode.REPLACE])
+async def test_staged_run_that_publishes_nothing_leaves_no_table(store: IDataStore, mode: Mode) -> None:
+    planned = read_set(shadow=True)
+    await opened(store, 1, planned, mode=mode)
+    await commit(store, 1, planned, 1, batch(rows(1, 2)), is_last=True, mode=mode)
+    with pytest.raises(QualityRejectedError):
+        await published(store, 1, planned, REJECTED, mode=mode)
+    assert await store.describe(TABLE) is None
+
+    await published(store, 1, planned, mode=mode)
+
+    assert await ids(store) == [1, 2]
+
+
+@pytest.mark.clause("IDataStore", 8)
 @pytest.mark.invariant("D2")
 async def test_replace_swaps_the_whole_table(store: IDataStore) -> None:
     await store.write(TABLE, [rows(8, 9)])

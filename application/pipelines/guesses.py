@@ -1,0 +1,83 @@
+"""What becomes of guessed types: a table's own types go before them, and a value that breaks one is told by its place."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from domain.errors import ConversionError
+from domain.pipelines.checkpoint import StreamState
+from domain.pipelines.read_set import SourcePlan
+from domain.pipelines.spec import PipelineSpec
+from domain.pipelines.table import TableSchema
+from domain.ports.data_store import IReader, JudgedBatch, SourceBatch
+from domain.ports.engine import StreamTask
+from domain.ports.transformer import TransformPlan
+
+
+def unproved(plan: SourcePlan) -> dict[str, str]:
+    """The guessed types that a value which was not looked at may break."""
+    return {name: kind for name, kind in plan.columns if name in plan.unproved}
+
+
+def settled(spec: PipelineSpec, plan: SourcePlan, existing: TableSchema) -> SourcePlan:
+    """Give columns that nobody declared the types that they have in the table, if no step may touch them.
+
+    Otherwise the next file would decide anew what its texts are: `12.5` as a decimal, spelled `12.50`, in a column of text.
+    """
+    declared = spec.source.options.get("types") or {}
+    names = TransformPlan(source=(), target=existing.columns, normalizes=spec.destination.normalizes)
+    columns, guessed, changed = [], set(plan.guessed), set[str]()
+    for name, kind in plan.columns:
+        there = existing.column(names.landing_name(name))
+        is_free = name not in declared and not any(step.may_touch(name) for step in spec.transform)
+        if is_free and there is not None and there.type != kind and not there.type.startswith("native:"):
+            kind = there.type
+            changed.add(name)
+        columns.append((name, kind))
+    guessed = {name for name, kind in columns if name in guessed | changed and kind != "string"}
+    return replace(
+        plan,
+        columns=tuple(columns),
+        guessed=tuple(name for name, _ in columns if name in guessed),
+        unproved=tuple(name for name, _ in columns if name in guessed & (changed | set(plan.unproved))),
+    )
+
+
+async def not_converted(
+    task: StreamTask, state: StreamState, batch: SourceBatch, judged: JudgedBatch, reader: IReader
+) -> ConversionError:
+    """Say which value did not convert, where it stands, and what to write."""
+    counts = state.counts
+    count = f"{counts.failed} of {counts.read} rows did not convert, more than on_error allows; the batch was not committed."
+    first = _first_conversion(judged.stats)
+    if first is None:
+        known = next((str(error["message"]) for error in _conversions(state.stats)), "")
+        return ConversionError(f"{known}{'. ' if known else ''}{count}")
+    place = await reader.place(batch, int(first["ordinal"]))
+    said = _said(task, str(first["column"])) or str(first["message"])
+    return ConversionError(f"{place}: {said}. {count}" if place else f"{said}. {count}")
+
+
+def _said(task: StreamTask, column: str) -> str | None:
+    plan, landing = task.read_set.plan, task.transform.landing_name(column)
+    there = next((c.type for c in task.transform.target if c.name == landing), None)
+    kind = dict(plan.columns).get(column)
+    if there is not None:
+        return (
+            f"the value of {column} is not exactly one of type {there}, which the column of {task.target.table} has: change "
+            "that, or let on_error keep such rows aside"
+        )
+    if column not in plan.guessed:
+        return None
+    return (
+        f"the value of {column} is not exactly one of type {kind}, which the beginnings of the files seemed to be of: write "
+        f"options: {{types: {{{column}: string}}}} in the source, and run with --full-refresh if a table of other types is there"
+    )
+
+
+def _first_conversion(stats: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    return next((error for error in _conversions(stats) if "ordinal" in error), None)
+
+
+def _conversions(stats: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [error for error in stats.get("first_errors", []) if error.get("kind") == "conversion"]

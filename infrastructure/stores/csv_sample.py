@@ -1,0 +1,64 @@
+"""What is known of CSV files before they are read: columns with types, what of it is a guess, and what to say about it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from domain.errors import InvalidInputError, SourceChangedError
+from infrastructure.stores.csv_guess import guess_types, notes_on_texts
+from infrastructure.stores.csv_text import BLOCK_BYTES, CsvFile
+
+_SAMPLED_FILES = 16
+_LATER_BYTES = BLOCK_BYTES // 4
+_NOTES = 5
+
+
+@dataclass(frozen=True)
+class CsvSample:
+    """`guessed` are the columns whose types are guesses, `unproved` those that a value not looked at may break."""
+
+    columns: tuple[tuple[str, str], ...]
+    guessed: tuple[str, ...]
+    unproved: tuple[str, ...]
+    note: str | None
+
+    @classmethod
+    def of(cls, files: Sequence[CsvFile], declared: Mapping[str, str]) -> "CsvSample":
+        """Look at the beginning of the first file and, less far, of some that follow.
+
+        Raises:
+            InvalidInputError: a file is not well formed, or a declared column is not there.
+            SourceChangedError: a file has other columns than the first.
+        """
+        names = files[0].header()
+        unknown = sorted(set(declared) - set(names))
+        if unknown:
+            raise InvalidInputError(f"The files have no column {unknown[0]}.", code="source.column_missing")
+        to_guess = [name for name in names if name not in declared]
+        samples, is_everything = [], len(files) <= _SAMPLED_FILES
+        for number, file in enumerate(files[:_SAMPLED_FILES]):
+            rows, is_whole = file.beginning(_LATER_BYTES if number else BLOCK_BYTES)
+            if set(rows.column_names) != set(names):
+                raise SourceChangedError(f"The columns of {file.name} differ from those of {files[0].name}.")
+            samples.append(rows.select(to_guess).cast(pa.schema([(name, pa.string()) for name in to_guess])))
+            is_everything = is_everything and is_whole
+        sample = pa.concat_tables(samples)
+        types = guess_types(sample)
+        guessed = tuple(name for name, kind in types.items() if kind != "string")
+        return cls(
+            columns=tuple((name, declared.get(name) or types[name]) for name in names),
+            guessed=guessed,
+            unproved=() if is_everything else guessed,
+            note=_note(names, sample.drop_columns(list(guessed))),
+        )
+
+
+def _note(names: Sequence[str], texts: pa.Table) -> str | None:
+    notes = list(notes_on_texts(texts).values())
+    separators = [mark for mark in ";\t|" if len(names) == 1 and mark in names[0]]
+    if separators:
+        notes.append(f"the header is one column; if {separators[0]!r} separates columns, write it as options.delimiter")
+    if len(notes) > _NOTES:
+        notes[_NOTES:] = [f"{len(notes) - _NOTES} more columns stay text for such reasons"]
+    return "; ".join(notes) or None

@@ -1,0 +1,239 @@
+"""A CSV file as batches of text: decoded, whole to its last row, and refused by name where it is not what it should be."""
+
+import codecs
+import csv
+import io
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv as pacsv
+
+from domain.errors import InvalidInputError, PlatformError
+from infrastructure.stores.csv_faults import (
+    FaultyTextError,
+    bad_character,
+    bad_structure,
+    check_beginning,
+    line_of_row,
+    unreadable,
+)
+
+BLOCK_BYTES = 4 * 1024 * 1024
+_HEADER_BYTES = 1024 * 1024
+# Written behind the last row: where it does not come back as a row of its own, a quote before it was never closed.
+_END = "\x1fheadrace: end of the file\x1f"
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How the bytes of a file become rows of text."""
+
+    delimiter: str = ","
+    nulls: tuple[str, ...] = ("",)
+    encoding: str = "utf-8"
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> "Dialect":
+        """Take it from the options of a source."""
+        nulls = options.get("null_text", [""])
+        return cls(
+            delimiter=options.get("delimiter", ","),
+            nulls=(nulls,) if isinstance(nulls, str) else tuple(nulls),
+            encoding=options.get("encoding", "utf-8"),
+        )
+
+
+class CsvFile:
+    """One file; `name` is what people know it by. `longest_row_bytes` bounds a row that does not fit into a block."""
+
+    def __init__(self, path: Path, name: str, dialect: Dialect, longest_row_bytes: int = 16 * BLOCK_BYTES) -> None:
+        self._path = path
+        self.name = name
+        self._dialect = dialect
+        self._longest_row_bytes = longest_row_bytes
+
+    def header(self) -> tuple[str, ...]:
+        """Read the names of the columns.
+
+        Raises:
+            InvalidInputError: there is none, or a name is missing, doubled or not in the encoding.
+        """
+        with self._faults(0), _opened(self._path, self.name) as raw:
+            check_beginning(raw.read(4), self.name, self._dialect.encoding)
+        with self._faults(0), _opened(self._path, self.name) as raw:
+            found = _Decoded(raw, self._dialect.encoding, b"\n").read(_HEADER_BYTES)
+            text = codecs.getincrementaldecoder("utf-8-sig")().decode(found)
+            if len(found) == _HEADER_BYTES and not {"\n", "\r"} & set(text):
+                raise InvalidInputError(f"{self.name}, line 1: the header does not end.", code="file.malformed")
+            csv.field_size_limit(_HEADER_BYTES)
+            rows = csv.reader(io.StringIO(text, newline=""), delimiter=self._dialect.delimiter)
+            names = next((tuple(row) for row in rows if row), ())
+        if not names:
+            raise InvalidInputError(f"{self.name} is empty: a CSV begins with a header.", code="file.malformed")
+        for number, name in enumerate(names, start=1):
+            if not name:
+                raise InvalidInputError(
+                    f"{self.name}, line 1: column {number} has no name; give it one in the header.",
+                    code="file.malformed",
+                )
+            if names.index(name) != number - 1:
+                raise InvalidInputError(f"{self.name}, line 1: two columns are named {name}.", code="file.malformed")
+        return names
+
+    def beginning(self, size_bytes: int) -> tuple[pa.Table, bool]:
+        """Read about so many bytes of rows, and say whether they are all."""
+        names = self.header()
+        try:
+            with self._faults(len(names)), _opened(self._path, self.name) as raw:
+                found = next((b for b in self._reader(raw, names, size_bytes) if b.num_rows), None)
+        except _LongRowError:
+            if size_bytes >= self._longest_row_bytes:
+                raise self._too_long(0) from None
+            return self.beginning(self._longest_row_bytes)
+        rows = pa.Table.from_batches([found]) if found is not None else pa.table({name: [] for name in names})
+        is_whole = bool(rows.num_rows) and _is_end(rows)
+        return (rows.slice(0, rows.num_rows - 1) if is_whole else rows), is_whole
+
+    def batches(self) -> Generator[pa.RecordBatch]:
+        """Read the rows, every value as text.
+
+        Raises:
+            InvalidInputError: the file is not well formed, or not in the encoding, with the line.
+        """
+        names, done, block_bytes = self.header(), 0, BLOCK_BYTES
+        while True:
+            try:
+                for batch in self._parsed(names, done, block_bytes):
+                    done += batch.num_rows
+                    yield batch
+                return
+            except _LongRowError:
+                if block_bytes >= self._longest_row_bytes:
+                    raise self._too_long(done) from None
+                block_bytes = self._longest_row_bytes
+
+    def line_of(self, row: int) -> int:
+        """The line on which a row begins, the first row being 0; that is not its number where values hold line breaks."""
+        with _opened(self._path, self.name) as raw:
+            lines = io.TextIOWrapper(raw, self._dialect.encoding, errors="replace", newline="")
+            return line_of_row(lines, self._dialect.delimiter, row)
+
+    def _parsed(self, names: tuple[str, ...], skip: int, block_bytes: int) -> Generator[pa.RecordBatch]:
+        """Give the rows behind the first `skip`, one batch behind what is read, as the last row is not the file's."""
+        waiting: pa.RecordBatch | None = None
+        with self._faults(len(names)), _opened(self._path, self.name) as raw:
+            for batch in self._reader(raw, names, block_bytes):
+                if not batch.num_rows:
+                    continue
+                if waiting is not None:
+                    yield from _behind(waiting, skip)
+                    skip = max(0, skip - waiting.num_rows)
+                waiting = batch
+            if waiting is None or not _is_end(waiting):
+                raise FaultyTextError
+        yield from _behind(waiting.slice(0, waiting.num_rows - 1), skip)
+
+    def _reader(self, raw: pa.NativeFile, names: tuple[str, ...], block_bytes: int) -> pacsv.CSVStreamingReader:
+        end = self._dialect.delimiter.join([f'"{_END}"'] * len(names))
+        text = _Decoded(raw, self._dialect.encoding, f"\n{end}\n".encode())
+        return pacsv.open_csv(
+            pa.PythonFile(text, mode="r"),
+            read_options=pacsv.ReadOptions(block_size=block_bytes, use_threads=False),
+            parse_options=pacsv.ParseOptions(delimiter=self._dialect.delimiter, newlines_in_values=True),
+            convert_options=pacsv.ConvertOptions(
+                column_types=dict.fromkeys(names, pa.string()),
+                null_values=list(self._dialect.nulls),
+                strings_can_be_null=True,
+                quoted_strings_can_be_null=False,
+            ),
+        )
+
+    @contextmanager
+    def _faults(self, width: int) -> Generator[None]:
+        """Turn what goes wrong between the bytes and the rows into a sentence with a line."""
+        try:
+            yield
+        except PlatformError:
+            raise
+        except (UnicodeError, FaultyTextError, csv.Error, pa.ArrowException, OSError) as error:
+            if "straddling object" in str(error):
+                raise _LongRowError from error
+            raise self._fault(width) or unreadable(self.name) from error
+
+    def _fault(self, width: int) -> PlatformError | None:
+        """Look for what is wrong from the file's beginning; None where it cannot be read at all."""
+        encoding, delimiter = self._dialect.encoding, self._dialect.delimiter
+        try:
+            with _opened(self._path, self.name) as raw:
+                found = bad_character(raw, self.name, encoding)
+            if found is not None:
+                return found
+            with _opened(self._path, self.name) as raw:
+                return bad_structure(io.TextIOWrapper(raw, encoding, newline=""), self.name, delimiter, width)
+        except (pa.ArrowException, OSError):
+            return None
+
+    def _too_long(self, row: int) -> PlatformError:
+        return InvalidInputError(
+            f"{self.name}, line {self.line_of(row)}: the row that begins here has more than "
+            f"{self._longest_row_bytes:,} bytes, or a quote in it is never closed.",
+            code="source.row_too_large",
+        )
+
+
+class _LongRowError(Exception):
+    """A row does not fit into a block."""
+
+
+class _Decoded:
+    """A stream of UTF-8, whatever the encoding of the file, with `end` behind it."""
+
+    closed = False
+
+    def __init__(self, raw: pa.NativeFile, encoding: str, end: bytes) -> None:
+        self._raw = raw
+        is_utf8 = codecs.lookup(encoding).name == "utf-8"
+        self._decoder = None if is_utf8 else codecs.getincrementaldecoder(encoding)()
+        self._end = end
+        self._waiting = b""
+
+    def read(self, size: int) -> bytes:
+        """Give up to `size` bytes; none at the end."""
+        while len(self._waiting) < size and self._end:
+            chunk: bytes = self._raw.read(size)
+            is_last = not chunk
+            if self._decoder is not None:
+                chunk = self._decoder.decode(chunk, is_last).encode()
+            if b"\0" in chunk:
+                raise FaultyTextError
+            if is_last:
+                chunk, self._end = chunk + self._end, b""
+            self._waiting = self._waiting + chunk if self._waiting else chunk
+        found, self._waiting = self._waiting[:size], self._waiting[size:]
+        return found
+
+    def close(self) -> None:
+        """Leave the file to whoever opened it."""
+
+
+@contextmanager
+def _opened(path: Path, name: str) -> Generator[pa.NativeFile]:
+    try:
+        raw = pa.input_stream(str(path), compression="detect")
+    except OSError as error:
+        raise unreadable(name, error) from error
+    with raw:
+        yield raw
+
+
+def _is_end(rows: pa.RecordBatch | pa.Table) -> bool:
+    return set(rows.slice(rows.num_rows - 1).to_pylist()[0].values()) == {_END}
+
+
+def _behind(batch: pa.RecordBatch, skip: int) -> Generator[pa.RecordBatch]:
+    if skip < batch.num_rows:
+        yield batch.slice(skip)
