@@ -9,8 +9,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from tests.databases import new_database
 from tests.e2e.projects import new_project
-from tests.servers import KafkaServer, PostgresServer, RedisServer, new_database
+from tests.servers import KafkaServer, PostgresServer, RedisServer
 from tests.somebody import Somebody, somebody_in
 
 _SERVERS = pytest.StashKey[dict[str, Any]]()

@@ -8,9 +8,6 @@ import socket
 import subprocess
 import tempfile
 import time
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.metadata import distribution
 from pathlib import Path
 
@@ -19,21 +16,6 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-@contextmanager
-def new_database(server_url: str, *, like: str = "template1") -> Iterator[str]:
-    """A database with a name of its own, as its URL, for as long as the block lasts."""
-    from adbc_driver_postgresql import dbapi
-
-    name = f"t{uuid.uuid4().hex[:16]}"
-    with dbapi.connect(f"{server_url}/postgres", autocommit=True) as connection, connection.cursor() as cursor:
-        cursor.execute(f"CREATE DATABASE {name} TEMPLATE {like} STRATEGY file_copy")  # Half the work of logged pages.
-    try:
-        yield f"{server_url}/{name}"
-    finally:
-        with dbapi.connect(f"{server_url}/postgres", autocommit=True) as connection, connection.cursor() as cursor:
-            cursor.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
 
 class PostgresServer:

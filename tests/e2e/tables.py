@@ -4,8 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-from adbc_driver_postgresql import dbapi
 
+from tests.databases import postgres
+
+__all__ = ["duckdb_differences", "duckdb_rows", "postgres", "postgres_differences"]
 _INTERNAL = ("_headrace_loaded_at", "_headrace_run_id")
 
 
@@ -33,12 +35,6 @@ def duckdb_differences(expected: Path, found: Path, table: str) -> list[str]:
             connection.execute(f"SELECT count(*) FROM ({a} EXCEPT ALL {b})").fetchall()[0][0]
             for a, b in ((left, right), (right, left))
         ])  # fmt: skip
-
-
-def postgres(url: str, sql: str) -> list[tuple[Any, ...]]:
-    with dbapi.connect(url, autocommit=True) as connection, connection.cursor() as cursor:
-        cursor.execute(sql)
-        return list(cursor.fetchall())
 
 
 def postgres_differences(url: str, expected: str, found: str) -> list[str]:

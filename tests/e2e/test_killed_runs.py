@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import urllib3
 
+from tests.databases import new_database
 from tests.e2e.api import headrace, serving, start
 from tests.e2e.projects import ROWS, UNIQUE, new_project, people_pipeline, postgres_environment, with_people, write
 from tests.e2e.tables import duckdb_differences, duckdb_rows, postgres, postgres_differences
-from tests.servers import new_database
 
 POINTS = (
     "claim.after_update:1",

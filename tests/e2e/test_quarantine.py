@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from tests.databases import new_database
 from tests.e2e.api import headrace, serving
 from tests.e2e.projects import new_project, postgres_environment, with_people, write
 from tests.e2e.tables import duckdb_differences, duckdb_rows, postgres, postgres_differences
-from tests.servers import new_database
 
 ROWS = 1000
 REFUSED = ROWS // 100

@@ -17,12 +17,10 @@ LEASE = {"HEADRACE_RUN__LEASE_SECONDS": "2", "HEADRACE_RUN__TICK_SECONDS": "0.2"
 
 
 def numbers(folder: Path, url: str, *, rows: int = 10_000, more: str = "", destination: str = "") -> dict[str, str]:
-    postgres_rows = (
-        f"CREATE TABLE source AS SELECT g::bigint AS id, md5(g::text) AS note FROM generate_series(1, {rows}) g"
+    postgres(
+        url, f"CREATE TABLE source AS SELECT g::bigint AS id, md5(g::text) AS note FROM generate_series(1, {rows}) g"
     )
-    with dbapi.connect(url, autocommit=True) as connection, connection.cursor() as cursor:
-        cursor.execute(postgres_rows)
-        cursor.execute("ALTER TABLE source ADD PRIMARY KEY (id)")
+    postgres(url, "ALTER TABLE source ADD PRIMARY KEY (id)")
     write(
         folder,
         "pipelines/numbers.yaml",

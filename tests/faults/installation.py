@@ -58,16 +58,7 @@ class Installation:
     @property
     def records(self) -> oracle.Query:
         """The platform's records, by their tables' own names."""
-
-        def query(sql: str) -> oracle.Rows:
-            from adbc_driver_postgresql import dbapi
-
-            with dbapi.connect(self.url, autocommit=True) as connection, connection.cursor() as cursor:
-                cursor.execute("SET search_path = headrace")
-                cursor.execute(sql)
-                return [tuple(row) for row in cursor.fetchall()] if cursor.description else []
-
-        return query
+        return oracle.postgres_query(f"{self.url}?options=-csearch_path%3Dheadrace")
 
     def api(self, **extra: str) -> Server:
         process = self._start("api", "--port", "0", **extra)

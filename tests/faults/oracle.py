@@ -6,11 +6,13 @@ The verdict and the audits run in the tests' own process, which wrote nothing: E
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import duckdb
-from adbc_driver_postgresql import dbapi
+
+from tests.databases import postgres
 
 ROWS = 100_000
 KEPT = "id % 101 <> 0 AND grp <= 989"
@@ -121,12 +123,7 @@ def duckdb_query(path: Path) -> Query:
 
 
 def postgres_query(url: str) -> Query:
-    def query(sql: str) -> Rows:
-        with dbapi.connect(url, autocommit=True) as connection, connection.cursor() as cursor:
-            cursor.execute(sql)
-            return [tuple(row) for row in cursor.fetchall()] if cursor.description else []
-
-    return query
+    return partial(postgres, url)
 
 
 def make_source(query: Query, *, store: str, rows: int = ROWS) -> Expected:

@@ -9,8 +9,6 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from adbc_driver_postgresql import dbapi
-
 from domain.errors import PlatformError
 from domain.pipelines.checkpoint import CheckpointUpdate, Counts
 from domain.pipelines.read_set import Lane, ReadSet
@@ -19,6 +17,7 @@ from domain.pipelines.table import Column, TableName
 from domain.ports.data_store import IDataStore, JudgedBatch, Target, passage_of
 from infrastructure.stores.duckdb import DuckDBDataStore, DuckDBOptions
 from infrastructure.stores.postgres import PostgresDataStore
+from tests.databases import postgres
 from tests.ports.backends import address_of
 from tests.ports.loading import REFUSED, token_of
 
@@ -109,9 +108,7 @@ class Matrix:
         self._names = 0
 
     def sql(self, text: str) -> list[tuple[object, ...]]:
-        with dbapi.connect(self._url, autocommit=True) as connection, connection.cursor() as cursor:
-            cursor.execute(text)
-            return [tuple(row) for row in cursor.fetchall()] if cursor.description else []
+        return postgres(self._url, text)
 
     def prepare(self) -> None:
         self.sql("CREATE TYPE mood AS ENUM ('happy', 'sad')")
@@ -127,9 +124,9 @@ class Matrix:
         self._names += 1
         self.sql("DROP TABLE IF EXISTS given")
         self.sql(f"CREATE TABLE given (id bigint PRIMARY KEY, v {native})")
-        for number, value in enumerate([*values, None]):
-            text = "NULL" if value is None else "'" + value.replace("'", "''") + "'"
-            self.sql(f"INSERT INTO given VALUES ({number}, {text})")
+        texts = ["'" + value.replace("'", "''") + "'" for value in values]
+        rows = ", ".join(f"({number}, {text})" for number, text in enumerate([*texts, "NULL"]))
+        self.sql(f"INSERT INTO given VALUES {rows}")
         source = PostgresDataStore(address_of(self._url))
         await source.open()
         try:
