@@ -15,7 +15,7 @@ from application.pipelines.reporting import Loaded, published_report, run_report
 from domain.errors import ConflictError, ConversionError, FencedError, WorkFailedError
 from domain.events import BatchCommitted, QualityIssueFound, SchemaViolationFound
 from domain.failpoints import fail_at
-from domain.pipelines.checkpoint import LaneState
+from domain.pipelines.checkpoint import POSITION_FORMAT, LaneState
 from domain.pipelines.quality import Judgement, Measures, Rule, StagedChecks, judge
 from domain.pipelines.read_set import ReadSet
 from domain.pipelines.report import StreamReport
@@ -167,6 +167,7 @@ class ReadSetLoader:
             await owner.open_read_set(read_set, target)
             state = await claim.take_over(owner)
         else:
+            await self._check_places(organization, spec, state, read_set)
             await owner.fit(target)  # A new revision may bring columns that the open load does not have.
         await self._refuse_poison(claim, state)
         source = await self.stores.spec_of(organization, spec.source.connection)
@@ -240,6 +241,14 @@ class ReadSetLoader:
             held = store.snapshot(tasks[0].spec.source, readers=readers, undecoded=undecoded)
             name = await self.preparer.patience.answer(stack.enter_async_context(held))
             yield [replace(task, snapshot=name) for task in tasks]
+
+    async def _check_places(self, organization: str, spec: PipelineSpec, state: LaneState, read_set: ReadSet) -> None:
+        """Refuse to go on where an earlier version may have left rows between two batches."""
+        source, streams = await self.preparer.source_store(organization, spec.source), read_set.plan.streams
+        by_name = {stream.name: stream for stream in streams}
+        for left in state.streams:
+            if left.position is not None and not left.is_done and left.format < POSITION_FORMAT and read_set.plan.order:
+                await source.check_place(spec.source, read_set.plan, by_name[left.stream], left.position)
 
     async def _refuse_poison(self, claim: Claim, state: LaneState) -> None:
         """Give up on a run whose claims keep dying in the same place (R4)."""

@@ -68,8 +68,8 @@ class RunPreparer:
                 source = replace(source, key=described.primary_key)
         if source.cursor is not None and not source.key:
             raise InvalidInputError(
-                f"The cursor {source.cursor.column} needs a key, and the table has no primary key: name one in "
-                "source.key.",
+                f"The cursor {source.cursor.column} needs a key, and the table has no primary key that covers all of its rows "
+                "(one of a table with inherited children does not): name one in source.key.",
                 code="cursor.key_missing",
             )
         return replace(spec, source=source)
@@ -117,7 +117,13 @@ class RunPreparer:
 
     def publishing(self, spec: PipelineSpec, plan: SourcePlan, request: RunRequest) -> Publishing:
         """Choose how a planned read publishes."""
-        return choose_publishing(spec, ordered=plan.ordered, full_refresh=request.full_refresh, unproved=unproved(plan))
+        return choose_publishing(
+            spec,
+            ordered=plan.ordered,
+            full_refresh=request.full_refresh,
+            unproved=unproved(plan),
+            untrusted=plan.untrusted,
+        )
 
     async def settled(self, organization: str, spec: PipelineSpec, plan: SourcePlan, request: RunRequest) -> SourcePlan:
         """Let guesses give way to the types of the table that the rows land in."""

@@ -12,8 +12,9 @@ HEAD = "head"
 Position = tuple[str, ...]
 """Values of (cursor, key) of the last committed row as text, or (file index, rows) for files."""
 
-POSITION_FORMAT = 1
-"""How positions are written now; it stands beside each. Rows of versions that had no such number are of format 1."""
+POSITION_FORMAT = 2
+"""How positions are written now, beside each: 1 by way of Python's values and between rows that share their place, 2 as the
+store's own text and behind all of them. Versions that had no such number wrote 1."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ class StreamState:
     state: str = "loading"
     counts: Counts = field(default_factory=Counts)
     stats: Mapping[str, Any] = field(default_factory=dict)
+    format: int = POSITION_FORMAT
 
     @property
     def is_done(self) -> bool:

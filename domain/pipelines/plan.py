@@ -19,16 +19,22 @@ class Publishing:
 
 
 def choose_publishing(
-    spec: PipelineSpec, *, ordered: bool, full_refresh: bool = False, unproved: Mapping[str, str] | None = None
+    spec: PipelineSpec,
+    *,
+    ordered: bool,
+    full_refresh: bool = False,
+    unproved: Mapping[str, str] | None = None,
+    untrusted: str | None = None,
 ) -> Publishing:
-    """Choose `batch` unless something needs `run`; say which and why.
+    """Choose `batch` unless something needs `run`; say which and why. `untrusted` is why a key gives no order.
 
     `unproved` are the guessed types that a later value may break.
 
     Raises:
         SpecError: `publish: batch` was asked for and cannot keep its promise (`spec.contradiction`).
     """
-    reason = _why_run(spec, ordered=ordered, full_refresh=full_refresh) or _why_unproved(unproved or {})
+    whole = _why_run(spec, ordered=ordered, full_refresh=full_refresh, untrusted=untrusted)
+    reason = whole or _why_unproved(unproved or {})
     asked = spec.destination.publish
     if reason is None:
         if asked is Publish.RUN:
@@ -47,7 +53,7 @@ def choose_publishing(
     return Publishing(Publish.RUN, reason)
 
 
-def _why_run(spec: PipelineSpec, *, ordered: bool, full_refresh: bool) -> str | None:
+def _why_run(spec: PipelineSpec, *, ordered: bool, full_refresh: bool, untrusted: str | None) -> str | None:
     if full_refresh:
         return "a full refresh replaces the table in one step"
     if spec.destination.mode is Mode.REPLACE:
@@ -57,6 +63,8 @@ def _why_run(spec: PipelineSpec, *, ordered: bool, full_refresh: bool) -> str | 
     for rule in spec.quality:
         if rule.needs_staging:
             return f"the rule {rule.label} is judged over the whole run before anything may be visible"
+    if untrusted is not None:
+        return untrusted
     if not ordered:
         return "the source has neither key nor cursor, so a resumed run has to start its staging again"
     return None

@@ -57,6 +57,8 @@ class SourcePlan:
     of a read without a cursor. `is_text` says that values arrive as text and are converted to `columns` on the way:
     those of the `guessed` columns, whose types nobody declared, only where they stay what was written. `unproved` are
     those of them of which not every value was looked at. `end` tells why a read by a cursor ends at `hi`.
+    `is_proved`: no two rows can share a place in the order; False, and rows that do are kept in one batch; None in plans
+    of earlier versions, which parted them. `untrusted` says why the order of a key is no place to go on from.
     """
 
     columns: tuple[tuple[str, str], ...]
@@ -73,6 +75,8 @@ class SourcePlan:
     end: ReadEnd | None = None
     guessed: tuple[str, ...] = ()
     unproved: tuple[str, ...] = ()
+    is_proved: bool | None = None
+    untrusted: str | None = None
 
 
 @dataclass(frozen=True)
@@ -143,6 +147,8 @@ class ReadSet:
                 end=ReadEnd.from_json(plan["end"]) if plan.get("end") else None,
                 guessed=tuple(plan.get("guessed", ())),
                 unproved=tuple(plan.get("unproved", ())),
+                is_proved=plan.get("is_proved"),
+                untrusted=plan.get("untrusted"),
             ),
         )
 

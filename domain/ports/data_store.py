@@ -230,7 +230,8 @@ class IDataStore(IRefusedRows):
         makes only then; it happens once.
     9. After a seal no writer commits, whatever its fence, until the next take-over.
     10. A reader yields rows in order, strictly after the position it is given; what was committed plus what is read
-        after it is the whole.
+        after it is the whole. A position is text that the store reads back to the same value, of every type that has an
+        order; others are refused by name.
     11. A table that one pipeline replaces takes no other writer.
     12. A query that is not one read-only statement is refused and changes nothing.
     13. Planning refuses NULL cursors and takes no row at or above `hi`.
@@ -257,6 +258,8 @@ class IDataStore(IRefusedRows):
         cannot tell of that is said.
     31. A table that is replaced keeps what it has besides its rows, or is refused; rows of others that refer to it are
         reached by nothing but the deletion of their own.
+    32. A key that the store does not prove is no less exact: rows that share their place in the order come in one batch,
+        and with NULL in it the read has no order, so that it is staged.
     """
 
     batch_rows = 50_000
@@ -317,6 +320,13 @@ class IDataStore(IRefusedRows):
     @abstractmethod
     async def count(self, source: SourceSpec, plan: SourcePlan) -> int:
         """Count the rows of a planned read."""
+
+    async def check_place(self, source: SourceSpec, plan: SourcePlan, stream: Stream, place: Position) -> None:
+        """Refuse to go on after a place that an earlier version wrote, unless it says exactly what was read before it.
+
+        Raises:
+            ConflictError: it does not (`run.place_unclear`).
+        """
 
     @abstractmethod
     async def lane_state(self, lane: Lane, table: TableName) -> LaneState:

@@ -1,13 +1,9 @@
 """What a store's type says about being a cursor, where a read begins, and positions as text; shared by the stores."""
 
 import re
-from collections.abc import Sequence
-from datetime import UTC, date, datetime, time, timedelta
-
-import pyarrow as pa
+from datetime import UTC, datetime, timedelta
 
 from domain.errors import InvalidInputError
-from domain.pipelines.checkpoint import Position
 from domain.pipelines.spec import CursorSpec
 
 _INTEGERS = frozenset({"int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"})
@@ -103,29 +99,3 @@ def written(moment: datetime, kind: str) -> str:
         return moment.date().isoformat()
     text = moment.replace(tzinfo=None).isoformat(sep=" ", timespec="microseconds")
     return text + "+00:00" if kind == "timestamptz" else text
-
-
-def position_after(rows: pa.Table, order: Sequence[str]) -> Position:
-    """The place behind the last row, as text that a cast in the store's SQL reads back to the same value.
-
-    Raises:
-        InvalidInputError: a key column is NULL (`key.null`), since nothing can come strictly after it.
-    """
-    last = rows.slice(rows.num_rows - 1)
-    return tuple(_text(last.column(name)[0].as_py(), name) for name in order)
-
-
-def _text(value: object, name: str) -> str:
-    match value:
-        case None:
-            raise InvalidInputError(f"The key column {name} holds NULL; a key has none.", code="key.null")
-        case datetime() | date() | time():
-            return value.isoformat()
-        case float():
-            return repr(value)
-        case bool():
-            return str(value).lower()
-        case bytes():
-            raise InvalidInputError(f"The key column {name} is binary, which cannot be a key.", code="key.type")
-        case _:
-            return str(value)

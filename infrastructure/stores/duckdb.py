@@ -1,27 +1,20 @@
 """IDataStore on a DuckDB file: the embedded default. One process owns the file."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import duckdb
-import pyarrow as pa
 
-from domain.errors import (
-    InvalidInputError,
-    PlatformError,
-    SchemaMismatchError,
-    StoreUnavailableError,
-)
-from domain.failpoints import fail_at
+from domain.errors import InvalidInputError, PlatformError, SchemaMismatchError, StoreUnavailableError
 from domain.pipelines.checkpoint import LaneState, Position
 from domain.pipelines.horizon import ReadEnd
 from domain.pipelines.quarantine import Refusals, RefusedRow
 from domain.pipelines.read_set import Lane, SourcePlan, Stream, streams_between
 from domain.pipelines.spec import SourceSpec
-from domain.pipelines.table import INTERNAL_PREFIX, Column, TableName, TableSchema
+from domain.pipelines.table import INTERNAL_PREFIX, TableName, TableSchema
 from domain.ports.data_store import (
     BATCH_BYTES,
     Batch,
@@ -29,22 +22,22 @@ from domain.ports.data_store import (
     IOwner,
     IReader,
     IWriter,
-    SourceBatch,
     StoreHealth,
     Target,
 )
-from infrastructure.arrow import conform, rechunk, to_table
+from infrastructure.arrow import to_table
 from infrastructure.sql import quote, relations_if_known
 from infrastructure.stores.cursor_ends import Beginning, CursorEnd, own_end
-from infrastructure.stores.cursors import looked_back, position_after
+from infrastructure.stores.cursors import looked_back
 from infrastructure.stores.duckdb_cursor import describe_selection, fetch, greatest_of, limited
 from infrastructure.stores.duckdb_errors import not_opened
-from infrastructure.stores.duckdb_selection import belonging, bounds, bounds_of, from_item
-from infrastructure.stores.duckdb_session import DuckDBSession, named, translate
+from infrastructure.stores.duckdb_keys import check_place, is_proved, why_untrusted
+from infrastructure.stores.duckdb_reading import DuckDBReader, batches_of
+from infrastructure.stores.duckdb_selection import bounds, bounds_of, from_item
+from infrastructure.stores.duckdb_session import DuckDBSession
 from infrastructure.stores.duckdb_snapshot import SharedCursors
 from infrastructure.stores.duckdb_types import native_of
 from infrastructure.stores.partitions import is_partitioned, ranges
-from infrastructure.stores.planned import check_planned
 from infrastructure.stores.quarantine import RefusedReader, plan_refused
 from infrastructure.stores.sql_lanes import read_lane
 from infrastructure.stores.sql_owner import SqlOwner
@@ -143,7 +136,7 @@ class DuckDBDataStore(IDataStore):
     async def read(self, source: SourceSpec, *, batch_rows: int) -> AsyncGenerator[Batch, None]:
         text, parameters = from_item(source)
         async with self._cursor() as (cursor, thread):
-            async with aclosing(thread.iterate(_batches(cursor, text, parameters, batch_rows))) as batches:
+            async with aclosing(thread.iterate(batches_of(cursor, text, parameters, batch_rows))) as batches:
                 async for batch in batches:
                     yield batch
 
@@ -198,12 +191,16 @@ class DuckDBDataStore(IDataStore):
         if end is not None and source.cursor is not None and limit is not None:
             cut = limited(cursor, source, kinds[source.cursor.column], (lo, end.hi), limit)
             hi, why = end.cut(cut, before)
-        is_split = is_partitioned(source, limit)
+        proved = is_proved(cursor, source)
+        untrusted = None if proved else why_untrusted(cursor, source, lo, hi)
+        is_split = is_partitioned(source, limit) and untrusted is None
         return SourcePlan(
             columns=tuple((column.name, column.type) for column in columns),
             streams=_streams(cursor, source, kinds, lo, hi) if is_split else streams_between(()),
             partition=source.partitions.column if source.partitions and is_split else None,
-            ordered=bool(source.order),
+            ordered=bool(source.order) and untrusted is None,
+            is_proved=proved,
+            untrusted=untrusted,
             order=source.order,
             lo=looked_back(lo, source.cursor, kinds[source.cursor.column]) if source.cursor else None,
             hi=hi,
@@ -219,6 +216,11 @@ class DuckDBDataStore(IDataStore):
                 fetch, cursor, f"SELECT count(*) FROM {text} WHERE {where}", {**parameters, **bound}
             )
         return min(int(rows[0][0]), plan.limit) if plan.limit is not None else int(rows[0][0])
+
+    async def check_place(self, source: SourceSpec, plan: SourcePlan, stream: Stream, place: Position) -> None:
+        if source.refused is None:
+            async with self._cursor() as (cursor, thread):
+                await thread.call(check_place, cursor, source, plan, stream, place)
 
     async def lane_state(self, lane: Lane, table: TableName) -> LaneState:
         async with self._session() as (session, thread):
@@ -305,44 +307,6 @@ class DuckDBDataStore(IDataStore):
             thread.close()
 
 
-class DuckDBReader(IReader):
-    """Reads a stream in the order of (cursor, key)."""
-
-    def __init__(
-        self,
-        cursor: duckdb.DuckDBPyConnection,
-        thread: OneThread,
-        source: SourceSpec,
-        plan: SourcePlan,
-        stream: Stream,
-        size: tuple[int, int],
-    ) -> None:
-        self._stream = stream
-        self._cursor = cursor
-        self._thread = thread
-        self._source = source
-        self._plan = plan
-        self._size = size
-
-    async def batches(self, after: Position | None, *, limit: int | None = None) -> AsyncGenerator[SourceBatch, None]:
-        plan = self._plan
-        text, parameters = from_item(self._source)
-        where, bound = belonging(self._source, plan, self._stream, after)
-        names = ", ".join(quote(name) for name, _ in plan.columns)
-        order = f" ORDER BY {', '.join(quote(name) for name in plan.order)}" if plan.order else ""
-        bounded = f" LIMIT {limit:d}" if limit is not None else ""
-        query = f"(SELECT {names} FROM {text} WHERE {where}{order}{bounded})"
-        columns = tuple(Column(name, kind) for name, kind in plan.columns)
-        now = await self._thread.call(describe_selection, self._cursor, text, parameters)
-        check_planned(columns, now)
-        rows = _batches(self._cursor, query, {**parameters, **bound}, *self._size)
-        async with aclosing(self._thread.iterate(rows)) as batches:
-            async for batch in batches:
-                fail_at("extract.mid_page")
-                table = conform(batch, columns)
-                yield SourceBatch(table, position_after(table, plan.order) if plan.order else None)
-
-
 def _streams(
     cursor: duckdb.DuckDBPyConnection, source: SourceSpec, kinds: Mapping[str, str], lo: str | None, hi: str | None
 ) -> tuple[Stream, ...]:
@@ -357,18 +321,3 @@ def _streams(
     name = f"CAST({quote(column)} AS TIMESTAMP)" if kinds[column] == "timestamptz" else quote(column)
     found = fetch(cursor, f"SELECT min({name}), max({name}) FROM {text} WHERE {where}", {**parameters, **bound})
     return ranges(source.partitions, kinds[column], *found[0])
-
-
-def _batches(
-    cursor: duckdb.DuckDBPyConnection,
-    text: str,
-    parameters: Mapping[str, Any],
-    rows: int,
-    size_bytes: int | None = None,
-) -> Generator[pa.Table]:
-    try:
-        # `execute().to_arrow_reader()` would hold the whole result; a relation streams it.
-        relation = cursor.sql(f"SELECT * FROM {text}", params=named(parameters))
-        yield from rechunk(relation.to_arrow_reader(rows), rows, size_bytes)
-    except duckdb.Error as error:
-        raise translate(error) from error

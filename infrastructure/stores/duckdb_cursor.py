@@ -58,8 +58,12 @@ def describe_selection(
     cursor: duckdb.DuckDBPyConnection, text: str, parameters: Mapping[str, Any]
 ) -> tuple[Column, ...]:
     """The columns of a FROM item."""
-    rows = fetch(cursor, f"DESCRIBE SELECT * FROM {text}", parameters)
-    return tuple(Column(row[0], logical_of(row[1])) for row in rows)
+    return tuple(Column(name, logical_of(native)) for name, native in natives_of(cursor, text, parameters).items())
+
+
+def natives_of(cursor: duckdb.DuckDBPyConnection, text: str, parameters: Mapping[str, Any]) -> dict[str, str]:
+    """Names and DuckDB's own types of the columns of a FROM item."""
+    return {row[0]: row[1] for row in fetch(cursor, f"DESCRIBE SELECT * FROM {text}", parameters)}
 
 
 def fetch(cursor: duckdb.DuckDBPyConnection, sql: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:

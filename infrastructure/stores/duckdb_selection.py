@@ -1,5 +1,6 @@
 """What a DuckDB source selects: a FROM item with bound parameters, and the conditions of a read set and a stream."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from domain.errors import InvalidInputError
@@ -60,16 +61,21 @@ def bounds_of(source: SourceSpec, plan: SourcePlan) -> tuple[str, dict[str, Any]
 
 
 def belonging(
-    source: SourceSpec, plan: SourcePlan, stream: Stream, after: Position | None
+    source: SourceSpec,
+    plan: SourcePlan,
+    stream: Stream,
+    after: Position | None,
+    natives: Mapping[str, str],
+    *,
+    comparison: str = ">",
 ) -> tuple[str, dict[str, Any]]:
-    """Say that a row belongs to a read set's stream and comes strictly after a position."""
-    kinds = dict(plan.columns)
+    """Say that a row belongs to a read set's stream and comes strictly after a position, which is of `natives`."""
     where, bound = bounds_of(source, plan)
     inside, of_stream = within(plan, stream)
     where, bound = f"{where} AND {inside}", bound | of_stream
     if after is not None:
         left = ", ".join(quote(name) for name in plan.order)
-        right = ", ".join(f"CAST($after_{n} AS {native_of(kinds[c])})" for n, c in enumerate(plan.order))
-        where = f"{where} AND ({left}) > ({right})"
+        right = ", ".join(f"CAST($after_{n} AS {natives[c]})" for n, c in enumerate(plan.order))
+        where = f"{where} AND ({left}) {comparison} ({right})"
         bound |= {f"after_{number}": value for number, value in enumerate(after)}
     return where, bound

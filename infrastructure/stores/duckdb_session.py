@@ -128,7 +128,8 @@ class DuckDBSession(Session):
         self, table: TableName, selection: StreamSelection, constants: Mapping[str, tuple[str, str]]
     ) -> int:
         text, parameters = from_item(selection.source)
-        where, bound = belonging(selection.source, selection.plan, selection.stream, selection.after)
+        natives = {row[0]: row[1] for row in self._run(f"DESCRIBE SELECT * FROM {text}", named(parameters)).fetchall()}
+        where, bound = belonging(selection.source, selection.plan, selection.stream, selection.after, natives)
         columns, held = selection.passage.columns, self.describe(table)
         kinds = dict(selection.plan.columns)
         now = self._run(f"DESCRIBE SELECT * FROM {text}", named(parameters)).fetchall()

@@ -32,12 +32,14 @@ from domain.ports.data_store import (
 from infrastructure.arrow import arrow_type, columns_of, rechunk, to_table
 from infrastructure.stores.cursor_axis import Axis, micros
 from infrastructure.stores.cursor_ends import Beginning, own_end
-from infrastructure.stores.cursors import looked_back, position_after
+from infrastructure.stores.cursors import looked_back
 from infrastructure.stores.memory_content import Content, append_rows, create_table
 from infrastructure.stores.memory_lanes import InMemoryOwner, InMemoryWriter
+from infrastructure.stores.memory_places import check_ordered, place_after, strictly_after, with_ties
 from infrastructure.stores.memory_quarantine import refused_rows
 from infrastructure.stores.partitions import is_partitioned, ranges
 from infrastructure.stores.planned import check_planned
+from infrastructure.stores.positions import untrusted_null, whole_ties
 from infrastructure.stores.quarantine import RefusedReader, plan_refused
 
 
@@ -114,12 +116,15 @@ class InMemoryDataStore(IDataStore):
             end = await own_end(Beginning(axis, greatest, lo, before, waits), lambda: self._writing_since)
             rows = self._rows(source)
             hi, why = end.cut(_limited(rows, source, lo, end.hi, limit), before)
-        is_split = is_partitioned(source, limit)
+        untrusted = _why_untrusted(source, _between(rows, source, SourcePlan((), (), True, lo=lo, hi=hi)))
+        is_split = is_partitioned(source, limit) and untrusted is None
         return SourcePlan(
             columns=tuple((column.name, column.type) for column in columns),
             streams=_streams(rows, source, kinds, lo, hi) if is_split else streams_between(()),
             partition=source.partitions.column if source.partitions and is_split else None,
-            ordered=bool(source.order),
+            ordered=bool(source.order) and untrusted is None,
+            is_proved=False,
+            untrusted=untrusted,
             order=source.order,
             lo=looked_back(lo, source.cursor, kinds[source.cursor.column]) if source.cursor else None,
             hi=hi,
@@ -224,15 +229,16 @@ class InMemoryReader(IReader):
         self._size = size
 
     async def batches(self, after: Position | None, *, limit: int | None = None) -> AsyncGenerator[SourceBatch, None]:
-        rows, order = self._rows, self._plan.order
-        if order:
-            rows = rows.sort_by([(name, "ascending") for name in order])
+        rows, plan, names = self._rows, self._plan, self._rows.column_names
+        if plan.order:
+            rows = rows.sort_by([(name, "ascending") for name in plan.order])
         if after is not None:
-            rows = rows.filter(_strictly_after(rows, order, after))
+            rows = rows.filter(strictly_after(rows, plan.order, after))
         rows = rows if limit is None else rows.slice(0, limit)
-        for batch in rechunk(rows.to_batches(), *self._size):
+        tables = rechunk((with_ties(rows, plan.order) if plan.ordered else rows).to_batches(), *self._size)
+        for batch in whole_ties(tables, self._size[1]) if plan.ordered else tables:
             fail_at("extract.mid_page")
-            yield SourceBatch(batch, position_after(batch, order) if order else None)
+            yield SourceBatch(batch.select(names), place_after(batch, plan.order) if plan.ordered else None)
             await asyncio.sleep(0)
 
 
@@ -251,6 +257,12 @@ def _limited(rows: pa.Table, source: SourceSpec, lo: str | None, hi: str, limit:
     plan = SourcePlan(columns=(), streams=(), ordered=True, order=(name,), lo=lo, hi=hi)
     ordered = _between(rows, source, plan).sort_by(name).column(name)
     return str(pc.cast(ordered.slice(limit, 1), pa.string())[0]) if limit is not None and limit < len(ordered) else hi
+
+
+def _why_untrusted(source: SourceSpec, rows: pa.Table) -> str | None:
+    check_ordered(source.order, {field.name: field.type for field in rows.schema})
+    has_null = any(rows.column(name).null_count for name in source.order)
+    return untrusted_null(source.key) if has_null else None
 
 
 def _between(rows: pa.Table, source: SourceSpec, plan: SourcePlan) -> pa.Table:
@@ -288,17 +300,6 @@ def _within(rows: pa.Table, plan: SourcePlan, stream: Stream) -> pa.Table:
     if stream.lower is not None:
         rows = rows.filter(pc.greater_equal(values, _scalar(stream.lower, values.type)))
     return rows
-
-
-def _strictly_after(rows: pa.Table, order: Sequence[str], after: Position) -> pa.ChunkedArray:
-    """(a, b) > (x, y), as SQL compares rows."""
-    result = None
-    for name, text in reversed(list(zip(order, after, strict=True))):
-        values = rows.column(name)
-        bound = _scalar(text, values.type)
-        greater = pc.greater(values, bound)
-        result = greater if result is None else pc.or_(greater, pc.and_(pc.equal(values, bound), result))
-    return result
 
 
 def _scalar(text: str, kind: pa.DataType) -> pa.Scalar:

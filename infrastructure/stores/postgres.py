@@ -32,11 +32,13 @@ from domain.ports.data_store import (
 from infrastructure.arrow import conform, to_table
 from infrastructure.sql import quote, relations_if_known
 from infrastructure.stores.cursor_ends import CursorEnd
-from infrastructure.stores.cursors import looked_back, position_after
+from infrastructure.stores.cursors import looked_back
 from infrastructure.stores.partitions import is_partitioned, ranges
+from infrastructure.stores.positions import place_after
 from infrastructure.stores.postgres_catalog import catalog_columns, foreign, plain_tables
 from infrastructure.stores.postgres_connection import READER, PostgresAddress, lane_session
 from infrastructure.stores.postgres_horizon import PostgresHorizon
+from infrastructure.stores.postgres_keys import check_place, is_proved, why_untrusted
 from infrastructure.stores.postgres_passage import FORMAT, PassingReader, PostgresWriter, connected
 from infrastructure.stores.postgres_pool import SessionPool
 from infrastructure.stores.postgres_reading import BEGIN_READING, Reading, SharedSnapshots
@@ -156,12 +158,17 @@ class PostgresDataStore(IDataStore):
             if limit is not None:
                 hi, why = end.cut(self._limited(session, column, selection, (lo, hi), limit), before)
             where = selection.bounds(column, lo, hi)
-        is_split = is_partitioned(source, limit)
+        proved = is_proved(session, source)
+        session.bind(selection.settings)
+        untrusted = None if proved else why_untrusted(session, source, selection, where)
+        is_split = is_partitioned(source, limit) and untrusted is None
         return SourcePlan(
             columns=tuple((column.name, column.type) for column in selection.columns),
             streams=self._streams(session, source, kinds, selection, where) if is_split else streams_between(()),
             partition=source.partitions.column if source.partitions and is_split else None,
-            ordered=bool(source.order),
+            ordered=bool(source.order) and untrusted is None,
+            is_proved=proved,
+            untrusted=untrusted,
             order=source.order,
             lo=looked_back(lo, source.cursor, kinds[source.cursor.column]) if source.cursor else None,
             hi=hi,
@@ -208,6 +215,11 @@ class PostgresDataStore(IDataStore):
         async with self._reading() as (session, thread):
             rows = await thread.call(counted, session)
         return min(rows, plan.limit) if plan.limit is not None else rows
+
+    async def check_place(self, source: SourceSpec, plan: SourcePlan, stream: Stream, place: Position) -> None:
+        if source.refused is None:
+            async with self._reading() as (session, thread):
+                await thread.call(check_place, session, source, plan, stream, place)
 
     async def lane_state(self, lane: Lane, table: TableName) -> LaneState:
         async with self._session("headrace") as (session, thread):
@@ -318,6 +330,7 @@ class PostgresReader(IReader):
     async def batches(self, after: Position | None, *, limit: int | None = None) -> AsyncGenerator[SourceBatch, None]:
         plan, source = self._plan, self._source
         columns = tuple(Column(name, kind) for name, kind in plan.columns)
+        names = [column.name for column in columns]
 
         def opened() -> Generator[pa.Table]:
             session = self._session
@@ -334,13 +347,15 @@ class PostgresReader(IReader):
                 order=plan.order,
                 limit=limit,
                 only=[column.name for column in columns],
+                places=plan.ordered,
+                ties=plan.ordered and not plan.is_proved,
             )
 
         async with aclosing(self._thread.iterate(await self._thread.call(opened))) as batches:
             async for batch in batches:
                 fail_at("extract.mid_page")
-                table = conform(batch, columns)
-                yield SourceBatch(table, position_after(table, plan.order) if plan.order else None)
+                place = place_after(batch, plan, before_christ="BC") if plan.ordered else None
+                yield SourceBatch(conform(batch.select(names), columns), place)
 
     def encoded(self, after: Position | None, passage: Passage) -> AsyncGenerator[EncodedRows, None]:
         return self._passing.encoded(after, passage)

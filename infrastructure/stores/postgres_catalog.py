@@ -14,6 +14,8 @@ COLUMNS_OF = (
     "WHERE a.attrelid = to_regclass($1) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum"
 )
 
+# A table with children shows rows that no index of its own has; a partitioned one has none of its own.
+HAS_CHILDREN = "c.relkind = 'r' AND EXISTS (SELECT 1 FROM pg_inherits h WHERE h.inhparent = c.oid)"
 _COMPUTED = "SELECT attname::text FROM pg_attribute WHERE attrelid = to_regclass($1) AND attgenerated <> '' AND NOT attisdropped"
 
 
@@ -43,7 +45,8 @@ def describe(session: Session, table: TableName) -> TableSchema | None:
     key = session.execute(
         "SELECT a.attname::text FROM pg_index i CROSS JOIN LATERAL unnest(i.indkey) WITH ORDINALITY AS k(attnum, place) "
         "JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum "
-        "WHERE i.indrelid = to_regclass($1) AND i.indisprimary ORDER BY k.place",
+        "WHERE i.indrelid = to_regclass($1) AND i.indisprimary AND NOT EXISTS (SELECT 1 FROM pg_class c "
+        f"WHERE c.oid = i.indrelid AND {HAS_CHILDREN}) ORDER BY k.place",
         (quote_table(table),),
     )
     computed = {name for (name,) in session.execute(_COMPUTED, (quote_table(table),))}

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from domain.errors import InvalidInputError, MissingExtraError, NotFoundError, StoreUnavailableError
+from domain.errors import MissingExtraError, NotFoundError, StoreUnavailableError, WorkFailedError
 from domain.failpoints import fail_at
 from domain.pipelines.checkpoint import CheckpointUpdate, Position
 from domain.pipelines.read_set import SourcePlan, Stream
@@ -22,9 +22,11 @@ from infrastructure.postgres_settings import pinned
 from infrastructure.sql import quote, quote_table
 from infrastructure.stores.key_steps import KeySteps
 from infrastructure.stores.landing import landing_gone, landing_of
+from infrastructure.stores.positions import key_null, ties_too_large
 from infrastructure.stores.postgres_catalog import COLUMNS_OF, check_landing_types
 from infrastructure.stores.postgres_connection import PostgresAddress
 from infrastructure.stores.postgres_errors import translate
+from infrastructure.stores.postgres_keys import why_untrusted
 from infrastructure.stores.postgres_reading import Reading, bind
 from infrastructure.stores.postgres_selection import Selection
 from infrastructure.stores.postgres_types import native_of
@@ -140,7 +142,8 @@ class PassingReader:
                     rows = await self._range(connection, selection, where, (position, border), passage, limit)
                     if rows is None:
                         if count == 1:
-                            raise row_too_large(self._bytes)
+                            between = self._between(selection, where, position, border)
+                            raise await self._too_large(connection, selection, between)
                         count = max(1, count // 8)
                         steps.forget()
                         continue
@@ -157,12 +160,8 @@ class PassingReader:
         selection.check([Column(name, kind) for name, kind in plan.columns])
         where = selection.belonging(source, plan, self._stream)
         self._session.bind(selection.settings)
-        is_null = " OR ".join(f"{quote(name)} IS NULL" for name in plan.order)
-        known = self._session.not_null(source.table) if source.table else frozenset()
-        if not set(plan.order) <= known and self._session.execute(
-            f"SELECT 1 FROM {selection.text} WHERE {where} AND ({is_null}) LIMIT 1"
-        ):
-            raise InvalidInputError("A key column of the source holds NULL; a key has none.", code="key.null")
+        if not plan.is_proved and why_untrusted(self._session, source, selection, where):
+            raise key_null(", ".join(source.key))
         return where
 
     async def _seek(
@@ -219,6 +218,13 @@ class PassingReader:
         if seen is not None and seen.num_rows != count:
             raise StoreUnavailableError("Two reads of one snapshot gave different numbers of rows.")
         return EncodedRows(after, border, tuple(names), tuple(types), count, chunks, seen)
+
+    async def _too_large(self, connection: Any, selection: Selection, where: str) -> WorkFailedError:
+        """Say whether it is one row that is larger than a batch may be, or several that share their place."""
+        await bind(connection, selection.settings)
+        several = f"SELECT 1 FROM (SELECT * FROM {selection.text}) AS selected WHERE {where} LIMIT 2"
+        rows = len(await connection.fetch(several))
+        return row_too_large(self._bytes) if rows == 1 else ties_too_large(self._bytes)
 
     async def decoded(self, rows: EncodedRows) -> pa.Table:
         """Read the rows of a range once more, decoded, in the snapshot that the session has kept."""

@@ -14,6 +14,7 @@ from domain.pipelines.table import Column
 from infrastructure.arrow import arrow_type, rechunk
 from infrastructure.sql import bind_names, parse_query, quote, quote_table
 from infrastructure.stores.planned import check_planned
+from infrastructure.stores.positions import TIES, is_plain, told_as_text, whole_ties
 from infrastructure.stores.postgres_types import logical_of
 
 # 4714-11-24 BC, in days and in microseconds since 1970.
@@ -120,19 +121,34 @@ class Selection:
         order: Sequence[str] = (),
         limit: int | None = None,
         only: Sequence[str] | None = None,
+        places: bool = False,
+        ties: bool = False,
     ) -> Generator[pa.Table]:
-        """Stream the rows by COPY; what Arrow has no type for comes as text, but is ordered as what it is."""
+        """Stream the rows by COPY; what Arrow has no type for comes as text, but is ordered as what it is.
+
+        Additional columns have the text of the order's values (`places`), and which rows are equal in it (`ties`).
+        """
         chosen = [c for c in self.columns if only is None or c.name in only]
         columns = ", ".join(
             f"{quote(c.name)}::text AS {quote(c.name)}" if _is_sent_as_text(c.type) else quote(c.name) for c in chosen
         )
-        ordered = f" ORDER BY {', '.join(f'selected.{quote(name)}' for name in order)}" if order else ""
+        keys = ", ".join(f"selected.{quote(name)}" for name in order)
+        ordered = f" ORDER BY {keys}" if order else ""
+        if places:
+            kinds = {c.name: c.type for c in self.columns}
+            told = told_as_text(order, lambda name: is_plain(kinds[name]) or _is_sent_as_text(kinds[name]))
+            columns += "".join(f", selected.{quote(name)}::text AS {place}" for place, name in told.items())
+            chosen = [*chosen, *(Column(place, "string") for place in told)]
+        if ties:
+            columns += f", rank() OVER (ORDER BY {keys}) AS {TIES}"
+            chosen = [*chosen, Column(TIES, "int64")]
         bounded = f" LIMIT {limit:d}" if limit is not None else ""
         session.bind(self.settings)
         query = f"SELECT {columns} FROM (SELECT * FROM {self.text}) AS selected WHERE {where}{ordered}{bounded}"
         stream = session.stream(query)
         try:
-            yield from rechunk(_decoded(stream, chosen), batch_rows, batch_bytes)
+            tables = rechunk(_decoded(stream, chosen), batch_rows, batch_bytes)
+            yield from whole_ties(tables, batch_bytes) if ties else tables
         finally:
             stream.close()  # Here and not whenever it is collected: it ends a statement of the session.
 

@@ -206,10 +206,6 @@ class PostgresSession(Session):
         except Exception as error:
             raise translate(error) from error
 
-    def not_null(self, table: TableName) -> frozenset[str]:
-        """The columns that can hold no NULL."""
-        return frozenset(name for name, _, is_nullable in catalog_columns(self, table) if not is_nullable)
-
     def sorts(self, sql: str) -> bool:
         """Whether a query has to sort although it would rather not: no index is in its order."""
         for name in ("enable_sort", "enable_seqscan", "enable_bitmapscan"):

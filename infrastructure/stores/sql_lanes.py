@@ -11,7 +11,7 @@ from infrastructure.sql import quote, quote_table
 from infrastructure.stores.sql_session import CHECKPOINT, COUNTS, Session
 
 OF_LANE = '"org" = $1 AND "pipeline" = $2 AND "lane" = $3'
-_STATE = ("stream", "read_set", "fence", "seq", "position", "state", *COUNTS, "stats", "writer")
+_STATE = ("stream", "read_set", "fence", "seq", "position", "state", *COUNTS, "stats", "writer", "format")
 
 
 def read_lane(session: Session, lane: Lane, table: TableName) -> LaneState:
@@ -56,4 +56,5 @@ def _stream_state(row: Mapping[str, Any]) -> StreamState:
         state=row["state"],
         counts=Counts(**{name: row[name] for name in COUNTS}),
         stats=json.loads(row["stats"]),
+        format=row.get("format") or 1,
     )

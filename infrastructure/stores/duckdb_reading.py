@@ -1,0 +1,100 @@
+"""Reading a stream of a DuckDB source, in the order of (cursor, key)."""
+
+from collections.abc import AsyncGenerator, Generator, Mapping
+from contextlib import aclosing
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from domain.failpoints import fail_at
+from domain.pipelines.checkpoint import Position
+from domain.pipelines.read_set import SourcePlan, Stream
+from domain.pipelines.spec import SourceSpec
+from domain.pipelines.table import Column
+from domain.ports.data_store import IReader, SourceBatch
+from infrastructure.arrow import conform, rechunk
+from infrastructure.sql import quote
+from infrastructure.stores.duckdb_cursor import natives_of
+from infrastructure.stores.duckdb_selection import belonging, from_item
+from infrastructure.stores.duckdb_session import named, translate
+from infrastructure.stores.duckdb_types import logical_of
+from infrastructure.stores.planned import check_planned
+from infrastructure.stores.positions import TIES, place_after, told_as_text, whole_ties
+from infrastructure.threads import OneThread
+
+PLAIN = frozenset(
+    {
+        *("BOOLEAN", "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT"),
+        *("VARCHAR", "UUID", "JSON", "DATE", "TIME", "TIMESTAMP", "TIMESTAMP WITH TIME ZONE"),
+    }
+)
+"""Types whose text follows from what Arrow carries."""
+
+
+class DuckDBReader(IReader):
+    """Reads a stream in the order of (cursor, key)."""
+
+    def __init__(
+        self,
+        cursor: duckdb.DuckDBPyConnection,
+        thread: OneThread,
+        source: SourceSpec,
+        plan: SourcePlan,
+        stream: Stream,
+        size: tuple[int, int],
+    ) -> None:
+        self._stream = stream
+        self._cursor = cursor
+        self._thread = thread
+        self._source = source
+        self._plan = plan
+        self._size = size
+
+    async def batches(self, after: Position | None, *, limit: int | None = None) -> AsyncGenerator[SourceBatch, None]:
+        plan, (text, parameters) = self._plan, from_item(self._source)
+        columns = tuple(Column(name, kind) for name, kind in plan.columns)
+        names = [column.name for column in columns]
+        natives = await self._thread.call(natives_of, self._cursor, text, parameters)
+        check_planned(columns, [Column(name, logical_of(native)) for name, native in natives.items()])
+        where, bound = belonging(self._source, plan, self._stream, after, natives)
+        query = f"({self._selected(text, where, natives, limit)})"
+        ties = plan.ordered and not plan.is_proved
+        rows = batches_of(self._cursor, query, {**parameters, **bound}, *self._size, ties=ties)
+        async with aclosing(self._thread.iterate(rows)) as batches:
+            async for batch in batches:
+                fail_at("extract.mid_page")
+                place = place_after(batch, plan, before_christ="(BC)") if plan.ordered else None
+                yield SourceBatch(conform(batch.select(names), columns), place)
+
+    def _selected(self, text: str, where: str, natives: Mapping[str, str], limit: int | None) -> str:
+        plan = self._plan
+        names, keys = ", ".join(quote(name) for name, _ in plan.columns), ", ".join(quote(name) for name in plan.order)
+        if plan.ordered:
+            told = told_as_text(plan.order, lambda name: natives[name] in PLAIN)
+            names += "".join(f", CAST({quote(name)} AS VARCHAR) AS {place}" for place, name in told.items())
+        if plan.ordered and not plan.is_proved:
+            names += f", rank() OVER (ORDER BY {keys}) AS {TIES}"
+            keys = TIES  # Already sorted by the whole of it.
+        order = f" ORDER BY {keys}" if plan.order else ""
+        bounded = f" LIMIT {limit:d}" if limit is not None else ""
+        return f"SELECT {names} FROM {text} WHERE {where}{order}{bounded}"
+
+
+def batches_of(
+    cursor: duckdb.DuckDBPyConnection,
+    text: str,
+    parameters: Mapping[str, Any],
+    rows: int,
+    size_bytes: int | None = None,
+    *,
+    ties: bool = False,
+) -> Generator[pa.Table]:
+    """Stream what is selected in tables of so many rows, or bytes; rows that share their place in one table."""
+    try:
+        # `execute().to_arrow_reader()` would hold the whole result; a relation streams it.
+        relation = cursor.sql(f"SELECT * FROM {text}", params=named(parameters))
+        tables = rechunk(relation.to_arrow_reader(rows), rows, size_bytes)
+        yield from whole_ties(tables, size_bytes) if ties else tables
+    except duckdb.Error as error:
+        raise translate(error) from error
