@@ -9,7 +9,7 @@ from application.pipelines.preparing import Prepared, RunPreparer
 from domain.errors import PlatformError
 from domain.identity.principal import Principal
 from domain.pipelines.connection import ConnectionSpec
-from domain.pipelines.plan import ColumnForecast, judge_column
+from domain.pipelines.plan import ColumnForecast, Publishing, judge_column
 from domain.pipelines.read_set import ReadSet, SourcePlan
 from domain.pipelines.run import Run, RunRequest, RunState
 from domain.pipelines.spec import PipelineSpec, Publish
@@ -59,9 +59,10 @@ class PlanForecaster:
             source = await preparer.source_store(organization, spec.source)
             plan = await preparer.patience.answer(source.plan(spec.source, lo=None, limit=None, waits=False))
             plan = await preparer.settled(organization, spec, plan, RunRequest())
-            told = how_it_publishes(spec, preparer.publishing(spec, plan, RunRequest()))
+            publishing = await preparer.publishing(organization, spec, plan, RunRequest())
+            told = how_it_publishes(spec, publishing)
             notes = [dict(zip(by_document, told, strict=True)).get(note, note) for note in notes]
-            prepared = await self._prepared(organization, spec, plan, preparer)
+            prepared = await self._prepared(organization, spec, plan, preparer, publishing)
             route = await preparer.route(organization, spec, plan, prepared.target, prepared.transform)
             landing = await stores.get(organization, await stores.spec_of(organization, spec.destination.connection))
             columns = _columns(plan, prepared, landing)
@@ -73,9 +74,8 @@ class PlanForecaster:
         return replace(change, notes=tuple(notes), columns=columns)
 
     async def _prepared(
-        self, organization: str, spec: PipelineSpec, plan: SourcePlan, preparer: RunPreparer
+        self, organization: str, spec: PipelineSpec, plan: SourcePlan, preparer: RunPreparer, publishing: Publishing
     ) -> Prepared:
-        publishing = preparer.publishing(spec, plan, RunRequest())
         shadow = "_headrace_stage" if publishing.publish is Publish.RUN else None
         planned = ReadSet("", spec.fingerprint, plan, preparer.batch_rows(spec), shadow)
         return await preparer.target("", organization, spec, planned, RunRequest())

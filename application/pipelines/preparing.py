@@ -98,7 +98,7 @@ class RunPreparer:
         if note is not None:
             plan = replace(plan, note=note)
         plan = await self.settled(lane.organization, spec, plan, request)
-        publishing = self.publishing(spec, plan, request)
+        publishing = await self.publishing(lane.organization, spec, plan, request)
         shadow = None
         if publishing.publish is Publish.RUN:
             digest = hashlib.sha256(f"{lane}/{read_set_id}".encode()).hexdigest()[:16]
@@ -115,14 +115,24 @@ class RunPreparer:
             generation=state.generation,
         )
 
-    def publishing(self, spec: PipelineSpec, plan: SourcePlan, request: RunRequest) -> Publishing:
+    async def publishing(
+        self, organization: str, spec: PipelineSpec, plan: SourcePlan, request: RunRequest
+    ) -> Publishing:
         """Choose how a planned read publishes."""
+        unique = None
+        if spec.destination.mode is Mode.MERGE:
+            connection = await self.stores.spec_of(organization, spec.destination.connection)
+            existing = await (await self.stores.get(organization, connection)).describe(spec.destination.table)
+            # What steps make of the columns is not known yet.
+            written = None if spec.transform else {name.lower() for name, _ in plan.columns}
+            unique = existing.unique_besides(spec.destination.key, written) if existing else None
         return choose_publishing(
             spec,
             ordered=plan.ordered,
             full_refresh=request.full_refresh,
             unproved=unproved(plan),
             untrusted=plan.untrusted,
+            unique=unique,
         )
 
     async def settled(self, organization: str, spec: PipelineSpec, plan: SourcePlan, request: RunRequest) -> SourcePlan:

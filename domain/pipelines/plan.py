@@ -25,10 +25,12 @@ def choose_publishing(
     full_refresh: bool = False,
     unproved: Mapping[str, str] | None = None,
     untrusted: str | None = None,
+    unique: str | None = None,
 ) -> Publishing:
     """Choose `batch` unless something needs `run`; say which and why. `untrusted` is why a key gives no order.
 
-    `unproved` are the guessed types that a later value may break.
+    `unproved` are the guessed types that a later value may break; `unique` names a unique index of the destination that is
+    over something else than the key of a merge.
 
     Raises:
         SpecError: `publish: batch` was asked for and cannot keep its promise (`spec.contradiction`).
@@ -39,6 +41,10 @@ def choose_publishing(
     if reason is None:
         if asked is Publish.RUN:
             return Publishing(Publish.RUN, "the document asks for it")
+        if asked is None and unique is not None:
+            return Publishing(
+                Publish.RUN, f"rows that pass on values of the table's unique index {unique} have to land together"
+            )
         return Publishing(Publish.BATCH, "every batch and its checkpoint are one transaction, and nothing needs more")
     if asked is Publish.BATCH:
         raise SpecError(

@@ -6,6 +6,7 @@ store accepts.
 """
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 
 INTERNAL_PREFIX = "_headrace"
@@ -74,6 +75,16 @@ class TableSchema:
     name: TableName
     columns: tuple[Column, ...]
     primary_key: tuple[str, ...] = ()
+    uniques: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """Unique indexes that are checked row by row: name and columns, those in an expression too."""
+
+    def unique_besides(self, key: Collection[str], written: Collection[str] | None = None) -> str | None:
+        """Name a unique index over something else than a key, of columns that are written; of any column if None."""
+        for name, columns in self.uniques:
+            lower = {column.lower() for column in columns}
+            if lower != {column.lower() for column in key} and (written is None or lower & {*written}):
+                return name
+        return None
 
     def has(self, name: str) -> bool:
         """Say whether there is a column of that name."""

@@ -258,14 +258,22 @@ def describe(cursor: duckdb.DuckDBPyConnection, table: TableName) -> TableSchema
     ).fetchall()
     if not rows:
         return None
-    keys = cursor.execute(
-        f"SELECT constraint_column_names FROM duckdb_constraints() WHERE {where} AND constraint_type = 'PRIMARY KEY'",
+    unique = cursor.execute(
+        "SELECT constraint_name, constraint_column_names, constraint_type = 'PRIMARY KEY' FROM duckdb_constraints() "
+        f"WHERE {where} AND constraint_type IN ('PRIMARY KEY', 'UNIQUE') ORDER BY constraint_index",
         names,
     ).fetchall()
+    keys = [columns for _, columns, is_primary in unique if is_primary]
+    uniques = [(name, tuple(columns)) for name, columns, _ in unique]
+    for name, text in cursor.execute(
+        f"SELECT index_name, expressions FROM duckdb_indexes() WHERE {where} AND is_unique ORDER BY 1", names
+    ).fetchall():
+        uniques.append((name, tuple(column for column, *_ in rows if column in text)))
     return TableSchema(
         name=table,
         columns=tuple(Column(name, logical_of(kind), bool(is_null), bool(made)) for name, kind, is_null, made in rows),
-        primary_key=tuple(keys[0][0]) if keys else (),
+        primary_key=tuple(keys[0]) if keys else (),
+        uniques=tuple(uniques),
     )
 
 

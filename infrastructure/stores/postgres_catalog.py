@@ -1,5 +1,6 @@
 """What the catalog of a Postgres says of a table's columns, and whether they store what comes unchanged."""
 
+import json
 from collections.abc import Iterable, Mapping
 
 from domain.pipelines.table import Column, TableName, TableSchema
@@ -17,6 +18,16 @@ COLUMNS_OF = (
 # A table with children shows rows that no index of its own has; a partitioned one has none of its own.
 HAS_CHILDREN = "c.relkind = 'r' AND EXISTS (SELECT 1 FROM pg_inherits h WHERE h.inhparent = c.oid)"
 _COMPUTED = "SELECT attname::text FROM pg_attribute WHERE attrelid = to_regclass($1) AND attgenerated <> '' AND NOT attisdropped"
+
+_UNIQUES = """
+SELECT c.relname::text, json_agg(DISTINCT a.attname::text)::text
+FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+CROSS JOIN LATERAL (
+  SELECT unnest((i.indkey::int2[])[0:i.indnkeyatts - 1])::int AS num
+  UNION SELECT refobjsubid FROM pg_depend
+  WHERE classid = 'pg_class'::regclass AND objid = i.indexrelid AND refobjid = i.indrelid AND i.indexprs IS NOT NULL) AS d
+JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = d.num
+WHERE i.indrelid = to_regclass($1) AND i.indisunique AND i.indimmediate AND d.num > 0 GROUP BY 1 ORDER BY 1"""
 
 
 def catalog_columns(session: Session, table: TableName) -> list[tuple[str, str, bool]]:
@@ -54,6 +65,9 @@ def describe(session: Session, table: TableName) -> TableSchema | None:
         name=table,
         columns=tuple(Column(name, logical_of(kind), nullable, name in computed) for name, kind, nullable in columns),
         primary_key=tuple(row[0] for row in key),
+        uniques=tuple(
+            (name, tuple(json.loads(names))) for name, names in session.execute(_UNIQUES, (quote_table(table),))
+        ),
     )
 
 

@@ -1,8 +1,9 @@
 """Merging by key on Postgres: what keeps a key unique, what is one key, and a merge that another one got ahead of."""
 
 import json
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 from domain.errors import PlatformError, SchemaMismatchError, StoreUnavailableError
 from domain.pipelines.checkpoint import Merged
@@ -10,10 +11,9 @@ from domain.pipelines.spec import Mode
 from domain.pipelines.table import TableName
 from domain.ports.data_store import Target
 from infrastructure.sql import quote, quote_table
+from infrastructure.stores.postgres_exchange import Exchange
 from infrastructure.stores.sql_merge import Merge, merged_by
 from infrastructure.stores.sql_session import Session
-
-T = TypeVar("T")
 
 _ATTEMPTS = 10
 _NAMES_OF_KEY = """(
@@ -88,14 +88,15 @@ def merge(session: Session, using: str, names: Sequence[str], target: Target, *,
         _check_numbers(session, merging)
     repeated = merging.repeated(session)
     if not can_count:
-        behind_others(session, target.key, lambda: session.execute(merging.statement))
+        behind_others(session, merging, merging.statement)
         return Merged(repeated=repeated, is_counted=False)
     counted = (
         f"WITH merged AS ({merging.statement} RETURNING merge_action() AS action) "
         "SELECT action, count(*) FROM merged GROUP BY action"
     )
-    actions = behind_others(session, target.key, lambda: session.execute(counted))
-    return merged_by(actions, repeated)
+    actions, gone = behind_others(session, merging, counted)
+    merged = merged_by(actions, repeated)
+    return replace(merged, deleted=merged.deleted + gone)
 
 
 def merge_whole(session: Session, using: str, names: Sequence[str], table: TableName, key: Sequence[str]) -> None:
@@ -106,7 +107,7 @@ def merge_whole(session: Session, using: str, names: Sequence[str], table: Table
     merging = Merge(using, names, target, is_exact=True, is_batch=True, numbered=kept, overriding=session.overriding)
     if kept:
         _check_numbers(session, merging)
-    session.execute(merging.statement)
+    behind_others(session, merging, merging.statement)
 
 
 def _check_numbers(session: Session, merging: Merge) -> None:
@@ -122,29 +123,46 @@ def _check_numbers(session: Session, merging: Merge) -> None:
         )
 
 
-def behind_others(session: Session, key: Sequence[str], work: Callable[[], T]) -> T:
-    """Run a merge, once more whenever another transaction has inserted one of its keys first.
+def behind_others(session: Session, merging: Merge, statement: str) -> tuple[list[tuple[Any, ...]], int]:
+    """Run a merge, once more whenever another transaction has inserted one of its keys first, and once more after its rows
+    have made way for each other; return its answer, and how many rows were deleted before it.
 
     Each statement sees what was committed before it, so the next try finds that key and updates it.
 
     Raises:
         StoreUnavailableError: others were first again and again (`store.conflict`).
+        SchemaMismatchError: the rows together violate a constraint (`destination.constraint`), or cannot make way.
     """
+    has_made_way, gone = False, 0
     for _ in range(_ATTEMPTS):
         session.execute("SAVEPOINT headrace_merge")
         try:
-            merged = work()
+            answer = session.execute(statement)
         except PlatformError as error:
             index = _violated(error)
             if index is None:
                 raise
             session.execute("ROLLBACK TO SAVEPOINT headrace_merge")
-            if not _is_on(session, index, key):
-                raise
+            if _is_on(session, index, merging.target.key):
+                continue
+            way = None if has_made_way else Exchange.of(session, merging).make_way()
+            if way is None:
+                raise _together(error, merging) from error
+            has_made_way, gone = True, way
         else:
             session.execute("RELEASE SAVEPOINT headrace_merge")
-            return merged
+            return answer, gone
     raise StoreUnavailableError("Others insert the keys of this batch again and again.", code="store.conflict")
+
+
+def _together(error: PlatformError, merging: Merge) -> PlatformError:
+    """Tell of a violation that may be due to where a batch ends."""
+    if not (merging.is_batch and isinstance(error, SchemaMismatchError)):
+        return error
+    return SchemaMismatchError(
+        f"{error.message} Rows that pass such a value on have to land together: leave publish out, or say publish: run.",
+        code=error.code,
+    )
 
 
 def _violated(error: PlatformError) -> str | None:
