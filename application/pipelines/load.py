@@ -118,15 +118,16 @@ class ReadSetLoader:
         """
         if claim.run.request.full_refresh:
             return None
-        if not _fits(claim, state) and (state.is_loading or _has_position(claim, state)):
-            what = "an unfinished load" if state.is_loading else "the watermark"
+        has_begun = state.is_loading and state.seq > 0  # Of what committed no batch there is nothing to finish.
+        if not _fits(claim, state) and (has_begun or _has_position(claim, state)):
+            what = "an unfinished load" if has_begun else "the watermark"
             raise ConflictError(
                 f"The source, key, cursor or destination changed since {what} of {claim.spec.name} was written: run "
                 "with --full-refresh to replace the table, or with --abandon to forget it and start again beside the "
                 "rows that are there.",
                 code="run.position_conflict",
             )
-        return ReadSet.from_json(state.stats["read_set"]) if state.is_loading else None
+        return ReadSet.from_json(state.stats["read_set"]) if has_begun else None
 
     async def _planned(self, claim: Claim, state: LaneState) -> ReadSet:
         read_set = await self.preparer.read_set(
@@ -162,8 +163,9 @@ class ReadSetLoader:
         route = await self.preparer.route(organization, spec, read_set.plan, target, transform)
         is_open = state.is_loading and state.read_set_id == read_set.id
         _check_table_is_there(spec, state, prepared, is_open=is_open)
-        if not is_open or not read_set.plan.ordered:
-            # Without a total order there is no place to go on from, so the staging starts again from empty.
+        if not is_open or not read_set.plan.ordered or state.seq == 0:
+            # Without a total order there is no place to go on from, so the staging starts again from empty; and of a load
+            # without a batch nothing may be left.
             await owner.open_read_set(read_set, target)
             state = await claim.take_over(owner)
         else:

@@ -195,7 +195,9 @@ class IOwner(ABC):
 
     @abstractmethod
     async def seal(self) -> None:
-        """Stop every writer of the open read set for good; the next take-over opens it again."""
+        """Stop every writer of the open read set for good; the next take-over opens it again. What the read set has made
+        and nothing landed in is dropped, if that is to be had.
+        """
 
     @abstractmethod
     async def reset(self, watermark: str | None) -> None:
@@ -228,7 +230,8 @@ class IDataStore(IRefusedRows):
     7. Opening a read set puts its streams at the beginning, with an empty staging table.
     8. Publishing is all or nothing: rows, verdict, watermark, and the table itself, which a run with a staging table
         makes only then; it happens once.
-    9. After a seal no writer commits, whatever its fence, until the next take-over.
+    9. After a seal no writer commits, whatever its fence, until the next take-over; a table that the read set made and
+       in which nothing landed is gone.
     10. A reader yields rows in order, strictly after the position it is given; what was committed plus what is read
         after it is the whole. A position is text that the store reads back to the same value, of every type that has an
         order; others are refused by name.

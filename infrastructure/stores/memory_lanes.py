@@ -18,7 +18,14 @@ from domain.pipelines.spec import Mode
 from domain.pipelines.table import DELETED, LOADED_AT, RUN_ID, SEQ, Column, TableName
 from domain.ports.data_store import Committed, IOwner, IWriter, Judge, JudgedBatch, Publication, Target
 from infrastructure.arrow import arrow_type, to_table
-from infrastructure.stores.landing import landed_columns, nothing_merged, places_of, staged_columns
+from infrastructure.stores.landing import (
+    landed_columns,
+    leftovers,
+    nothing_merged,
+    opened_stats,
+    places_of,
+    staged_columns,
+)
 from infrastructure.stores.lane_tokens import check_above, new_token
 from infrastructure.stores.memory_content import Content, append_rows, create_table, merge_rows, merge_stage
 from infrastructure.stores.memory_quarantine import mark_repaired, move_refused, supersede_refused
@@ -151,6 +158,7 @@ class InMemoryOwner(IOwner):
                 if (row["org"], row["pipeline"], row["read_set"])
                 != (self._lane.organization, self._lane.pipeline, read_set.id)
             ]
+            is_new = str(target.table) not in content.tables
             _fit(content, target)
             if target.shadow:
                 existing = content.tables.get(str(target.table))
@@ -161,7 +169,7 @@ class InMemoryOwner(IOwner):
                 lane,
                 state="loading",
                 read_set_id=read_set.id,
-                stats={"read_set": read_set.to_json(), "fingerprint": read_set.fingerprint},
+                stats=opened_stats(read_set, target, lane, is_new=is_new),
                 streams=tuple(StreamState(stream.name) for stream in read_set.plan.streams),
                 generation=lane.generation + 1,
             )
@@ -236,7 +244,17 @@ class InMemoryOwner(IOwner):
             lane = self._mine(content)
             streams = tuple(replace(s, state="sealed") if s.state == "loading" else s for s in lane.streams)
             content.lanes[self._lane] = replace(lane, streams=streams)
+            self._drop_leftovers(content, lane)
         fail_at("seal.after_fence")
+
+    def _drop_leftovers(self, content: Content, lane: LaneState) -> None:
+        left, name = leftovers(lane), str(self._table)
+        if left.stage is not None:
+            content.tables.pop(str(self._table.beside(left.stage)), None)
+        owners = content.owners.get(name, {})
+        is_ours = all(owner == (self._lane.organization, self._lane.pipeline) for owner in owners)
+        if left.has_made_table and is_ours and name in content.tables and not content.tables[name][1].num_rows:
+            del content.tables[name]
 
     async def reset(self, watermark: str | None) -> None:
         async with self._store.transaction() as content:

@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from domain.errors import ConflictError, FencedError, QualityRejectedError
+from domain.errors import ConflictError, FencedError, PlatformError, QualityRejectedError
 from domain.failpoints import fail_at
 from domain.pipelines.checkpoint import HEAD, Counts, LaneState, Merged, merge_stats
 from domain.pipelines.quality import Measures, Reference, StagedChecks
@@ -15,9 +16,10 @@ from domain.pipelines.spec import Mode
 from domain.pipelines.table import LOADED_AT, TableName
 from domain.ports.data_store import IOwner, Judge, Publication, Target
 from infrastructure.sql import quote, quote_table
-from infrastructure.stores.landing import landed_columns
+from infrastructure.stores.landing import landed_columns, opened_stats
 from infrastructure.stores.lane_tokens import check_above, new_token
 from infrastructure.stores.sql_lanes import OF_LANE, read_lane_rows
+from infrastructure.stores.sql_leftovers import drop_leftovers
 from infrastructure.stores.sql_merge import merge_stage, merged_names
 from infrastructure.stores.sql_quarantine import abandon_refused, open_refused, supersede_refused
 from infrastructure.stores.sql_session import (
@@ -123,6 +125,7 @@ class SqlOwner(IOwner):
             self._drop_stage_of(previous.stats)
             if previous.read_set_id != read_set.id:
                 abandon_refused(session, self._table, self._lane)
+            is_new = session.describe(target.table) is None
             prepare_target(session, target)
             session.execute(f"DELETE FROM {self._checkpoint} WHERE {_KEY} AND \"stream\" <> '{HEAD}'", self._key)
             # A restarted staging starts its quarantine again too (D9).
@@ -138,7 +141,7 @@ class SqlOwner(IOwner):
                     f"VALUES ($1, $2, $3, $4, $5, $6, 0, 'loading', {zeros}, '{{}}', $7)",
                     (*self._key, stream.name, read_set.id, self._fence, self._token),
                 )
-            stats = {"read_set": read_set.to_json(), "fingerprint": read_set.fingerprint}
+            stats = opened_stats(read_set, target, previous, is_new=is_new)
             self._update_head("loading", previous.watermark, stats, read_set_id=read_set.id)
 
     def _fit(self, target: Target) -> None:
@@ -303,6 +306,12 @@ class SqlOwner(IOwner):
                 f"UPDATE {self._checkpoint} SET \"state\" = 'sealed' "
                 f"WHERE {_KEY} AND \"stream\" <> '{HEAD}' AND \"state\" = 'loading'",
                 self._key,
+            )
+        with suppress(PlatformError):  # What cannot be tidied now, as somebody reads it, may stay.
+            self._session.run_patiently(
+                self._lane,
+                self._fence,
+                lambda: drop_leftovers(self._session, self._lock_head(), self._lane, self._table),
             )
         fail_at("seal.after_fence")
 

@@ -250,17 +250,18 @@ async def test_replace_swaps_the_whole_table(store: IDataStore) -> None:
 async def test_sealed_read_set_takes_no_batch_until_it_is_taken_over(store: IDataStore) -> None:
     planned = read_set()
     await opened(store, 1, planned)
+    await commit(store, 1, planned, 1, batch(rows(1)))
     async with store.owner(LANE, TABLE, 1, token=await token_of(store)) as owner:
         await owner.seal()
 
     with pytest.raises(FencedError):
-        await commit(store, 1, planned, 1, batch(rows(1)))
-    assert await ids(store) == []
+        await commit(store, 1, planned, 2, batch(rows(2)))
+    assert await ids(store) == [1]
 
     async with store.owner(LANE, TABLE, 2) as owner:
         await owner.take_over()
-    await commit(store, 2, planned, 1, batch(rows(1)))
-    assert await ids(store) == [1]
+    await commit(store, 2, planned, 2, batch(rows(2)))
+    assert await ids(store) == [1, 2]
 
 
 @pytest.mark.clause("IDataStore", 10)
