@@ -1,6 +1,5 @@
 """Arrow types in our names, and casts that refuse rather than change a value; shared by the adapter families."""
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 
 import pyarrow as pa
@@ -9,6 +8,16 @@ import pyarrow.compute as pc
 from domain.errors import SchemaMismatchError, WorkFailedError
 from domain.pipelines.table import Column
 from domain.ports.data_store import Batch
+from infrastructure.arrow_texts import texts_of_decimals, texts_of_uuids
+from infrastructure.nested_types import (
+    KEPT_JSON,
+    digits_of,
+    entries_of,
+    fields_of,
+    is_text_on_the_way,
+    item_of,
+    struct_of,
+)
 
 _SIMPLE: dict[str, pa.DataType] = {
     "bool": pa.bool_(),
@@ -32,8 +41,9 @@ _SIMPLE: dict[str, pa.DataType] = {
     # Text on the way, checked and stored as what they are by the destination.
     "uuid": pa.string(),
     "json": pa.string(),
+    KEPT_JSON: pa.string(),
 }
-_DECIMAL = re.compile(r"decimal\(([0-9]+),(-?[0-9]+)\)")
+_EXTENSIONS = {"arrow.uuid": "uuid", "arrow.json": KEPT_JSON}
 
 
 def arrow_type(name: str) -> pa.DataType:
@@ -44,12 +54,16 @@ def arrow_type(name: str) -> pa.DataType:
     """
     if name in _SIMPLE:
         return _SIMPLE[name]
-    if match := _DECIMAL.fullmatch(name):
-        return pa.decimal128(int(match[1]), int(match[2]))
-    if name.startswith("list<") and name.endswith(">"):
-        return pa.list_(arrow_type(name[5:-1]))
-    if name.startswith("native:"):
+    if is_text_on_the_way(name):
         return pa.string()  # Read as the store writes it in text, and cast back by the store that takes it.
+    if (digits := digits_of(name)) != (0, 0):
+        return pa.decimal128(*digits)
+    if (item := item_of(name)) is not None:
+        return pa.list_(arrow_type(item))
+    if (fields := fields_of(name)) is not None:
+        return pa.struct([(field, arrow_type(kind)) for field, kind in fields])
+    if (entries := entries_of(name)) is not None:
+        return pa.map_(arrow_type(entries[0]), arrow_type(entries[1]))
     raise SchemaMismatchError(f"There is no type {name}.")
 
 
@@ -58,23 +72,50 @@ def logical_type(kind: pa.DataType) -> str:
     for name, simple in _SIMPLE.items():
         if kind.equals(simple):
             return name
-    if pa.types.is_decimal(kind):
+    types = pa.types
+    if isinstance(kind, pa.BaseExtensionType):
+        return _EXTENSIONS.get(kind.extension_name, f"native:{kind}")
+    if types.is_decimal(kind):
         return f"decimal({kind.precision},{kind.scale})"
-    if pa.types.is_timestamp(kind):
+    if types.is_float16(kind):
+        return "float32"
+    if types.is_timestamp(kind):
         return "timestamptz" if kind.tz else "timestamp"
-    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind) or pa.types.is_null(kind):
+    if types.is_large_string(kind) or types.is_string_view(kind) or types.is_null(kind):
         return "string"
-    if pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind) or pa.types.is_binary_view(kind):
+    if types.is_large_binary(kind) or types.is_fixed_size_binary(kind) or types.is_binary_view(kind):
         return "binary"
-    if pa.types.is_date(kind):
+    if types.is_date(kind):
         return "date"
-    if pa.types.is_time(kind):
+    if types.is_time(kind):
         return "time"
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        return f"list<{logical_type(kind.value_type)}>"
-    if pa.types.is_dictionary(kind):
+    if types.is_dictionary(kind) or types.is_run_end_encoded(kind):
         return logical_type(kind.value_type)
-    return f"native:{kind}"
+    return _nested_type(kind) or f"native:{kind}"
+
+
+def _nested_type(kind: pa.DataType) -> str | None:
+    """Name a list, struct or map, unless something in it is no value of Arrow's own."""
+    types = pa.types
+    inner: list[pa.DataType] = []
+    if _is_list(kind):
+        inner = [kind.value_type]
+    elif types.is_struct(kind):
+        inner = [field.type for field in kind]
+    elif types.is_map(kind):
+        inner = [kind.key_type, kind.item_type]
+    names = [logical_type(part) for part in inner]
+    if not inner or any(map(is_text_on_the_way, names)) or any(isinstance(i, pa.BaseExtensionType) for i in inner):
+        return None
+    if types.is_struct(kind):
+        return struct_of([(field.name, name) for field, name in zip(kind, names, strict=True)])
+    return f"map<{','.join(names)}>" if types.is_map(kind) else f"list<{names[0]}>"
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    types = pa.types
+    is_view = types.is_list_view(kind) or types.is_large_list_view(kind)
+    return bool(is_view or types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
 
 
 def to_table(batch: Batch) -> pa.Table:
@@ -109,18 +150,63 @@ def conform(table: pa.Table, columns: Sequence[Column]) -> pa.Table:
 
 def _cast(values: pa.ChunkedArray, wanted: pa.DataType, column: Column) -> pa.ChunkedArray:
     if values.type.equals(wanted):
+        _refuse_finer(values, column)
         return values
-    if not _is_exact_pair(values.type, wanted):
+    given = logical_type(values.type)
+    if given.startswith("native:") and given != KEPT_JSON:
         raise SchemaMismatchError(
-            f"Column {column.name} is {logical_type(values.type)} and the destination's is {column.type}; "
-            "change one of them with a cast in the transform or query."
+            f"Column {column.name} is {given.removeprefix('native:')}, which nothing here can carry; write it with another "
+            "type, or leave it out in the source query."
         )
     try:
+        values = _plain(values, given, column.type)
+        if values.type.equals(wanted):
+            return values
+        if not _is_exact_pair(values.type, wanted) or is_text_on_the_way(given) != is_text_on_the_way(column.type):
+            raise SchemaMismatchError(
+                f"Column {column.name} is {given} and is to become {column.type}; change one of them with a cast in a "
+                "step or in the source query."
+            )
         return pc.cast(values, wanted, safe=True)
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise SchemaMismatchError(
-            f"Column {column.name} holds a value that {column.type} cannot take unchanged."
+            f"Column {column.name} holds a value that {column.type} cannot take unchanged; round or cast it in a step or "
+            "in the source query."
         ) from error
+
+
+def _refuse_finer(values: pa.ChunkedArray, column: Column) -> None:
+    """Refuse intervals of nanoseconds, which every store would cut to microseconds."""
+    if not pa.types.is_interval(values.type):
+        return
+    for chunk in values.chunks:
+        data = memoryview(chunk.buffers()[1] or b"").cast("q")[1::2][chunk.offset : chunk.offset + len(chunk)]
+        if any(nanoseconds % 1000 for nanoseconds in data):
+            raise SchemaMismatchError(
+                f"Column {column.name} holds an interval of nanoseconds, which would be cut; round it in the source query."
+            )
+
+
+def _plain(values: pa.ChunkedArray, given: str, wanted: str) -> pa.ChunkedArray:
+    """Give what is more than its storage says the form in which it travels."""
+    kind = values.type
+    if pa.types.is_run_end_encoded(kind):
+        return pa.chunked_array([pc.run_end_decode(chunk) for chunk in values.chunks], kind.value_type)
+    if isinstance(kind, pa.BaseExtensionType) and given in ("uuid", KEPT_JSON):
+        storage = [chunk.storage for chunk in values.chunks]
+        if given == "uuid":
+            return pa.chunked_array([texts_of_uuids(chunk) for chunk in storage], pa.string())
+        return pa.chunked_array(storage, kind.storage_type)
+    if given == wanted and digits_of(given) != (0, 0) and is_text_on_the_way(given):
+        return pa.chunked_array([texts_of_decimals(chunk) for chunk in values.chunks], pa.string())
+    if pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind):
+        return pa.chunked_array([_listed(chunk) for chunk in values.chunks], pa.list_(kind.value_type))
+    return values
+
+
+def _listed(views: pa.Array) -> pa.Array:
+    """A list view as a list; Arrow's own cast gives arrays that are not valid."""
+    return pa.array(views.to_pylist(), pa.list_(views.type.value_type))
 
 
 def _is_exact_pair(given: pa.DataType, wanted: pa.DataType) -> bool:
@@ -148,7 +234,13 @@ def _is_exact_pair(given: pa.DataType, wanted: pa.DataType) -> bool:
     binaries = types.is_large_binary(given) or types.is_binary_view(given) or types.is_fixed_size_binary(given)
     if binaries:
         return bool(types.is_binary(wanted))
-    if types.is_list(given) or types.is_large_list(given):
+    if types.is_map(given) and types.is_map(wanted):
+        is_same_key = _same_or_exact(given.key_type, wanted.key_type)
+        return is_same_key and _same_or_exact(given.item_type, wanted.item_type)
+    if types.is_struct(given) and types.is_struct(wanted):
+        is_named = [field.name for field in given] == [field.name for field in wanted]
+        return is_named and all(_same_or_exact(g.type, w.type) for g, w in zip(given, wanted, strict=True))
+    if _is_list(given):
         return bool(types.is_list(wanted) and (_same_or_exact(given.value_type, wanted.value_type)))
     return False
 

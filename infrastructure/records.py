@@ -2,16 +2,16 @@
 
 import json
 from collections.abc import Callable, Sequence
-from datetime import time
 from decimal import Decimal
+from itertools import accumulate, pairwise
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from domain.errors import InvalidInputError
 from domain.pipelines.table import Column
 from infrastructure.arrow import arrow_type
+from infrastructure.arrow_texts import texts_of_times, times_of_texts
 
 
 def shape_of(columns: Sequence[Column], *, is_text: bool, guessed: Sequence[str] = ()) -> str:
@@ -76,17 +76,31 @@ def _plain(values: pa.Array) -> list[Any]:
         return _each(values, lambda value: value if abs(value) < float("inf") else _spelled(value))
     if types.is_decimal(kind):
         return _each(values, lambda value: f"{value:f}")
-    if types.is_temporal(kind) and not types.is_interval(kind):
-        texts: list[Any] = pc.cast(values, pa.string()).to_pylist()
-        return texts
     if types.is_interval(kind):
         return _each(values, list)
+    if types.is_temporal(kind):
+        return texts_of_times(values)
     if types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind):
         return _each(values, bytes.hex)
+    if types.is_struct(kind):
+        fields = [_plain(values.field(number)) for number in range(kind.num_fields)]
+        rows = [dict(zip([field.name for field in kind], row, strict=True)) for row in zip(*fields, strict=True)]
+        return [row if valid else None for row, valid in zip(rows, values.is_valid().to_pylist(), strict=True)]
+    if types.is_map(kind):
+        entries = list(zip(_plain(values.keys), _plain(values.items), strict=True))
+        return [None if part is None else [list(entry) for entry in entries[part]] for part in _parts(values)]
     if types.is_list(kind) or types.is_large_list(kind):
-        return _each(values, lambda items: _plain(pa.array(items, kind.value_type)))
+        items = _plain(values.values)
+        return [None if part is None else items[part] for part in _parts(values)]
     plain: list[Any] = values.to_pylist()
     return plain
+
+
+def _parts(values: pa.Array) -> list[slice | None]:
+    """Where the items of each list lie, None for NULL."""
+    borders = values.offsets.to_pylist()
+    valid = values.is_valid().to_pylist()
+    return [slice(*pair) if is_valid else None for pair, is_valid in zip(pairwise(borders), valid, strict=True)]
 
 
 def _each(values: pa.Array, spell: Callable[[Any], Any]) -> list[Any]:
@@ -105,13 +119,27 @@ def _array(values: list[Any], kind: pa.DataType) -> pa.Array:
         return pa.array([None if value is None else Decimal(value) for value in values], kind)
     if types.is_interval(kind):
         return pa.array([None if value is None else pa.MonthDayNano(value) for value in values], kind)
-    if types.is_time(kind):
-        return pa.array([None if value is None else time.fromisoformat(value) for value in values], kind)
     if types.is_temporal(kind):
-        return pc.cast(pa.array(values, pa.string()), kind)
+        return times_of_texts(values, kind)
     if types.is_binary(kind):
         return pa.array([None if value is None else bytes.fromhex(value) for value in values], kind)
+    if types.is_struct(kind):
+        missing = pa.array([value is None for value in values], pa.bool_())
+        fields = [_array([None if v is None else v.get(field.name) for v in values], field.type) for field in kind]
+        return pa.StructArray.from_arrays(fields, fields=list(kind), mask=missing)
+    if types.is_map(kind):
+        entries = [entry for value in values for entry in value or ()]
+        keys = _array([key for key, _ in entries], kind.key_type)
+        return pa.MapArray.from_arrays(_offsets(values), keys, _array([item for _, item in entries], kind.item_type))
     if types.is_list(kind):
-        items = [None if value is None else _array(value, kind.value_type).to_pylist() for value in values]
-        return pa.array(items, kind)
+        return pa.ListArray.from_arrays(
+            _offsets(values), _array([item for value in values for item in value or ()], kind.value_type)
+        )
     return pa.array(values, kind)
+
+
+def _offsets(values: list[Any]) -> pa.Array:
+    """Where the items of each list begin, NULL for NULL."""
+    ends = list(accumulate((len(value or ()) for value in values), initial=0))
+    begins = [None if value is None else begin for value, begin in zip(values, ends, strict=False)]
+    return pa.array([*begins, ends[-1]], pa.int32())

@@ -277,7 +277,11 @@ def row_wise(sql: str) -> str:
     _refuse_unstable(tree)
     if any(column.name.lower() == ORDINAL for column in tree.find_all(exp.Column, exp.Identifier)):
         raise InvalidInputError(f"{ORDINAL} is a name of Headrace's own.", code="transform.reserved_name")
-    stars = [item for item in tree.expressions if item.find(exp.Star) is not None and not item.find(exp.Func)]
+    stars = [
+        item
+        for item in tree.expressions
+        if item.is_star or (item.find(exp.Star) is not None and not item.find(exp.Func))
+    ]
     if len(stars) > 1:
         raise _not_row_wise("more than one *")
     if not stars:

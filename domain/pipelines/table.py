@@ -1,8 +1,8 @@
 """Tables and columns as every store describes them, in type names of our own.
 
 Types are: bool, int8 … int64, uint8 … uint64, float32, float64, decimal(p,s), string, binary, date, time, timestamp,
-timestamptz, uuid, json, interval, and `list<type>`. Anything else is `native:<the store's own name>`, which no other
-store accepts.
+timestamptz, uuid, json, interval, and `list<type>`, `map<type,type>`, `struct<name:type,…>`. Anything else is
+`native:<the store's own name>`, which no other store accepts, but for `native:json`: JSON whose text is kept.
 """
 
 import re

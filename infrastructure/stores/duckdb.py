@@ -26,6 +26,7 @@ from domain.ports.data_store import (
     Target,
 )
 from infrastructure.arrow import to_table
+from infrastructure.duckdb_types import native_of, sent
 from infrastructure.sql import quote, relations_if_known
 from infrastructure.stores.cursor_ends import Beginning, CursorEnd, own_end
 from infrastructure.stores.cursors import looked_back
@@ -36,7 +37,6 @@ from infrastructure.stores.duckdb_reading import DuckDBReader, batches_of
 from infrastructure.stores.duckdb_selection import bounds, bounds_of, from_item
 from infrastructure.stores.duckdb_session import DuckDBSession
 from infrastructure.stores.duckdb_snapshot import SharedCursors
-from infrastructure.stores.duckdb_types import native_of
 from infrastructure.stores.partitions import is_partitioned, ranges
 from infrastructure.stores.quarantine import RefusedReader, plan_refused
 from infrastructure.stores.sql_lanes import read_lane
@@ -136,7 +136,9 @@ class DuckDBDataStore(IDataStore):
     async def read(self, source: SourceSpec, *, batch_rows: int) -> AsyncGenerator[Batch, None]:
         text, parameters = from_item(source)
         async with self._cursor() as (cursor, thread):
-            async with aclosing(thread.iterate(batches_of(cursor, text, parameters, batch_rows))) as batches:
+            columns = await thread.call(describe_selection, cursor, text, parameters)
+            selected = f"(SELECT {', '.join(sent(c.name, c.type) for c in columns)} FROM {text})"
+            async with aclosing(thread.iterate(batches_of(cursor, selected, parameters, batch_rows))) as batches:
                 async for batch in batches:
                     yield batch
 

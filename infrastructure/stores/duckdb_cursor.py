@@ -8,11 +8,11 @@ import duckdb
 from domain.errors import InvalidInputError
 from domain.pipelines.spec import SourceSpec
 from domain.pipelines.table import Column
+from infrastructure.duckdb_types import logical_of
 from infrastructure.sql import quote
 from infrastructure.stores.cursor_axis import Axis
 from infrastructure.stores.duckdb_selection import bounds, from_item
 from infrastructure.stores.duckdb_session import named, translate
-from infrastructure.stores.duckdb_types import logical_of
 
 
 def greatest_of(cursor: duckdb.DuckDBPyConnection, source: SourceSpec) -> tuple[Axis, int | None]:

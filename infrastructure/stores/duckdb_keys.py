@@ -5,10 +5,10 @@ import duckdb
 from domain.pipelines.checkpoint import Position
 from domain.pipelines.read_set import SourcePlan, Stream
 from domain.pipelines.spec import SourceSpec
+from infrastructure.duckdb_types import logical_of
 from infrastructure.sql import quote
 from infrastructure.stores.duckdb_cursor import fetch, natives_of
 from infrastructure.stores.duckdb_selection import belonging, bounds, from_item
-from infrastructure.stores.duckdb_types import logical_of
 from infrastructure.stores.positions import is_understood, key_type, place_unclear, untrusted_null
 
 _NESTED = ("STRUCT", "MAP", "UNION", "VARIANT", "GEOMETRY")

@@ -14,11 +14,11 @@ from domain.pipelines.spec import SourceSpec
 from domain.pipelines.table import Column
 from domain.ports.data_store import IReader, SourceBatch
 from infrastructure.arrow import conform, rechunk
+from infrastructure.duckdb_types import logical_of, sent
 from infrastructure.sql import quote
 from infrastructure.stores.duckdb_cursor import natives_of
 from infrastructure.stores.duckdb_selection import belonging, from_item
 from infrastructure.stores.duckdb_session import named, translate
-from infrastructure.stores.duckdb_types import logical_of
 from infrastructure.stores.planned import check_planned
 from infrastructure.stores.positions import TIES, place_after, told_as_text, whole_ties
 from infrastructure.threads import OneThread
@@ -69,16 +69,18 @@ class DuckDBReader(IReader):
 
     def _selected(self, text: str, where: str, natives: Mapping[str, str], limit: int | None) -> str:
         plan = self._plan
-        names, keys = ", ".join(quote(name) for name, _ in plan.columns), ", ".join(quote(name) for name in plan.order)
+        names = ", ".join(sent(name, kind) for name, kind in plan.columns)
+        # By the columns themselves: what is sent as text under the same name has another order.
+        keys = ", ".join(f"selected.{quote(name)}" for name in plan.order)
         if plan.ordered:
             told = told_as_text(plan.order, lambda name: natives[name] in PLAIN)
-            names += "".join(f", CAST({quote(name)} AS VARCHAR) AS {place}" for place, name in told.items())
+            names += "".join(f", CAST(selected.{quote(name)} AS VARCHAR) AS {place}" for place, name in told.items())
         if plan.ordered and not plan.is_proved:
             names += f", rank() OVER (ORDER BY {keys}) AS {TIES}"
             keys = TIES  # Already sorted by the whole of it.
         order = f" ORDER BY {keys}" if plan.order else ""
         bounded = f" LIMIT {limit:d}" if limit is not None else ""
-        return f"SELECT {names} FROM {text} WHERE {where}{order}{bounded}"
+        return f"SELECT {names} FROM (SELECT * FROM {text}) AS selected WHERE {where}{order}{bounded}"
 
 
 def batches_of(

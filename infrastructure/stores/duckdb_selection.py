@@ -7,8 +7,8 @@ from domain.errors import InvalidInputError
 from domain.pipelines.checkpoint import Position
 from domain.pipelines.read_set import SourcePlan, Stream
 from domain.pipelines.spec import SourceSpec
+from infrastructure.duckdb_types import native_of
 from infrastructure.sql import bind_names, parse_query, quote, quote_table
-from infrastructure.stores.duckdb_types import native_of
 
 
 def from_item(source: SourceSpec) -> tuple[str, dict[str, Any]]:

@@ -15,10 +15,10 @@ from domain.pipelines.checkpoint import Merged
 from domain.pipelines.read_set import Lane
 from domain.pipelines.table import DELETED, SEQ, Column, TableName, TableSchema
 from domain.ports.data_store import StreamSelection, Target
+from infrastructure.duckdb_types import logical_of, native_of
 from infrastructure.sql import quote, quote_table
 from infrastructure.stores.duckdb_errors import translate as translate
 from infrastructure.stores.duckdb_selection import belonging, from_item
-from infrastructure.stores.duckdb_types import logical_of, native_of
 from infrastructure.stores.landing import landing_changed
 from infrastructure.stores.planned import check_planned
 from infrastructure.stores.sql_merge import Merge, merged_by
@@ -173,8 +173,7 @@ class DuckDBSession(Session):
         kept = [c for c in existing.columns if c.name not in names] if existing else []
         types = [(existing.column(column.name) if existing else None) or column for column in columns]
         definitions = ", ".join(
-            f"{quote(column.name)} {native_of(column.type)}"
-            for column in [*types, *(c for c in kept if not c.name.startswith("_headrace_"))]
+            self.definition(column) for column in [*types, *(c for c in kept if not c.name.startswith("_headrace_"))]
         )
         self.execute(f"CREATE TABLE {quote_table(stage)} ({definitions})")
 

@@ -27,7 +27,7 @@ from domain.ports.data_store import (
     StoreHealth,
     Target,
 )
-from infrastructure.arrow import columns_of, rechunk
+from infrastructure.arrow import columns_of, conform, rechunk
 from infrastructure.stores.csv_sample import CsvSample
 from infrastructure.stores.csv_text import CsvFile, Dialect
 from infrastructure.threads import OneThread
@@ -226,7 +226,13 @@ class FilesReader(IReader):
                 if not rows.num_rows:
                     return
                 done += rows.num_rows
-                yield SourceBatch(rows.select(names), (str(index), str(done)))
+                yield SourceBatch(self._as_planned(rows), (str(index), str(done)))
+
+    def _as_planned(self, rows: pa.Table) -> pa.Table:
+        """The columns in their order, and those of Parquet in the form in which their types travel."""
+        if self._plan.is_text:
+            return rows.select([name for name, _ in self._plan.columns])
+        return conform(rows, [Column(name, kind) for name, kind in self._plan.columns])
 
     def _check(self, path: Path, file: SourceFile) -> None:
         try:

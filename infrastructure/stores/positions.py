@@ -145,7 +145,7 @@ def _text(value: pa.Scalar, kind: str, before_christ: str) -> str:
             return _clock(value.value)
         case "bool":
             return "true" if value.as_py() else "false"
-        case _ if kind.startswith("decimal("):
+        case _ if pa.types.is_decimal(value.type):
             return format(value.as_py(), "f")
         case _:
             return str(value.as_py())

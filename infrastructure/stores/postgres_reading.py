@@ -199,7 +199,8 @@ class Reading:
                 f"{_MAY_BE_IDLE}"
             )
             await bind(connection, selection.settings)
-            await connection.fetch(f"SELECT * FROM {selection.text} LIMIT 0")
+            # Without its values: not every type is one that asyncpg decodes.
+            await connection.execute(f"SELECT * FROM {selection.text} LIMIT 0")
             Held(*await connection.fetchrow(_HELD)).check_same(self.held)
             await connection.execute("SAVEPOINT reading")
             yield connection

@@ -11,7 +11,7 @@ from domain.pipelines.checkpoint import Position
 from domain.pipelines.read_set import SourcePlan, Stream
 from domain.pipelines.spec import SourceSpec
 from domain.pipelines.table import Column
-from infrastructure.arrow import arrow_type, rechunk
+from infrastructure.arrow import arrow_type, logical_type, rechunk
 from infrastructure.sql import bind_names, parse_query, quote, quote_table
 from infrastructure.stores.planned import check_planned
 from infrastructure.stores.positions import TIES, is_plain, told_as_text, whole_ties
@@ -157,23 +157,26 @@ def _decoded(batches: Iterator[pa.RecordBatch], columns: Sequence[Column]) -> It
     """Take numerics, which come as text of an opaque type, as decimals."""
     schema = pa.schema([(column.name, arrow_type(column.type)) for column in columns])
     for batch in batches:
-        arrays = [_plain(array, field.type) for array, field in zip(batch.columns, schema, strict=True)]
+        arrays = [_plain(array, field) for array, field in zip(batch.columns, schema, strict=True)]
         yield pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
-def _plain(array: pa.Array, wanted: pa.DataType) -> pa.Array:
+def _plain(array: pa.Array, field: pa.Field) -> pa.Array:
     if isinstance(array, pa.ExtensionArray):
         array = array.storage
-    if array.type.equals(wanted):
-        _refuse_wrapped(array)
+    if array.type.equals(field.type):
+        _refuse_wrapped(array, field.name)
         return array
     try:
-        return pc.cast(array, wanted, safe=True)
+        return pc.cast(array, field.type, safe=True)
     except pa.ArrowInvalid as error:
-        raise SchemaMismatchError(f"The source holds a value that {wanted} cannot carry, such as NaN.") from error
+        raise SchemaMismatchError(
+            f"The source's column {field.name} holds a value that {logical_type(field.type)} cannot carry, such as NaN; "
+            f"turn it into NULL in the source query, for example with nullif({field.name}, 'NaN')."
+        ) from error
 
 
-def _refuse_wrapped(array: pa.Array) -> None:
+def _refuse_wrapped(array: pa.Array, name: str) -> None:
     """Refuse times that Arrow cannot carry: the driver shifts them to another epoch, and they come round at the other end,
     below the earliest time that Postgres knows.
     """
@@ -183,8 +186,8 @@ def _refuse_wrapped(array: pa.Array) -> None:
     kind = pa.int32() if pa.types.is_date(array.type) else pa.int64()
     if pc.min(array.view(kind)).as_py() < earliest:
         raise SchemaMismatchError(
-            "The source holds infinity or a time so far in the future that it cannot be carried; turn it into NULL in the "
-            "source query, for example with nullif(column, 'infinity').",
+            f"The source's column {name} holds infinity or a time so far in the future that it cannot be carried; turn it "
+            f"into NULL in the source query, for example with nullif({name}, 'infinity').",
             code="source.time_out_of_range",
         )
 

@@ -22,6 +22,7 @@ from infrastructure.stores.postgres_casts import cast, naming_column, rounded, w
 from infrastructure.stores.postgres_catalog import catalog_columns, check_landing_types, collations, describe
 from infrastructure.stores.postgres_connection import PostgresAddress, connect
 from infrastructure.stores.postgres_errors import translate
+from infrastructure.stores.postgres_limits import refuse_far_times
 from infrastructure.stores.postgres_merge import hold_merged, merge
 from infrastructure.stores.postgres_predecessors import end_holders, run_patiently
 from infrastructure.stores.postgres_replace import clear, is_referred, swap
@@ -198,6 +199,7 @@ class PostgresSession(Session):
         return merge(self, using, names, target, is_batch=is_batch)
 
     def _copy(self, table: TableName, rows: pa.Table) -> None:
+        refuse_far_times(rows)
         try:
             if table.schema == _TEMPORARY:
                 self._cursor.adbc_ingest(table.table, rows, mode="append", temporary=True)
@@ -289,7 +291,7 @@ class PostgresSession(Session):
         collated = collations(self, like) if like else {}
         natives = {name: kind + collated.get(name, "") for name, kind in natives.items()}
         names = {column.name for column in columns}
-        definitions = [f"{quote(c.name)} {natives.get(c.name) or native_of(c.type)}" for c in columns]
+        definitions = [self.definition(column, natives.get(column.name)) for column in columns]
         definitions += [
             f"{quote(name)} {kind}"
             for name, kind in natives.items()

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from domain.errors import SchemaMismatchError
+from infrastructure.nested_types import digits_of, is_text_on_the_way
 
 _TO_LOGICAL = {
     "boolean": "bool",
@@ -36,7 +37,11 @@ _TO_NATIVE = {
 }
 _NUMERIC = re.compile(r"numeric\(([0-9]+),([0-9]+)\)")
 # A type of Postgres' own, as its catalog spells it: only such a spelling may become part of a statement.
-_OWN = re.compile(r"native:([a-z_][a-z0-9_ ]*(\([0-9]+(,-?[0-9]+)?\))?(\[\])*)")
+_OWN = re.compile(
+    r"""native:([a-z_][a-z0-9_ ]*(\([0-9]+(,-?[0-9]+)?\))?(\[\])*|NAME(\.NAME)?(\[\])*)""".replace(
+        "NAME", r'([a-z_][a-z0-9_$]*|"([^"\x00]|"")+")'
+    )
+)
 _CHARACTERS = re.compile(r"character( varying)?(\([0-9]+\))?")
 
 
@@ -45,7 +50,7 @@ def logical_of(native: str) -> str:
     if native in _TO_LOGICAL:
         return _TO_LOGICAL[native]
     if match := _NUMERIC.fullmatch(native):
-        return f"decimal({match[1]},{match[2]})" if int(match[1]) <= 38 else f"native:{native}"
+        return f"decimal({match[1]},{match[2]})" if int(match[2]) <= int(match[1]) else f"native:{native}"
     if _CHARACTERS.fullmatch(native):
         return "string"
     return f"native:{native}"
@@ -61,14 +66,22 @@ def native_of(logical: str) -> str:
         return _TO_NATIVE[logical]
     if match := _OWN.fullmatch(logical):
         return match[1]
-    if match := re.fullmatch(r"decimal\(([0-9]+),([0-9]+)\)", logical):
-        return f"numeric({match[1]},{match[2]})"
-    raise SchemaMismatchError(f"Postgres has no type for {logical}; cast it in a transform or in the source query.")
+    precision, scale = digits_of(logical)
+    if 0 < precision <= 1000:
+        return f"numeric({precision},{scale})"
+    if logical.startswith(("struct<", "map<", "list<")):
+        raise SchemaMismatchError(
+            f"Postgres has no type for {logical}; write it as JSON in a step, as in: "
+            "sql: select * replace (to_json(name) as name) from batch."
+        )
+    raise SchemaMismatchError(
+        f"Postgres has no type for {logical}; cast it in the source query or in a step, for example to text."
+    )
 
 
 def needs_cast(native: str) -> bool:
     """Whether COPY's binary form of text is not the type's own, so that SQL has to cast."""
-    return native == "jsonb" or logical_of(native).startswith("native:")
+    return native in ("json", "jsonb") or is_text_on_the_way(logical_of(native))
 
 
 def with_binary_uuids(rows: pa.Table, names: Sequence[str]) -> pa.Table:

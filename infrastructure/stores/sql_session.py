@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
+from domain.errors import SchemaMismatchError
 from domain.failpoints import fail_at
 from domain.pipelines.checkpoint import Merged
 from domain.pipelines.read_set import Lane
@@ -109,6 +110,17 @@ class Session(ABC):
     @abstractmethod
     def type_name(self, logical: str) -> str:
         """Spell one of our types in the store's SQL."""
+
+    def definition(self, column: Column, native: str | None = None) -> str:
+        """Spell a column as `CREATE TABLE` takes it, with a type of the store's own where one is given.
+
+        Raises:
+            SchemaMismatchError: the store has no such type; the column is named.
+        """
+        try:
+            return f"{quote(column.name)} {native or self.type_name(column.type)}"
+        except SchemaMismatchError as error:
+            raise SchemaMismatchError(f"The column {column.name} cannot land: {error.message}") from error
 
     @abstractmethod
     def create_stage(self, stage: TableName, like: TableName | None, columns: Sequence[Column]) -> None:
@@ -251,7 +263,7 @@ def fit_target(session: Session, target: Target) -> None:
 
 def create_target(session: Session, target: Target) -> None:
     """Create the table of a run."""
-    parts = [f"{quote(column.name)} {session.type_name(column.type)}" for column in landed_columns(target)]
+    parts = [session.definition(column) for column in landed_columns(target)]
     if target.merges and session.enforces_keys:
         parts.append(f"PRIMARY KEY ({', '.join(quote(name) for name in target.key)})")
     session.execute(f"CREATE TABLE {quote_table(target.table)} ({', '.join(parts)})")
@@ -261,10 +273,8 @@ def add_columns(session: Session, existing: TableSchema, columns: Sequence[Colum
     """Add the columns that a table lacks."""
     for column in columns:
         if not existing.has(column.name):
-            kind = session.type_name(column.type)
-            session.execute(
-                f"ALTER TABLE {quote_table(existing.name)} ADD COLUMN IF NOT EXISTS {quote(column.name)} {kind}"
-            )
+            definition = session.definition(column)
+            session.execute(f"ALTER TABLE {quote_table(existing.name)} ADD COLUMN IF NOT EXISTS {definition}")
             fail_at("ddl.between_columns")
 
 
@@ -282,7 +292,7 @@ def append_rows(session: Session, table: TableName, tables: Sequence[pa.Table]) 
             if table.schema:
                 session.execute(f"CREATE SCHEMA IF NOT EXISTS {quote(table.schema)}")
             columns = columns_of(tables[0].schema)
-            definitions = ", ".join(f"{quote(c.name)} {session.type_name(c.type)}" for c in columns)
+            definitions = ", ".join(session.definition(column) for column in columns)
             session.execute(f"CREATE TABLE {quote_table(table)} ({definitions})")
         described = session.describe(table)
         assert described is not None

@@ -3,6 +3,9 @@
 import re
 
 from infrastructure.exact import INTEGERS
+from infrastructure.nested_types import KEPT_JSON, digits_of, entries_of, fields_of, is_text_on_the_way, item_of
+from infrastructure.numbers_in_text import digits_allowed, has_few_digits, is_number_in_text, is_zero, same_number
+from infrastructure.sql import quote
 
 _SIMPLE = {
     **INTEGERS,
@@ -19,6 +22,9 @@ _SIMPLE = {
     "uuid": "VARCHAR",
     "json": "VARCHAR",
 }
+_TEXTS = ("string", "uuid", "json")
+_JSON = ("json", KEPT_JSON)
+_SIGNIFICANT = {"float32": (6, "1e-30"), "float64": (15, "1e-290")}
 _ZONE = r".*([zZ]|[+-][0-9]{2}(:?[0-9]{2})?)"
 _PATTERNS = {
     "date": r"[0-9]{4,6}-[0-9]{2}-[0-9]{2}",
@@ -31,26 +37,45 @@ _PATTERNS = {
 
 def sql_type(logical: str) -> str:
     """Spell one of our types in DuckDB's SQL, as it travels through a transform."""
+    if is_text_on_the_way(logical):
+        return "VARCHAR"
     if logical.startswith("decimal("):
         return logical.upper()
-    if logical.startswith("list<"):
-        return f"{sql_type(logical[5:-1])}[]"
+    if (item := item_of(logical)) is not None:
+        return f"{sql_type(item)}[]"
+    if (fields := fields_of(logical)) is not None:
+        return f"STRUCT({', '.join(f'{quote(name)} {sql_type(kind)}' for name, kind in fields)})"
+    if (entries := entries_of(logical)) is not None:
+        return f"MAP({sql_type(entries[0])}, {sql_type(entries[1])})"
     return _SIMPLE.get(logical, "VARCHAR")
+
+
+def is_nested(logical: str) -> bool:
+    """Whether a type holds other types."""
+    return logical.startswith(("list<", "struct<", "map<"))
 
 
 def conversion(expression: str, given: str, wanted: str) -> str:
     """Return SQL that converts `expression` from one type to another, NULL where that would lose something."""
     target = sql_type(wanted)
-    if given == "string" and wanted != "string":
-        return _from_text(expression, wanted, target)
     if wanted == "string":
         return f"CAST({expression} AS VARCHAR)"
+    if is_number_in_text(given):
+        return _from_number(expression, wanted, target)
+    if given in _TEXTS or given.startswith("native:"):
+        return _from_text(expression, wanted, target)
+    if is_number_in_text(wanted):
+        return _to_number(f"CAST({expression} AS VARCHAR)", wanted)
+    if is_nested(given) and wanted in _JSON:
+        return f"CAST(to_json({expression}) AS VARCHAR)"
     tried = f"TRY_CAST({expression} AS {target})"
     return f"CASE WHEN TRY_CAST({tried} AS {sql_type(given)}) IS NOT DISTINCT FROM {expression} THEN {tried} END"
 
 
 def _from_text(expression: str, wanted: str, target: str) -> str:
     tried = f"TRY_CAST({expression} AS {target})"
+    if is_number_in_text(wanted):
+        return _to_number(expression, wanted)
     if wanted in INTEGERS:
         return _when(expression, r"[+-]?[0-9]+", tried)
     if match := re.fullmatch(r"decimal\([0-9]+,([0-9]+)\)", wanted):
@@ -67,9 +92,34 @@ def _from_text(expression: str, wanted: str, target: str) -> str:
     if wanted == "binary":
         # Postgres' way to write bytes in hexadecimal; DuckDB's own cast would read escapes in the middle of a text.
         return _when(expression, r"\\x([0-9a-fA-F]{2})*", f"unhex(substr({expression}, 3))")
-    if wanted == "json":
+    if wanted in _JSON:
         return f"CASE WHEN json_valid({expression}) THEN {expression} END"
     return tried
+
+
+def _from_number(expression: str, wanted: str, target: str) -> str:
+    """Convert a number in text, such as 12.50, NaN or one of sixty digits: the value is what counts, not how it is written."""
+    if is_number_in_text(wanted):
+        return _to_number(expression, wanted)
+    tried = f"TRY_CAST({expression} AS {target})"
+    if wanted in INTEGERS:
+        return _when(expression, r"-?[0-9]+(\.0*)?", f"TRY_CAST(split_part({expression}, '.', 1) AS {target})")
+    if (scale := digits_of(wanted)[1]) or wanted.startswith("decimal("):
+        return _when(expression, rf"-?[0-9]+(\.[0-9]{{0,{scale}}}0*)?", tried)
+    if wanted in _SIGNIFICANT:
+        # Few digits always come back; more only if they are the shortest that tell this number from its neighbours.
+        count, tiny = _SIGNIFICANT[wanted]
+        is_safe = f"{has_few_digits(expression, count)} AND (abs({tried}) >= {tiny} OR {is_zero(expression)})"
+        is_same = same_number(expression, f"CAST({tried} AS VARCHAR)")
+        is_other = f"{expression} IN ('NaN', 'Infinity', '-Infinity')"
+        return f"CASE WHEN {is_other} OR ({is_safe}) OR {is_same} THEN {tried} END"
+    return _from_text(expression, wanted, target)
+
+
+def _to_number(text: str, wanted: str) -> str:
+    """A number as the text in which a store takes it, if it has room for all of its digits."""
+    pattern = digits_allowed(wanted)
+    return _when(text, pattern, text) if pattern is not None else text
 
 
 def _when(expression: str, pattern: str, result: str) -> str:

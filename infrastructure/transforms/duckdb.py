@@ -26,8 +26,8 @@ from infrastructure.transforms.keys import last_of_each
 from infrastructure.transforms.profiles import profiled_columns, profiles
 from infrastructure.transforms.python import Hook, PythonHooks
 from infrastructure.transforms.refused import REFUSED, Refusal, first_errors, refused_table
-from infrastructure.transforms.rules import check_rules, looked_at, verdict_name, violation
-from infrastructure.transforms.stages import FAILED, SOURCE, Stages, check_names
+from infrastructure.transforms.rules import check_rules, looked_at, unbound, verdict_name, violation
+from infrastructure.transforms.stages import FAILED, SOURCE, Stages, check_names, texts_among
 
 _NO_ORDINALS = pa.array([], pa.int64())
 
@@ -219,7 +219,7 @@ class DuckDBTransform(IPreparedTransform):
                 arriving, arrives_as_text = returned.schema, False
                 columns = columns_of(arriving)
         except duckdb.Error as error:
-            raise InvalidInputError(_first_line(error), code="transform.invalid") from error
+            raise InvalidInputError(f"{_first_line(error)}{texts_among(columns)}", code="transform.invalid") from error
 
     def _compile_judging(self, connection: duckdb.DuckDBPyConnection, stages: Stages) -> None:
         """Convert to the types of the destination's columns, where they exist and differ, then judge."""
@@ -229,7 +229,10 @@ class DuckDBTransform(IPreparedTransform):
         self._columns = stages.columns
         judged = f"{stages.text}, judged AS ({self._judged(stages.last)})"
         self._query, self._failures_query = f"{judged} SELECT * FROM judged", stages.failures
-        connection.execute(self._query, self._parameters or None).fetchall()
+        try:
+            connection.execute(self._query, self._parameters or None).fetchall()
+        except duckdb.BinderException as error:
+            raise unbound(self._plan, self._columns) or error from error
         if self._row_rules and self._plan.keeps_values:
             counts = ", ".join(f"count(*) FILTER (WHERE {verdict_name(index)})" for index, _ in self._row_rules)
             self._counts_query = f"{judged} SELECT {counts} FROM judged"

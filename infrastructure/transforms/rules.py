@@ -1,16 +1,63 @@
 """Row rules in SQL: when a row violates one, and which columns that depends on."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from domain.errors import InvalidInputError
 from domain.pipelines.quality import Rule
 from domain.pipelines.table import INTERNAL_PREFIX, Column
 from domain.ports.transformer import TransformPlan
+from infrastructure.nested_types import KEPT_JSON, is_text_on_the_way
+from infrastructure.numbers_in_text import is_above, is_below, is_number_in_text, is_one_of, spelled
 from infrastructure.sql import check_row_predicate, columns_of_predicate, quote
-from infrastructure.transforms.conversions import sql_type
+from infrastructure.transforms.conversions import is_nested, sql_type
 from infrastructure.transforms.profiles import check_profiled
 
+# Types of Postgres' own with one word for a name, in which one value has several texts.
+_SPELLED_IN_WAYS = frozenset(
+    [
+        "inet",
+        "cidr",
+        "macaddr",
+        "macaddr8",
+        "json",
+        "xml",
+        "money",
+        "interval",
+        "point",
+        "line",
+        "lseg",
+        "box",
+        "path",
+        "polygon",
+        "circle",
+        "tsvector",
+        "tsquery",
+        "jsonpath",
+        "int4range",
+        "int8range",
+        "numrange",
+        "tsrange",
+        "tstzrange",
+        "daterange",
+        "int4multirange",
+        "int8multirange",
+        "nummultirange",
+        "tsmultirange",
+        "tstzmultirange",
+        "datemultirange",
+        "record",
+        "hstore",
+        "citext",
+        "BIT",
+        "BIGNUM",
+        "UHUGEINT",
+    ]
+)
+_OWN_NAME = re.compile(
+    r'native:([a-z_][a-z0-9_$]*(\([0-9]+\))?|("[^"]+"|[a-z_][a-z0-9_$]*)(\.("[^"]+"|[a-z_][a-z0-9_$]*))?)'
+)
 _TIMES = ("date", "timestamp", "timestamptz")
 
 
@@ -32,18 +79,15 @@ def violation(index: int, rule: Rule, columns: Mapping[str, Column], parameters:
         case "not_null":
             return f"{column} IS NULL"
         case "between":
-            parts = []
-            for side, value, comparison in (("min", rule.minimum, "<"), ("max", rule.maximum, ">")):
-                if value is not None:
-                    bound = bind(f"r{index}_{side}", value, columns[rule.column or ""])
-                    parts.append(f"{column} {comparison} {bound}")
-            return f"({' OR '.join(parts)})"
+            return f"({' OR '.join(_outside(index, rule, columns[rule.column or ''], bind))})"
         case "accepted_values":
+            kind = columns[rule.column or ""]
             items = [
-                bind(f"r{index}_{number}", value, columns[rule.column or ""])
+                bind(f"r{index}_{number}", _as_written(rule, value, kind.type), kind)
                 for number, value in enumerate(rule.values)
             ]
-            return f"{column} NOT IN ({', '.join(items)})"
+            is_number = is_number_in_text(kind.type)
+            return f"NOT {is_one_of(column, items)}" if is_number else f"{column} NOT IN ({', '.join(items)})"
         case "matches":
             pattern = bind(f"r{index}", rule.pattern, None)
             return f"NOT regexp_full_match(CAST({column} AS VARCHAR), {pattern})"
@@ -52,6 +96,67 @@ def violation(index: int, rule: Rule, columns: Mapping[str, Column], parameters:
             return f"NOT (\n{rule.expression}\n)"
         case _:
             raise InvalidInputError(f"{rule.kind} is not a row rule.", code="quality.unknown")
+
+
+def _outside(index: int, rule: Rule, column: Column, bind: Callable[[str, Any, Column | None], str]) -> list[str]:
+    """Conditions of being below the least or above the greatest value."""
+    parts = []
+    for side, value, comparison in (("min", rule.minimum, "<"), ("max", rule.maximum, ">")):
+        if value is None:
+            continue
+        written = _as_written(rule, value, column.type)
+        bound = bind(f"r{index}_{side}", written, column)
+        if is_number_in_text(column.type):
+            parts.append((is_below if side == "min" else is_above)(quote(column.name), bound, written))
+        else:
+            parts.append(f"{quote(column.name)} {comparison} {bound}")
+    return parts
+
+
+def _as_written(rule: Rule, value: Any, kind: str) -> Any:
+    """A value of a rule as the column would have it in text, where it travels as text."""
+    if is_number_in_text(kind):
+        try:
+            return spelled(value)
+        except ValueError as error:
+            raise InvalidInputError(
+                f"The rule {rule.label} compares {kind} with what is no number.", code="quality.type"
+            ) from error
+    return str(value).lower() if kind == "uuid" else value
+
+
+def _check_comparable(rule: Rule, kind: str) -> None:
+    """Refuse to compare what DuckDB has only the text of, unless equal values have equal texts.
+
+    Raises:
+        InvalidInputError: `quality.type`.
+    """
+    if rule.kind not in ("between", "accepted_values") or is_number_in_text(kind) or kind == "uuid":
+        return
+    is_own = _OWN_NAME.fullmatch(kind) and kind.removeprefix("native:") not in _SPELLED_IN_WAYS
+    if rule.kind == "accepted_values" and is_own:
+        return  # An enum, say.
+    if kind.startswith("native:") or kind in ("json", KEPT_JSON) or is_nested(kind):
+        raise InvalidInputError(
+            f"The rule {rule.label} cannot compare values of {kind}, which travel as text; cast the column in the source "
+            "query or in a step.",
+            code="quality.type",
+        )
+
+
+def unbound(plan: TransformPlan, columns: Sequence[Column]) -> InvalidInputError | None:
+    """Why DuckDB did not understand a predicate, if it is about columns that travel as text."""
+    kinds = {column.name.lower(): column.type for column in columns if is_text_on_the_way(column.type)}
+    predicates = [(f"The rule {rule.label}", rule.expression) for rule in plan.rules if rule.kind == "sql"]
+    for what, expression in [*predicates, ("deleted_when", plan.deleted_when)]:
+        named = sorted(name for name in columns_of_predicate(expression or "true") if name.lower() in kinds)
+        if named:
+            return InvalidInputError(
+                f"{what} compares {named[0]}, a {kinds[named[0].lower()]}, which travels as text: cast it there, as in "
+                f"CAST({named[0]} AS DECIMAL(38, 6)), or in a step.",
+                code="quality.type",
+            )
+    return None
 
 
 def check_rules(plan: TransformPlan, columns: Sequence[Column]) -> None:
@@ -69,6 +174,8 @@ def check_rules(plan: TransformPlan, columns: Sequence[Column]) -> None:
                     f"The rule {rule.label} names {column}, which is not there after the transforms.",
                     code="quality.column_missing",
                 )
+        if rule.column in names:
+            _check_comparable(rule, names[rule.column])
         if rule.kind == "distribution" and rule.column in names:
             check_profiled(rule, names[rule.column])
         if rule.kind == "freshness" and names.get(rule.column or "", "date") not in _TIMES:

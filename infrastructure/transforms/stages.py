@@ -1,15 +1,17 @@
 """The SQL of a run of steps: one stage for each, over the batch that is registered as `_headrace_source`."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import duckdb
 
 from domain.errors import InvalidInputError
 from domain.pipelines.steps import CastStep, DropStep, RenameStep, SqlStep
 from domain.pipelines.table import INTERNAL_PREFIX, ORDINAL, Column
-from infrastructure.arrow import arrow_type, logical_type
+from infrastructure.duckdb_types import logical_of
 from infrastructure.exact import exact
+from infrastructure.nested_types import is_text_on_the_way
 from infrastructure.sql import quote, row_wise
+from infrastructure.transforms.carried import carried
 from infrastructure.transforms.conversions import conversion, sql_type
 
 FAILED = "_headrace_failed"
@@ -70,7 +72,7 @@ class Stages:
                 self._passed_by.append(self.last)
                 inner = f"WITH batch AS (SELECT * EXCLUDE ({FAILED}) FROM {self.last} WHERE {FAILED} IS NULL)"
                 self._push(f"SELECT *, NULL::VARCHAR AS {FAILED} FROM ({inner} {row_wise(step.sql)}) AS stepped")
-                self.columns = self._described()
+                self._describe(carried(step.sql, self.columns))
             case RenameStep():
                 self._require(step.columns, "rename")
                 self.columns = tuple(Column(step.columns.get(c.name, c.name), c.type) for c in self.columns)
@@ -112,24 +114,38 @@ class Stages:
                     code="transform.column_missing",
                 )
 
-    def _described(self) -> tuple[Column, ...]:
-        relation = self._connection.sql(f"{self.text} SELECT * EXCLUDE ({FAILED}) FROM {self.last}")
-        known = {column.name: column for column in self.columns}
+    def _describe(self, carried: Mapping[str, Column]) -> None:
+        """Take the columns of the last stage: what a step passes on as it came stays what it is, the rest is new."""
+        query = f"DESCRIBE {self.text} SELECT * EXCLUDE ({FAILED}) FROM {self.last}"
         described: list[Column] = []
+        texts: set[str] = set()
         seen: set[str] = set()
-        for field in relation.to_arrow_reader(1).schema:
-            if field.name == ORDINAL:
+        for name, native, *_ in self._connection.execute(query).fetchall():
+            if name == ORDINAL:
                 continue
-            if field.name.lower() in seen:
-                raise InvalidInputError(f"Two columns are named {field.name}.", code="transform.invalid")
-            seen.add(field.name.lower())
-            before = known.get(field.name)
-            # What travels as text but is more (uuid, json, a store's own type) stays what it is when it is passed on.
-            if before and before.type != "string" and arrow_type(before.type).equals(field.type):
-                described.append(before)
-            else:
-                described.append(Column(field.name, logical_type(field.type)))
-        return tuple(described)
+            if name.lower() in seen:
+                raise InvalidInputError(f"Two columns are named {name}.", code="transform.invalid")
+            seen.add(name.lower())
+            before = carried.get(name.lower())
+            kind = before.type if before is not None else logical_of(native)
+            if before is None and (is_text_on_the_way(kind) or native.startswith("ENUM(")):
+                texts.add(name)
+            described.append(Column(name, kind))
+        self.columns = tuple(described)
+        if texts:
+            self._select(
+                lambda name: f"CAST({quote(name)} AS VARCHAR) AS {quote(name)}" if name in texts else quote(name)
+            )
+
+
+def texts_among(columns: Sequence[Column]) -> str:
+    """Say which columns are text in a step although they are more in the store; nothing where there is none."""
+    names = [column.name for column in columns if is_text_on_the_way(column.type)]
+    return (
+        f" In steps {', '.join(names[:5])} {'is' if len(names) == 1 else 'are'} text: cast what you compare."
+        if names
+        else ""
+    )
 
 
 def check_names(columns: Sequence[Column]) -> None:
