@@ -6,8 +6,9 @@ LOCKED := --python $(BIN)/python --require-hashes --compile-bytecode --build-con
 	-r pyproject.toml -c requirements.lock
 OWN := domain application infrastructure entrypoints
 
-.PHONY: demo test check prove bench faults mutants up lock system clean
+.PHONY: demo test check prove bench faults mutants churn up lock system clean
 COUNT ?= 1000
+MINUTES ?= 10
 
 demo: .venv/demo.stamp
 	$(BIN)/headrace demo
@@ -36,6 +37,9 @@ faults: .venv/test.stamp
 
 mutants: .venv/test.stamp
 	$(BIN)/python -m tests.faults.mutants
+
+churn: .venv/test.stamp
+	$(BIN)/python -m tests.faults.churn --minutes $(MINUTES) $(ARGS)
 
 lock: .venv/uv.stamp
 	$(UV) pip compile --quiet --universal --generate-hashes --no-annotate --no-header --all-extras \

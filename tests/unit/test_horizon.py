@@ -178,6 +178,21 @@ def test_a_long_transaction_without_a_lock_is_passed_over_after_the_patience() -
     assert second.judged([reads], later.at, None) == ([reads], [])
 
 
+def test_what_is_newly_prepared_may_be_what_was_open_before() -> None:
+    moments = [
+        Moment("a", True, "1", 10 * SECOND, at, at - MARGIN) for at in (100 * SECOND, 200 * SECOND, 300 * SECOND)
+    ]
+    session, prepared = Transaction("1/7", "hidden"), Transaction("prepared 9", "prepared", is_prepared=True)
+    first = Horizon.observed(None, moments[0], [])
+    second = Horizon.observed(first, moments[1], [session])
+
+    assert second.end([session]) == 99 * SECOND
+    assert second.narrowed([prepared]).end([prepared]) == 99 * SECOND
+    assert Horizon.observed(second, moments[2], [prepared]).end([prepared]) == 99 * SECOND
+    assert Horizon.observed(first, moments[2], [prepared]).end([prepared]) == 99 * SECOND
+    assert Horizon.observed(None, moments[2], [prepared]).end([prepared]) is None
+
+
 def test_observations_of_another_axis_tell_nothing() -> None:
     before = Horizon.observed(None, Moment("a", False, "1", 0, SECOND, 5, 4), [])
 
