@@ -34,14 +34,14 @@ class Transaction:
 class Moment:
     """What the source showed just before its transactions were looked at.
 
-    `life` names this start of the server, which began at `life_began_at`. `place` is how far a read may go once the
+    `life` names this start of the server; no session is older than `life_began_at`, where that is known. `place` is how far a read may go once the
     transactions that are open now have ended; None when there is nothing to read. `greatest` is the greatest value seen.
     """
 
     axis: str
     is_clock: bool
     life: str
-    life_began_at: int
+    life_began_at: int | None
     at: int
     place: int | None
     greatest: int | None = None
@@ -151,9 +151,9 @@ def _standing(found: Transaction, moment: Moment, before: Horizon | None, gone: 
         return Standing(found.started_at, found.started_at, since)
     if was is not None:
         return Standing(was.floor, was.as_of, since)
-    if before is None or (not found.is_prepared and before.life != moment.life and moment.life_began_at <= before.at):
-        # Sessions began after their server did; what is prepared outlives it.
-        began = None if found.is_prepared else moment.life_began_at
+    began = None if found.is_prepared else moment.life_began_at  # What is prepared outlives its server.
+    is_elsewhere = before is not None and before.life != moment.life and not found.is_prepared
+    if before is None or (is_elsewhere and (began is None or began <= before.at)):
         return Standing(began if moment.is_clock else None, began, since)
     # It was not open at the observation before; what is prepared may have been open as another.
     earlier = list(gone) if found.is_prepared else []

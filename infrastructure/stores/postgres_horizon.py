@@ -127,7 +127,8 @@ class PostgresHorizon:
     def _observed(self, look: _Look, before: Horizon | None) -> tuple[Horizon, list[Transaction]]:
         axis, greatest = look.axis, look.greatest
         now, began_at, is_standby = self._session.execute(_CLOCK)[0]
-        life = f"{_STANDBY if is_standby else 'server'} {began_at}"
+        # What is open on the primary may have begun before its standby did.
+        life, since = (_STANDBY, None) if is_standby else (f"server {began_at}", began_at)
         at = now
         if is_standby:
             replayed, _, xmax = self._session.execute(_REPLAYED)[0]
@@ -139,12 +140,12 @@ class PostgresHorizon:
             place: int | None = at if is_standby else at - MARGIN
         else:
             place = axis.above(greatest) if greatest is not None else None
-        moment = Moment(axis.name, axis.is_clock, life, began_at, at, place, greatest)
+        moment = Moment(axis.name, axis.is_clock, life, since, at, place, greatest)
         transactions = self._transactions(look, life, before.standing if before is not None else ())
         return Horizon.observed(before, moment, transactions), transactions
 
     def _transactions(self, look: _Look, life: str, known: Iterable[str]) -> list[Transaction]:
-        if life.startswith(_STANDBY):
+        if life == _STANDBY:
             return self._primary(known)
         session = self._session
         found = []

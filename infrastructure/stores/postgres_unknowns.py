@@ -6,6 +6,7 @@ from sqlglot import exp
 
 from domain.errors import InvalidInputError
 from domain.pipelines.spec import CursorSpec, SourceSpec
+from domain.pipelines.table import LOADED_AT
 from infrastructure.sql import parse_query
 from infrastructure.sql_calls import names_of
 from infrastructure.stores.cursor_axis import Axis
@@ -60,6 +61,8 @@ def unknowns(session: PostgresSession, source: SourceSpec, axis: Axis, relations
     """Say what is not known of the relations that a read touches; empty where everything is."""
     found = [_STANDBY] if session.execute("SELECT pg_is_in_recovery()")[0][0] else []
     remedy = "give the cursor a hold_back longer than that takes"
+    if axis.cursor.column == LOADED_AT:
+        found.append(f"{LOADED_AT} is put by the clock of a worker, before its batch is committed: {remedy}.")
     for name, kind in session.execute(_ELSEWHERE, (relations,)):
         what = (
             "a foreign table, whose server's transactions are not seen here"

@@ -193,6 +193,19 @@ def test_what_is_newly_prepared_may_be_what_was_open_before() -> None:
     assert Horizon.observed(None, moments[2], [prepared]).end([prepared]) is None
 
 
+@pytest.mark.parametrize("is_clock", [True, False])
+def test_what_is_open_elsewhere_is_not_gone_because_another_server_is_asked(is_clock: bool) -> None:
+    """A standby that takes the place of its primary shows the same transactions by other names."""
+    primary = Moment("a", is_clock, "server 1", 10 * SECOND, 100 * SECOND, 99 * SECOND)
+    standby = Moment("a", is_clock, "standby", None, 200 * SECOND, 199 * SECOND)
+    before = Horizon.observed(None, primary, [Transaction("1/7", "hidden")])
+
+    seen = [Transaction("primary before 9", "in progress", writes=True)]
+
+    assert Horizon.observed(None, standby, seen).end(seen) is None
+    assert Horizon.observed(before, standby, seen).end(seen) is None
+
+
 def test_observations_of_another_axis_tell_nothing() -> None:
     before = Horizon.observed(None, Moment("a", False, "1", 0, SECOND, 5, 4), [])
 
