@@ -263,6 +263,8 @@ class IDataStore(IRefusedRows):
         reached by nothing but the deletion of their own.
     32. A key that the store does not prove is no less exact: rows that share their place in the order come in one batch,
         and with NULL in it the read has no order, so that it is staged.
+    33. Nothing lands, nor is published, where others have emptied or exchanged the table since rows of the read set landed in
+        it (`destination.changed`); a table that is only written anew, as by VACUUM FULL, is the same one.
     """
 
     batch_rows = 50_000

@@ -23,7 +23,8 @@ from infrastructure.secrets.environment import EnvironmentSecretProvider
 from infrastructure.secrets.files import FileSecretProvider
 from infrastructure.settings import DatabaseSettings, Settings
 from infrastructure.settings_sources import is_setting_name
-from infrastructure.stores.duckdb import DuckDBDataStore, DuckDBOptions
+from infrastructure.stores.duckdb import DuckDBDataStore
+from infrastructure.stores.duckdb_file import DuckDBOptions
 from infrastructure.stores.files import FilesDataStore
 from infrastructure.stores.memory import InMemoryDataStore
 from infrastructure.stores.postgres import PostgresDataStore

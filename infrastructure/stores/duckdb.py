@@ -2,13 +2,10 @@
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import duckdb
 
-from domain.errors import InvalidInputError, PlatformError, SchemaMismatchError, StoreUnavailableError
+from domain.errors import InvalidInputError, PlatformError, SchemaMismatchError
 from domain.pipelines.checkpoint import LaneState, Position
 from domain.pipelines.horizon import ReadEnd
 from domain.pipelines.quarantine import Refusals, RefusedRow
@@ -31,7 +28,7 @@ from infrastructure.sql import quote, relations_if_known
 from infrastructure.stores.cursor_ends import Beginning, CursorEnd, own_end
 from infrastructure.stores.cursors import looked_back
 from infrastructure.stores.duckdb_cursor import describe_selection, fetch, greatest_of, limited
-from infrastructure.stores.duckdb_errors import not_opened
+from infrastructure.stores.duckdb_file import DuckDBFile, DuckDBOptions
 from infrastructure.stores.duckdb_keys import check_place, is_proved, why_untrusted
 from infrastructure.stores.duckdb_reading import DuckDBReader, batches_of
 from infrastructure.stores.duckdb_selection import bounds, bounds_of, from_item
@@ -48,16 +45,6 @@ from infrastructure.stores.write_lock import WriteLock
 from infrastructure.threads import OneThread
 
 
-@dataclass(frozen=True)
-class DuckDBOptions:
-    """Bounds of the embedded engine. `path` None keeps everything in memory."""
-
-    path: Path | None
-    memory_limit: str = "1GB"
-    threads: int = 2
-    scratch: Path | None = None
-
-
 class DuckDBDataStore(IDataStore):
     """Tables in one DuckDB file; writers take turns, readers see a snapshot."""
 
@@ -65,47 +52,15 @@ class DuckDBDataStore(IDataStore):
     """A whole row group: fewer rows would be written to the log first, and to their place when it is full."""
 
     def __init__(self, options: DuckDBOptions) -> None:
-        self._options = options
-        self._connection: duckdb.DuckDBPyConnection | None = None
+        self._file = DuckDBFile(options)
         self._write_lock = WriteLock()
         self._snapshots = SharedCursors(self._cursor, self._session)
 
     async def open(self) -> None:
-        if self._connection is not None:
-            return
-        thread = OneThread("duckdb-open")
-        try:
-            self._connection = await thread.call(self._connect)
-        finally:
-            thread.close()
-
-    def _connect(self) -> duckdb.DuckDBPyConnection:
-        options = self._options
-        target = ":memory:" if options.path is None else str(options.path)
-        config: dict[str, Any] = {
-            "memory_limit": options.memory_limit,
-            "threads": options.threads,
-            "python_enable_replacements": False,
-            "autoinstall_known_extensions": False,
-            "autoload_known_extensions": False,
-        }
-        try:
-            if options.path is not None:
-                options.path.parent.mkdir(parents=True, exist_ok=True)
-            if options.scratch is not None:
-                config["temp_directory"] = str(options.scratch)
-            connection = duckdb.connect(target, config=config)
-            connection.execute("SET GLOBAL TimeZone = 'UTC'")
-            connection.execute("SET enable_external_access = false")
-            connection.execute("SET lock_configuration = true")
-        except (duckdb.Error, OSError) as error:
-            raise not_opened(error, options.path) from error
-        return connection
+        await self._file.open()
 
     async def close(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
+        await self._file.close()
 
     async def health_check(self) -> StoreHealth:
         try:
@@ -277,36 +232,33 @@ class DuckDBDataStore(IDataStore):
         async with self._session() as (session, thread):
             yield SqlWriter(session, thread, lane, target, read_set_id, stream, fence, token)
 
-    def _opened(self) -> duckdb.DuckDBPyConnection:
-        if self._connection is None:
-            raise StoreUnavailableError("The DuckDB store is not open.")
-        return self._connection
-
     @asynccontextmanager
     async def _session(self) -> AsyncIterator[tuple[DuckDBSession, OneThread]]:
-        session = DuckDBSession(self._opened(), self._write_lock)
-        thread = OneThread("duckdb-write")
-        thread.interrupt = session.interrupt
-        try:
-            yield session, thread
-        finally:
-            if not thread.is_abandoned:
-                await thread.call(session.close)
-            thread.close()
+        async with self._file.lent() as connection:
+            session = DuckDBSession(connection, self._write_lock, self._file.opening)
+            thread = OneThread("duckdb-write")
+            thread.interrupt = session.interrupt
+            try:
+                yield session, thread
+            finally:
+                if not thread.is_abandoned:
+                    await thread.call(session.close)
+                thread.close()
 
     @asynccontextmanager
     async def _cursor(self) -> AsyncIterator[tuple[duckdb.DuckDBPyConnection, OneThread]]:
         """A cursor in a read-only transaction, so that no query of a user can write."""
-        cursor = self._opened().cursor()
-        thread = OneThread("duckdb-read")
-        thread.interrupt = cursor.interrupt
-        try:
-            await thread.call(cursor.execute, "BEGIN TRANSACTION READ ONLY")
-            yield cursor, thread
-        finally:
-            if not thread.is_abandoned:
-                await thread.call(cursor.close)
-            thread.close()
+        async with self._file.lent() as connection:
+            cursor = connection.cursor()
+            thread = OneThread("duckdb-read")
+            thread.interrupt = cursor.interrupt
+            try:
+                await thread.call(fetch, cursor, "BEGIN TRANSACTION READ ONLY", {})
+                yield cursor, thread
+            finally:
+                if not thread.is_abandoned:
+                    await thread.call(cursor.close)
+                thread.close()
 
 
 def _streams(

@@ -42,8 +42,9 @@ _EXACT = re.compile(r"u?int[0-9]+|bool|date|time(stamp(tz)?)?|binary|decimal\(.*
 class DuckDBSession(Session):
     """A cursor of the store's one connection."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, write_lock: WriteLock) -> None:
+    def __init__(self, connection: duckdb.DuckDBPyConnection, write_lock: WriteLock, opening: str) -> None:
         self._connection = connection
+        self._opening = opening
         self._cursor = connection.cursor()
         self._write_lock = write_lock
         self._holds_lock = False
@@ -163,6 +164,17 @@ class DuckDBSession(Session):
 
     def hold(self, table: TableName, merged_by: Sequence[str] = ()) -> TableSchema | None:
         return self.describe(table)  # The write lock keeps it.
+
+    def identity(self, table: TableName) -> str | None:
+        where = "schema_name = $1 AND table_name = $2 AND database_name = current_database()"
+        found = self.execute(
+            f"SELECT table_oid FROM duckdb_tables() WHERE {where}", (table.schema or "main", table.table)
+        )
+        return f"{self._opening}:{found[0][0]}" if found else None
+
+    def keeps_rows(self, table: TableName, before: str, run_id: str | None) -> bool:
+        # The numbers of tables are given anew when the file is opened.
+        return before.partition(":")[0] != self._opening
 
     def type_name(self, logical: str) -> str:
         return native_of(logical)

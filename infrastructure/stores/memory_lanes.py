@@ -20,12 +20,14 @@ from domain.ports.data_store import Committed, IOwner, IWriter, Judge, JudgedBat
 from infrastructure.arrow import arrow_type, to_table
 from infrastructure.stores.landing import (
     landed_columns,
+    landing_of,
     leftovers,
     nothing_merged,
     opened_stats,
     places_of,
     staged_columns,
 )
+from infrastructure.stores.landing_watch import LandingWatch
 from infrastructure.stores.lane_tokens import check_above, new_token
 from infrastructure.stores.memory_content import Content, append_rows, create_table, merge_rows, merge_stage
 from infrastructure.stores.memory_quarantine import mark_repaired, move_refused, supersede_refused
@@ -51,6 +53,8 @@ class InMemoryWriter(IWriter):
         self._read_set_id = read_set_id
         self._stream = stream
         self._fence = (fence, token)
+        self._landing = landing_of(target)
+        self._watch = LandingWatch(self._landing, may_be_emptied=target.deletes)
 
     async def commit(self, batch: JudgedBatch, checkpoint: CheckpointUpdate) -> Committed:
         fail_at("batch.before_begin")
@@ -78,12 +82,20 @@ class InMemoryWriter(IWriter):
                 known = {"target": str(target.table), "run_id": target.run_id}
                 content.quarantine.append({**record, **place, **known, **fate})
             fail_at("batch.before_commit")
+            is_filled = self._is_filled(content)
         fail_at("batch.commit_sent")
         fail_at("batch.after_commit")
+        self._watch.was_filled = is_filled
         return Committed(merged=merged)
+
+    def _is_filled(self, content: Content) -> bool:
+        found = content.tables.get(str(self._landing))
+        return found is not None and found[1].num_rows > 0
 
     def _land(self, content: Content, rows: pa.Table, seq: int) -> Merged | None:
         target = self._target
+        if str(self._landing) in content.tables:  # A table that is gone has an error of its own.
+            self._watch.check(None, lambda _: False, lambda: self._is_filled(content))
         deleted = rows.column(DELETED) if target.deletes else None
         rows = rows.select([column.name for column in target.columns])
         if target.metadata_columns:
@@ -96,7 +108,7 @@ class InMemoryWriter(IWriter):
             rows = rows.append_column(DELETED, deleted)
         if target.merges and target.shadow is None:
             return merge_rows(content, target, rows)
-        append_rows(content, target.table.beside(target.shadow) if target.shadow else target.table, rows)
+        append_rows(content, self._landing, rows)
         return None
 
     def _advance(self, content: Content, checkpoint: CheckpointUpdate) -> None:

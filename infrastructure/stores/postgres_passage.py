@@ -285,10 +285,11 @@ class PostgresWriter(IWriter):
             if error.code == "disk_full":
                 raise
             # The answer to COMMIT may have been lost: the row's lock waits for the old backend, then `seq` is final.
-            if not await self._decoded.was_committed(checkpoint):
+            if not await self._decoded.beside(self._decoded.is_committed, checkpoint):
                 await self._commit_encoded(rows, checkpoint)
             retries = 1
         fail_at("batch.after_commit")
+        await self._decoded.beside(self._decoded.look_again, checkpoint)
         return retries
 
     async def commit_selection(
@@ -303,7 +304,7 @@ class PostgresWriter(IWriter):
         fail_at("batch.before_begin")
         try:
             with translated(writes=True):
-                await self._connection.execute("BEGIN")
+                await self._lock_landing()
                 await self._fill(rows, checkpoint)
                 await self._connection.execute("COMMIT")
         except BaseException:
@@ -313,13 +314,13 @@ class PostgresWriter(IWriter):
         fail_at("batch.commit_sent")
 
     async def _lock_landing(self) -> None:
-        """From here on the table keeps its columns, and its rows stay writable by others.
+        """Begin: from here on the table keeps its columns, and its rows stay writable by others. One round trip.
 
-        After the checkpoint's row: a take-over that waits for the row finds whoever has stopped with the table locked.
+        Before the checkpoint's row: who waits here for somebody's lock, and is given up, keeps nobody from the row.
         """
         try:
             with translated(writes=True):
-                await self._connection.execute(f"LOCK TABLE {quote_table(self._landing)} IN ROW EXCLUSIVE MODE")
+                await self._connection.execute(f"BEGIN; LOCK TABLE {quote_table(self._landing)} IN ROW EXCLUSIVE MODE")
         except NotFoundError as error:
             raise landing_gone(self._landing) from error
 
@@ -327,7 +328,7 @@ class PostgresWriter(IWriter):
         connection, landing = self._connection, self._landing
         sql, values = self._checkpoints.advance(checkpoint)
         self._checkpoints.check(await connection.fetch(sql, *values), checkpoint)
-        await self._lock_landing()
+        await self._decoded.beside(self._decoded.check_landing)
         fail_at("batch.after_checkpoint")
         found = await connection.fetch(COLUMNS_OF, quote_table(landing))
         check_landing_types(

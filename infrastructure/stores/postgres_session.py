@@ -19,7 +19,15 @@ from infrastructure.arrow import logical_type
 from infrastructure.postgres_settings import pinned
 from infrastructure.sql import quote, quote_table
 from infrastructure.stores.postgres_casts import cast, naming_column, rounded, would_round
-from infrastructure.stores.postgres_catalog import catalog_columns, check_landing_types, collations, describe
+from infrastructure.stores.postgres_catalog import (
+    IDENTITY,
+    MAY_BE_LOOKED_AT,
+    catalog_columns,
+    check_landing_types,
+    collations,
+    describe,
+    older_rows,
+)
 from infrastructure.stores.postgres_connection import PostgresAddress, connect
 from infrastructure.stores.postgres_errors import translate
 from infrastructure.stores.postgres_limits import refuse_far_times
@@ -282,6 +290,25 @@ class PostgresSession(Session):
         if key not in self._natives:
             self._natives[key] = {name: kind for name, kind, _ in catalog_columns(self, table)}
         return self._natives[key]
+
+    def identity(self, table: TableName) -> str | None:
+        found = self.execute(IDENTITY, (quote_table(table),))
+        return str(found[0][0]) if found else None
+
+    def keeps_rows(self, table: TableName, before: str, run_id: str | None) -> bool:
+        number, place = before.partition(":")[0], quote_table(table)
+        if not self.execute("SELECT 1 WHERE to_regclass($1)::oid::text = $2", (place, number)):
+            return False
+        of_run = () if run_id is None else (run_id,)
+        return self._may_look_at(table) and bool(
+            self.execute(older_rows(table, of_run=run_id is not None), (place, *of_run))[0][0]
+        )
+
+    def is_filled(self, table: TableName) -> bool | None:
+        return super().is_filled(table) if self._may_look_at(table) else None
+
+    def _may_look_at(self, table: TableName) -> bool:
+        return bool(self.execute(MAY_BE_LOOKED_AT, (quote_table(table),)) == [(True,)])
 
     def type_name(self, logical: str) -> str:
         return native_of(logical)

@@ -16,7 +16,8 @@ from domain.pipelines.spec import Mode
 from domain.pipelines.table import LOADED_AT, TableName
 from domain.ports.data_store import IOwner, Judge, Publication, Target
 from infrastructure.sql import quote, quote_table
-from infrastructure.stores.landing import landed_columns, opened_stats
+from infrastructure.stores.landing import landed_columns, landing_of, opened_stats
+from infrastructure.stores.landing_watch import LANDING, LandingWatch
 from infrastructure.stores.lane_tokens import check_above, new_token
 from infrastructure.stores.sql_lanes import OF_LANE, read_lane_rows
 from infrastructure.stores.sql_leftovers import drop_leftovers
@@ -142,6 +143,7 @@ class SqlOwner(IOwner):
                     (*self._key, stream.name, read_set.id, self._fence, self._token),
                 )
             stats = opened_stats(read_set, target, previous, is_new=is_new)
+            stats[LANDING] = session.identity(landing_of(target))
             self._update_head("loading", previous.watermark, stats, read_set_id=read_set.id)
 
     def _fit(self, target: Target) -> None:
@@ -187,6 +189,7 @@ class SqlOwner(IOwner):
                 raise FencedError(f"The read set {read_set.id} is not open any more.")
             if not all(stream.is_done for stream in state.streams):
                 raise ConflictError("The read set is not finished.", code="run.unfinished")
+            self._check_landing(target, state)
             stats: dict[str, Any] = {}
             for stream in state.streams:
                 stats = merge_stats(stats, stream.stats)
@@ -242,6 +245,15 @@ class SqlOwner(IOwner):
             return False
         self._session.lock_table(quote_table(self._table.beside(OWNER)))
         return self._session.describe(target.table) is None
+
+    def _check_landing(self, target: Target, state: LaneState) -> None:
+        """Refuse to publish what others have emptied or exchanged since the last batch."""
+        session, landing = self._session, landing_of(target)
+        if not state.counts.produced:
+            return
+        watch = LandingWatch(landing, known=state.stats.get(LANDING))
+        run_id = target.run_id if target.metadata_columns else None
+        watch.check(session.identity(landing), lambda before: session.keeps_rows(landing, before, run_id), lambda: None)
 
     def _duplicates(self, target: Target, columns: tuple[str, ...]) -> int:
         if target.shadow is None:

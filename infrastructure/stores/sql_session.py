@@ -108,6 +108,18 @@ class Session(ABC):
         """
 
     @abstractmethod
+    def identity(self, table: TableName) -> str | None:
+        """Tell a table from one that took its place, or from itself written anew; None where there is none."""
+
+    def keeps_rows(self, table: TableName, before: str, run_id: str | None) -> bool:
+        """Whether a table that is not told as before still has rows from before, or of a run."""
+        return False
+
+    def is_filled(self, table: TableName) -> bool | None:
+        """Whether a table has any row; None where that may not be asked."""
+        return bool(self.execute(f"SELECT EXISTS (SELECT 1 FROM {quote_table(table)})")[0][0])
+
+    @abstractmethod
     def type_name(self, logical: str) -> str:
         """Spell one of our types in the store's SQL."""
 

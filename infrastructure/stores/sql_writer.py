@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from domain.errors import FencedError, SchemaMismatchError, StoreUnavailableError
 from domain.failpoints import fail_at
-from domain.pipelines.checkpoint import POSITION_FORMAT, CheckpointUpdate, Merged
+from domain.pipelines.checkpoint import HEAD, POSITION_FORMAT, CheckpointUpdate, Merged
 from domain.pipelines.quarantine import RefusedState
 from domain.pipelines.read_set import Lane
 from domain.pipelines.table import DELETED, LOADED_AT, RUN_ID, SEQ, Column, TableName, TableSchema
@@ -17,10 +17,11 @@ from domain.ports.data_store import Committed, IWriter, JudgedBatch, StreamSelec
 from infrastructure.arrow import conform, to_table
 from infrastructure.sql import quote, quote_table
 from infrastructure.stores.landing import landing_gone, landing_of, nothing_merged, places_of
+from infrastructure.stores.landing_watch import LANDING, LandingWatch
 from infrastructure.stores.quarantine import repaired_places
 from infrastructure.stores.sql_quarantine import mark_repaired
 from infrastructure.stores.sql_session import CHECKPOINT, COUNTS, QUARANTINE, QUARANTINE_COLUMNS, Session
-from infrastructure.threads import OneThread
+from infrastructure.threads import OneThread, P, T
 
 
 class Checkpoints:
@@ -74,6 +75,14 @@ class Checkpoints:
         if [tuple(row) for row in returned] != [(checkpoint.seq,)]:
             raise FencedError(f"Stream {self._key[3]} of {self._lane} belongs to a newer owner; nothing was written.")
 
+    def opened_on(self) -> tuple[str, Sequence[Any]]:
+        """Read what the head keeps of the read set's opening."""
+        sql = (
+            f'SELECT "stats" FROM {self._table} WHERE "org" = $1 AND "pipeline" = $2 AND "lane" = $3 '
+            f"AND \"stream\" = '{HEAD}'"
+        )
+        return sql, self._key[:3]
+
     def standing(self, for_update: str) -> tuple[str, Sequence[Any]]:
         """Read where the row stands, once whoever holds it is gone."""
         sql = (
@@ -118,6 +127,7 @@ class SqlWriter(IWriter):
         self._stream = stream
         self._checkpoints = Checkpoints(lane, target.table, read_set_id, stream, fence, token)
         self._landing = landing_of(target)
+        self._watch = LandingWatch(self._landing, may_be_emptied=target.deletes)
         self._merged: Merged | None = None
 
     async def commit(self, batch: JudgedBatch, checkpoint: CheckpointUpdate) -> Committed:
@@ -135,6 +145,7 @@ class SqlWriter(IWriter):
                 self._commit_once(batch, checkpoint)
             retries = 1
         fail_at("batch.after_commit")
+        self.look_again(checkpoint)
         return Committed(retries, self._merged)
 
     async def commit_selection(
@@ -198,9 +209,9 @@ class SqlWriter(IWriter):
             fail_at("batch.before_commit")
         fail_at("batch.commit_sent")  # As if the answer to COMMIT were lost.
 
-    async def was_committed(self, checkpoint: CheckpointUpdate) -> bool:
-        """As `is_committed`, on the session's thread."""
-        return await self._thread.call(self.is_committed, checkpoint)
+    async def beside(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Do something on the session's thread."""
+        return await self._thread.call(function, *args, **kwargs)
 
     def is_committed(self, checkpoint: CheckpointUpdate) -> bool:
         """Connect again and say whether a batch whose answer was lost is durable; blocking."""
@@ -209,6 +220,32 @@ class SqlWriter(IWriter):
         with session.transaction():
             rows = session.execute(*checkpoints.standing(session.for_update))
         return checkpoints.is_at(rows, checkpoint)
+
+    def check_landing(self) -> None:
+        """Refuse to land rows where those before them are gone; blocking, while the table is held.
+
+        Raises:
+            ConflictError: others have emptied or exchanged the table (`destination.changed`).
+        """
+        session, landing, watch = self._session, self._landing, self._watch
+        if not watch.is_begun:
+            head = session.execute(*self._checkpoints.opened_on())
+            watch.begin(json.loads(head[0][0]).get(LANDING) if head else None)
+        run_id = self._target.run_id if self._target.metadata_columns else None
+        watch.check(
+            session.identity(landing),
+            lambda before: session.keeps_rows(landing, before, run_id),
+            lambda: session.is_filled(landing),
+        )
+
+    def look_again(self, checkpoint: CheckpointUpdate) -> None:
+        """See after a commit, unless it was the last, that there are rows now; blocking."""
+        if self._watch.was_filled or checkpoint.is_last or not checkpoint.counts.produced:
+            return
+        try:
+            self._watch.was_filled = self._session.is_filled(self._landing) is True
+        except StoreUnavailableError:
+            return  # The batch is durable, and the next one connects again.
 
     def _landing_columns(self, held: TableSchema, names: Sequence[str]) -> list[Column]:
         by_name = {column.name: column for column in held.columns}
@@ -225,6 +262,7 @@ class SqlWriter(IWriter):
         held = session.hold(self._landing, target.key if target.merges and target.shadow is None else ())
         if held is None:
             raise landing_gone(self._landing)
+        self.check_landing()
         deleted = rows.column(DELETED) if target.deletes else None
         rows = rows.select([column.name for column in target.columns])
         columns = self._landing_columns(held, rows.column_names)

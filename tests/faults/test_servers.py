@@ -1,6 +1,8 @@
 """Servers and links that fail in the middle of a run: restarted, cut, silent, slow, full; the copy stays exact."""
 
+import contextlib
 import json
+import random
 import shutil
 import signal
 import subprocess
@@ -14,7 +16,7 @@ from urllib.parse import urlsplit
 import pytest
 from adbc_driver_postgresql import dbapi
 
-from tests.e2e.api import SLOW_BATCHES, environment, headrace, serving
+from tests.e2e.api import SLOW_BATCHES, environment, headrace, serving, start
 from tests.e2e.projects import postgres_connection, postgres_environment, write
 from tests.e2e.tables import duckdb_rows
 from tests.faults import oracle
@@ -279,6 +281,42 @@ def test_full_disk_is_named_and_the_run_resumes_when_it_is_freed(project: Path, 
 
     assert done.returncode == 0, done.stderr
     found = duckdb_rows(small_disk / "data.duckdb", "SELECT count(*), count(DISTINCT id) FROM big")
+    assert found == [(60_000, 60_000)]
+
+
+@pytest.mark.invariant("D1", "X4")
+def test_process_whose_disk_was_full_works_again_once_there_is_room(project: Path, small_disk: Path) -> None:
+    """Records, file and everything else of the home are on that disk; nobody has to restart anything."""
+    notes = random.Random(7)  # DuckDB would make little of what repeats itself.
+    lines = ["id,note", *(f"{n},{notes.randbytes(150).hex()}" for n in range(60_000))]
+    write(project, "data/big.csv", "\n".join(lines) + "\n")
+    write(project, "connections/landing.yaml", "version: 1\nconnection: landing\nkind: files\noptions: {root: data}\n")
+    write(
+        project,
+        "pipelines/big.yaml",
+        "version: 1\npipeline: big\nsource: {connection: landing, path: big.csv, key: [id]}\n"
+        "destination: {table: big}\nrun: {batch_rows: 5000}\nretry: {attempts: 0}\n",
+    )
+    settings = {"HEADRACE_HOME": str(small_disk / "home"), "HEADRACE_RUN__LEASE_SECONDS": "2"}
+    assert headrace(project, "apply", "--yes", **settings).returncode == 0
+    with contextlib.ExitStack() as stack:
+        home = settings.pop("HEADRACE_HOME")
+        server = start(project, home=home, HEADRACE_RUN__TICK_SECONDS="0.2", **settings)
+        stack.callback(server.kill)
+        run_id = server.call("POST", "/v1/pipelines/big/trigger", {}).body["id"]
+        deadline = time.monotonic() + 60
+        while server.call("GET", "/ready").status != 503:
+            assert time.monotonic() < deadline
+        resized = subprocess.run(["mount", "-o", "remount,size=400m", small_disk], capture_output=True, check=False)
+        assert resized.returncode == 0, resized.stderr
+
+        ended = server.wait_for(run_id)
+        while ended["state"] != "succeeded":
+            assert (ended["error"]["code"], time.monotonic() < deadline) == ("disk_full", True), ended
+            ended = server.wait_for(server.call("POST", f"/v1/runs/{ended['id']}/retry").body["id"])
+        assert server.call("GET", "/ready").status == 200
+        assert server.stop() == 0
+    found = duckdb_rows(small_disk / "home/data.duckdb", "SELECT count(*), count(DISTINCT id) FROM big")
     assert found == [(60_000, 60_000)]
 
 

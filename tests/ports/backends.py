@@ -6,7 +6,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from domain.ports.data_store import IDataStore
-from infrastructure.stores.duckdb import DuckDBDataStore, DuckDBOptions
+from infrastructure.stores.duckdb import DuckDBDataStore
+from infrastructure.stores.duckdb_file import DuckDBOptions
 from infrastructure.stores.memory import InMemoryDataStore
 from infrastructure.stores.postgres import PostgresDataStore
 from infrastructure.stores.postgres_connection import PostgresAddress

@@ -14,7 +14,7 @@ from domain.ports.data_store import IDataStore
 from infrastructure.stores.postgres import PostgresDataStore
 from infrastructure.stores.postgres_connection import lane_session
 from tests.ports.backends import address_of
-from tests.ports.loading import LANE, batch, commit, ids, opened, published, read_set, rows
+from tests.ports.loading import LANE, TABLE, batch, commit, ids, opened, published, read_set, rows
 
 STAGE = read_set(shadow=True).shadow
 ADVANCE = "UPDATE _headrace_checkpoint SET seq = seq WHERE pipeline = 'orders'"
@@ -76,6 +76,7 @@ async def brought_to_its_end(store: IDataStore, fence: int) -> None:
 @pytest.mark.parametrize("held", list(HOLDS))
 async def test_stopped_owner_keeps_nothing_whatever_it_holds(held: str, postgres_database: str) -> None:
     async with postgres_store(postgres_database) as store:
+        await store.write(TABLE, [rows()])
         await opened(store, 3, read_set(shadow=True))
 
         with stopped(postgres_database, lane_session(LANE, 3), HOLDS[held]) as before:
@@ -100,6 +101,7 @@ async def test_owner_that_was_stopped_before_it_had_a_row_keeps_nobody_away(held
 @pytest.mark.invariant("L1")
 async def test_sessions_of_others_are_left_alone(postgres_database: str) -> None:
     async with postgres_store(postgres_database) as store:
+        await store.write(TABLE, [rows()])
         await opened(store, 3, read_set(shadow=True))
         of_another_lane = lane_session(Lane("default", "others"), 1)
         elsewhere = "CREATE SCHEMA elsewhere; CREATE TABLE elsewhere.orders (id int)"
@@ -125,6 +127,7 @@ async def test_owner_whom_this_role_may_not_end_is_named(
         admin.execute(f"GRANT CREATE ON SCHEMA public TO {role}")
         try:
             async with postgres_store(postgres_database.replace("postgres@", f"{role}@")) as store:
+                await store.write(TABLE, [rows()])
                 await opened(store, 3, read_set(shadow=True))
                 with stopped(postgres_database, lane_session(LANE, 3), HOLDS["checkpoint"]) as before:
                     before.execute("SELECT pg_backend_pid()")

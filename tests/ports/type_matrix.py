@@ -15,7 +15,8 @@ from domain.pipelines.read_set import Lane, ReadSet
 from domain.pipelines.spec import Mode, SourceSpec
 from domain.pipelines.table import Column, TableName
 from domain.ports.data_store import IDataStore, JudgedBatch, Target, passage_of
-from infrastructure.stores.duckdb import DuckDBDataStore, DuckDBOptions
+from infrastructure.stores.duckdb import DuckDBDataStore
+from infrastructure.stores.duckdb_file import DuckDBOptions
 from infrastructure.stores.postgres import PostgresDataStore
 from tests.databases import postgres
 from tests.ports.backends import address_of

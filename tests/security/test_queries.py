@@ -17,7 +17,8 @@ from domain.errors import PlatformError, QueryRefusedError, WorkFailedError
 from domain.pipelines.spec import SourceSpec
 from infrastructure.security.query_guard import SqlQueryGuard
 from infrastructure.sql_calls import check_calls
-from infrastructure.stores.duckdb import DuckDBDataStore, DuckDBOptions
+from infrastructure.stores.duckdb import DuckDBDataStore
+from infrastructure.stores.duckdb_file import DuckDBOptions
 from tests.e2e.api import Server, headrace, serving
 from tests.e2e.projects import postgres_connection, postgres_environment, write
 from tests.e2e.tables import postgres

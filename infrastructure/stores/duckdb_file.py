@@ -1,0 +1,145 @@
+"""The one connection to a DuckDB file. DuckDB gives a database up after it could not write, as on a full disk, and says so to
+everybody until the file is opened anew: that is done here, as soon as nobody uses it any more.
+"""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from domain.errors import StoreUnavailableError
+from infrastructure.stores.duckdb_errors import not_opened
+from infrastructure.threads import OneThread
+
+
+@dataclass(frozen=True)
+class DuckDBOptions:
+    """Bounds of the embedded engine. `path` None keeps everything in memory."""
+
+    path: Path | None
+    memory_limit: str = "1GB"
+    threads: int = 2
+    scratch: Path | None = None
+
+
+class DuckDBFile:
+    """Opens, lends and closes the connection; it is looked at again after each use that ended in an error."""
+
+    def __init__(self, options: DuckDBOptions) -> None:
+        self._options = options
+        self._connection: duckdb.DuckDBPyConnection | None = None
+        self.opening = ""
+        """Tells one opening of the file from another."""
+        self._guard = asyncio.Lock()
+        self._is_open = False
+        self._is_suspect = False
+        self._users = 0
+
+    async def open(self) -> None:
+        """Connect.
+
+        Raises:
+            StoreUnavailableError, StoreRefusedError: it cannot be opened.
+        """
+        async with self._guard:
+            self._is_open = True
+            await self._connected()
+
+    async def close(self) -> None:
+        """Close the connection; harmless when there is none."""
+        self._is_open = False
+        self._let_go()
+
+    @asynccontextmanager
+    async def lent(self) -> AsyncIterator[duckdb.DuckDBPyConnection]:
+        """Lend the connection; who borrows it works with a cursor and closes that.
+
+        Raises:
+            StoreUnavailableError: the file is not open, or was given up and cannot be opened anew yet.
+        """
+        async with self._guard:
+            connection = await self._usable()
+            self._users += 1
+        try:
+            yield connection
+        except BaseException:
+            self._is_suspect = True
+            raise
+        finally:
+            self._users -= 1
+
+    async def _usable(self) -> duckdb.DuckDBPyConnection:
+        if not self._is_open:
+            raise StoreUnavailableError("The DuckDB store is not open.")
+        connection = await self._connected()
+        if not self._is_suspect:
+            return connection
+        # What lies in memory only would be gone with the connection.
+        if self._options.path is not None and _is_given_up(connection):
+            if self._users:
+                raise _given_up()
+            self._let_go()
+            connection = await self._connected()
+            if _is_given_up(connection):  # Something that is about to be collected still holds the old one.
+                raise _given_up()
+        self._is_suspect = False
+        return connection
+
+    async def _connected(self) -> duckdb.DuckDBPyConnection:
+        if self._connection is None:
+            thread = OneThread("duckdb-open")
+            try:
+                self._connection = await thread.call(self._connect)
+                self.opening = secrets.token_hex(8)
+            finally:
+                thread.close()
+        return self._connection
+
+    def _connect(self) -> duckdb.DuckDBPyConnection:
+        options = self._options
+        target = ":memory:" if options.path is None else str(options.path)
+        config: dict[str, Any] = {
+            "memory_limit": options.memory_limit,
+            "threads": options.threads,
+            "python_enable_replacements": False,
+            "autoinstall_known_extensions": False,
+            "autoload_known_extensions": False,
+        }
+        try:
+            if options.path is not None:
+                options.path.parent.mkdir(parents=True, exist_ok=True)
+            if options.scratch is not None:
+                config["temp_directory"] = str(options.scratch)
+            connection = duckdb.connect(target, config=config)
+            connection.execute("SET GLOBAL TimeZone = 'UTC'")
+            connection.execute("SET enable_external_access = false")
+            connection.execute("SET lock_configuration = true")
+        except (duckdb.Error, OSError) as error:
+            raise not_opened(error, options.path) from error
+        return connection
+
+    def _let_go(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(duckdb.Error):  # A database that was given up cannot write what it would on closing.
+                connection.close()
+
+
+def _is_given_up(connection: duckdb.DuckDBPyConnection) -> bool:
+    try:
+        connection.execute("SELECT 1").fetchall()
+    except duckdb.Error:
+        return True
+    return False
+
+
+def _given_up() -> StoreUnavailableError:
+    return StoreUnavailableError(
+        "DuckDB gave the file up after it could not write to it; it is opened anew once nobody uses it and there is room.",
+        code="disk_full",
+    )
