@@ -39,6 +39,12 @@ def pytest_configure_node(node: Any) -> None:
         node.workerinput[f"{name}_port"] = server.port
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Half as many again as there are cores: what waits for a lease, a retry or a server leaves its core to another."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return cores + (cores + 1) // 2
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     for server in config.stash.get(_SERVERS, {}).values():
         server.stop()

@@ -58,9 +58,9 @@ def cells_of(item: pytest.Item) -> set[str]:
     parameters = set(re.split(r"[-\[\]]", item.name))
     found: set[str] = set()
     for mark in item.iter_markers("clause"):
-        name, number = mark.args
+        name, *numbers = mark.args
         backends = [backend for backend in PORTS[name][1] if backend in parameters]
-        found |= {f"{name} {number} × {backend}" for backend in backends}
+        found |= {f"{name} {number} × {backend}" for number in numbers for backend in backends}
     for mark in item.iter_markers("invariant"):
         found |= {f"invariant {name}" for name in mark.args}
     for mark in item.iter_markers("line"):
