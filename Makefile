@@ -46,10 +46,10 @@ lock: .venv/uv.stamp
 		--group test --group lint --group build pyproject.toml -o requirements.lock
 	$(UV) pip compile --quiet --universal --generate-hashes --no-annotate --no-header requirements-uv.in -o requirements-uv.txt
 
-# Optional, from Debian's packages: clocks that are wrong and kills at system calls, in the fault suite.
+# Optional, from Debian's packages: clocks that are wrong, kills at system calls and a pooler, in the suite.
 system:
-	@if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] && ! { command -v strace && command -v faketime; } >/dev/null; then \
-		apt-get update -qq && apt-get install -y -qq --no-install-recommends strace faketime >/dev/null; fi
+	@if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] && ! { command -v strace && command -v faketime && command -v pgbouncer; } >/dev/null; then \
+		apt-get update -qq && apt-get install -y -qq --no-install-recommends strace faketime pgbouncer >/dev/null; fi
 
 clean:
 	rm -rf .venv headrace-demo

