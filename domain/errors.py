@@ -22,8 +22,9 @@ PlatformError(code, retryable)
     └── MissingExtraError        an optional driver is not installed; not retryable
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -126,9 +127,10 @@ class BusyError(ConflictError):
 
 
 class WorkFailedError(PlatformError):
-    """A run did its work and failed; the message says what to change."""
+    """A run did its work and failed; the message says what to change, `first_errors` which rows it was about."""
 
     code = "run.failed"
+    first_errors: Sequence[Mapping[str, Any]] = ()
 
 
 class QualityRejectedError(WorkFailedError):

@@ -54,23 +54,27 @@ async def not_converted(
         known = next((str(error["message"]) for error in _conversions(state.stats)), "")
         return ConversionError(f"{known}{'. ' if known else ''}{count}")
     place = await reader.place(batch, int(first["ordinal"]))
-    said = _said(task, str(first["column"])) or str(first["message"])
-    return ConversionError(f"{place}: {said}. {count}" if place else f"{said}. {count}")
+    column, found = str(first["column"]), first.get("shape")
+    told = f"the value of {column}{f' ({found})' if found else ''}"
+    said = _said(task, column, told) or f"{told} does not convert"
+    error = ConversionError(f"{place}: {said}. {count}" if place else f"{said}. {count}")
+    error.first_errors = judged.stats["first_errors"]
+    return error
 
 
-def _said(task: StreamTask, column: str) -> str | None:
+def _said(task: StreamTask, column: str, told: str) -> str | None:
     plan, landing = task.read_set.plan, task.transform.landing_name(column)
     there = next((c.type for c in task.transform.target if c.name == landing), None)
     kind = dict(plan.columns).get(column)
     if there is not None:
         return (
-            f"the value of {column} is not exactly one of type {there}, which the column of {task.target.table} has: change "
+            f"{told} is not exactly one of type {there}, which the column of {task.target.table} has: change "
             "that, or let on_error keep such rows aside"
         )
     if column not in plan.guessed:
         return None
     return (
-        f"the value of {column} is not exactly one of type {kind}, which the beginnings of the files seemed to be of: write "
+        f"{told} is not exactly one of type {kind}, which the beginnings of the files seemed to be of: write "
         f"options: {{types: {{{column}: string}}}} in the source, and run with --full-refresh if a table of other types is there"
     )
 

@@ -111,7 +111,7 @@ class RunPreparer:
             batch_bytes=spec.run.batch_bytes or self.default_batch_bytes,
             shadow=shadow,
             expected=await self._expected(store, spec, plan),
-            baseline=state.stats.get("profiles"),
+            baseline=state.profiles,
             generation=state.generation,
         )
 

@@ -72,7 +72,8 @@ class RunSettler:
         if error.retryable and claim.run.retries < allowed and claim.lease.stop_reason() is None:
             await self._release(claim, RETRY + error.code, pause=_pause(claim), error=error)
             return
-        await self._seal_and_finish(claim, RunState.FAILED, error.code, _told(error))
+        about = error.first_errors if isinstance(error, WorkFailedError) else ()
+        await self._seal_and_finish(claim, RunState.FAILED, error.code, _told(error), about)
 
     async def _release(
         self, claim: Claim, reason: str, *, pause: timedelta | None = None, error: PlatformError | None = None
@@ -95,7 +96,12 @@ class RunSettler:
         self.announcer.nudge()
 
     async def _seal_and_finish(
-        self, claim: Claim, state: RunState, reason: str, error: Mapping[str, Any] | None
+        self,
+        claim: Claim,
+        state: RunState,
+        reason: str,
+        error: Mapping[str, Any] | None,
+        first_errors: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         """Stop every writer at the destination first; while that is not to be had the run stays running, and says why."""
         planned = claim.planned
@@ -117,7 +123,13 @@ class RunSettler:
             # It was published first, by this attempt or one before it: whoever asked again would read every row twice.
             await self._finish(claim, RunState.SUCCEEDED, "published", report=published_report(left, planned))
             return
-        await self._finish(claim, state, reason, report=unfinished_report(left), error=error)
+        report = unfinished_report(left)
+        if first_errors:  # Of a batch that was not committed.
+            report = {
+                **(report or {"counts": Counts().as_dict()}),
+                "first_errors": [dict(each) for each in first_errors],
+            }
+        await self._finish(claim, state, reason, report=report, error=error)
 
     async def _sealed(self, claim: Claim) -> LaneState:
         organization, spec = claim.lane.organization, claim.spec

@@ -10,6 +10,8 @@ from application.connections.open_stores import OpenStores
 from application.pipelines.guesses import not_converted
 from application.pipelines.overlap import ahead
 from application.pipelines.patience import Patience
+from application.pipelines.places import counted_in_report, placed, placed_in_report
+from domain.errors import QualityRejectedError
 from domain.pipelines.checkpoint import CheckpointUpdate, Counts, Position, StreamState, merge_stats
 from domain.pipelines.report import StreamReport
 from domain.pipelines.spec import OnError
@@ -135,11 +137,12 @@ class _Passed:
     ) -> None:
         """Judge and commit batch by batch, each stage ahead of the next."""
         async with (
-            aclosing(_judged(batches, transform)) as judging,
+            aclosing(_judged(batches, transform, reader, self._state.stream)) as judging,
             aclosing(ahead(judging)) as judged_ahead,
         ):
             async for (batch, judged), is_last in _with_last(judged_ahead):
                 begun = time.monotonic()
+                judged = replace(judged, stats=await placed_in_report(judged.stats, self._state, batch, reader))
                 self._state = _after(self._state, judged, batch.position, is_last=is_last)
                 if not _may_go_on(self._task.spec.on_error, self._state):
                     raise await not_converted(self._task, self._state, batch, judged, reader)
@@ -166,7 +169,8 @@ class _Passed:
         async with aclosing(ahead(judge.judged(ranges), size=2)) as judging:
             async for (rows, decoded, counts, stats), is_last in _with_last(judging):
                 begun = time.monotonic()
-                self._state = _moved(self._state, counts, stats, rows.position, is_last=is_last)
+                told = counted_in_report(stats, self._state)
+                self._state = _moved(self._state, counts, told, rows.position, is_last=is_last)
                 if decoded:
                     await self._commit(writer, decoded)
                 else:
@@ -224,12 +228,16 @@ class _Passed:
 
 
 async def _judged(
-    batches: AsyncGenerator[SourceBatch, None], transform: IPreparedTransform
+    batches: AsyncGenerator[SourceBatch, None], transform: IPreparedTransform, reader: IReader, stream: str
 ) -> AsyncGenerator[tuple[SourceBatch, JudgedBatch], None]:
     """Transform and judge each batch; the store reads the next one meanwhile, and the one before is written."""
     async with aclosing(batches):
         async for batch in batches:
-            judged = await transform.apply(batch.data)
+            try:
+                judged = await transform.apply(batch.data)
+            except QualityRejectedError as error:
+                error.first_errors = await placed(error.first_errors, batch, reader, stream=stream)
+                raise
             yield batch, replace(judged, origins=batch.origins)
 
 

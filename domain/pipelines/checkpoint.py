@@ -110,6 +110,12 @@ class LaneState:
         return ReadEnd.from_json(found) if found else None
 
     @property
+    def profiles(self) -> Mapping[str, Any] | None:
+        """The profiles of what is published, also while a read set is open."""
+        found = self.stats.get("profiles") or (self.stats.get("read_set") or {}).get("baseline")
+        return found if found is None else dict(found)
+
+    @property
     def seq(self) -> int:
         """Batches committed in the latest read set: grows with progress, so it tells a poisoned run."""
         return sum(stream.seq for stream in self.streams)

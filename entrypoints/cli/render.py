@@ -102,7 +102,9 @@ def print_report(run: Mapping[str, Any]) -> None:
             title="distributions",
         )
     for error in report.get("first_errors") or []:
-        print(f"  {error['kind']}: {printable(error['message'])}")
+        shape = f" ({error['shape']})" if error.get("shape") else ""
+        place = f", {error['place']}" if error.get("place") else ""
+        print(printable(f"  {error['kind']}: {error['message']}{shape}{place}"))
     if report.get("watermark"):
         print(f"watermark: {report['watermark']}")
     print_cursor(report)

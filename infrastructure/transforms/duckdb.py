@@ -11,9 +11,9 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from domain.errors import InvalidInputError, PlatformError, QualityRejectedError, WorkFailedError
+from domain.errors import InvalidInputError
 from domain.pipelines.checkpoint import Counts
-from domain.pipelines.quality import OnViolation, Rule, rule_key
+from domain.pipelines.quality import OnViolation, rule_key
 from domain.pipelines.steps import CastStep, DropStep, PythonStep, RenameStep, SqlStep
 from domain.pipelines.table import DELETED, ORDINAL, Column
 from domain.ports.data_store import Batch, JudgedBatch
@@ -22,10 +22,11 @@ from infrastructure.arrow import arrow_type, columns_of, to_table
 from infrastructure.records import shape_of
 from infrastructure.sql import check_row_predicate, quote
 from infrastructure.threads import OneThread
+from infrastructure.transforms.failures import batch_error, culprit
 from infrastructure.transforms.keys import last_of_each
 from infrastructure.transforms.profiles import profiled_columns, profiles
 from infrastructure.transforms.python import Hook, PythonHooks
-from infrastructure.transforms.refused import REFUSED, Refusal, first_errors, refused_table
+from infrastructure.transforms.refused import REFUSED, Refusal, first_errors, refused_table, rejected
 from infrastructure.transforms.rules import check_rules, looked_at, unbound, verdict_name, violation
 from infrastructure.transforms.stages import FAILED, SOURCE, Stages, check_names, texts_among
 
@@ -118,6 +119,7 @@ class DuckDBTransform(IPreparedTransform):
         self._columns: tuple[Column, ...] = plan.source
         self._query: str | None = None
         self._counts_query: str | None = None
+        self._steps_query: str | None = None
         self._parameters: dict[str, Any] = {}
         self._numbers = pa.array([], pa.int64())
         self._row_rules = [(index, rule) for index, rule in enumerate(plan.rules) if rule.is_row_rule]
@@ -227,6 +229,7 @@ class DuckDBTransform(IPreparedTransform):
         wanted = [(c.name, c.type, target.get(self._plan.landing_name(c.name), c.type)) for c in stages.columns]
         stages.convert(wanted, is_asked_for=False)
         self._columns = stages.columns
+        self._steps_query = f"{stages.text} SELECT * FROM {stages.last}"
         judged = f"{stages.text}, judged AS ({self._judged(stages.last)})"
         self._query, self._failures_query = f"{judged} SELECT * FROM judged", stages.failures
         try:
@@ -275,7 +278,7 @@ class DuckDBTransform(IPreparedTransform):
             if self._failures_query is not None:
                 refused += _failures(connection.execute(self._failures_query).fetchall())
         except duckdb.Error as error:
-            raise self._batch_error(error) from error
+            raise batch_error(error, culprit(self._plan, connection, self._steps_query)) from error
         is_failed = pc.is_valid(judged.column(FAILED))
         late = judged.filter(is_failed).select([ORDINAL, FAILED]).to_pydict() if pc.any(is_failed).as_py() else None
         if late:
@@ -289,7 +292,7 @@ class DuckDBTransform(IPreparedTransform):
                 continue
             violations[rule_key(index, rule)] = count
             if rule.on_violation is OnViolation.FAIL:
-                raise self._rejected(rule, count)
+                raise rejected(rule, count, batch, judged.filter(violated).column(ORDINAL).to_pylist())
             if rule.on_violation is OnViolation.QUARANTINE:
                 hit = judged.filter(violated).column(ORDINAL).to_pylist()
                 refused += [(ordinal, "rule", rule.label, f"{rule.label} was violated") for ordinal in hit]
@@ -318,7 +321,7 @@ class DuckDBTransform(IPreparedTransform):
             accepted=accepted,
             refused=refused_table(batch, refused, self._shape),
             counts=counts,
-            stats=self._stats(accepted, refused, violations),
+            stats=self._stats(batch, accepted, refused, violations),
         )
 
     @cached_property
@@ -328,7 +331,7 @@ class DuckDBTransform(IPreparedTransform):
 
     def _untouched(self, batch: pa.Table) -> JudgedBatch:
         counts = Counts(read=batch.num_rows, used=batch.num_rows, produced=batch.num_rows)
-        return JudgedBatch(batch, REFUSED.empty_table(), counts, self._stats(batch, (), {}))
+        return JudgedBatch(batch, REFUSED.empty_table(), counts, self._stats(batch, batch, (), {}))
 
     def _ordinals(self, count: int) -> pa.Array:
         """0 … count - 1; batches are alike in size, so the numbers are kept."""
@@ -352,7 +355,9 @@ class DuckDBTransform(IPreparedTransform):
             found = found.filter(pc.invert(failed))
         return before.hook.call(found.drop_columns([ORDINAL, FAILED]), found.column(ORDINAL).combine_chunks())
 
-    def _stats(self, accepted: pa.Table, refused: Sequence[Refusal], violations: dict[str, int]) -> dict[str, Any]:
+    def _stats(
+        self, batch: pa.Table, accepted: pa.Table, refused: Sequence[Refusal], violations: dict[str, int]
+    ) -> dict[str, Any]:
         stats: dict[str, Any] = {}
         if violations:
             stats["violations"] = violations
@@ -369,25 +374,8 @@ class DuckDBTransform(IPreparedTransform):
         if unconverted := Counter(column for _, kind, column, _ in refused if kind == "conversion"):
             stats["unconverted"] = dict(unconverted)
         if refused:
-            stats["first_errors"] = first_errors(refused)
+            stats["first_errors"] = first_errors(batch, refused, self._plan.rules)
         return stats
-
-    @staticmethod
-    def _rejected(rule: Rule, count: int) -> PlatformError:
-        return QualityRejectedError(
-            f"The rule {rule.label} was violated by {count} rows of a batch, which was not committed. "
-            "Set on_violation: quarantine to keep such rows aside."
-        )
-
-    @staticmethod
-    def _batch_error(error: duckdb.Error) -> PlatformError:
-        if isinstance(error, duckdb.OutOfMemoryException):
-            return WorkFailedError("A transform needs more memory than it may use.", code="transform.memory")
-        # The driver's text would show the value, so it is not passed on.
-        return WorkFailedError(
-            f"A transform or rule failed on a value ({type(error).__name__}); TRY_CAST gives NULL instead.",
-            code="transform.failed",
-        )
 
 
 def _names(columns: Sequence[Column]) -> list[str]:

@@ -5,7 +5,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from domain.errors import QualityRejectedError
+from domain.pipelines.quality import Rule
 from infrastructure.records import encoded
+from infrastructure.transforms.shapes import shape
 
 _FIRST_ERRORS = 5
 REFUSED = pa.schema(
@@ -22,22 +25,45 @@ Refusal = tuple[int, str, str, str]
 """Ordinal and kind of a refused row; the rule that refused it, or the column that did not convert; and the reason."""
 
 
-def refused_table(batch: pa.Table, refused: Sequence[Refusal], shape: str) -> pa.Table:
-    """Gather refused rows of a batch, in its order; `shape` says of which types their values are."""
+def refused_table(batch: pa.Table, refused: Sequence[Refusal], types: str) -> pa.Table:
+    """Gather refused rows of a batch, in its order; `types` says of which types their values are."""
     if not refused:
         return REFUSED.empty_table()
     ordered = sorted(refused, key=lambda item: item[0])
     records = encoded(batch.take([ordinal for ordinal, *_ in ordered]))
     ordinals, kinds, subjects, reasons = zip(*ordered, strict=True)
     rules = [subject if kind == "rule" else None for kind, subject in zip(kinds, subjects, strict=True)]
-    values = [list(ordinals), list(kinds), rules, list(reasons), records, [shape] * len(records)]
+    values = [list(ordinals), list(kinds), rules, list(reasons), records, [types] * len(records)]
     return pa.table(values, schema=REFUSED)
 
 
-def first_errors(refused: Sequence[Refusal]) -> list[dict[str, Any]]:
-    """A few refusals of a batch for its report, conversions before rules; the ordinal counts the batch's rows."""
-    ordered = sorted(refused, key=lambda refusal: (refusal[1] != "conversion", refusal[0]))
-    return [
-        {"kind": kind, "message": reason, "ordinal": ordinal, **({"column": subject} if kind == "conversion" else {})}
-        for ordinal, kind, subject, reason in ordered[:_FIRST_ERRORS]
-    ]
+def first_errors(batch: pa.Table, refused: Sequence[Refusal], rules: Sequence[Rule]) -> list[dict[str, Any]]:
+    """A few refusals of a batch for its report, conversions before rules: each with its column and the shape of the value
+    there, never with the value; the ordinal counts the batch's rows.
+    """
+    columns = {rule.label: rule.column for rule in rules}
+    found = []
+    for ordinal, kind, subject, reason in sorted(refused, key=_conversions_first)[:_FIRST_ERRORS]:
+        error: dict[str, Any] = {"kind": kind, "message": reason, "ordinal": ordinal}
+        column = subject if kind == "conversion" else columns.get(subject)
+        if column is not None:
+            error["column"] = column
+        if column in batch.column_names:
+            error["shape"] = shape(batch.column(column)[ordinal].as_py())
+        found.append(error)
+    return found
+
+
+def _conversions_first(refusal: Refusal) -> tuple[bool, int]:
+    return refusal[1] != "conversion", refusal[0]
+
+
+def rejected(rule: Rule, count: int, batch: pa.Table, ordinals: Sequence[int]) -> QualityRejectedError:
+    """The end of a batch of which rows violate a rule with `on_violation: fail`."""
+    error = QualityRejectedError(
+        f"The rule {rule.label} was violated by {count} rows of a batch, which was not committed. "
+        "Set on_violation: quarantine to keep such rows aside."
+    )
+    refused = [(ordinal, "rule", rule.label, f"{rule.label} was violated") for ordinal in ordinals[:_FIRST_ERRORS]]
+    error.first_errors = first_errors(batch, refused, [rule])
+    return error

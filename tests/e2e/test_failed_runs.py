@@ -3,9 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from domain.pipelines.run import RunState
+from domain.pipelines.table import TableName
 from tests.e2e.inside import Inside, inside
 from tests.e2e.projects import postgres_environment
 
@@ -71,3 +73,108 @@ async def test_document_that_was_mended_needs_no_option_after_a_run_without_a_ro
         await installation.report("orders")
 
         assert [row["amount"] for row in await installation.rows("orders")] == ["5", "x"]
+
+
+SECRET = "s3kr1t,9"
+LINES = f'id,amount,note\n1,5,a\n2,"{SECRET}",b\n3,7,\n4,500,d\n'
+TYPED = "connection: landing, path: orders.csv, key: [id], options: {types: {amount: int64}, null_text: ''}"
+QUALITY = """quality:
+  - {rule: not_null, column: note, on_violation: quarantine}
+  - {rule: between, column: amount, max: 100, on_violation: quarantine}
+"""
+
+
+async def test_first_errors_name_column_shape_and_line_and_no_rule_is_blamed_for_a_conversion(
+    project: Path, settings: dict[str, str]
+) -> None:
+    (project / "data/orders.csv").write_text(LINES)
+    async with inside(project, **settings) as installation:
+        await installation.put(LANDING)
+        await installation.pipeline("orders", TYPED, "table: orders", QUALITY + "on_error: {max_rows: 1}\n")
+
+        report = await installation.report("orders")
+
+    found = {error["place"]: error for error in report["first_errors"]}
+    told = {place: (error["kind"], error["column"], error["shape"]) for place, error in found.items()}
+    assert told == {
+        "orders.csv, line 3": ("conversion", "amount", "text of 8 characters: digits, letters and a comma"),
+        "orders.csv, line 4": ("rule", "note", "NULL"),
+        "orders.csv, line 5": ("rule", "amount", "text of 3 characters: digits"),
+    }
+    assert [rule["violations"] for rule in report["rules"]] == [1, 1]
+    assert report["unconverted"] == {"amount": 1}
+    assert SECRET not in str(report)
+
+
+async def test_failed_batch_tells_its_first_errors_though_nothing_of_it_is_committed(
+    project: Path, settings: dict[str, str]
+) -> None:
+    (project / "data/orders.csv").write_text(LINES)
+    async with inside(project, **settings) as installation:
+        await installation.put(LANDING)
+        await installation.pipeline("orders", TYPED, "table: orders")
+        unconverted = await installation.ran("orders")
+        rule = "quality: [{rule: not_null, column: note}]\non_error: {max_rows: 1}\n"
+        await installation.pipeline("orders", TYPED, "table: orders", rule)
+        violated = await installation.ran("orders")
+
+    for run, code, kind, place in (
+        (unconverted, "run.conversion", "conversion", "orders.csv, line 3"),
+        (violated, "quality.rejected", "rule", "orders.csv, line 4"),
+    ):
+        assert run.error is not None
+        assert run.report is not None
+        assert run.error["code"] == code
+        first = run.report["first_errors"][0]
+        assert (first["kind"], first["place"]) == (kind, place)
+        assert SECRET not in str(run.report) + str(run.error)
+    assert "amount (text of 8 characters: digits, letters and a comma)" in (unconverted.error or {})["message"]
+
+
+@pytest.mark.parametrize(
+    ("transform", "quality", "blamed"),
+    [
+        ("[{sql: 'select *, cast(note as int) as n from batch'}]", "", "A step"),
+        (
+            "[{sql: 'select *, cast(note as int) as n from batch'}]",
+            "[{rule: not_null, column: id, on_violation: quarantine}]",
+            "A step",
+        ),
+        ("[]", "[{rule: sql, sql: 'cast(note as int) > 0', on_violation: warn}]", "A rule"),
+        (
+            "[{sql: 'select * from batch'}]",
+            "[{rule: sql, sql: 'cast(note as int) > 0', on_violation: warn}]",
+            "A rule",
+        ),
+    ],
+)
+async def test_statement_that_fails_on_a_value_says_whether_it_is_a_step_or_a_rule(
+    transform: str, quality: str, blamed: str, project: Path
+) -> None:
+    (project / "data/orders.csv").write_text("id,note\n1,5\n2,s3kr1t\n")
+    async with inside(project) as installation:
+        await installation.put(LANDING)
+        more = (f"transform: {transform}\n" if transform != "[]" else "") + (f"quality: {quality}\n" if quality else "")
+        await installation.pipeline("orders", "connection: landing, path: orders.csv", "table: orders", more)
+
+        run = await installation.ran("orders")
+
+    assert run.error is not None
+    assert run.error["code"] == "transform.failed"
+    assert run.error["message"].startswith(f"{blamed} failed on a value of note that does not convert to INT32")
+    assert "s3kr1t" not in run.error["message"]
+
+
+async def test_first_errors_of_a_table_name_the_row_of_the_batch(project: Path, postgres_database: str) -> None:
+    async with inside(project, **postgres_environment(postgres_database)) as installation:
+        store = await installation.store()
+        await store.write(TableName("numbers"), [pa.table({"id": range(1, 101), "amount": range(1, 101)})])
+        rule = "quality: [{rule: between, column: amount, max: 97, on_violation: quarantine}]\nrun: {batch_rows: 40}\n"
+        await installation.pipeline("copied", "table: numbers, key: [id]", "table: copied", rule)
+
+        report = await installation.report("copied")
+
+    assert [(error["place"], error["column"], error["shape"]) for error in report["first_errors"]] == [
+        (f"row {row} of batch 3 in stream 0", "amount", f"a number of {digits} digits")
+        for row, digits in ((18, 2), (19, 2), (20, 3))
+    ]

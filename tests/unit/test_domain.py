@@ -9,7 +9,7 @@ from domain.errors import PermissionDeniedError, SpecError
 from domain.failpoints import arm, fail_at
 from domain.identity.policy import Action, require
 from domain.identity.principal import Principal, Role
-from domain.pipelines.checkpoint import Counts, merge_stats
+from domain.pipelines.checkpoint import Counts, LaneState, merge_stats
 from domain.pipelines.plan import choose_publishing
 from domain.pipelines.quality import Measures, OnViolation, Rule, judge
 from domain.pipelines.read_set import ReadSet
@@ -158,3 +158,12 @@ def test_failpoints_do_nothing_unless_armed() -> None:
     for wrong in wrong_ones:
         with pytest.raises(Exception, match="HEADRACE_FAILPOINT"):
             arm_from(wrong)
+
+
+def test_profiles_of_what_is_published_are_known_while_a_read_set_is_open() -> None:
+    """A run that failed before its first batch is followed by one that is planned anew."""
+    published = LaneState("idle", 1, stats={"profiles": {"amount": {"count": 3}}})
+    loading = LaneState("loading", 2, stats={"read_set": {"baseline": {"amount": {"count": 3}}}})
+
+    assert published.profiles == loading.profiles == {"amount": {"count": 3}}
+    assert LaneState("idle", 0).profiles is None
