@@ -21,6 +21,7 @@ _LAST_ZONE = 12 * 3600 * _SECOND
 # No clock is put back by more than a day, and none between the steps in which a zone is looked at.
 _PUT_BACK = timedelta(hours=26)
 _STEP = timedelta(minutes=15)
+_UNITS = tuple(10**digits for digits in range(6, 0, -1))
 # The offsets of all zones are whole multiples of this.
 _OFFSETS = 15 * 60 * _SECOND
 
@@ -29,7 +30,7 @@ _OFFSETS = 15 * 60 * _SECOND
 class Axis:
     """Values of a cursor as whole numbers: its integers, or microseconds since 1970, in UTC or as the wall shows them.
 
-    `unit` is the distance of two neighboring values. `is_clock` says that the source's clock can be compared with them:
+    `unit` is the distance of two neighboring values that the type allows. `is_clock` says that the source's clock can be compared with them:
     they have a zone, or one is declared, or they are dates, which are compared with the earliest date that it can be.
     """
 
@@ -38,8 +39,8 @@ class Axis:
     unit: int
 
     @classmethod
-    def of(cls, cursor: CursorSpec, kind: str, *, digits: int = 6) -> "Axis":
-        """Describe a cursor; `digits` are those of its seconds.
+    def of(cls, cursor: CursorSpec, kind: str) -> "Axis":
+        """Describe a cursor.
 
         Raises:
             InvalidInputError: the type cannot be a cursor, or `hold_back` or `timezone` does not go with it.
@@ -50,8 +51,7 @@ class Axis:
                 f"The cursor {cursor.column} is {kind}; timezone is for a timestamp without one, or a date.",
                 code="cursor.timezone",
             )
-        unit = 1 if is_integer else _DAY if kind == "date" else 10 ** (6 - digits)
-        return cls(cursor, kind, unit)
+        return cls(cursor, kind, _DAY if kind == "date" and not is_integer else 1)
 
     @property
     def is_integer(self) -> bool:
@@ -93,7 +93,7 @@ class Axis:
     def reached(self, moment: int, greatest: int) -> int:
         """The value below which nothing comes that is stamped at a moment of the clock or later.
 
-        Values that are whole seconds, as the greatest one is, are taken for a clock of seconds; none ends inside its unit.
+        A clock may be coarser than the type, so no end lies inside the unit that the greatest value shows.
         """
         if self.kind == "timestamptz":
             wall = moment
@@ -101,17 +101,20 @@ class Axis:
             wall = _earliest_wall(moment, ZoneInfo(self.cursor.timezone))
         else:
             wall = moment - _LAST_ZONE
-        unit = max(self.unit, _SECOND) if greatest % _SECOND == 0 else self.unit
-        return wall - wall % unit
+        return wall - wall % self._unit(greatest)
 
     def fresh_for(self, greatest: int | None, now: int, margin: int) -> int:
         """Microseconds until the greatest value is older than the margin, as far as a clock can tell; 0 if it is."""
         if greatest is None or self.is_integer or self.kind == "date":
             return 0
-        unit = _SECOND if greatest % _SECOND == 0 else self.unit
+        unit = self._unit(greatest)
         # It may have been rounded up. Whatever the zone is, a wall's clock differs from ours by whole quarters of an hour.
         age = now - greatest if self.kind == "timestamptz" else (now - greatest + unit) % _OFFSETS - unit
         return margin + unit - age if -unit <= age < margin + unit else 0
+
+    def _unit(self, greatest: int) -> int:
+        """The unit of the clock that has put a value: a second, or the decimal part of one that it is a whole number of."""
+        return next((unit for unit in _UNITS if unit >= self.unit and greatest % unit == 0), self.unit)
 
     def held_back_from(self, greatest: int, quiet: int) -> int:
         """The end of a read that compares values with themselves; `quiet` is how long the greatest has been the greatest."""

@@ -1,7 +1,5 @@
 """What a Postgres source cannot tell about rows that may still come below a cursor, each with the remedy."""
 
-import re
-
 from sqlglot import exp
 
 from domain.errors import InvalidInputError
@@ -13,7 +11,6 @@ from infrastructure.stores.cursor_axis import Axis
 from infrastructure.stores.postgres_selection import Selection
 from infrastructure.stores.postgres_session import PostgresSession
 
-_DIGITS = re.compile(r"\(([0-6])\)")
 _AMONG = "= ANY (string_to_array($1, ','))"
 _STANDBY = (
     "The source is a standby, which cannot show transactions of its primary that are open and have not written yet: read "
@@ -53,8 +50,7 @@ def axis_of(selection: Selection, cursor: CursorSpec) -> Axis:
     kinds = {column.name: column.type for column in selection.columns}
     if cursor.column not in kinds:
         raise InvalidInputError(f"The source has no column {cursor.column}.", code="source.column_missing")
-    digits = _DIGITS.search(selection.natives[cursor.column])
-    return Axis.of(cursor, kinds[cursor.column], digits=int(digits[1]) if digits else 6)
+    return Axis.of(cursor, kinds[cursor.column])
 
 
 def unknowns(session: PostgresSession, source: SourceSpec, axis: Axis, relations: str) -> tuple[str, ...]:
