@@ -110,7 +110,7 @@ async def settled(
     started = time.monotonic()
     while True:
         elapsed = time.monotonic() - started
-        found = ended(begin.axis, begin.greatest, begin.lo, horizon, transactions, int(elapsed * 1_000_000))
+        found = ended(begin, horizon, transactions, int(elapsed * 1_000_000))
         if not begin.waits or elapsed > WAIT_SECONDS or not found.is_held_by_young:
             return found.close(begin.before, begin.unknown)
         await asyncio.sleep(_LOOK_EVERY_SECONDS)
@@ -143,24 +143,19 @@ async def own_end(begin: Beginning, writing_since: Callable[[], datetime | None]
     return await settled(begin, Horizon.observed(before, moment, found), found, look_again)
 
 
-def ended(
-    axis: Axis,
-    greatest: int | None,
-    lo: str | None,
-    horizon: Horizon,
-    transactions: Sequence[Transaction],
-    elapsed: int = 0,
-) -> Ended:
+def ended(begin: Beginning, horizon: Horizon, transactions: Sequence[Transaction], elapsed: int = 0) -> Ended:
     """Work out the end: the lowest of now less what is held back, just above the greatest value, and what may still commit.
 
     Raises:
         InvalidInputError: `lo` is no value of the cursor, or nothing can come after the greatest one.
     """
+    axis, greatest, lo = begin.axis, begin.greatest, begin.lo
     counted, passed = horizon.judged(transactions, horizon.at + elapsed, axis.cursor.patience)
     as_of = horizon.complete_as_of(counted)
     if greatest is None:
         return Ended(axis, horizon, axis.end([None], lo), _less(as_of, axis), (), ())
-    wanted = _value(axis, greatest, horizon, horizon.place)
+    # Whoever does not wait for the last second wants to know all the same what would hold a run back.
+    wanted = _value(axis, greatest, horizon, horizon.at if axis.is_clock and not begin.waits else horizon.place)
 
     def lowers(found: Transaction) -> bool:
         reached = _value(axis, greatest, horizon, horizon.standing[found.id].floor)

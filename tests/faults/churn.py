@@ -220,7 +220,7 @@ async def churned(folder: Path, url: str, seed: int, plan: Plan, *, standby: str
         await asyncio.gather(*tasks)
         if standby is not None:
             await _until_there(owner, standby)
-        for _ in range(3):  # Nothing is open any more: what was held back is read now, and the last second after it.
+        for _ in range(2):  # Nothing is open any more: what was held back is read now.
             await _lap(use_cases, pipelines)
         for pipeline in pipelines:
             await _compare(use_cases, owner, pipeline, result)
