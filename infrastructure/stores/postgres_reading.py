@@ -288,9 +288,9 @@ class SharedSnapshots:
                         await reading.prepare(source, trial, undecoded=undecoded)
                         snapshot.idle.append(reading)
                 except StoreUnavailableError as error:
-                    if error.code != "store.locked":
+                    if error.code not in ("store.locked", "snapshot.gone"):
                         raise
-                    continue
+                    continue  # Whoever came between the locks goes first; or the session that exported was ended.
                 stack.push_async_exit(trial.pop_all())
                 self._snapshots[name] = snapshot
                 return name

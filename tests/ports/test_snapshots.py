@@ -266,6 +266,23 @@ async def test_reader_of_another_process_joins_a_snapshot_or_gives_up_in_a_momen
     assert (refused.value.code, refused.value.retryable) == ("store.locked", True)
 
 
+async def test_streams_outlive_the_session_that_exported_their_snapshot(postgres_database: str) -> None:
+    filled(postgres_database)
+    source = replace(SOURCES["table"], partitions=Partitions("id", 3))
+    ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%pg_export_snapshot%' AND pid <> pg_backend_pid()"
+    async with postgres_store(postgres_database) as store, postgres_store(postgres_database) as elsewhere:
+        plan = await store.plan(source, lo=None, limit=None)
+        for undecoded in (False, True):
+            found: list[int] = []
+            async with store.snapshot(source, undecoded=undecoded) as name:
+                for stream in plan.streams:
+                    found += await read(store, source, plan, stream, snapshot=name, undecoded=undecoded)
+                    executed(postgres_database, ended)
+                with pytest.raises(StoreUnavailableError) as gone:
+                    await read(elsewhere, source, plan, plan.streams[0], snapshot=name)
+            assert (sorted(found), gone.value.code) == (BEFORE, "snapshot.gone")
+
+
 ATTACHED = {
     "partition": (SPLIT, "ALTER TABLE s ATTACH PARTITION more FOR VALUES FROM (5000) TO (6000)"),
     "child": (PLAIN, "ALTER TABLE more INHERIT s"),
