@@ -44,7 +44,7 @@ transform:
 quality:
   - {rule: not_null, column: id}
   - {rule: between, column: age, min: 0, max: 130, on_violation: quarantine}
-destination: {table: people}
+destination: {table: people, mode: merge, key: [id]}  # By key, so that it may be run again.
 tests:  # Run them with `headrace test`.
   - given: [{id: 1, name: Ada, age: 36}, {id: 2, name: Methuselah, age: 969}]
     expect: [{id: 1, shouted: ADA}]

@@ -13,25 +13,40 @@ from tests.e2e.projects import postgres_connection, postgres_environment, write
 from tests.e2e.tables import duckdb_rows, postgres
 
 ROOT = Path(__file__).parents[2]
-SALES = "id,amount\n1,10.5\n2,99\n3,-1\n4,60\n5,NA\n"
 
 
-def test_documents_of_the_readme_are_planned_and_run(project: Path) -> None:
-    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert len(blocks) >= 2
-    names = []
+def test_readme_and_init_followed_in_one_folder_run_twice_and_double_nothing(tmp_path: Path) -> None:
+    """Word by word: `init`, the documents, the commands, and then everything once more."""
+    readme = (ROOT / "README.md").read_text()
+    project = tmp_path / "followed"
+    project.mkdir()
+    assert headrace(project, "init").returncode == 0
+    blocks = re.findall(r"```yaml\n(.*?)```", readme, re.DOTALL)
+    names = ["people"]
     for block in blocks:
         kind, name = re.search(r"^(connection|pipeline): (\w+)", block, re.MULTILINE).groups()  # type: ignore[union-attr]
         write(project, f"{kind}s/{name}.yaml", block)
         names += [name] if kind == "pipeline" else []
-    write(project, "data/sales.csv", SALES)
-
+    [line] = re.findall(r"^\$ (printf .* > data/sales\.csv)$", readme, re.MULTILINE)
+    subprocess.run(["sh", "-c", line], cwd=project, check=True)
     assert headrace(project, "plan").returncode == 0
-    for name in names:
-        done = headrace(project, "run", f"pipelines/{name}.yaml", "--json")
-        assert done.returncode == 0, done.stderr
-        counts = json.loads(done.stdout)["report"]["counts"]
-        assert (counts["read"], counts["used"], counts["quarantined"]) == (5, 4, 1)
+
+    landed = []
+    for _ in range(2):
+        for name in names:
+            done = headrace(project, "run", f"pipelines/{name}.yaml", "--json")
+            assert done.returncode == 0, done.stderr
+            counts = json.loads(done.stdout)["report"]["counts"]
+            expected = (5, 4, 1) if name == "sales" else (3, 2, 1)
+            assert (counts["read"], counts["used"], counts["quarantined"]) == expected
+        file = project / ".headrace/data.duckdb"
+        landed.append([sorted(row[0] for row in duckdb_rows(file, f"select id from {name}")) for name in names])
+        listed = [json.loads(headrace(project, "quarantine", "list", name, "--json").stdout) for name in names]
+        waiting = [[row for row in found["items"] if row["state"] == "open"] for found in listed]
+        assert [len(rows) for rows in waiting] == [1, 1]
+
+    assert names == ["people", "sales"]
+    assert landed == [[[1, 2], [1, 2, 4, 5]]] * 2
 
 
 def test_documents_of_the_guides_are_planned_and_run(project: Path, postgres_database: str) -> None:
