@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import duckdb
+
 from domain.ports.data_store import IDataStore
 from infrastructure.stores.duckdb import DuckDBDataStore
 from infrastructure.stores.duckdb_file import DuckDBOptions
@@ -30,6 +32,14 @@ class Backend:
     broken: Callable[[Path], IDataStore]
     quirks: Quirks = field(default_factory=Quirks)
     needs_postgres: bool = False
+
+
+def cursor_of(store: IDataStore) -> duckdb.DuckDBPyConnection:
+    """A cursor of the store's one connection, for what somebody else does in its file."""
+    assert isinstance(store, DuckDBDataStore)
+    connection = store._file._connection
+    assert connection is not None
+    return connection.cursor()
 
 
 def address_of(url: str) -> PostgresAddress:

@@ -11,7 +11,7 @@ from infrastructure.stores.duckdb import DuckDBDataStore
 from infrastructure.stores.postgres import PostgresDataStore
 from tests.e2e.inside import inside
 from tests.e2e.projects import postgres_connection
-from tests.ports.backends import Backend
+from tests.ports.backends import Backend, cursor_of
 from tests.ports.loading import TABLE, read_set
 from tests.ports.test_merging import held, load, merging, noted
 from tests.somebody import Somebody
@@ -80,7 +80,7 @@ async def test_rows_of_duckdb_that_exchange_unique_values_land(
     shadow: bool, store: IDataStore, backend: Backend
 ) -> None:
     if isinstance(store, DuckDBDataStore):
-        store._opened().cursor().execute(f"{ID} NOT NULL UNIQUE)")
+        cursor_of(store).execute(f"{ID} NOT NULL UNIQUE)")
     elif backend.needs_postgres:
         return
     chance, before = random.Random(9), {number: f"v{number}" for number in range(1, 9)}
@@ -121,7 +121,7 @@ async def test_unique_indexes_are_described(
     script = f"{ID} UNIQUE, far int); CREATE UNIQUE INDEX pair ON orders (far, note)"
     if isinstance(store, DuckDBDataStore):
         for statement in script.split(";"):
-            store._opened().cursor().execute(statement)
+            cursor_of(store).execute(statement)
     elif backend.needs_postgres:
         somebody = request.getfixturevalue("somebody")
         somebody.does(

@@ -7,7 +7,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from domain.errors import SchemaMismatchError
+from domain.errors import SchemaMismatchError, StoreUnavailableError
+from domain.failpoints import arm
 from domain.pipelines.checkpoint import CheckpointUpdate, Counts
 from domain.pipelines.quality import StagedChecks
 from domain.pipelines.spec import DeleteMissing, Mode, SourceSpec
@@ -16,7 +17,7 @@ from domain.ports.data_store import IDataStore, JudgedBatch, Publication, Target
 from infrastructure.stores.duckdb import DuckDBDataStore
 from infrastructure.stores.postgres import PostgresDataStore
 from infrastructure.transforms.keys import last_of_each
-from tests.ports.backends import Backend
+from tests.ports.backends import Backend, cursor_of
 from tests.ports.loading import ACCEPTED, LANE, REFUSED, content, read_set, token_of
 from tests.ports.test_merging import held, load, merging, noted
 from tests.somebody import Somebody
@@ -81,7 +82,7 @@ class Database:
         if self._somebody is not None:
             return self._somebody.does(script)
         assert isinstance(self._store, DuckDBDataStore)
-        cursor = self._store._opened().cursor()
+        cursor = cursor_of(self._store)
         return [row for part in script.split(";") if part.strip() for row in cursor.execute(part).fetchall()]
 
 
@@ -199,3 +200,29 @@ async def test_row_with_another_number_than_the_table_gave_it_is_refused_by_name
 
     assert refused.value.code == "destination.identity"
     assert await held(postgres) == {1: "a", 2: "b", 8: "c"}
+
+
+@pytest.mark.clause("IDataStore", 21)
+@pytest.mark.invariant("D3", "D6")
+@pytest.mark.parametrize("point", ["batch.commit_sent", "batch.before_commit", "batch.mid_rows"])
+async def test_what_a_merge_did_is_told_once_however_its_commit_went(
+    point: str, store: IDataStore, backend: Backend
+) -> None:
+    if backend.name == "memory":
+        return  # Nothing is lost on the way to it.
+    planned, struck = read_set(), list[str]()
+
+    def strike(name: str) -> None:
+        if name == point and not struck:
+            struck.append(name)
+            raise StoreUnavailableError(f"The failpoint {name} fired.")
+
+    arm(strike)
+    try:
+        told = await load(store, 1, planned, merging(planned), noted({1: "a", 2: "b"}), noted({2: "c", 3: "d"}))
+    finally:
+        arm(None)
+
+    assert struck == [point]
+    assert told.stats["merged"] == {"inserted": 3, "updated": 1, "deleted": 0}
+    assert await held(store) == {1: "a", 2: "c", 3: "d"}

@@ -14,7 +14,7 @@ from domain.pipelines.spec import CursorSpec, Mode, Partitions, SourceSpec
 from domain.pipelines.table import Column, TableName
 from domain.pipelines.way import Facts, Way, Wire, choose_way
 from domain.ports.data_store import IDataStore, StreamSelection, Target, passage_of
-from tests.ports.backends import Backend
+from tests.ports.backends import Backend, cursor_of
 from tests.ports.loading import LANE, content, rows, token_of
 
 SOURCE = SourceSpec(table=TableName("s"), key=("id",))
@@ -171,7 +171,7 @@ async def test_selection_into_a_table_that_was_changed_under_it_writes_nothing(
     plan = await store.plan(SOURCE, lo=None, limit=None)
     planned, target = await opened(store, plan)
     selection = StreamSelection(SOURCE, plan, plan.streams[0], None, passage_of(target))
-    somebody = request.getfixturevalue("other") if backend.name == "postgres" else store._connection.cursor()  # type: ignore[attr-defined]
+    somebody = request.getfixturevalue("other") if backend.name == "postgres" else cursor_of(store)
     somebody.execute(change)
 
     async with store.writer(LANE, target, planned.id, "0", 1, await token_of(store, LANE, COPIED)) as writer:
@@ -196,7 +196,7 @@ async def test_what_may_call_a_users_code_does_not_run_inside(
         other.execute("CREATE FUNCTION shout(text) RETURNS text LANGUAGE sql AS 'select upper($1)'")
         other.execute("CREATE VIEW v AS SELECT shout(note) AS note FROM s")
     else:
-        session = request.getfixturevalue("store")._connection.cursor()
+        session = cursor_of(store)
         session.execute("CREATE MACRO shout(x) AS upper(x)")
         session.execute("CREATE VIEW v AS SELECT shout(note) AS note FROM s")
 
