@@ -16,9 +16,11 @@ import tempfile
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 
 from benchmarks.copying import copying, remembering
+from benchmarks.files import loading
 from benchmarks.measuring import ROUNDS, Line, median, timed
 from benchmarks.running import running
 from benchmarks.telling import PAGE, page
@@ -40,7 +42,10 @@ def main() -> None:
         with tempfile.TemporaryDirectory(prefix="headrace-bench-") as folder:
             sizes = (1_000_000, 20_000_000) if rows >= 10**6 else (rows, rows * 4)
             parts: dict[str, Callable[[], Iterable[Line]]] = {
-                "copying": lambda: copying(database, Path(folder) / "copying", rows, peers=not arguments.without_peers),
+                "copying": lambda: chain(
+                    copying(database, Path(folder) / "copying", rows, peers=not arguments.without_peers),
+                    loading(Path(folder) / "loading", rows * 2 // 5),
+                ),
                 "memory": lambda: remembering(database, Path(folder) / "memory", sizes),
                 "starting": lambda: starting(Path(folder) / "starting"),
                 "running": lambda: running(database, Path(folder) / "running"),

@@ -28,13 +28,13 @@ _SURE_DIGITS = 15
 _CLOCK = "([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9]([.][0-9]{1,6})?)?"
 _DAY = "(000[1-9]|00[1-9][0-9]|0[1-9][0-9]{2}|[1-9][0-9]{3})-[0-9]{2}-[0-9]{2}"
 _ZONE = "(Z|[+-](0[0-9]|1[0-4])(:?[0-5][0-9])?)"
-_YEARS = "BETWEEN '0001-01-01 00:00:00+00' AND '9999-12-31 23:59:59.999999+00'"
+_YEARS = "BETWEEN '0001-01-01 00:00:00{0}' AND '9999-12-31 23:59:59.999999{0}'"
 
 
 def exact(text: str, wanted: str) -> str | None:
     """Return SQL that reads the expression `text` as a type of ours, or None where only text itself says what it says."""
     if wanted in INTEGERS:
-        return _where(f"{_spelled(text, INTEGERS[wanted])} = {text}", _read(text, INTEGERS[wanted]))
+        return _where(_read(text, INTEGERS[wanted]), f"{_spelled(text, INTEGERS[wanted])} = {text}")
     if match := _DECIMAL.fullmatch(wanted):
         return _decimal(text, wanted.upper(), int(match[1]))
     if wanted in _FLOATS:
@@ -44,10 +44,10 @@ def exact(text: str, wanted: str) -> str | None:
             cases = [f"WHEN '{spelling}' THEN {value}" for value, all_of in _BOOLS.items() for spelling in all_of]
             return f"CASE {text} {' '.join(cases)} END"
         case "date":
-            return _where(f"{_spelled(text, 'DATE')} = {text} AND length({text}) = 10", _read(text, "DATE"))
+            return _where(_read(text, "DATE"), f"{_spelled(text, 'DATE')} = {text} AND length({text}) = 10")
         case "time":
-            is_same = f"({_spelled(text, 'TIME')} = {text} AND {text} < '24') OR {_matches(text, _CLOCK)}"
-            return _where(is_same, _read(text, "TIME"))
+            is_spelled = f"{_spelled(text, 'TIME')} = {text} AND {text} < '24'"
+            return _where(_read(text, "TIME"), is_spelled, _matches(text, _CLOCK))
         case "timestamp":
             return _timestamp(text)
         case "timestamptz":
@@ -64,31 +64,36 @@ def _spelled(text: str, kind: str) -> str:
     return f"CAST({_read(text, kind)} AS VARCHAR)"
 
 
-def _where(condition: str, result: str) -> str:
-    return f"CASE WHEN {condition} THEN {result} END"
+def _where(result: str, *conditions: str) -> str:
+    """The result where one of several conditions holds; each is asked only of the values that those before left."""
+    return f"CASE {' '.join(f'WHEN {condition} THEN {result}' for condition in conditions)} END"
 
 
 def _decimal(text: str, kind: str, scale: int) -> str:
     """What was written is a beginning of what was read, or goes on with nothing but zeros."""
     spelled = _spelled(text, kind)
     rest = f"rtrim(substr({text}, length({spelled}) + 1), '0') = '{'' if scale else '.'}'"
-    shorter = f"starts_with({spelled}, {text}) AND NOT ends_with({text}, '.')"
-    return _where(f"({shorter}) OR (starts_with({text}, {spelled}) AND {rest})", _read(text, kind))
+    return _where(
+        _read(text, kind),
+        f"{spelled} = {text}",
+        f"starts_with({spelled}, {text}) AND NOT ends_with({text}, '.')",
+        f"starts_with({text}, {spelled}) AND {rest}",
+    )
 
 
 def _float(text: str, kind: str) -> str:
     """The shortest decimal that means this float is the one that was written."""
     read, spelled = _read(text, kind), _spelled(text, kind)
+    digits, sizes = (_SURE_DIGITS, "1e-300 AND 1e300") if kind == "DOUBLE" else (6, "1e-30 AND 1e30")
     rest = f"rtrim(substr({text}, length({spelled}) + 1), '0') = '' AND NOT contains({spelled}, 'e')"
-    is_plain = f"{spelled} = {text} OR {spelled} = {text} || '.0' OR (starts_with({text}, {spelled}) AND {rest})"
-    digits = (
-        f"length(translate(split_part(lower({text}), 'e', 1), '-.', '')) <= {_SURE_DIGITS if kind == 'DOUBLE' else 6}"
-    )
-    is_usual = f"abs({read}) BETWEEN {'1e-300 AND 1e300' if kind == 'DOUBLE' else '1e-30 AND 1e30'}"
-    is_scientific = f"{_exponent(text)} = {_exponent(spelled)}"
-    return (
-        f"CASE WHEN NOT isfinite({read}) OR {text} = '-0' THEN NULL WHEN {is_plain} THEN {read} "
-        f"WHEN {_matches(text, f'{_PLAIN}|{_SCIENTIFIC}')} AND (({digits} AND {is_usual}) OR {is_scientific}) THEN {read} END"
+    is_short = f"length(translate(split_part(lower({text}), 'e', 1), '-.', '')) <= {digits}"
+    is_same = f"({is_short} AND abs({read}) BETWEEN {sizes}) OR {_exponent(text)} = {_exponent(spelled)}"
+    return _where(
+        read,
+        f"{spelled} = {text} AND isfinite({read})",
+        f"{spelled} = {text} || '.0' AND {text} <> '-0'",
+        f"starts_with({text}, {spelled}) AND {rest} AND isfinite({read})",
+        f"isfinite({read}) AND {text} <> '-0' AND {_matches(text, f'{_PLAIN}|{_SCIENTIFIC}')} AND ({is_same})",
     )
 
 
@@ -99,16 +104,24 @@ def _exponent(number: str) -> str:
 
 def _timestamp(text: str) -> str:
     """Of four digits of a year to at most six of a second; `T` or a space between day and time, and no zone."""
-    is_same = f"{_spelled(text, 'TIMESTAMP')} = replace({text}, 'T', ' ') AND substr({text}, 5, 1) = '-'"
-    return _where(f"({is_same}) OR {_matches(text, f'{_DAY}[ T]{_CLOCK}')}", _read(text, "TIMESTAMP"))
+    read, spelled = _read(text, "TIMESTAMP"), _spelled(text, "TIMESTAMP")
+    return _where(
+        read,
+        f"{spelled} = {text} AND {read} {_YEARS.format('')}",
+        f"{spelled} = replace({text}, 'T', ' ') AND {read} {_YEARS.format('')}",
+        _matches(text, f"{_DAY}[ T]{_CLOCK}"),
+    )
 
 
 def _timestamptz(text: str) -> str:
     """A timestamp and its distance from UTC: the instant is kept, in the years 1 to 9999, and that there is a zone."""
-    read, spelled = _read(text, "TIMESTAMPTZ"), f"replace(replace({text}, 'T', ' '), 'Z', '+00')"
-    is_same = f"{_spelled(text, 'TIMESTAMPTZ')} = {spelled} AND substr({text}, 5, 1) = '-'"
-    is_zoned = f"{_matches(text, f'{_DAY}[ T]{_CLOCK}{_ZONE}')} AND {read} {_YEARS}"
-    return f"CASE WHEN {is_same} THEN {read} WHEN {is_zoned} THEN {read} END"
+    read, spelled = _read(text, "TIMESTAMPTZ"), _spelled(text, "TIMESTAMPTZ")
+    years = _YEARS.format("+00")
+    return _where(
+        read,
+        f"{spelled} = replace(replace({text}, 'T', ' '), 'Z', '+00') AND {read} {years}",
+        f"{_matches(text, f'{_DAY}[ T]{_CLOCK}{_ZONE}')} AND {read} {years}",
+    )
 
 
 def _matches(text: str, pattern: str) -> str:

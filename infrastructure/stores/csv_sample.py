@@ -7,10 +7,11 @@ import pyarrow as pa
 
 from domain.errors import InvalidInputError, SourceChangedError
 from infrastructure.stores.csv_guess import guess_types, notes_on_texts
-from infrastructure.stores.csv_text import BLOCK_BYTES, CsvFile
+from infrastructure.stores.csv_text import CsvFile
 
 _SAMPLED_FILES = 16
-_LATER_BYTES = BLOCK_BYTES // 4
+_FIRST_BYTES = 4 * 1024 * 1024
+_LATER_BYTES = 1024 * 1024
 _NOTES = 5
 
 
@@ -38,7 +39,7 @@ class CsvSample:
         to_guess = [name for name in names if name not in declared]
         samples, is_everything = [], len(files) <= _SAMPLED_FILES
         for number, file in enumerate(files[:_SAMPLED_FILES]):
-            rows, is_whole = file.beginning(_LATER_BYTES if number else BLOCK_BYTES)
+            rows, is_whole = file.beginning(_LATER_BYTES if number else _FIRST_BYTES)
             if set(rows.column_names) != set(names):
                 raise SourceChangedError(f"The columns of {file.name} differ from those of {files[0].name}.")
             samples.append(rows.select(to_guess).cast(pa.schema([(name, pa.string()) for name in to_guess])))

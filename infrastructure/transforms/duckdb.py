@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -14,7 +14,6 @@ import pyarrow.compute as pc
 from domain.errors import InvalidInputError
 from domain.pipelines.checkpoint import Counts
 from domain.pipelines.quality import OnViolation, rule_key
-from domain.pipelines.steps import CastStep, DropStep, PythonStep, RenameStep, SqlStep
 from domain.pipelines.table import DELETED, ORDINAL, Column
 from domain.ports.data_store import Batch, JudgedBatch
 from domain.ports.transformer import IPreparedTransform, ITransformer, TransformPlan
@@ -28,6 +27,7 @@ from infrastructure.transforms.profiles import profiled_columns, profiles
 from infrastructure.transforms.python import Hook, PythonHooks
 from infrastructure.transforms.refused import REFUSED, Refusal, first_errors, refused_table, rejected
 from infrastructure.transforms.rules import check_rules, looked_at, unbound, verdict_name, violation
+from infrastructure.transforms.runs import Before, SqlSteps, runs_of
 from infrastructure.transforms.stages import FAILED, SOURCE, Stages, check_names, texts_among
 
 _NO_ORDINALS = pa.array([], pa.int64())
@@ -44,7 +44,7 @@ class DuckDBTransformer(ITransformer):
     @asynccontextmanager
     async def prepare(self, plan: TransformPlan) -> AsyncIterator[IPreparedTransform]:
         thread = OneThread("transform")
-        runs = [(run, self._hooks.load(step.name) if step else None) for run, step in _runs_of(plan)]
+        runs = [(run, self._hooks.load(step.name) if step else None) for run, step in runs_of(plan)]
         prepared = DuckDBTransform(plan, thread, runs, memory_limit=self._memory_limit, threads=self._threads)
         thread.interrupt = prepared.interrupt
         try:
@@ -67,31 +67,6 @@ class DuckDBTransformer(ITransformer):
         return looked_at(plan)
 
 
-SqlSteps = SqlStep | RenameStep | CastStep | DropStep
-
-
-@dataclass(frozen=True)
-class Before:
-    """What runs before a Python function: the rows for it, and those that did not convert on the way."""
-
-    query: str
-    failures: str | None
-    hook: Hook
-
-
-def _runs_of(plan: TransformPlan) -> list[tuple[list[SqlSteps], PythonStep | None]]:
-    """Cut the steps at each Python function: the steps before it and the function, None behind the last one."""
-    runs: list[tuple[list[SqlSteps], PythonStep | None]] = []
-    run: list[SqlSteps] = []
-    for step in plan.steps:
-        if isinstance(step, PythonStep):
-            runs.append((run, step))
-            run = []
-        else:
-            run.append(step)
-    return [*runs, (run, None)]
-
-
 def _failures(rows: Sequence[tuple[int, str]]) -> list[Refusal]:
     return [(ordinal, "conversion", name, f"{name} does not convert") for ordinal, name in rows]
 
@@ -112,6 +87,7 @@ class DuckDBTransform(IPreparedTransform):
         self._runs = runs
         self._before: list[Before] = []
         self._failures_query: str | None = None
+        self._passed_by: tuple[str, ...] = ()
         self._thread = thread
         self._memory_limit = memory_limit
         self._threads = threads
@@ -231,7 +207,10 @@ class DuckDBTransform(IPreparedTransform):
         self._columns = stages.columns
         self._steps_query = f"{stages.text} SELECT * FROM {stages.last}"
         judged = f"{stages.text}, judged AS ({self._judged(stages.last)})"
-        self._query, self._failures_query = f"{judged} SELECT * FROM judged", stages.failures
+        self._passed_by = self._unconverted(stages)
+        names = ", ".join(quote(name) for name in self._passed_by)
+        everything = f"* EXCLUDE ({names})" if names else "*"
+        self._query, self._failures_query = f"{judged} SELECT {everything} FROM judged", stages.failures
         try:
             connection.execute(self._query, self._parameters or None).fetchall()
         except duckdb.BinderException as error:
@@ -239,6 +218,14 @@ class DuckDBTransform(IPreparedTransform):
         if self._row_rules and self._plan.keeps_values:
             counts = ", ".join(f"count(*) FILTER (WHERE {verdict_name(index)})" for index, _ in self._row_rules)
             self._counts_query = f"{judged} SELECT {counts} FROM judged"
+
+    def _unconverted(self, stages: Stages) -> tuple[str, ...]:
+        """The columns that nothing converts or looks at, where all that is done is to convert: they need not go through."""
+        plan = self._plan
+        if plan.steps or plan.deleted_when is not None or self._row_rules:
+            return ()
+        kept = {column for column in stages.columns if column.type == "string" or not plan.source_is_text}
+        return tuple(column.name for column in plan.source if column in kept)
 
     @staticmethod
     def _register(connection: duckdb.DuckDBPyConnection, rows: pa.Table, ordinals: pa.Array) -> None:
@@ -279,6 +266,11 @@ class DuckDBTransform(IPreparedTransform):
                 refused += _failures(connection.execute(self._failures_query).fetchall())
         except duckdb.Error as error:
             raise batch_error(error, culprit(self._plan, connection, self._steps_query)) from error
+        if self._passed_by:
+            if not judged.column(ORDINAL).equals(pa.chunked_array([ordinals])):
+                rows = rows.take(judged.column(ORDINAL))
+            for name in self._passed_by:
+                judged = judged.append_column(name, rows.column(name))
         is_failed = pc.is_valid(judged.column(FAILED))
         late = judged.filter(is_failed).select([ORDINAL, FAILED]).to_pydict() if pc.any(is_failed).as_py() else None
         if late:
