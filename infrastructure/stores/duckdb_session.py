@@ -18,6 +18,7 @@ from domain.ports.data_store import StreamSelection, Target
 from infrastructure.duckdb_types import logical_of, native_of
 from infrastructure.sql import quote, quote_table
 from infrastructure.stores.duckdb_errors import translate as translate
+from infrastructure.stores.duckdb_limits import as_arrow_has_them, natives_of_table, refuse_cut_times
 from infrastructure.stores.duckdb_selection import belonging, from_item
 from infrastructure.stores.landing import landing_changed
 from infrastructure.stores.planned import check_planned
@@ -86,6 +87,7 @@ class DuckDBSession(Session):
         names = ", ".join(quote(column.name) for column in columns)
         try:
             self._cursor.register("_headrace_rows", rows)
+            self._refuse_cut(table, rows)
             self._cursor.execute(f"INSERT INTO {quote_table(table)} ({names}) SELECT {names} FROM _headrace_rows")
             self._cursor.unregister("_headrace_rows")
         except duckdb.Error as error:
@@ -95,6 +97,7 @@ class DuckDBSession(Session):
         names = [column.name for column in columns if column.name not in (DELETED, SEQ)]
         try:
             self._cursor.register("_headrace_rows", rows)
+            self._refuse_cut(table, rows)
             merged = self.merge_from("_headrace_rows", names, target, is_batch=True)
             self._cursor.unregister("_headrace_rows")
         except duckdb.Error as error:
@@ -133,12 +136,16 @@ class DuckDBSession(Session):
         where, bound = belonging(selection.source, selection.plan, selection.stream, selection.after, natives)
         columns, held = selection.passage.columns, self.describe(table)
         kinds = dict(selection.plan.columns)
-        now = self._run(f"DESCRIBE SELECT * FROM {text}", named(parameters)).fetchall()
-        check_planned([Column(*c) for c in kinds.items()], [Column(name, logical_of(kind)) for name, kind, *_ in now])
+        check_planned(
+            [Column(*c) for c in kinds.items()], [Column(name, logical_of(kind)) for name, kind in natives.items()]
+        )
         for name in columns:
             landing = held.column(name) if held else None
             if landing is None or landing.type != kinds[name]:
                 raise landing_changed(table, name)
+        given = {name: natives[name] for name in columns}
+        landed = natives_of_table(self._run, table)
+        refuse_cut_times(self._run, given, landed, f"{text} WHERE {where}", named(parameters | bound))
         names = ", ".join(quote(name) for name in (*columns, *constants))
         values = [quote(name) for name in columns]
         for number, (value, kind) in enumerate(constants.values()):
@@ -149,6 +156,12 @@ class DuckDBSession(Session):
             named(parameters | bound),
         )
         return int(found.fetchall()[0][0])
+
+    def _refuse_cut(self, table: TableName, rows: pa.Table) -> None:
+        """Refuse registered rows of which the table would keep less."""
+        landing = natives_of_table(self._run, table)
+        given = {name: kind for name, kind in as_arrow_has_them(landing).items() if name in rows.column_names}
+        refuse_cut_times(self._run, given, landing, "_headrace_rows")
 
     def plain_tables(self, names: Iterable[str]) -> bool:
         """Whether all of these are tables and not views, which may call anything."""
@@ -180,14 +193,15 @@ class DuckDBSession(Session):
         return native_of(logical)
 
     def create_stage(self, stage: TableName, like: TableName | None, columns: Sequence[Column]) -> None:
-        existing = self.describe(like) if like else None
+        natives = natives_of_table(self._run, like) if like else {}
         names = {column.name for column in columns}
-        kept = [c for c in existing.columns if c.name not in names] if existing else []
-        types = [(existing.column(column.name) if existing else None) or column for column in columns]
-        definitions = ", ".join(
-            self.definition(column) for column in [*types, *(c for c in kept if not c.name.startswith("_headrace_"))]
-        )
-        self.execute(f"CREATE TABLE {quote_table(stage)} ({definitions})")
+        definitions = [self.definition(column, natives.get(column.name)) for column in columns]
+        definitions += [
+            f"{quote(name)} {kind}"
+            for name, kind in natives.items()
+            if name not in names and not name.startswith("_headrace_")
+        ]
+        self.execute(f"CREATE TABLE {quote_table(stage)} ({', '.join(definitions)})")
 
     def swap(self, stage: TableName, table: TableName, names: Sequence[str]) -> None:
         existing = self.describe(table)

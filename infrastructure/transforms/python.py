@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from domain.errors import InvalidInputError, PlatformError, WorkFailedError
 from domain.pipelines.table import ORDINAL
+from infrastructure.arrow import columns_of, conform
 
 GROUP = "headrace.transforms"
 _LOCAL = "local."
@@ -54,13 +55,18 @@ class Hook:
                     f"{ORDINAL}, which tells where each row comes from.",
                     code="transform.python",
                 )
-            return table, ordinals
+            return _travelling(table), ordinals
         places = pc.cast(table.column(ORDINAL), pa.int64()).combine_chunks()
         if places.null_count or (not pc.all(pc.is_in(places, value_set=ordinals)).as_py() and len(places)):
             raise WorkFailedError(
                 f"The Python step {self.name} gave rows that are none of those it was given.", code="transform.python"
             )
-        return table.drop_columns([ORDINAL]), places
+        return _travelling(table.drop_columns([ORDINAL])), places
+
+
+def _travelling(table: pa.Table) -> pa.Table:
+    """The columns in the form in which their types travel."""
+    return conform(table, columns_of(table.schema))
 
 
 class PythonHooks:

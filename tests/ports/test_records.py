@@ -54,7 +54,7 @@ def scalars(name: str) -> st.SearchStrategy[pa.Array]:
 @pytest.mark.clause("ITransformer", 2)
 @pytest.mark.parametrize("name", SCALARS)
 def test_values_come_back_unchanged(name: str) -> None:
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=12, deadline=None)
     @given(scalars(name))
     def comes_back(values: pa.Array) -> None:
         rows = pa.table({"v": values})
@@ -69,7 +69,7 @@ def test_values_come_back_unchanged(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in SCALARS if not is_text_on_the_way(name)])
 def test_values_within_others_come_back_unchanged(name: str) -> None:
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=12, deadline=None)
     @given(scalars(name), st.integers(0, 2))
     def comes_back(values: pa.Array, begin: int) -> None:
         keys = pa.array([f"k{number}" for number in range(len(values))])

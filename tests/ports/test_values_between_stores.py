@@ -12,12 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from domain.errors import SchemaMismatchError
-from domain.pipelines.checkpoint import CheckpointUpdate
+from domain.pipelines.checkpoint import CheckpointUpdate, Counts
+from domain.pipelines.quality import Judgement, StagedChecks
 from domain.pipelines.read_set import Lane, ReadSet
 from domain.pipelines.spec import Mode, SourceSpec
 from domain.pipelines.steps import SqlStep, Step
 from domain.pipelines.table import Column, TableName
-from domain.ports.data_store import IDataStore, Target
+from domain.ports.data_store import IDataStore, JudgedBatch, StreamSelection, Target, passage_of
 from domain.ports.transformer import TransformPlan
 from infrastructure.stores.duckdb import DuckDBDataStore, DuckDBOptions
 from infrastructure.stores.files import FilesDataStore
@@ -25,7 +26,7 @@ from infrastructure.stores.memory import InMemoryDataStore
 from infrastructure.stores.postgres import PostgresDataStore
 from infrastructure.transforms.duckdb import DuckDBTransformer
 from tests.ports.backends import address_of
-from tests.ports.loading import token_of
+from tests.ports.loading import REFUSED, token_of
 
 GIVEN = TableName("given")
 STEPS: dict[str, tuple[Step, ...]] = {"straight": (), "through a step": (SqlStep("select * from batch"),)}
@@ -405,3 +406,65 @@ async def test_what_nothing_carries_is_refused_by_column_and_type(name: str, tmp
             await load(source, spec, store, TableName("got"), ())
 
     await store.close()
+
+
+@pytest.mark.clause("IDataStore", 14)
+@pytest.mark.parametrize("way", ["append", "merge", "replace", "inside"])
+async def test_time_finer_than_its_column_is_refused_and_a_whole_one_lands(way: str, tmp_path: Path) -> None:
+    cases = (
+        ("'2020-01-01 00:00:00.5'::TIMESTAMP", "TIMESTAMP_S", False),
+        ("'2020-01-01 00:00:01'::TIMESTAMP", "TIMESTAMP_S", True),
+        ("'2020-01-01 00:00:00.123456'::TIMESTAMP", "TIMESTAMP_MS", False),
+        ("'2020-01-01 00:00:00.123456789'::TIMESTAMP_NS", "TIMESTAMP", False),
+        ("'2020-01-01 00:00:00.123456'::TIMESTAMP_NS", "TIMESTAMP", True),
+        ("['2020-01-01 00:00:00.5'::TIMESTAMP]", "TIMESTAMP_S[]", False),
+        ("'00:00:00.123456789'::TIME_NS", "TIME", False),
+    )
+    for given, there, is_whole in cases if way in ("append", "inside") else cases[:2]:
+        path = tmp_path / f"{len(list(tmp_path.iterdir()))}.duckdb"
+        with duckdb.connect(path) as connection:
+            connection.execute(f"CREATE TABLE given AS SELECT 1::BIGINT AS id, {given} AS odd")
+            connection.execute(f"CREATE TABLE got (id BIGINT, odd {there})")
+        store = DuckDBDataStore(DuckDBOptions(path))
+        await store.open()
+
+        refused = ""
+        try:
+            await landed_by(way, store)
+        except SchemaMismatchError as error:
+            refused = error.message
+        await store.close()
+
+        assert ("olumn odd" in refused) is not is_whole, given
+        with duckdb.connect(path, read_only=True) as connection:
+            assert connection.execute("SELECT count(*) FROM got").fetchall() == [(int(is_whole),)]
+            assert connection.execute("SELECT count(*) FROM got JOIN given USING (odd)").fetchall() == [
+                (int(is_whole),)
+            ]
+
+
+async def landed_by(way: str, store: IDataStore) -> None:
+    """Land `given` in `got` of the same store, in a mode or by the store's own statement."""
+    mode = {"merge": Mode.MERGE, "replace": Mode.REPLACE}.get(way, Mode.APPEND)
+    spec, table = SourceSpec(table=GIVEN, key=("id",)), TableName("got")
+    plan = await store.plan(spec, lo=None, limit=None)
+    columns = tuple(Column(name, kind) for name, kind in plan.columns)
+    shadow = "_headrace_stage_0123456789abcdef" if mode is Mode.REPLACE else None
+    planned = ReadSet("r", "f", plan, 100, shadow)
+    run_id, key = "01890000-0000-7000-8000-000000000000", ("id",) if mode is Mode.MERGE else ()
+    target = Target(table, mode, shadow, columns, run_id, False, mode is Mode.REPLACE, key=key)
+    lane = Lane("default", "got")
+    async with store.owner(lane, table, 1, token=await token_of(store, lane, table)) as owner:
+        await owner.take_over()
+        await owner.open_read_set(planned, target)
+        async with store.writer(lane, target, planned.id, "0", 1, await token_of(store, lane, table)) as writer:
+            if way == "inside":
+                selection = StreamSelection(spec, plan, plan.streams[0], None, passage_of(target))
+                await writer.commit_selection(selection, lambda count: CheckpointUpdate(1, None, Counts(), {}, True))
+            else:
+                async with store.reader(spec, plan, plan.streams[0], batch_rows=100) as reader:
+                    [batch] = [batch async for batch in reader.batches(None)]
+                judged = JudgedBatch(batch.data, REFUSED.empty_table(), Counts(), {})
+                await writer.commit(judged, CheckpointUpdate(1, batch.position, Counts(), {}, True))
+        if mode is Mode.REPLACE:
+            await owner.publish(planned, target, StagedChecks(), lambda _: Judgement(()))
