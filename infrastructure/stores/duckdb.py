@@ -148,8 +148,9 @@ class DuckDBDataStore(IDataStore):
         if end is not None and source.cursor is not None and limit is not None:
             cut = limited(cursor, source, kinds[source.cursor.column], (lo, end.hi), limit)
             hi, why = end.cut(cut, before)
+        begin = looked_back(lo, source.cursor, kinds[source.cursor.column]) if source.cursor else None
         proved = is_proved(cursor, source)
-        untrusted = None if proved else why_untrusted(cursor, source, lo, hi)
+        untrusted = None if proved else why_untrusted(cursor, source, begin, hi)
         is_split = is_partitioned(source, limit) and untrusted is None
         return SourcePlan(
             columns=tuple((column.name, column.type) for column in columns),
@@ -159,7 +160,7 @@ class DuckDBDataStore(IDataStore):
             is_proved=proved,
             untrusted=untrusted,
             order=source.order,
-            lo=looked_back(lo, source.cursor, kinds[source.cursor.column]) if source.cursor else None,
+            lo=begin,
             hi=hi,
             limit=None if source.cursor else limit,
             end=why,

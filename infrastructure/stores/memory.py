@@ -116,7 +116,8 @@ class InMemoryDataStore(IDataStore):
             end = await own_end(Beginning(axis, greatest, lo, before, waits), lambda: self._writing_since)
             rows = self._rows(source)
             hi, why = end.cut(_limited(rows, source, lo, end.hi, limit), before)
-        untrusted = _why_untrusted(source, _between(rows, source, SourcePlan((), (), True, lo=lo, hi=hi)))
+        begin = looked_back(lo, source.cursor, kinds[source.cursor.column]) if source.cursor else None
+        untrusted = _why_untrusted(source, _between(rows, source, SourcePlan((), (), True, lo=begin, hi=hi)))
         is_split = is_partitioned(source, limit) and untrusted is None
         return SourcePlan(
             columns=tuple((column.name, column.type) for column in columns),
@@ -126,7 +127,7 @@ class InMemoryDataStore(IDataStore):
             is_proved=False,
             untrusted=untrusted,
             order=source.order,
-            lo=looked_back(lo, source.cursor, kinds[source.cursor.column]) if source.cursor else None,
+            lo=begin,
             hi=hi,
             limit=None if source.cursor else limit,
             end=why,

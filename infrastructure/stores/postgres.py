@@ -149,7 +149,7 @@ class PostgresDataStore(IDataStore):
         for name in source.order:
             if name not in kinds:
                 raise InvalidInputError(f"The source has no column {name}.", code="source.column_missing")
-        hi, why, where = None, None, "true"
+        begin, hi, why, where = None, None, None, "true"
         if source.cursor is not None and end is not None:
             column = source.cursor.column
             if session.execute(f"SELECT 1 FROM {selection.text} WHERE {quote(column)} IS NULL LIMIT 1"):
@@ -157,7 +157,8 @@ class PostgresDataStore(IDataStore):
             hi, why = end.hi, end.why
             if limit is not None:
                 hi, why = end.cut(self._limited(session, column, selection, (lo, hi), limit), before)
-            where = selection.bounds(column, lo, hi)
+            begin = looked_back(lo, source.cursor, kinds[column])
+            where = selection.bounds(column, begin, hi)
         proved = is_proved(session, source)
         session.bind(selection.settings)
         untrusted = None if proved else why_untrusted(session, source, selection, where)
@@ -170,7 +171,7 @@ class PostgresDataStore(IDataStore):
             is_proved=proved,
             untrusted=untrusted,
             order=source.order,
-            lo=looked_back(lo, source.cursor, kinds[source.cursor.column]) if source.cursor else None,
+            lo=begin,
             hi=hi,
             limit=None if source.cursor else limit,
             end=why,

@@ -161,8 +161,10 @@ class PostgresSession(Session):
         if number := _UNNAMED.fullmatch(name):  # Ranges, and what was created after the driver learned the types.
             rows = self.execute("SELECT format_type($1::bigint::oid, $2::int)", (int(number[1]), modifier))
         else:
+            # The driver tells no schema: of a type that is not on the search path the one of that name is meant.
             rows = self.execute(
-                "SELECT format_type(t.oid, $2::int) FROM pg_type t WHERE t.typname = $1 AND pg_type_is_visible(t.oid)",
+                "SELECT format_type(t.oid, $2::int) FROM pg_type t WHERE t.typname = $1 "
+                "ORDER BY pg_type_is_visible(t.oid) DESC LIMIT 1",
                 (name, modifier),
             )
         return str(rows[0][0] if rows else name)

@@ -46,21 +46,25 @@ _STRACE = (
 
 @dataclass(frozen=True)
 class HowToCopy:
-    """How a copy is made. A plain one with two streams passes undecoded in Postgres, with one it stays in the database."""
+    """How a copy is made, and by which key: rows share some, and one has NULL in a part of it.
+
+    A plain one with two streams passes undecoded in Postgres, with one it stays in the database.
+    """
 
     mode: str = "append"
     publish: str | None = None
     is_plain: bool = False
     streams: int = 2
+    key: str = "id"
 
 
 WAYS = (
     HowToCopy(),
     HowToCopy("merge"),
-    HowToCopy(is_plain=True),
-    HowToCopy(publish="run"),
+    HowToCopy(is_plain=True, key="flag"),
+    HowToCopy(publish="run", key="grp, amount"),
     HowToCopy("merge", "run"),
-    HowToCopy("replace"),
+    HowToCopy("replace", key="t"),
     HowToCopy(is_plain=True, streams=1),
     HowToCopy(publish="run", is_plain=True),
 )
@@ -168,7 +172,12 @@ class Victim:
         for name in ("records.db", "records.db-wal", "records.db-shm"):
             (self.folder / ".headrace" / name).unlink(missing_ok=True)
         text = oracle.pipeline(
-            table=self.table, mode=way.mode, publish=way.publish, streams=way.streams, is_plain=way.is_plain
+            table=self.table,
+            mode=way.mode,
+            publish=way.publish,
+            streams=way.streams,
+            is_plain=way.is_plain,
+            key=way.key,
         )
         write(self.folder, "pipelines/events.yaml", text)
 

@@ -28,10 +28,13 @@ select g, g % 1000, (g % 32000)::smallint,
   case when g % 13 = 0 then null when g % 29 = 0 then '' else 'é "' || md5(g::text) || E'" \\\\ \t ' end,
   timestamptz '2025-01-01 00:00:00+00' + (g / 50) * interval '1 second',
   timestamp '1999-12-31 23:59:59.999999' + g * interval '1 microsecond',
-  date '2025-01-01' + (g % 365)::int, time '00:00' + (g % 86400) * interval '1 second', g % 3 = 0,
+  date '2025-01-01' + (g % 365)::int,
+  case when g % 97 = 0 then time '24:00' else time '00:00' + (g % 86400) * interval '1 second' end, g % 3 = 0,
   case g % 11 when 0 then 'NaN'::float8 when 1 then 'Infinity' when 2 then '-Infinity' when 3 then null else g / 7.0 end,
   (g % 100) / 4.0, md5(g::text)::uuid, decode(md5(g::text), 'hex'), jsonb_build_object('n', g, 'text', 'ü')
 from generate_series(1, {rows}) g;
+create index on events (at, id);
+create index on events (at, flag);
 analyze events
 """
 _DUCKDB_SOURCE = """
@@ -41,7 +44,8 @@ select g::bigint as id, (g % 1000)::int as grp, (g % 32000)::smallint as small,
   case when g % 13 = 0 then null when g % 29 = 0 then '' else 'é "' || md5(g::varchar) || '" \\ 	 ' end as note,
   timestamptz '2025-01-01 00:00:00+00' + to_seconds(g // 50) as at,
   timestamp '1999-12-31 23:59:59.999999' + to_microseconds(g) as naive,
-  date '2025-01-01' + (g % 365)::int as day, time '00:00:00' + to_seconds(g % 86400) as t, g % 3 = 0 as flag,
+  date '2025-01-01' + (g % 365)::int as day,
+  case when g % 97 = 0 then time '24:00:00' else time '00:00:00' + to_seconds(g % 86400) end as t, g % 3 = 0 as flag,
   case g % 11 when 0 then 'NaN'::double when 1 then 'Infinity'::double when 2 then '-Infinity'::double when 3 then null
     else g / 7.0 end as weight,
   ((g % 100) / 4.0)::float as light, md5(g::varchar)::uuid as ref, unhex(md5(g::varchar)) as raw,
@@ -50,7 +54,7 @@ from range(1, {rows} + 1) r(g)
 """
 PIPELINE = """version: 1
 pipeline: events
-source: {{{place}table: events, key: [id]{cursor}, partitions: {{column: id, count: {streams}}}}}
+source: {{{place}table: events, key: [{key}]{cursor}, partitions: {{column: id, count: {streams}}}}}
 {work}destination: {{{place}table: {table}, mode: {mode}{publish}}}
 run: {{batch_rows: {batch_rows}, parallelism: 2}}
 """
@@ -98,10 +102,12 @@ def pipeline(
     batch_rows: int = 2000,
     place: str = "",
     is_plain: bool = False,
+    key: str = "id",
 ) -> str:
     """The pipeline over the source; a plain one looks at no row, so that rows take the shorter ways."""
     unique = "  - {rule: unique, columns: [id]}\n" if publish == "run" else ""
     return PIPELINE.format(
+        key=key,
         table=table,
         mode=f"{mode}, key: [id]" if mode == "merge" else mode,
         publish=f", publish: {publish}" if publish else "",

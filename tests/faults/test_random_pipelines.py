@@ -29,15 +29,21 @@ ME = Principal("me", "default", frozenset({Role.PLATFORM_ADMIN}))
 ROUNDS = 5
 LOOKBACK = 4
 SEEDS = int(os.environ.get("HEADRACE_TEST_RANDOM_PIPELINES", "20"))
-# The key that orders the read, of each type as it is made from `id`; every one is unique.
+# The key that orders the read, of each type as it is made from `id`; unique, but for those that are not keys at all.
 KEYS = {
     "id": "bigint",
     "text": "text GENERATED ALWAYS AS (substr('aZ_-B', grp::integer + 1, 1) || id) STORED",
     "numeric": "numeric(12,6) GENERATED ALWAYS AS (id / 7.0) STORED",
     "float": "double precision GENERATED ALWAYS AS (id / 3.0::double precision) STORED",
     "uuid": "uuid GENERATED ALWAYS AS (md5(id::text)::uuid) STORED",
+    "day": "date GENERATED ALWAYS AS (date '0044-03-15 BC' + id::integer * 100000) STORED",
+    "shared": "bigint GENERATED ALWAYS AS (grp) STORED",
+    "null": "text GENERATED ALWAYS AS (CASE WHEN id % 3 > 0 THEN 'x' || id % 7 END) STORED",
+    "clock": "time GENERATED ALWAYS AS (CASE grp WHEN 0 THEN time '24:00' WHEN 1 THEN time '00:00' ELSE time '22:00' END) STORED",
+    "length": "interval GENERATED ALWAYS AS (make_interval(months => id::int % 2, days => id::int % 4 * 15)) STORED",
     "time": "timestamp GENERATED ALWAYS AS ('2024-01-01'::timestamp + id * interval '1 us') STORED",
 }
+NO_KEYS = frozenset({"shared", "null", "clock", "length"})
 DELETIONS = {True: [None, "deleted_when"], False: [None, "deleted_when", "hard", "soft"]}
 
 
@@ -58,6 +64,7 @@ class Shape:
     batch_rows: int
     connection: str  # of the destination: default (DuckDB) | shop (the database of the source) | warehouse
     grows_at: int  # the round from which the source has one more column
+    has_child: bool  # the rows with an even id lie in a table that inherits from the source
 
     @staticmethod
     def drawn(chance: random.Random) -> "Shape":
@@ -66,7 +73,7 @@ class Shape:
         key_type = chance.choice(["id", "id", *KEYS])
         deleted = chance.choice(DELETIONS[cursor is not None]) if mode == "merge" else None
         # What compares the whole table with what was read is published whole.
-        may_be_batch = mode != "replace" and deleted not in ("hard", "soft")
+        may_be_batch = mode != "replace" and deleted not in ("hard", "soft") and key_type != "null"
         return Shape(
             mode=mode,
             cursor=cursor,
@@ -82,6 +89,7 @@ class Shape:
             batch_rows=chance.choice([1, 3, 7, 1000]),
             connection=chance.choice(["default", "shop", "shop", "warehouse"]),
             grows_at=chance.choice([2, ROUNDS]),
+            has_child=chance.random() < 0.2,
         )
 
     @property
@@ -185,9 +193,12 @@ class Source:
             url,
             "CREATE TABLE source (id bigint PRIMARY KEY, grp bigint NOT NULL, n integer, note text, status text NOT NULL, "
             "seq bigint NOT NULL, at timestamptz NOT NULL DEFAULT clock_timestamp()"
-            + (")" if shape.key == "id" else f", k {KEYS[shape.key_type]} NOT NULL UNIQUE)"),
+            + (")" if shape.key == "id" else f", k {KEYS[shape.key_type]} {_unique(shape)})"),
         )
         postgres(url, f"CREATE INDEX ON source ({shape.cursor or 'seq'}, {shape.key})")
+        if shape.has_child:
+            postgres(url, "CREATE TABLE child (PRIMARY KEY (id)) INHERITS (source)")
+        self._table = {False: "source", True: "child" if shape.has_child else "source"}
 
     def grow(self) -> None:
         postgres(self._url, "ALTER TABLE source ADD COLUMN more integer")
@@ -212,9 +223,14 @@ class Source:
             columns = ", ".join(names)
             changed = ", ".join(f"{name} = excluded.{name}" for name in names[1:]) + ", at = clock_timestamp()"
             postgres(
-                self._url, f"INSERT INTO source ({columns}) VALUES ({values}) ON CONFLICT (id) DO UPDATE SET {changed}"
+                self._url,
+                f"INSERT INTO {self._table[key % 2 == 0]} ({columns}) VALUES ({values}) ON CONFLICT (id) DO UPDATE SET {changed}",
             )
         self._seq += 1  # What is committed after a run has begun lies above what it has read.
+
+
+def _unique(shape: Shape) -> str:
+    return "" if shape.key_type in NO_KEYS else "NOT NULL UNIQUE"
 
 
 def _literal(value: int | str | None) -> str:

@@ -63,6 +63,7 @@ ON_POSTGRES = {
     "int4range": ["empty", "[1,5)", "[,5)"],
     "tsvector": ["'a':1 'b c'", ""],
     "mood": ["sad", "it's", "ok"],
+    "app.season": ["winter", "spring"],
     "shift": ['("a, b",1)', "(,2)"],
     "positive": ["1", "2"],
 }
@@ -86,7 +87,7 @@ ON_DUCKDB = {
     "ENUM('b', 'it''s', 'a')": ["b", "it's", "a"],
 }
 PREPARED = (
-    "CREATE EXTENSION citext;"
+    "CREATE EXTENSION citext; CREATE SCHEMA app; CREATE TYPE app.season AS ENUM ('winter', 'spring');"
     "CREATE TYPE mood AS ENUM ('sad', 'it''s', 'ok'); CREATE TYPE shift AS (name text, number int);"
     "CREATE DOMAIN positive AS integer CHECK (value > 0)"
 )
@@ -256,6 +257,10 @@ async def test_key_with_null_gives_no_order_and_one_stream(store: IDataStore) ->
     parts = [part async for part in pieces(store, split, plan, rows=2)]
     assert [place for _, place in parts] == [None, None, None]
     assert sorted(n for numbers, _ in parts for n in numbers) == [0, 1, 2, 3, 4, 5]
+    back = CursorSpec("c", lookback=2)
+    again = await store.plan(SourceSpec(table=TABLE, key=("k", "n"), cursor=back), lo="6", limit=None)
+
+    assert (again.lo, again.ordered) == ("4", False)  # It begins before a NULL that was read once.
     # The NULLs are not in what is read.
     assert (below.ordered, below.untrusted) == (True, None)
 
