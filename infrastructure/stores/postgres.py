@@ -98,9 +98,9 @@ class PostgresDataStore(IDataStore):
             return await thread.call(session.describe, table)
 
     async def read(self, source: SourceSpec, *, batch_rows: int) -> AsyncGenerator[Batch, None]:
-        async with self._reading() as (session, thread):
-            selection = await thread.call(Selection.of, session, source)
-            async with aclosing(thread.iterate(selection.rows(session, batch_rows))) as batches:
+        async with self._snapshots.reading(None) as reading:
+            selection = await reading.thread.call(reading.selected, source)
+            async with aclosing(reading.thread.iterate(selection.rows(reading.session, batch_rows))) as batches:
                 async for batch in batches:
                     yield batch
 
@@ -207,14 +207,14 @@ class PostgresDataStore(IDataStore):
         return rows[0][0] if rows else between[1]
 
     async def count(self, source: SourceSpec, plan: SourcePlan) -> int:
-        def counted(session: PostgresSession) -> int:
-            selection = Selection.of(session, source)
+        def counted(reading: Reading) -> int:
+            session, selection = reading.session, reading.selected(source)
             where = selection.bounds(source.cursor.column, plan.lo, plan.hi) if source.cursor else "true"
             session.bind(selection.settings)
             return int(session.execute(f"SELECT count(*) FROM {selection.text} WHERE {where}")[0][0])
 
-        async with self._reading() as (session, thread):
-            rows = await thread.call(counted, session)
+        async with self._snapshots.reading(None) as reading:
+            rows = await reading.thread.call(counted, reading)
         return min(rows, plan.limit) if plan.limit is not None else rows
 
     async def check_place(self, source: SourceSpec, plan: SourcePlan, stream: Stream, place: Position) -> None:

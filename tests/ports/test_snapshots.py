@@ -171,6 +171,7 @@ async def test_streams_are_read_to_their_end_while_somebody_waits_to_replace_the
         ("rewrite", "decoded", SPLIT),
         ("rename", "streams", PLAIN),
         ("drop", "undecoded streams", PLAIN),
+        ("truncate", "counted", PLAIN),
     ],
 )
 async def test_reader_that_waited_for_a_lock_sees_what_its_holder_left(
@@ -183,13 +184,21 @@ async def test_reader_that_waited_for_a_lock_sees_what_its_holder_left(
         with dbapi.connect(postgres_database, autocommit=True) as connection, connection.cursor() as other:
             for statement in f"BEGIN; {CHANGES[change]}".split("; "):
                 other.execute(statement)
-            if "streams" in way:
+            if way == "counted":
+                reading = asyncio.create_task(counted(store, source, plan))
+            elif "streams" in way:
                 reading = asyncio.create_task(read_streams(store, source, plan, undecoded=undecoded))
             else:
                 reading = asyncio.create_task(read(store, source, plan, Stream("0"), undecoded=undecoded))
             await asyncio.to_thread(until_waiting, postgres_database)
             other.execute("COMMIT")
         assert sorted(await reading) == AFTER
+
+
+async def counted(store: IDataStore, source: SourceSpec, plan: SourcePlan) -> list[int]:
+    found = [i async for part in store.read(source, batch_rows=100) for i in pa.table(part).column("id").to_pylist()]
+    assert await store.count(source, plan) == len(found)
+    return found
 
 
 async def read_streams(store: IDataStore, source: SourceSpec, plan: SourcePlan, *, undecoded: bool) -> list[int]:
