@@ -98,6 +98,7 @@ def _exchange_rows(session: Session, stage: TableName, table: TableName, names: 
         key = json.loads(referred[0][0])
         _check_key(table, key, names)
         session.execute(f"ANALYZE {quote_table(stage)}")
+        _check_repeats(session, stage, table, key)
         clear(session, stage, table, key)
         merge_whole(session, quote_table(stage), names, table, key)
         return
@@ -115,6 +116,17 @@ def _check_key(table: TableName, key: Sequence[str], names: Sequence[str]) -> No
         "column, or use mode: append or merge.",
         code="destination.referred",
     )
+
+
+def _check_repeats(session: Session, stage: TableName, table: TableName, key: Sequence[str]) -> None:
+    listed = ", ".join(quote(name) for name in key)
+    filled = " AND ".join(f"{quote(name)} IS NOT NULL" for name in key)
+    repeats = f"SELECT 1 FROM {quote_table(stage)} WHERE {filled} GROUP BY {listed} HAVING count(*) > 1 LIMIT 1"
+    if session.execute(repeats):
+        raise SchemaMismatchError(
+            f"Two of the rows that would replace {table} have the same {', '.join(key)}, which is unique there.",
+            code="destination.constraint",
+        )
 
 
 @contextmanager

@@ -22,13 +22,16 @@ from tests.ports.test_merging import held, load, merging, noted
 from tests.somebody import Somebody
 
 
-async def replaced(store: IDataStore, fence: int, rows: dict[int, str | None], *, refused: int = 0) -> None:
+async def replaced(store: IDataStore, fence: int, *batches: dict[int, str | None], refused: int = 0) -> None:
     planned = read_set(shadow=True, name=f"r{fence}")
-    landing = noted(rows)
+    landing = noted(batches[0])
     kept_aside = pa.Table.from_pylist([refusal(number) for number in range(refused)], REFUSED)
     counts = landing.counts + Counts(read=refused, quarantined=refused)
     landing = JudgedBatch(landing.accepted, kept_aside, counts, {})
-    await load(store, fence, planned, replace(merging(planned), mode=Mode.REPLACE, replaces=True, key=()), landing)
+    more = [noted(rows) for rows in batches[1:]]
+    await load(
+        store, fence, planned, replace(merging(planned), mode=Mode.REPLACE, replaces=True, key=()), landing, *more
+    )
 
 
 # What a table may have, and what in the catalog says that it has it still.
@@ -150,13 +153,17 @@ async def test_rows_of_others_that_refer_to_a_replaced_table_stay_unless_theirs_
     assert await held(postgres) == {1: "new", 2: None, 5: "e"}
     assert somebody.does("SELECT * FROM lines ORDER BY number") == [(1, 1), (2, 2)]
 
+    with pytest.raises(SchemaMismatchError) as repeated:
+        await replaced(postgres, 3, {1: "twice"}, {1: "twice"})
+    assert repeated.value.code == "destination.constraint"
+    assert await held(postgres) == {1: "new", 2: None, 5: "e"}
     if reaction == "NO ACTION":
         with pytest.raises(SchemaMismatchError) as refused:
-            await replaced(postgres, 2, {1: "newer"})
+            await replaced(postgres, 4, {1: "newer"})
         assert refused.value.code == "destination.constraint"
         assert await held(postgres) == {1: "new", 2: None, 5: "e"}
     else:
-        await replaced(postgres, 2, {1: "newer"})
+        await replaced(postgres, 4, {1: "newer"})
         left = [(1, 1)] if reaction == "CASCADE" else [(1, 1), (2, None)]
         assert somebody.does("SELECT * FROM lines ORDER BY number") == left
 
@@ -207,7 +214,7 @@ def test_replaced_table_of_duckdb_keeps_what_it_had() -> None:
             ):
                 connection.execute(statement)
             before = connection.execute(question).fetchall()
-            exchange(DuckDBSession(connection, threading.Lock()))
+            exchange(DuckDBSession(connection, threading.Lock(), ""))
 
             assert connection.execute("SELECT id, note FROM orders ORDER BY id").fetchall() == [(3, "new"), (4, None)]
             assert connection.execute(question).fetchall() == before, script
