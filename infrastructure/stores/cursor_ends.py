@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
-from domain.pipelines.horizon import Horizon, Moment, ReadEnd, Transaction, clock_text
+from domain.pipelines.horizon import MARGIN, Horizon, Moment, ReadEnd, Transaction, clock_text
 from infrastructure.stores.cursor_axis import Axis, micros
 
 _NAMED = 3
@@ -70,7 +70,7 @@ class Ended:
             complete_as_of=complete,
             held_back=self._held_back(),
             assumed=self._assumed(),
-            unknown=tuple(unknown),
+            unknown=(*self._put_back(before), *unknown),
             horizon=self.horizon.to_json(),
         )
         return CursorEnd(self.hi, why.since(before))
@@ -91,6 +91,16 @@ class Ended:
             for found in self._oldest(self.passed)
         ]
         return (*told, *_others(self.passed, "transactions were passed over"))
+
+    def _put_back(self, before: ReadEnd | None) -> tuple[str, ...]:
+        """A clock that was put back gives times below the watermark once more, which no end can help."""
+        was = before.followed if before is not None else None
+        if was is None or not self.axis.is_clock or was.axis != self.axis.name or was.at <= self.horizon.at + MARGIN:
+            return ()
+        return (
+            f"The source's clock was put back from {clock_text(was.at)[:19]}Z to {clock_text(self.horizon.at)[:19]}Z: rows that "
+            "were written in between may lie below the watermark; read them again with lookback or 'pipelines reset --to'.",
+        )
 
     def _oldest(self, transactions: Sequence[Transaction]) -> list[Transaction]:
         return sorted(transactions, key=lambda found: self.horizon.standing[found.id].since)[:_NAMED]

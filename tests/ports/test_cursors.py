@@ -1,5 +1,6 @@
 """Cursors on every store: ends and lookbacks within the type, and watermarks as people write them."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 
 import pyarrow as pa
@@ -166,3 +167,16 @@ async def test_a_transaction_in_memory_holds_a_read_back() -> None:
     assert plan.end is not None
     assert plan.end.held_back == ()  # What was seen is older than the transaction.
     assert await reading.goes_on() == [1, 2]
+
+
+async def test_a_clock_that_was_put_back_is_told() -> None:
+    axis, greatest = Axis.of(CursorSpec("at"), "timestamptz"), micros(datetime.now(UTC) - timedelta(hours=1))
+    lock = WriteLock()
+    before = await own_end(Beginning(axis, greatest, None, None), lock.held_since)
+    assert before.why.horizon is not None
+    ahead = {**before.why.horizon, "at": before.why.horizon["at"] + 3_600_000_000}
+
+    after = await own_end(Beginning(axis, greatest, before.hi, replace(before.why, horizon=ahead)), lock.held_since)
+
+    assert "put back" in after.why.unknown[0]
+    assert (await own_end(Beginning(axis, greatest, before.hi, before.why), lock.held_since)).why.unknown == ()
