@@ -1,12 +1,14 @@
 """Which columns of the rows land: what an earlier hop noted is replaced, what the table computes is left to it."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from domain.errors import InvalidInputError
 from domain.pipelines.spec import DeleteMissing, DestinationSpec
 from domain.pipelines.table import DELETED_AT, INTERNAL_PREFIX, LOADED_AT, RUN_ID, Column, TableSchema
+from domain.ports.transformer import TransformPlan
 
+_WANTED = ("json", "uuid")
 _TRAVELLING = frozenset({LOADED_AT, RUN_ID, DELETED_AT})
 
 
@@ -57,6 +59,25 @@ class LeftOut:
 
     def _replaces(self, name: str) -> bool:
         return name.lower() in self.replaced
+
+
+def retyped(
+    existing: TableSchema, plan: TransformPlan, columns: Sequence[Column], key: Collection[str]
+) -> tuple[TableSchema, bool]:
+    """The table with the types that the rows have by themselves, and whether one with these takes its place.
+
+    Types that rows never have by themselves, such as JSON for a text, stay as they are wanted. So does a table on which
+    other things hang: its rows are exchanged, and values that do not fit are told by name.
+    """
+    named = {plan.landing_name(column.name): column.type for column in columns}
+    found = []
+    for column in existing.columns:
+        kind = named.get(column.name) or named.get(column.name.lower() if plan.normalizes else column.name)
+        is_wanted = column.type.startswith("native:") or (column.type in _WANTED and kind == "string")
+        found.append(column if kind is None or is_wanted else replace(column, type=kind))
+    if tuple(found) == existing.columns or not existing.may_be_rebuilt(key):
+        return existing, False
+    return replace(existing, columns=tuple(found)), True
 
 
 def check_reserved(columns: Sequence[Column]) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from application.connections.open_stores import OpenStores
 from application.pipelines.guesses import settled, unproved
-from application.pipelines.landing import LeftOut, check_reserved
+from application.pipelines.landing import LeftOut, check_reserved, retyped
 from application.pipelines.patience import Patience
 from domain.errors import InvalidInputError, NotFoundError, SchemaMismatchError
 from domain.pipelines.checkpoint import LaneState
@@ -173,6 +173,11 @@ class RunPreparer:
         )
         wanted = spec.destination
         existing = await destination.describe(wanted.table)
+        rebuilds = False
+        if existing is not None and request.full_refresh:
+            natural = transform_plan(spec, read_set.plan, ())
+            async with self.transformer.prepare(replace(natural, key=())) as transform:
+                existing, rebuilds = retyped(existing, natural, transform.columns, landing_key(spec, transform.columns))
         left_out = LeftOut.of(wanted, existing)
         plan = transform_plan(spec, read_set.plan, left_out.kept(existing.columns) if existing else ())
         async with self.transformer.prepare(replace(plan, key=())) as transform:
@@ -197,6 +202,7 @@ class RunPreparer:
             max_deleted_share=wanted.max_deleted_share,
             discarded=discarded,
             newest_by=self._newest_by(plan, spec, columns),
+            rebuilds=rebuilds,
         )
         added = tuple(column.name for column in columns if existing is not None and not existing.has(column.name))
         return Prepared(target, plan, hooks, added, notes, is_new=existing is None)

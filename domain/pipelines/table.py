@@ -7,7 +7,7 @@ timestamptz, uuid, json, interval, and `list<type>`, `map<type,type>`, `struct<n
 
 import re
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 INTERNAL_PREFIX = "_headrace"
 LOADED_AT = "_headrace_loaded_at"
@@ -77,6 +77,8 @@ class TableSchema:
     primary_key: tuple[str, ...] = ()
     uniques: tuple[tuple[str, tuple[str, ...]], ...] = ()
     """Unique indexes that are checked row by row: name and columns, those in an expression too."""
+    bound: str = field(default="", compare=False)
+    """What would be lost with the table, were another put in its place: nothing, its `key` alone, or `more`."""
 
     def unique_besides(self, key: Collection[str], written: Collection[str] | None = None) -> str | None:
         """Name a unique index over something else than a key, of columns that are written; of any column if None."""
@@ -85,6 +87,10 @@ class TableSchema:
             if lower != {column.lower() for column in key} and (written is None or lower & {*written}):
                 return name
         return None
+
+    def may_be_rebuilt(self, merged_by: Collection[str]) -> bool:
+        """Whether a table of other types may take its place: a run that merges makes the key again."""
+        return not self.bound or (self.bound == "key" and bool(merged_by) and set(self.primary_key) == set(merged_by))
 
     def has(self, name: str) -> bool:
         """Say whether there is a column of that name."""

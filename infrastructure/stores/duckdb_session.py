@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import duckdb
@@ -173,7 +174,8 @@ class DuckDBSession(Session):
         return set(names) <= tables
 
     def describe(self, table: TableName) -> TableSchema | None:
-        return describe(self._cursor, table)
+        found = describe(self._cursor, table)
+        return replace(found, bound="more" if self._is_bound(table) else "") if found is not None else None
 
     def hold(self, table: TableName, merged_by: Sequence[str] = ()) -> TableSchema | None:
         return self.describe(table)  # The write lock keeps it.

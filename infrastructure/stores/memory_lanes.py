@@ -173,7 +173,7 @@ class InMemoryOwner(IOwner):
             is_new = str(target.table) not in content.tables
             _fit(content, target)
             if target.shadow:
-                existing = content.tables.get(str(target.table))
+                existing = content.tables.get(str(target.table)) if not target.rebuilds else None
                 kinds = {column.name: column for column in existing[0]} if existing else {}
                 staged = [kinds.get(column.name, column) for column in staged_columns(target)]
                 create_table(content, target.table.beside(target.shadow), staged)
@@ -222,8 +222,10 @@ class InMemoryOwner(IOwner):
                 )
             fail_at("publish.before_swap")
             counts = lane.counts
+            if target.rebuilds:
+                content.tables.pop(str(target.table), None)
             if target.shadow:
-                _fit(content, replace(target, shadow=None))
+                _fit(content, replace(target, shadow=None, rebuilds=False))
             if target.shadow and target.merges:
                 if target.delete_missing is not None and counts.quarantined + counts.failed:
                     target = replace(target, delete_missing=None)
@@ -326,7 +328,7 @@ def _fit(content: Content, target: Target) -> None:
     """Create the table, or add the columns that it and an open stage lack."""
     if target.shadow and str(target.table.beside(target.shadow)) in content.tables:
         _add_columns(content, target.table.beside(target.shadow), staged_columns(target))
-    if target.replaces and not target.merges:
+    if target.rebuilds or (target.replaces and not target.merges):
         return
     if str(target.table) in content.tables:
         _add_columns(content, target.table, landed_columns(target))

@@ -41,6 +41,16 @@ SELECT c.relkind <> 'r' OR c.relpersistence <> 'p' OR c.relhasindex OR c.relhast
       OR (d.refclassid = 'pg_type'::regclass AND d.refobjid IN (t.oid, t.typarray))))
 FROM pg_class c WHERE c.oid = to_regclass($1)"""
 
+# The same, but for a primary key and what comes with it.
+_IS_BOUND_BESIDES_KEY = (
+    _IS_BOUND.replace("c.relhasindex", "EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND NOT i.indisprimary)")
+    .replace("a.attnotnull", "(a.attnotnull AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND "
+             "i.indisprimary AND a.attnum = ANY (i.indkey::int2[])))")
+    .replace("WHERE c.oid IN (k.conrelid, k.confrelid)", "WHERE c.oid = k.confrelid OR (c.oid = k.conrelid AND k.contype NOT IN ('p', 'n'))")
+    .replace("d.refclassid = 'pg_class'::regclass AND d.refobjid = c.oid", "d.refclassid = 'pg_class'::regclass AND d.refobjid = c.oid "
+             "AND d.classid <> 'pg_constraint'::regclass AND NOT (d.classid = 'pg_class'::regclass AND d.deptype = 'a')")
+)  # fmt: skip
+
 # To delete rows of a table whose deletions are published, Postgres wants to know how a row is told from another.
 _IS_UNTOLD = """
 SELECT CASE c.relreplident WHEN 'n' THEN 'NOTHING' ELSE 'DEFAULT' END FROM pg_class c
@@ -61,6 +71,13 @@ SELECT array_to_json(array(
 FROM pg_constraint k
 WHERE k.confrelid = to_regclass($1) AND k.contype = 'f' AND k.conrelid <> k.confrelid AND k.conparentid = 0
 ORDER BY k.conname"""
+
+
+def bound_of(session: Session, table: TableName) -> str:
+    """What would be lost with a table: nothing, its key alone, or more."""
+    if not session.execute(_IS_BOUND, (quote_table(table),))[0][0]:
+        return ""
+    return "more" if session.execute(_IS_BOUND_BESIDES_KEY, (quote_table(table),))[0][0] else "key"
 
 
 def swap(session: Session, stage: TableName, table: TableName, names: Sequence[str]) -> None:

@@ -5,6 +5,7 @@ import re
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -33,7 +34,7 @@ from infrastructure.stores.postgres_errors import translate
 from infrastructure.stores.postgres_limits import refuse_far_times
 from infrastructure.stores.postgres_merge import hold_merged, merge
 from infrastructure.stores.postgres_predecessors import end_holders, run_patiently
-from infrastructure.stores.postgres_replace import clear, is_referred, swap
+from infrastructure.stores.postgres_replace import bound_of, clear, is_referred, swap
 from infrastructure.stores.postgres_selection import Selection
 from infrastructure.stores.postgres_types import logical_of, native_of, needs_cast, with_binary_uuids
 from infrastructure.stores.sql_session import (
@@ -273,7 +274,8 @@ class PostgresSession(Session):
         return pa.scalar(UUID(text).bytes, pa.binary(16))
 
     def describe(self, table: TableName) -> TableSchema | None:
-        return describe(self, table)
+        found = describe(self, table)
+        return replace(found, bound=bound_of(self, table)) if found is not None else None
 
     def hold(self, table: TableName, merged_by: Sequence[str] = ()) -> TableSchema | None:
         try:

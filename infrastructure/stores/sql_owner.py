@@ -20,7 +20,7 @@ from infrastructure.stores.landing import landed_columns, landing_of, opened_sta
 from infrastructure.stores.landing_watch import LANDING, LandingWatch
 from infrastructure.stores.lane_tokens import check_above, new_token
 from infrastructure.stores.sql_lanes import OF_LANE, read_lane_rows
-from infrastructure.stores.sql_leftovers import drop_leftovers
+from infrastructure.stores.sql_leftovers import drop_leftovers, drop_rebuilt
 from infrastructure.stores.sql_merge import merge_stage, merged_names
 from infrastructure.stores.sql_quarantine import abandon_refused, open_refused, supersede_refused
 from infrastructure.stores.sql_session import (
@@ -213,6 +213,8 @@ class SqlOwner(IOwner):
                 )
             fail_at("publish.before_swap")
             counts = state.counts
+            if target.rebuilds:
+                drop_rebuilt(session, target)
             is_new = bool(target.shadow) and self._is_new(target)
             if target.shadow and target.merges:
                 if is_new:

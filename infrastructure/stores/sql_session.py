@@ -248,7 +248,7 @@ def prepare_target(session: Session, target: Target) -> None:
     existing = session.describe(target.table)
     stage = target.table.beside(target.shadow)
     session.execute(f"DROP TABLE IF EXISTS {quote_table(stage)}")
-    session.create_stage(stage, target.table if existing else None, staged_columns(target))
+    session.create_stage(stage, target.table if existing and not target.rebuilds else None, staged_columns(target))
 
 
 def fit_target(session: Session, target: Target) -> None:
@@ -263,7 +263,7 @@ def fit_target(session: Session, target: Target) -> None:
         described = session.describe(stage)
         if described is not None:
             add_columns(session, described, staged_columns(target))
-    if target.replaces and not target.merges:
+    if target.rebuilds or (target.replaces and not target.merges):
         return
     columns = landed_columns(target)
     if existing is not None:

@@ -10,6 +10,7 @@ from domain.pipelines.run import RunState
 from domain.pipelines.table import TableName
 from tests.e2e.inside import Inside, inside
 from tests.e2e.projects import postgres_environment
+from tests.e2e.tables import postgres
 
 LANDING = "version: 1\nconnection: landing\nkind: files\noptions: {root: data}\n"
 ENDINGS = {
@@ -178,3 +179,58 @@ async def test_first_errors_of_a_table_name_the_row_of_the_batch(project: Path, 
         (f"row {row} of batch 3 in stream 0", "amount", f"a number of {digits} digits")
         for row, digits in ((18, 2), (19, 2), (20, 3))
     ]
+
+
+@pytest.mark.parametrize(
+    "destination", ["table: kept", "table: kept, mode: replace", "table: kept, mode: merge, key: [id]"]
+)
+async def test_full_refresh_gives_a_table_of_wrong_types_the_right_ones(
+    destination: str, project: Path, settings: dict[str, str]
+) -> None:
+    file = project / "data/orders.csv"
+    file.write_text("id,amount\n1,5\n2,6\n")
+    async with inside(project, **settings) as installation:
+        await installation.put(LANDING)
+        await installation.pipeline("kept", "connection: landing, path: orders.csv, key: [id]", destination)
+        await installation.report("kept")
+        file.write_text("id,amount\n1,five\n2,6.5\n")
+        assert (await installation.ran("kept")).state is RunState.FAILED
+
+        await installation.report("kept", full_refresh=True)
+
+        assert sorted((row["id"], row["amount"]) for row in await installation.rows("kept")) == [
+            (1, "five"),
+            (2, "6.5"),
+        ]
+        if "merge" in destination:  # Its key is there again.
+            file.write_text("id,amount\n2,seven\n")
+            await installation.report("kept")
+            assert len(await installation.rows("kept")) == 2
+
+
+async def test_full_refresh_keeps_the_types_of_a_table_on_which_other_things_hang(
+    project: Path, postgres_database: str
+) -> None:
+    file = project / "data/orders.csv"
+    file.write_text("id,amount\n1,5\n")
+    async with inside(project, **postgres_environment(postgres_database)) as installation:
+        await installation.put(LANDING)
+        await installation.pipeline("kept", "connection: landing, path: orders.csv", "table: kept")
+        await installation.report("kept")
+        for hanging, gone in (
+            ("create view seen as select amount from kept", "drop view seen"),
+            ("create index found on kept (amount)", "drop index found"),
+            ("comment on column kept.amount is 'in cents'", "comment on column kept.amount is null"),
+        ):
+            file.write_text("id,amount\n1,5\n")
+            postgres(postgres_database, hanging)
+            file.write_text("id,amount\n1,five\n")
+            run = await installation.ran("kept", full_refresh=True)
+            assert run.error is not None
+            assert (run.error["code"], "kept" in run.error["message"]) == ("run.conversion", True), run.error
+            assert [row["amount"] for row in await installation.rows("kept")] == [5]
+            postgres(postgres_database, gone)
+
+        postgres(postgres_database, "vacuum kept")  # Until then its catalog says that it has an index.
+        await installation.report("kept", full_refresh=True)
+        assert [row["amount"] for row in await installation.rows("kept")] == ["five"]
