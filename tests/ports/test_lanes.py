@@ -78,7 +78,7 @@ async def test_of_two_attempts_under_one_fence_the_earlier_one_writes_nothing(st
         # The same batch of another attempt is not its own, whose answer was lost.
         decoded = [getattr(writer, "_decoded", writer) for writer in (left, right)]
         if isinstance(decoded[0], SqlWriter) and isinstance(decoded[1], SqlWriter):
-            assert [await writer.was_committed(update) for writer in decoded] == [False, True]
+            assert [await writer.beside(writer.is_committed, update) for writer in decoded] == [False, True]
 
     assert await ids(store) == [1]
 

@@ -276,9 +276,9 @@ def test_violated_constraint_is_named_without_the_row(project: Path, postgres_da
     environment = postgres_environment(postgres_database)
     said: list[tuple[str, str]] = []
     for values, expected in (
-        (f"(1, '{canary}'), (1, '{canary}')", 'unique constraint "landed_pkey"'),
-        ("(2, null)", 'column "name"'),
-        ("(3, 'x')", 'check constraint "landed_name_check"'),
+        (f"(1, '{canary}'), (1, '{canary}')", "constraint landed_pkey of landed"),
+        ("(2, null)", "column name of landed"),
+        ("(3, 'x')", "constraint landed_name_check of landed"),
     ):
         query = f"select id::bigint as id, name from (values {values}) as v(id, name)"
         write(
