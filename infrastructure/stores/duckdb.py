@@ -35,6 +35,7 @@ from infrastructure.stores.duckdb_selection import bounds, bounds_of, from_item
 from infrastructure.stores.duckdb_session import DuckDBSession
 from infrastructure.stores.duckdb_snapshot import SharedCursors
 from infrastructure.stores.partitions import is_partitioned, ranges
+from infrastructure.stores.positions import MAX_TIES
 from infrastructure.stores.quarantine import RefusedReader, plan_refused
 from infrastructure.stores.sql_lanes import read_lane
 from infrastructure.stores.sql_owner import SqlOwner
@@ -150,7 +151,8 @@ class DuckDBDataStore(IDataStore):
             hi, why = end.cut(cut, before)
         begin = looked_back(lo, source.cursor, kinds[source.cursor.column]) if source.cursor else None
         proved = is_proved(cursor, source)
-        untrusted = None if proved else why_untrusted(cursor, source, begin, hi)
+        looks = limit is None or limit > MAX_TIES
+        untrusted = None if proved else why_untrusted(cursor, source, begin, hi, looks_for_ties=looks)
         is_split = is_partitioned(source, limit) and untrusted is None
         return SourcePlan(
             columns=tuple((column.name, column.type) for column in columns),

@@ -9,7 +9,14 @@ from infrastructure.duckdb_types import logical_of
 from infrastructure.sql import quote
 from infrastructure.stores.duckdb_cursor import fetch, natives_of
 from infrastructure.stores.duckdb_selection import belonging, bounds, from_item
-from infrastructure.stores.positions import is_understood, key_type, place_unclear, untrusted_null
+from infrastructure.stores.positions import (
+    MAX_TIES,
+    is_understood,
+    key_type,
+    place_unclear,
+    untrusted_null,
+    untrusted_ties,
+)
 
 _NESTED = ("STRUCT", "MAP", "UNION", "VARIANT", "GEOMETRY")
 
@@ -35,7 +42,9 @@ def is_proved(cursor: duckdb.DuckDBPyConnection, source: SourceSpec) -> bool:
     return set(source.order) <= never_null and any(names <= set(source.order) for names in unique)
 
 
-def why_untrusted(cursor: duckdb.DuckDBPyConnection, source: SourceSpec, lo: str | None, hi: str | None) -> str | None:
+def why_untrusted(
+    cursor: duckdb.DuckDBPyConnection, source: SourceSpec, lo: str | None, hi: str | None, *, looks_for_ties: bool
+) -> str | None:
     """Why a key that is not proved is no place to go on from, or None.
 
     Raises:
@@ -50,7 +59,13 @@ def why_untrusted(cursor: duckdb.DuckDBPyConnection, source: SourceSpec, lo: str
     where, bound = bounds(column, logical_of(natives[column]), lo, hi) if column else ("true", {})
     is_null = " OR ".join(f"{quote(name)} IS NULL" for name in source.order) or "false"
     found = fetch(cursor, f"SELECT 1 FROM {text} WHERE {where} AND ({is_null}) LIMIT 1", {**parameters, **bound})
-    return untrusted_null(source.key) if found else None
+    if found:
+        return untrusted_null(source.key)
+    keys = ", ".join(quote(name) for name in source.order)
+    if not keys or not looks_for_ties:
+        return None
+    many = f"SELECT 1 FROM {text} WHERE {where} GROUP BY {keys} HAVING count(*) > {MAX_TIES} LIMIT 1"
+    return untrusted_ties(source.key) if fetch(cursor, many, {**parameters, **bound}) else None
 
 
 def check_place(
@@ -65,7 +80,7 @@ def check_place(
         return
     text, parameters = from_item(source)
     natives = natives_of(cursor, text, parameters)
-    if not is_understood(plan, place) or why_untrusted(cursor, source, plan.lo, plan.hi):
+    if not is_understood(plan, place) or why_untrusted(cursor, source, plan.lo, plan.hi, looks_for_ties=False):
         raise place_unclear()
     where, bound = belonging(source, plan, stream, place, natives, comparison="=")
     if len(fetch(cursor, f"SELECT 1 FROM {text} WHERE {where} LIMIT 2", {**parameters, **bound})) != 1:

@@ -39,7 +39,7 @@ from infrastructure.stores.memory_places import check_ordered, place_after, stri
 from infrastructure.stores.memory_quarantine import refused_rows
 from infrastructure.stores.partitions import is_partitioned, ranges
 from infrastructure.stores.planned import check_planned
-from infrastructure.stores.positions import untrusted_null, whole_ties
+from infrastructure.stores.positions import MAX_TIES, untrusted_null, untrusted_ties, whole_ties
 from infrastructure.stores.quarantine import RefusedReader, plan_refused
 
 
@@ -117,7 +117,8 @@ class InMemoryDataStore(IDataStore):
             rows = self._rows(source)
             hi, why = end.cut(_limited(rows, source, lo, end.hi, limit), before)
         begin = looked_back(lo, source.cursor, kinds[source.cursor.column]) if source.cursor else None
-        untrusted = _why_untrusted(source, _between(rows, source, SourcePlan((), (), True, lo=begin, hi=hi)))
+        read = _between(rows, source, SourcePlan((), (), True, lo=begin, hi=hi))
+        untrusted = _why_untrusted(source, read, looks_for_ties=limit is None or limit > MAX_TIES)
         is_split = is_partitioned(source, limit) and untrusted is None
         return SourcePlan(
             columns=tuple((column.name, column.type) for column in columns),
@@ -260,10 +261,13 @@ def _limited(rows: pa.Table, source: SourceSpec, lo: str | None, hi: str, limit:
     return str(pc.cast(ordered.slice(limit, 1), pa.string())[0]) if limit is not None and limit < len(ordered) else hi
 
 
-def _why_untrusted(source: SourceSpec, rows: pa.Table) -> str | None:
+def _why_untrusted(source: SourceSpec, rows: pa.Table, *, looks_for_ties: bool) -> str | None:
     check_ordered(source.order, {field.name: field.type for field in rows.schema})
     has_null = any(rows.column(name).null_count for name in source.order)
-    return untrusted_null(source.key) if has_null else None
+    if has_null or not source.order or not looks_for_ties or rows.num_rows <= MAX_TIES:
+        return untrusted_null(source.key) if has_null else None
+    shared = rows.group_by(list(source.order)).aggregate([([], "count_all")]).column("count_all")
+    return untrusted_ties(source.key) if pc.max(shared).as_py() > MAX_TIES else None
 
 
 def _between(rows: pa.Table, source: SourceSpec, plan: SourcePlan) -> pa.Table:

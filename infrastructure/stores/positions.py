@@ -10,6 +10,8 @@ from domain.errors import ConflictError, InvalidInputError, WorkFailedError
 from domain.pipelines.checkpoint import Position
 from domain.pipelines.read_set import SourcePlan
 
+MAX_TIES = 10_000
+"""How many rows of one place a batch may be made larger by; if more share one, the read is staged."""
 TIES = "_headrace_ties"
 """A column beside the rows: the same number for all that the store holds equal in its order, another for the next ones."""
 _PLACE = "_headrace_place_"
@@ -70,6 +72,11 @@ def key_type(name: str, native: str) -> InvalidInputError:
 def untrusted_null(names: Sequence[str]) -> str:
     """Why a key is no place to go on from."""
     return f"the key ({', '.join(names)}) holds NULL, so a resumed run has to start its staging again"
+
+
+def untrusted_ties(names: Sequence[str]) -> str:
+    """Why a key is no place to go on from."""
+    return f"more than {MAX_TIES:,} rows share one key ({', '.join(names)}), so a resumed run has to start its staging again"
 
 
 def place_unclear() -> ConflictError:

@@ -34,7 +34,7 @@ from infrastructure.sql import quote, relations_if_known
 from infrastructure.stores.cursor_ends import CursorEnd
 from infrastructure.stores.cursors import looked_back
 from infrastructure.stores.partitions import is_partitioned, ranges
-from infrastructure.stores.positions import place_after
+from infrastructure.stores.positions import MAX_TIES, place_after
 from infrastructure.stores.postgres_catalog import catalog_columns, foreign, plain_tables
 from infrastructure.stores.postgres_connection import READER, PostgresAddress, lane_session
 from infrastructure.stores.postgres_horizon import PostgresHorizon
@@ -161,7 +161,8 @@ class PostgresDataStore(IDataStore):
             where = selection.bounds(column, begin, hi)
         proved = is_proved(session, source)
         session.bind(selection.settings)
-        untrusted = None if proved else why_untrusted(session, source, selection, where)
+        looks = limit is None or limit > MAX_TIES
+        untrusted = None if proved else why_untrusted(session, source, selection, where, looks_for_ties=looks)
         is_split = is_partitioned(source, limit) and untrusted is None
         return SourcePlan(
             columns=tuple((column.name, column.type) for column in selection.columns),

@@ -8,7 +8,14 @@ from domain.pipelines.read_set import SourcePlan, Stream
 from domain.pipelines.spec import SourceSpec
 from domain.pipelines.table import TableName
 from infrastructure.sql import quote, quote_table
-from infrastructure.stores.positions import is_understood, key_type, place_unclear, untrusted_null
+from infrastructure.stores.positions import (
+    MAX_TIES,
+    is_understood,
+    key_type,
+    place_unclear,
+    untrusted_null,
+    untrusted_ties,
+)
 from infrastructure.stores.postgres_catalog import HAS_CHILDREN
 from infrastructure.stores.postgres_selection import Selection
 from infrastructure.stores.postgres_session import PostgresSession
@@ -50,7 +57,9 @@ def is_proved(session: PostgresSession, source: SourceSpec) -> bool:
     return bool(found[0][0])
 
 
-def why_untrusted(session: PostgresSession, source: SourceSpec, selection: Selection, where: str) -> str | None:
+def why_untrusted(
+    session: PostgresSession, source: SourceSpec, selection: Selection, where: str, *, looks_for_ties: bool
+) -> str | None:
     """Why a key that is not proved is no place to go on from, or None; its settings are bound.
 
     Raises:
@@ -63,7 +72,9 @@ def why_untrusted(session: PostgresSession, source: SourceSpec, selection: Selec
     is_null = " OR ".join(f"{quote(name)} IS NULL" for name in nullable)
     if nullable and session.execute(f"SELECT 1 FROM {selection.text} WHERE {where} AND ({is_null}) LIMIT 1"):
         return untrusted_null(source.key)
-    return None
+    keys = ", ".join(quote(name) for name in source.order)
+    many = f"SELECT 1 FROM {selection.text} WHERE {where} GROUP BY {keys} HAVING count(*) > {MAX_TIES} LIMIT 1"
+    return untrusted_ties(source.key) if keys and looks_for_ties and session.execute(many) else None
 
 
 def check_place(

@@ -160,7 +160,7 @@ class PassingReader:
         selection.check([Column(name, kind) for name, kind in plan.columns])
         where = selection.belonging(source, plan, self._stream)
         self._session.bind(selection.settings)
-        if not plan.is_proved and why_untrusted(self._session, source, selection, where):
+        if not plan.is_proved and why_untrusted(self._session, source, selection, where, looks_for_ties=False):
             raise key_null(", ".join(source.key))
         return where
 

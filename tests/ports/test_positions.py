@@ -16,7 +16,7 @@ from domain.pipelines.spec import CursorSpec, Partitions, SourceSpec
 from domain.pipelines.table import TableName
 from domain.pipelines.way import Passage
 from domain.ports.data_store import IDataStore
-from infrastructure.stores.positions import place_after
+from infrastructure.stores.positions import MAX_TIES, place_after
 from infrastructure.stores.postgres import PostgresDataStore
 from tests.e2e.tables import postgres
 from tests.ports.backends import BACKENDS, Backend, address_of
@@ -263,6 +263,20 @@ async def test_key_with_null_gives_no_order_and_one_stream(store: IDataStore) ->
     assert (again.lo, again.ordered) == ("4", False)  # It begins before a NULL that was read once.
     # The NULLs are not in what is read.
     assert (below.ordered, below.untrusted) == (True, None)
+
+
+@pytest.mark.clause("IDataStore", 32)
+async def test_key_that_more_rows_share_than_fit_a_batch_gives_no_order(store: IDataStore) -> None:
+    keys = pa.array([0, *[1] * MAX_TIES], pa.int64())
+    await store.write(TABLE, [pa.table({"n": pa.array(range(MAX_TIES + 1), pa.int64()), "k": keys})])
+    many = await store.plan(SOURCE, lo=None, limit=None)
+    await store.write(TABLE, [pa.table({"n": [0], "k": pa.array([1], pa.int64())})])
+
+    more = await store.plan(SOURCE, lo=None, limit=None)
+    few = await store.plan(SOURCE, lo=None, limit=5)
+
+    assert (many.ordered, more.ordered, few.ordered) == (True, False, True)
+    assert "share one key (k)" in (more.untrusted or "")
 
 
 @pytest.mark.clause("IDataStore", 32)
