@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+import pytest
 
 from application.catalog.documents import PutDocument
 from application.pipelines.launch import TriggerRun
@@ -183,9 +184,13 @@ class Writer:
 
 @dataclass(frozen=True)
 class Plan:
-    """How long a round takes, and what is part of it: so many seconds, and at least so many laps of all pipelines."""
+    """How long a round takes, and what is part of it: so many seconds, and at least so many laps of all pipelines.
+
+    A run that waits for young transactions finds few open at its end, so `wait_seconds` bounds that while writers are at work.
+    """
 
     seconds: float
+    wait_seconds: float = cursor_ends.WAIT_SECONDS
     laps: int = 1
     tables: tuple[str, ...] = tuple(TABLES)
     writers: int = 5
@@ -213,9 +218,11 @@ async def churned(folder: Path, url: str, seed: int, plan: Plan, *, standby: str
             for number, session in enumerate(sessions)
         ]
         until, laps = time.monotonic() + plan.seconds, 0
-        while (time.monotonic() < until or laps < plan.laps) and not any(task.done() for task in tasks):
-            laps += 1
-            await _lap(use_cases, pipelines)
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(cursor_ends, "WAIT_SECONDS", plan.wait_seconds)
+            while (time.monotonic() < until or laps < plan.laps) and not any(task.done() for task in tasks):
+                laps += 1
+                await _lap(use_cases, pipelines)
         ended.set()
         await asyncio.gather(*tasks)
         if standby is not None:
@@ -319,11 +326,18 @@ def main() -> int:
         standby.start()
         while time.monotonic() < until:
             primary.psql(f"CREATE DATABASE churn_{seed}")
-            cursor_ends.WAIT_SECONDS = 0.2 if seed % 2 else 3.0  # Waiting lets few transactions be open at the end.
             with tempfile.TemporaryDirectory(prefix="headrace-churn-") as name:
                 (Path(name) / "headrace.toml").write_text("[settings]\n")
                 urls = [f"{server.url}/churn_{seed}" for server in (primary, standby)]
-                found = asyncio.run(churned(Path(name), urls[0], seed, Plan(arguments.seconds), standby=urls[1]))
+                found = asyncio.run(
+                    churned(
+                        Path(name),
+                        urls[0],
+                        seed,
+                        Plan(arguments.seconds, 0.2 if seed % 2 else cursor_ends.WAIT_SECONDS),
+                        standby=urls[1],
+                    )
+                )
             told = ", ".join(f"{count} {kind}" for kind, count in sorted(found.transactions.items()))
             excuse = f", {found.excused} missing as was told" if found.excused else ""
             print(

@@ -4,22 +4,17 @@ from pathlib import Path
 
 import pytest
 
-from infrastructure.stores import cursor_ends
 from tests.e2e.tables import postgres
 from tests.faults.churn import Plan, churned
 
 
 @pytest.mark.invariant("D1")
 @pytest.mark.clause("IDataStore", 30)
-async def test_what_writers_commit_in_any_order_is_read_once(
-    project: Path, postgres_database: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_what_writers_commit_in_any_order_is_read_once(project: Path, postgres_database: str) -> None:
     if postgres(postgres_database, "SELECT current_setting('max_prepared_transactions')") == [("0",)]:
         pytest.skip("this server prepares no transactions")
 
-    monkeypatch.setattr(cursor_ends, "WAIT_SECONDS", 0.2)
-
-    found = await churned(project, postgres_database, 4, Plan(0, laps=4, tables=("moments", "numbers")))
+    found = await churned(project, postgres_database, 4, Plan(0, 0.2, laps=4, tables=("moments", "numbers")))
 
     assert found.problems == []
     assert found.rows > 0

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from urllib.parse import urlsplit
@@ -52,10 +52,12 @@ async def plain(plain_url: str) -> AsyncIterator[PostgresDataStore]:
     await store.close()
 
 
-@pytest.fixture(autouse=True)
-def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Plans wait for young transactions only for a moment."""
-    monkeypatch.setattr(cursor_ends, "WAIT_SECONDS", 0.2)
+@contextmanager
+def hurry() -> Iterator[None]:
+    """Let plans wait for young transactions only for a moment, where they would not end in time anyway."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(cursor_ends, "WAIT_SECONDS", 0.2)
+        yield
 
 
 @pytest.fixture
@@ -99,7 +101,8 @@ async def test_rows_of_a_transaction_that_commits_late_are_read_once(
     with somebody_in(postgres_database) as late:
         late.does(begins)
         somebody.does(inserted(tables, 4))
-        await all_go_on(readings)
+        with hurry():
+            await all_go_on(readings)
         assert all(3 not in reading.ids for reading in readings)
         held = [reading for reading in readings if 4 not in reading.ids]
         assert len(held) >= len(readings) - 2
@@ -120,7 +123,8 @@ async def test_a_first_read_of_a_plain_role_stops_where_the_server_began(
 
     with somebody_in(postgres_database) as late:
         late.does("BEGIN; SELECT 1")
-        await all_go_on(readings)
+        with hurry():
+            await all_go_on(readings)
         assert [reading.ids for reading in readings] == [[1, 2], []]
         pid = late.does("SELECT pg_backend_pid()")[0][0]
         assert all(f"session {pid}" in reading.end.held_back[0] for reading in readings)
@@ -145,9 +149,10 @@ async def test_patience_passes_over_long_readers_and_never_over_writers(
     somebody.does("CREATE VIEW shown AS SELECT * FROM moments; CREATE TABLE elsewhere (id int)")
     impatient = CursorSpec("at", patience=timedelta())
 
-    async def read(cursor: CursorSpec = impatient, table: str = "shown") -> Reading:
-        reading = Reading(store, table, cursor)
-        await reading.goes_on()
+    async def read(cursor: CursorSpec = impatient) -> Reading:
+        reading = Reading(store, "shown", cursor)
+        with hurry():
+            await reading.goes_on()
         return reading
 
     with somebody_in(postgres_database) as late:
@@ -199,7 +204,8 @@ async def test_a_prepared_transaction_counts_where_it_has_written(
     with somebody_in(postgres_database) as late:
         late.does("BEGIN; INSERT INTO numbers (id) VALUES (3); PREPARE TRANSACTION 'left standing'")
 
-    await all_go_on([numbers, moments])
+    with hurry():
+        await all_go_on([numbers, moments])
     somebody.does("COMMIT PREPARED 'left standing'")
 
     assert moments.ids == [1, 2]

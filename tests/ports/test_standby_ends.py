@@ -58,9 +58,8 @@ def inserted(key: int) -> str:
 
 @pytest.mark.clause("IDataStore", 30)
 async def test_rows_that_a_standby_applies_late_are_read_once(
-    pair: tuple[PostgresServer, StandbyServer], standby: PostgresDataStore, monkeypatch: pytest.MonkeyPatch
+    pair: tuple[PostgresServer, StandbyServer], standby: PostgresDataStore
 ) -> None:
-    monkeypatch.setattr(cursor_ends, "WAIT_SECONDS", 0.2)
     with somebody_in(f"{pair[0].url}/postgres") as somebody, somebody_in(f"{pair[0].url}/postgres") as late:
         somebody.does("CREATE SEQUENCE numbers_at_seq")
         for name, (kind, default) in CURSORS.items():
@@ -74,9 +73,11 @@ async def test_rows_that_a_standby_applies_late_are_read_once(
 
         late.does(f"BEGIN; {inserted(2)}")
         somebody.does(inserted(3))
-        await all_go_on(readings)  # Neither is there yet.
-        await sees(pair, "SELECT count(*) FROM numbers", [(2,)])
-        await all_go_on(readings)
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(cursor_ends, "WAIT_SECONDS", 0.2)
+            await all_go_on(readings)  # Neither is there yet.
+            await sees(pair, "SELECT count(*) FROM numbers", [(2,)])
+            await all_go_on(readings)
         assert [reading.ids for reading in readings] == [[1]] * 3
         assert all("on the primary" in reading.end.held_back[0] for reading in readings)
         late.does("COMMIT")
