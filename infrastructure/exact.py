@@ -18,17 +18,22 @@ INTEGERS = {
     "uint64": "UBIGINT",
 }
 _FLOATS = {"float32": "FLOAT", "float64": "DOUBLE"}
-_DECIMAL = re.compile(r"decimal\([0-9]+,([0-9]+)\)")
+_DECIMAL = re.compile(r"decimal\(([0-9]|[12][0-9]|3[0-8]),([0-9]+)\)")
 _BOOLS = {"true": ("true", "True", "TRUE"), "false": ("false", "False", "FALSE")}
 _PLAIN = "-?(0|[1-9][0-9]*)([.][0-9]+)?"
 # With one digit before the point, as machines write numbers; 12e5 is as likely a code that has an e in it.
 _SCIENTIFIC = "-?[1-9]([.][0-9]+)?[eE][+-]?[0-9]{1,3}"
 _SURE_DIGITS = 15
 """As many significant digits come back from every float64 of a usual size: none shorter means the same one."""
-_CLOCK = "([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9]([.][0-9]{1,6})?)?"
+CLOCK = "([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9]([.][0-9]{1,6})?)?"
 _DAY = "(000[1-9]|00[1-9][0-9]|0[1-9][0-9]{2}|[1-9][0-9]{3})-[0-9]{2}-[0-9]{2}"
 _ZONE = "(Z|[+-](0[0-9]|1[0-4])(:?[0-5][0-9])?)"
 _YEARS = "BETWEEN '0001-01-01 00:00:00{0}' AND '9999-12-31 23:59:59.999999{0}'"
+
+
+def is_plain_number(text: str) -> str:
+    """Return SQL that says whether a text is a number as it is spelled everywhere: no code with leading zeros or a sign."""
+    return f"({_matches(text, f'{_PLAIN}|{_SCIENTIFIC}')} AND NOT {_matches(text, '-0([.]0*)?')})"
 
 
 def exact(text: str, wanted: str) -> str | None:
@@ -36,7 +41,7 @@ def exact(text: str, wanted: str) -> str | None:
     if wanted in INTEGERS:
         return _where(_read(text, INTEGERS[wanted]), f"{_spelled(text, INTEGERS[wanted])} = {text}")
     if match := _DECIMAL.fullmatch(wanted):
-        return _decimal(text, wanted.upper(), int(match[1]))
+        return _decimal(text, wanted.upper(), int(match[2]))
     if wanted in _FLOATS:
         return _float(text, _FLOATS[wanted])
     match wanted:
@@ -47,7 +52,7 @@ def exact(text: str, wanted: str) -> str | None:
             return _where(_read(text, "DATE"), f"{_spelled(text, 'DATE')} = {text} AND length({text}) = 10")
         case "time":
             is_spelled = f"{_spelled(text, 'TIME')} = {text} AND {text} < '24'"
-            return _where(_read(text, "TIME"), is_spelled, _matches(text, _CLOCK))
+            return _where(_read(text, "TIME"), is_spelled, _matches(text, CLOCK))
         case "timestamp":
             return _timestamp(text)
         case "timestamptz":
@@ -109,7 +114,7 @@ def _timestamp(text: str) -> str:
         read,
         f"{spelled} = {text} AND {read} {_YEARS.format('')}",
         f"{spelled} = replace({text}, 'T', ' ') AND {read} {_YEARS.format('')}",
-        _matches(text, f"{_DAY}[ T]{_CLOCK}"),
+        _matches(text, f"{_DAY}[ T]{CLOCK}"),
     )
 
 
@@ -120,7 +125,7 @@ def _timestamptz(text: str) -> str:
     return _where(
         read,
         f"{spelled} = replace(replace({text}, 'T', ' '), 'Z', '+00') AND {read} {years}",
-        f"{_matches(text, f'{_DAY}[ T]{_CLOCK}{_ZONE}')} AND {read} {years}",
+        f"{_matches(text, f'{_DAY}[ T]{CLOCK}{_ZONE}')} AND {read} {years}",
     )
 
 

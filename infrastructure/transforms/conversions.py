@@ -2,7 +2,7 @@
 
 import re
 
-from infrastructure.exact import INTEGERS
+from infrastructure.exact import CLOCK, INTEGERS
 from infrastructure.nested_types import KEPT_JSON, digits_of, entries_of, fields_of, is_text_on_the_way, item_of
 from infrastructure.numbers_in_text import digits_allowed, has_few_digits, is_number_in_text, is_zero, same_number
 from infrastructure.sql import quote
@@ -28,8 +28,9 @@ _SIGNIFICANT = {"float32": (6, "1e-30"), "float64": (15, "1e-290")}
 _ZONE = r".*([zZ]|[+-][0-9]{2}(:?[0-9]{2})?)"
 _PATTERNS = {
     "date": r"[0-9]{4,6}-[0-9]{2}-[0-9]{2}",
-    "time": r"[0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?",
-    "timestamptz": r"[0-9]{4,6}-[0-9]{2}-[0-9]{2}[ T][0-9]{2}:[0-9]{2}.*",
+    # Not 24:00 and no more digits than six that count: DuckDB would go to the next day, and cut.
+    "time": rf"{CLOCK}",
+    "timestamptz": rf"[0-9]{{4,6}}-[0-9]{{2}}-[0-9]{{2}}[ T]{CLOCK}0*([^0-9.:].*)?",
     "bool": r"(?i)true|false|t|f|0|1|yes|no",
     "uuid": r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}",
 }
@@ -94,6 +95,10 @@ def _from_text(expression: str, wanted: str, target: str) -> str:
         return _when(expression, r"\\x([0-9a-fA-F]{2})*", f"unhex(substr({expression}, 3))")
     if wanted in _JSON:
         return f"CASE WHEN json_valid({expression}) THEN {expression} END"
+    if wanted in _SIGNIFICANT:
+        # The nearest one, but no infinity that was not written.
+        is_meant = f"isfinite({tried}) OR regexp_full_match({expression}, '(?i) *[+-]?(inf(inity)?|nan) *')"
+        return f"CASE WHEN ({is_meant}) AND NOT contains({expression}, '_') THEN {tried} END"
     return tried
 
 

@@ -8,8 +8,9 @@ from domain.errors import InvalidInputError
 from domain.pipelines.steps import CastStep, DropStep, RenameStep, SqlStep
 from domain.pipelines.table import INTERNAL_PREFIX, ORDINAL, Column
 from infrastructure.duckdb_types import logical_of
-from infrastructure.exact import exact
+from infrastructure.exact import exact, is_plain_number
 from infrastructure.nested_types import is_text_on_the_way
+from infrastructure.numbers_in_text import is_number_in_text
 from infrastructure.sql import quote, row_wise
 from infrastructure.transforms.carried import carried
 from infrastructure.transforms.conversions import conversion, sql_type
@@ -179,6 +180,8 @@ def _converted(source: str, pairs: Sequence[tuple[str, str, str]], *, earlier: s
         else:
             is_exact = given == "string" and name in exactly
             result = (exact(column, wanted) if is_exact else None) or conversion(column, given, wanted)
+            if is_exact and is_number_in_text(wanted):
+                result = f"CASE WHEN {is_plain_number(column)} THEN {result} END"
         # Beside the column itself, so that it is worked out once and not for the failure again.
         inputs.append(f"{result} AS {INTERNAL_PREFIX}_{number}")
         outputs.append(f"{INTERNAL_PREFIX}_{number} AS {column}")

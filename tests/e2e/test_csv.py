@@ -11,6 +11,7 @@ from domain.pipelines.run import RunState
 from domain.pipelines.table import TableName
 from tests.e2e.inside import Inside, inside
 from tests.e2e.projects import postgres_connection, write
+from tests.e2e.tables import postgres
 
 LONG = "x" * 400_000
 """A dozen of it are more than what is looked at when a read is planned."""
@@ -48,7 +49,10 @@ async def test_value_that_breaks_a_guess_fails_the_run_by_name_before_anything_i
     assert any(note.startswith("publish: run") and "types: {id: int64, code: int64}" in note for note in notes), notes
     assert broken.state is RunState.FAILED
     message = str(broken.error and broken.error["message"])
-    assert "codes.csv, line 16: the value of code is not exactly one of type int64" in message
+    assert (
+        "codes.csv, line 16: the value of code (text of 3 characters: digits) is not exactly one of type int64"
+        in message
+    )
     assert "options: {types: {code: string}}" in message
     assert "007" not in message
     store = await here.store(connection)
@@ -144,7 +148,7 @@ async def test_value_that_the_table_cannot_hold_unchanged_fails_by_name(
     broken = await here.ran("a")
 
     assert broken.state is RunState.FAILED
-    assert f"a.csv, line 2: the value of {column} is not exactly one of type" in str(broken.error), broken.error
+    assert f"a.csv, line 2: the value of {column} (text of " in str(broken.error), broken.error
     assert "which the column of a has" in str(broken.error)
     assert len(await here.rows("a")) == 1
 
@@ -172,3 +176,29 @@ async def test_encoding_is_declared_in_the_document_and_a_wrong_one_is_no_docume
     for wrong in ("encoding: rot13", "encoding: punycode", "delimiter: ';;'", "delimiter: '\"'"):
         with pytest.raises((PlatformError, AssertionError)):
             await here.pipeline("a", f"{SOURCE}, options: {{{wrong}}}", "table: a")
+
+
+@pytest.mark.parametrize(
+    ("kind", "good", "bad"),
+    [
+        ("numeric", "12.50", "007"),
+        ("numeric(50,2)", "1234567890123456789012345678901234567890.25", "+1"),
+        ("integer", "12", "2147483648"),
+        ("real", "0.5", "16777217"),
+        ("time", "10:20:30", "24:00:00"),
+        ("uuid", "0189dbb0-8a30-7630-ae80-51d222fda047", "x"),
+    ],
+)
+async def test_columns_of_a_table_take_what_they_hold_and_refuse_the_rest_by_name(
+    kind: str, good: str, bad: str, here: Inside, project: Path, postgres_database: str
+) -> None:
+    postgres(postgres_database, f"CREATE TABLE there (id bigint, v {kind})")
+    await here.pipeline("a", SOURCE, "connection: warehouse, table: there")
+    write(project, "data/a.csv", f"id,v\n1,{good}\n")
+    await here.report("a")
+    write(project, "data/a.csv", f"id,v\n2,{bad}\n")
+
+    broken = await here.ran("a")
+
+    assert "a.csv, line 2: the value of v" in str(broken.error), broken.error
+    assert postgres(postgres_database, f"SELECT id, v = '{good}' FROM there") == [(1, True)]
