@@ -153,6 +153,11 @@ class PostgresSession(Session):
             if field.name in types:
                 raise InvalidInputError(f"Two columns are named {field.name}.", code="query.duplicate_column")
             types[field.name] = self._type_of(field)
+        own = [name for name, native in types.items() if not native]
+        if own:  # Whose schema the driver does not tell. A row of NULLs has the types that the query gives.
+            kinds = ", ".join(f"pg_typeof(described.{quote(name)})::text" for name in own)
+            rows = self.execute(f"SELECT {kinds} FROM (SELECT 1) AS always LEFT JOIN ({sql}) AS described ON true")
+            types |= dict(zip(own, rows[0], strict=True))
         return types
 
     def _type_of(self, field: pa.Field) -> str:
@@ -162,13 +167,12 @@ class PostgresSession(Session):
         if number := _UNNAMED.fullmatch(name):  # Ranges, and what was created after the driver learned the types.
             rows = self.execute("SELECT format_type($1::bigint::oid, $2::int)", (int(number[1]), modifier))
         else:
-            # The driver tells no schema: of a type that is not on the search path the one of that name is meant.
             rows = self.execute(
                 "SELECT format_type(t.oid, $2::int) FROM pg_type t WHERE t.typname = $1 "
-                "ORDER BY pg_type_is_visible(t.oid) DESC LIMIT 1",
+                "AND t.typnamespace = 'pg_catalog'::regnamespace",
                 (name, modifier),
             )
-        return str(rows[0][0] if rows else name)
+        return str(rows[0][0]) if rows else ""
 
     def ingest(self, table: TableName, rows: pa.Table, columns: Sequence[Column]) -> None:
         self._append(table, rows, self._native_types(table))

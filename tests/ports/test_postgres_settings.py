@@ -60,7 +60,8 @@ COLUMNS = {
         "shift",
         "row('2023-02-01'::date, '-1 day -02:03:00'::interval, 0.1::float8 + 0.2::float8, 12.50::money)::shift",
     ),
-    "tags": ("mood", "'ok'"),
+    "tags": ('apart."Mood Of"', "'ok'"),
+    "several": ('apart."Mood Of"[]', "'{ok,NULL}'"),
     "pairs": ("hstore", "'a=>NULL, b=>\"x\"'"),
     "note": ("text", "'ü€ ''\\'"),
     "at": ("timestamptz", "'2024-02-01 00:00:00+00'"),
@@ -89,7 +90,9 @@ class Database:
         await self.sql(
             "CREATE SCHEMA landed",
             "CREATE EXTENSION hstore SCHEMA public",
-            "CREATE TYPE public.mood AS ENUM ('ok', 'sad')",
+            "CREATE SCHEMA apart",
+            "CREATE TYPE apart.\"Mood Of\" AS ENUM ('ok', 'sad')",
+            "CREATE TYPE public.\"Mood Of\" AS ENUM ('another')",
             "CREATE TYPE public.shift AS (began date, lasted interval, share float8, cost money)",
             *(f"CREATE FUNCTION landed.{call} RETURNS text LANGUAGE sql AS $$ SELECT 'hidden' $$" for call in calls),
             *(
