@@ -328,12 +328,12 @@ class PostgresWriter(IWriter):
         connection, landing = self._connection, self._landing
         sql, values = self._checkpoints.advance(checkpoint)
         self._checkpoints.check(await connection.fetch(sql, *values), checkpoint)
-        await self._decoded.beside(self._decoded.check_landing)
         fail_at("batch.after_checkpoint")
         found = await connection.fetch(COLUMNS_OF, quote_table(landing))
         check_landing_types(
             landing, dict(zip(rows.columns, rows.types, strict=True)), {name: kind for name, kind, _ in found}
         )
+        await self._decoded.beside(self._decoded.check_landing)
         await connection.copy_to_table(
             landing.table,
             schema_name=landing.schema,
