@@ -61,6 +61,11 @@ def run_program(
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
+def fork_server_pid() -> int:
+    """The process that programs are forked from."""
+    return _server().pid
+
+
 def _needs_a_start(environment: Mapping[str, str]) -> bool:
     names = {name for name in (*environment, *os.environ) if name.startswith(_FOR_A_START)}
     return any(environment.get(name) != os.environ.get(name) for name in names)
@@ -100,6 +105,7 @@ class _ForkServer:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "tests.fork_server", str(theirs.fileno())],
                 cwd=_ROOT, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL,
+                env={**os.environ, "JE_ARROW_MALLOC_CONF": "background_thread:false"},  # Else pyarrow starts a thread.
             )  # fmt: skip
         atexit.register(self.close)
 
@@ -114,6 +120,10 @@ class _ForkServer:
                 self._adopt_orphans(False)
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)  # Raises if it is not ours.
         return pid
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     def close(self) -> None:
         self._requests.close()

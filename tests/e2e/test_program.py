@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from tests.e2e.api import environment, headrace, start
 from tests.e2e.projects import people_pipeline, with_people, write
 from tests.e2e.tables import duckdb_rows
-from tests.program import start_program
+from tests.program import fork_server_pid, start_program
 
 
 def said(folder: Path, arguments: list[str], *, is_executed: bool, **extra: str) -> tuple[int, str, str]:
@@ -43,6 +44,12 @@ def test_forked_program_says_what_an_executed_one_says(
 
     assert forked == said(project, arguments, is_executed=True, HEADRACE_HOME="executed", **extra)
     assert (project / "forked").exists() == (project / "executed").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="nothing is forked elsewhere")
+def test_programs_are_forked_from_one_that_has_no_thread(project: Path) -> None:
+    assert headrace(project, "--version").returncode == 0
+    assert len(list(Path(f"/proc/{fork_server_pid()}/task").iterdir())) == 1
 
 
 def test_forked_program_dies_alone(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
