@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from contextlib import aclosing
 from dataclasses import replace
 from decimal import Decimal
 from itertools import pairwise
@@ -293,7 +294,8 @@ async def test_positions_of_every_key_type_read_back(store: IDataStore) -> None:
         source = SourceSpec(table=TableName("s"), key=(name,))
         plan = await store.plan(source, lo=None, limit=None)
         async with store.reader(source, plan, plan.streams[0], batch_rows=2) as reader:
-            first = await anext(reader.batches(None, limit=2))
+            async with aclosing(reader.batches(None, limit=2)) as batches:  # Else it would end in another's session.
+                first = await anext(batches)
         assert first.position is not None
         assert await read_ids(store, source, first.position, batch_rows=10) == [[3]], name
 
