@@ -35,12 +35,13 @@ IDENTITY = "SELECT c.oid::text || ':' || c.relfilenode::text FROM pg_class c WHE
 MAY_BE_LOOKED_AT = "SELECT c.relkind IN ('r', 'p') AND has_table_privilege(c.oid, 'SELECT') FROM pg_class c WHERE c.oid = to_regclass($1)"
 
 
-def older_rows(table: TableName, *, of_run: bool) -> str:
-    """Ask whether a table written anew has rows from before, as VACUUM FULL and CLUSTER leave them, or those of a run."""
+def older_rows(table: TableName, *, has_run_id: bool) -> str:
+    """Ask whether a table written anew has rows from before, as VACUUM FULL and CLUSTER leave them, or rows of ours, as
+    ALTER TABLE does."""
     name = quote_table(table)
     older = f"EXISTS (SELECT 1 FROM {name} AS t WHERE age(t.xmin) > age(c.xmin))"
-    mine = f" OR EXISTS (SELECT 1 FROM {name} AS t WHERE t.{quote(RUN_ID)} = $2::uuid)" if of_run else ""
-    return f"SELECT {older}{mine} FROM pg_class c WHERE c.oid = to_regclass($1)"
+    ours = f" OR EXISTS (SELECT 1 FROM {name} AS t WHERE t.{quote(RUN_ID)} IS NOT NULL)" if has_run_id else ""
+    return f"SELECT {older}{ours} FROM pg_class c WHERE c.oid = to_regclass($1)"
 
 
 def catalog_columns(session: Session, table: TableName) -> list[tuple[str, str, bool]]:

@@ -303,14 +303,11 @@ class PostgresSession(Session):
         found = self.execute(IDENTITY, (quote_table(table),))
         return str(found[0][0]) if found else None
 
-    def keeps_rows(self, table: TableName, before: str, run_id: str | None) -> bool:
+    def keeps_rows(self, table: TableName, before: str, *, has_run_id: bool) -> bool:
         number, place = before.partition(":")[0], quote_table(table)
         if not self.execute("SELECT 1 WHERE to_regclass($1)::oid::text = $2", (place, number)):
             return False
-        of_run = () if run_id is None else (run_id,)
-        return self._may_look_at(table) and bool(
-            self.execute(older_rows(table, of_run=run_id is not None), (place, *of_run))[0][0]
-        )
+        return self._may_look_at(table) and bool(self.execute(older_rows(table, has_run_id=has_run_id), (place,))[0][0])
 
     def is_filled(self, table: TableName) -> bool | None:
         return super().is_filled(table) if self._may_look_at(table) else None

@@ -254,8 +254,11 @@ class SqlOwner(IOwner):
         if not state.counts.produced:
             return
         watch = LandingWatch(landing, known=state.stats.get(LANDING))
-        run_id = target.run_id if target.metadata_columns else None
-        watch.check(session.identity(landing), lambda before: session.keeps_rows(landing, before, run_id), lambda: None)
+        watch.check(
+            session.identity(landing),
+            lambda before: session.keeps_rows(landing, before, has_run_id=target.metadata_columns),
+            lambda: None,
+        )
 
     def _duplicates(self, target: Target, columns: tuple[str, ...]) -> int:
         if target.shadow is None:

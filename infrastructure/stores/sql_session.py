@@ -111,8 +111,8 @@ class Session(ABC):
     def identity(self, table: TableName) -> str | None:
         """Tell a table from one that took its place, or from itself written anew; None where there is none."""
 
-    def keeps_rows(self, table: TableName, before: str, run_id: str | None) -> bool:
-        """Whether a table that is not told as before still has rows from before, or of a run."""
+    def keeps_rows(self, table: TableName, before: str, *, has_run_id: bool) -> bool:
+        """Whether a table that is not told as before still has rows from before, or such as carry the id of a run."""
         return False
 
     def is_filled(self, table: TableName) -> bool | None:

@@ -231,10 +231,10 @@ class SqlWriter(IWriter):
         if not watch.is_begun:
             head = session.execute(*self._checkpoints.opened_on())
             watch.begin(json.loads(head[0][0]).get(LANDING) if head else None)
-        run_id = self._target.run_id if self._target.metadata_columns else None
+        has_run_id = self._target.metadata_columns
         watch.check(
             session.identity(landing),
-            lambda before: session.keeps_rows(landing, before, run_id),
+            lambda before: session.keeps_rows(landing, before, has_run_id=has_run_id),
             lambda: session.is_filled(landing),
         )
 
@@ -262,11 +262,11 @@ class SqlWriter(IWriter):
         held = session.hold(self._landing, target.key if target.merges and target.shadow is None else ())
         if held is None:
             raise landing_gone(self._landing)
-        self.check_landing()
         deleted = rows.column(DELETED) if target.deletes else None
         rows = rows.select([column.name for column in target.columns])
         columns = self._landing_columns(held, rows.column_names)
         rows = conform(rows, columns)
+        self.check_landing()  # After the types, whose change would be told with the column.
         constants: list[tuple[str, pa.Scalar]] = []
         if target.metadata_columns:
             constants.append((RUN_ID, session.uuid(target.run_id)))
