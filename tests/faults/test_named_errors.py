@@ -282,8 +282,11 @@ def test_full_disk_of_the_destination(project: Path, own_postgres: PostgresServe
 
     assert (done.returncode, "disk_full" in done.stderr) == (3, True), done.stderr
     assert "Traceback" not in done.stderr
-    counted = postgres(url, "select count(*), count(distinct id) from landed")
-    assert counted[0][0] == counted[0][1] < ROWS
+    if postgres(url, "select to_regclass('landed') is not null") == [
+        (True,)
+    ]:  # A run that landed nothing leaves nothing.
+        counted = postgres(url, "select count(*), count(distinct id) from landed")
+        assert counted[0][0] == counted[0][1] < ROWS
     ballast.unlink()
     done = run(project, **settings)
     if done.returncode != 0:  # The first may have ended the run that was left; the next one completes its read set.
