@@ -245,8 +245,8 @@ class PostgresDataStore(IDataStore):
 
     async def landing_wire(self, table: TableName, columns: Sequence[Column]) -> Wire | None:
         def described(session: PostgresSession) -> Wire:
-            natives = {name: native for name, native, _ in catalog_columns(session, table)}
-            natives = natives or {column.name: native_of(column.type) for column in columns}
+            natives: dict[str, str | None] = {name: native for name, native, _ in catalog_columns(session, table)}
+            natives = natives or {column.name: self.spell(column.type) for column in columns}
             return Wire(FORMAT, natives)
 
         async with self._session("headrace") as (session, thread):

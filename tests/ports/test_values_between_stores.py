@@ -388,6 +388,9 @@ async def test_what_a_store_has_no_type_for_is_refused_by_column_and_type(shelf:
 
             with pytest.raises(SchemaMismatchError, match="column odd"):
                 await load(source, spec, destination, TableName(f"got_{number}"), ())
+    wire = await shelf.postgres.landing_wire(TableName("absent"), (Column("odd", "native:BIT"),))
+    assert wire is not None
+    assert wire.types == {"odd": None}  # The way is chosen before the column is refused by name.
     await given.close()
     await embedded.close()
 
