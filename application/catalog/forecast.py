@@ -68,6 +68,7 @@ class PlanForecaster:
             columns = _columns(plan, prepared, landing)
             notes.append(f"way: {route.way.value}, because {route.reason}")
             notes += [f"columns: {note}" for note in prepared.left_out]
+            notes += [f"warning: {warning}" for warning in plan.warnings]
             notes += await _warnings(source, spec, plan)
         except PlatformError as error:
             notes.append(f"way: not known by now: {error.message} [{error.code}]")

@@ -58,6 +58,7 @@ def run_report(read_set: ReadSet, loaded: Loaded) -> dict[str, Any]:
         **_merged(publication.stats),
         **({"delete_missing": note} if (note := publication.stats.get("delete_missing")) else {}),
         **({"note": read_set.plan.note} if read_set.plan.note else {}),
+        **_warned(read_set, publication.stats),
     }
     return in_total(own, read_set.completed_first)
 
@@ -74,10 +75,30 @@ def published_report(state: LaneState, read_set: ReadSet) -> dict[str, Any]:
         "rules": state.stats.get("verdicts", []),
         "first_errors": stats.get("first_errors", []),
         "streams": [],
+        **_warned(read_set, stats),
         **_merged(stats),
         **_profiles(state.stats.get("profiles", {})),
     }
     return in_total(own, read_set.completed_first)
+
+
+def _warned(read_set: ReadSet, stats: Mapping[str, Any]) -> dict[str, Any]:
+    """What hides rows at the source, and rows that were written and that the table does not show."""
+    warnings, landed = list(read_set.plan.warnings), stats.get("landed")
+    if landed is None:
+        return {"warnings": warnings} if warnings else {}
+    written, shown = landed["written"], landed["shown"]
+    if shown is None:
+        warnings.append(
+            f"{written} rows were written, but a trigger, a rule or row-level security of the table may hide or suppress some, "
+            "and how many it shows cannot be counted: the rows bear no mark of this run alone"
+        )
+    elif shown != written:
+        warnings.append(
+            f"{written} rows were written, and the table shows {shown} of them: a trigger, a rule or row-level security "
+            "hides, suppresses or adds rows"
+        )
+    return {"landed": dict(landed), **({"warnings": warnings} if warnings else {})}
 
 
 def told_first(report: Mapping[str, Any]) -> dict[str, Any]:

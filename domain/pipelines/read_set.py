@@ -71,6 +71,7 @@ class SourcePlan:
     limit: int | None = None
     is_text: bool = False
     note: str | None = None
+    warnings: tuple[str, ...] = ()
     partition: str | None = None
     end: ReadEnd | None = None
     guessed: tuple[str, ...] = ()
@@ -143,6 +144,7 @@ class ReadSet:
                 limit=plan["limit"],
                 is_text=plan["is_text"],
                 note=plan["note"],
+                warnings=tuple(plan.get("warnings", ())),
                 partition=plan.get("partition"),
                 end=ReadEnd.from_json(plan["end"]) if plan.get("end") else None,
                 guessed=tuple(plan.get("guessed", ())),

@@ -105,6 +105,8 @@ def print_report(run: Mapping[str, Any]) -> None:
         shape = f" ({error['shape']})" if error.get("shape") else ""
         place = f", {error['place']}" if error.get("place") else ""
         print(printable(f"  {error['kind']}: {error['message']}{shape}{place}"))
+    for warning in report.get("warnings") or []:
+        print(printable(f"warning: {warning}"))
     if report.get("watermark"):
         print(f"watermark: {report['watermark']}")
     print_cursor(report)

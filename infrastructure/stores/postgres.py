@@ -37,6 +37,7 @@ from infrastructure.stores.partitions import is_partitioned, ranges
 from infrastructure.stores.positions import MAX_TIES, place_after
 from infrastructure.stores.postgres_catalog import catalog_columns, foreign, plain_tables
 from infrastructure.stores.postgres_connection import READER, PostgresAddress, lane_session
+from infrastructure.stores.postgres_hiding import hidden_at
 from infrastructure.stores.postgres_horizon import PostgresHorizon
 from infrastructure.stores.postgres_keys import check_place, is_proved, why_untrusted
 from infrastructure.stores.postgres_passage import FORMAT, PassingReader, PostgresWriter, connected
@@ -176,6 +177,7 @@ class PostgresDataStore(IDataStore):
             hi=hi,
             limit=None if source.cursor else limit,
             end=why,
+            warnings=hidden_at(session, source),
         )
 
     def _streams(

@@ -7,8 +7,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from domain.errors import PlatformError, SchemaMismatchError
+from infrastructure.arrow import logical_type
 from infrastructure.sql import quote
-from infrastructure.stores.postgres_types import needs_cast
+from infrastructure.stores.postgres_types import native_of, needs_cast
 
 _MODIFIER = re.compile(r"\([0-9, -]+\)")
 _LENGTH = re.compile(r"(?:character|character varying|bit|bit varying)\(([0-9]+)\)")
@@ -70,3 +71,8 @@ def _is_too_long(values: pa.ChunkedArray, native: str) -> bool:
         return False
     longest = pc.max(pc.utf8_length(values)).as_py()
     return longest is not None and longest > int(length[1])
+
+
+def staged_type(kind: pa.DataType) -> str:
+    """The type of a column as which values lie before they are cast."""
+    return "uuid" if pa.types.is_fixed_size_binary(kind) else native_of(logical_type(kind))

@@ -16,10 +16,9 @@ from domain.pipelines.checkpoint import Merged
 from domain.pipelines.read_set import Lane
 from domain.pipelines.table import DELETED, SEQ, Column, TableName, TableSchema
 from domain.ports.data_store import StreamSelection, Target
-from infrastructure.arrow import logical_type
 from infrastructure.postgres_settings import pinned
 from infrastructure.sql import quote, quote_table
-from infrastructure.stores.postgres_casts import cast, naming_column, rounded, would_round
+from infrastructure.stores.postgres_casts import cast, naming_column, rounded, staged_type, would_round
 from infrastructure.stores.postgres_catalog import (
     IDENTITY,
     MAY_BE_LOOKED_AT,
@@ -31,6 +30,7 @@ from infrastructure.stores.postgres_catalog import (
 )
 from infrastructure.stores.postgres_connection import PostgresAddress, connect
 from infrastructure.stores.postgres_errors import translate
+from infrastructure.stores.postgres_hiding import insert_counted, may_suppress
 from infrastructure.stores.postgres_limits import refuse_far_times
 from infrastructure.stores.postgres_merge import hold_merged, merge
 from infrastructure.stores.postgres_predecessors import end_holders, run_patiently
@@ -237,7 +237,7 @@ class PostgresSession(Session):
 
     def _cast_stage(self, rows: pa.Table) -> TableName:
         """A temporary table in which what the wire cannot carry lies as text."""
-        return self._temporary("cast", {field.name: _staged_type(field.type) for field in rows.schema})
+        return self._temporary("cast", {field.name: staged_type(field.type) for field in rows.schema})
 
     def _temporary(self, purpose: str, natives: Mapping[str, str]) -> TableName:
         """A temporary table of these columns, made once for the session."""
@@ -264,13 +264,13 @@ class PostgresSession(Session):
             chosen.settings[f"headrace.constant_{number}"] = value
             values.append(f"(SELECT current_setting('headrace.constant_{number}')::{native_of(kind)})")
         self.bind(chosen.settings)
-        statement = self._cursor.adbc_statement
+        rows = f"SELECT {', '.join(values)} FROM (SELECT * FROM {chosen.text}) AS selected WHERE {where}"
+        into = f"INSERT INTO {quote_table(table)} ({names}){self.overriding}"
+        if may_suppress(self, table):
+            return insert_counted(self, into, rows, names)
         try:
-            statement.set_sql_query(
-                f"INSERT INTO {quote_table(table)} ({names}){self.overriding} SELECT {', '.join(values)} "
-                f"FROM (SELECT * FROM {chosen.text}) AS selected WHERE {where}"
-            )
-            return int(statement.execute_update())
+            self._cursor.adbc_statement.set_sql_query(f"{into} {rows}")
+            return int(self._cursor.adbc_statement.execute_update())
         except Exception as error:
             raise translate(error) from error
 
@@ -314,6 +314,9 @@ class PostgresSession(Session):
 
     def _may_look_at(self, table: TableName) -> bool:
         return bool(self.execute(MAY_BE_LOOKED_AT, (quote_table(table),)) == [(True,)])
+
+    def may_suppress(self, table: TableName) -> bool:
+        return may_suppress(self, table)
 
     def type_name(self, logical: str) -> str:
         return native_of(logical)
@@ -389,7 +392,3 @@ class PostgresSession(Session):
         for closable in (self._cursor, self._connection):
             with suppress(Exception):  # A broken connection cannot be closed any better.
                 closable.close()
-
-
-def _staged_type(kind: pa.DataType) -> str:
-    return "uuid" if pa.types.is_fixed_size_binary(kind) else native_of(logical_type(kind))

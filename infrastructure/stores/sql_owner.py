@@ -19,6 +19,7 @@ from infrastructure.sql import quote, quote_table
 from infrastructure.stores.landing import landed_columns, landing_of, opened_stats
 from infrastructure.stores.landing_watch import LANDING, LandingWatch
 from infrastructure.stores.lane_tokens import check_above, new_token
+from infrastructure.stores.sql_landed import with_landed
 from infrastructure.stores.sql_lanes import OF_LANE, read_lane_rows
 from infrastructure.stores.sql_leftovers import drop_leftovers, drop_rebuilt
 from infrastructure.stores.sql_merge import merge_stage, merged_names
@@ -223,6 +224,7 @@ class SqlOwner(IOwner):
                 counts, stats = counts + merged.counts, merge_stats(stats, merged.stats)
             elif target.shadow:
                 self._publish_stage(replace(target, replaces=target.replaces or is_new))
+            stats = with_landed(session, target, read_set, counts, stats)
             fail_at("publish.after_swap")
             if target.replaces or (target.merges and read_set.is_whole and self._lane.is_main):
                 supersede_refused(session, self._table, self._lane, target.run_id)

@@ -119,6 +119,10 @@ class Session(ABC):
         """Whether a table has any row; None where that may not be asked."""
         return bool(self.execute(f"SELECT EXISTS (SELECT 1 FROM {quote_table(table)})")[0][0])
 
+    def may_suppress(self, table: TableName) -> bool:
+        """Whether rows that are written to a table may not show in it."""
+        return False
+
     @abstractmethod
     def type_name(self, logical: str) -> str:
         """Spell one of our types in the store's SQL."""
