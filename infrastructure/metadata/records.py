@@ -65,7 +65,7 @@ class SqlRecords(IRecords):
                 ) from error
         self._engine = self._create_engine()
         if self._url.get_backend_name() == "postgresql":
-            await self._refuse_pooler(self._engine)
+            await self._refuse_pooler()
         current, newest = await self.current()
         if current == newest:
             return
@@ -77,7 +77,7 @@ class SqlRecords(IRecords):
             )
         await self.upgrade()
 
-    async def _refuse_pooler(self, engine: AsyncEngine) -> None:
+    async def _refuse_pooler(self) -> None:
         def asks(connection: AsyncConnection) -> Backend:
             async def asked() -> int:
                 found = (await connection.execute(text(ASK))).scalar()
@@ -86,6 +86,7 @@ class SqlRecords(IRecords):
 
             return asked
 
+        engine = self._create_engine(pool_size=2)  # That of the settings may have room for one.
         try:
             async with engine.connect() as first, engine.connect() as second:
                 is_pooled = await share_sessions(asks(first), asks(second))
@@ -93,6 +94,8 @@ class SqlRecords(IRecords):
             raise records_pooled() from error
         except (DBAPIError, OSError, TimeoutError) as error:
             raise records_error(error) from error
+        finally:
+            await engine.dispose()
         if is_pooled:
             raise records_pooled()
 
@@ -163,13 +166,13 @@ class SqlRecords(IRecords):
             raise UnavailableError("The platform's records are not open.", code="records.unavailable")
         return self._engine
 
-    def _create_engine(self) -> AsyncEngine:
+    def _create_engine(self, *, pool_size: int | None = None) -> AsyncEngine:
         if self._url.get_backend_name() == "sqlite":
             return _sqlite_engine(self._url, self._timeout_seconds)
         try:
             engine = create_async_engine(
                 self._url,
-                pool_size=self._pool_size,
+                pool_size=pool_size or self._pool_size,
                 max_overflow=self._max_overflow,
                 pool_timeout=self._timeout_seconds,
                 hide_parameters=True,
