@@ -227,7 +227,7 @@ def diagnose(error: Exception) -> Diagnosis:
         state=state,
         message=message,
         column=column,
-        table=None if table is not None and table.startswith("headrace_") else table,
+        table=None if table is not None and table.startswith(("headrace_", "_headrace_")) else table,
         constraint=field("constraint_name", "constraint_name"),
         function=called[1] if called else None,
     )
@@ -259,7 +259,7 @@ def _value(found: Diagnosis) -> str:
     elif found.state in ("22003", "22008"):
         what = f"a value that is out of range{wanted}"
     elif found.state == "22021":
-        what = f"bytes that are no {encoding[0] if encoding else 'text'}"
+        what = f"a text with bytes that are no {encoding[0] if encoding else 'text'}"
     elif found.state == "22P05":
         what = f"a character that {encoding[-1] if encoding else 'the encoding'} does not have"
     elif kind:
