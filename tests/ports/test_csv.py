@@ -315,7 +315,7 @@ async def test_note_on_numbers_says_the_option_that_rounds_them(tmp_path: Path) 
         ("a,b\n1,x\n".encode("utf-16"), "file.encoding", "encoding: utf-16}"),
         ("a,b\n1,x\n".encode("utf-16-le"), "file.encoding", "utf-16-le"),
         ("a,b\n1,x\n".encode("utf-16-be"), "file.encoding", "utf-16-be"),
-        (gzip.compress(b"a,b\n1,2\n"), "file.malformed", "end in .gz"),
+        (gzip.compress(b"a,b\n1,2\n", mtime=0), "file.malformed", "end in .gz"),
         (bz2.compress(b"a,b\n1,2\n"), "file.malformed", "end in .bz2"),
         (b"PK\3\4rest", "file.malformed", "zip"),
         (b"PAR1rest", "file.malformed", "format: parquet"),
@@ -341,7 +341,7 @@ async def test_file_that_is_not_what_it_should_be_is_refused_by_its_place(
     assert words in caught.value.message
 
 
-@pytest.mark.parametrize("content", [b"a,b\n1,2\n", gzip.compress(b"a,b\n1,2\n" * 999)[:-20]])
+@pytest.mark.parametrize("content", [b"a,b\n1,2\n", gzip.compress(b"a,b\n1,2\n" * 999, mtime=0)[:-20]])
 async def test_file_that_is_not_compressed_as_its_name_says_is_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "a.csv.gz").write_bytes(content)
 
