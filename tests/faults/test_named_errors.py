@@ -211,6 +211,8 @@ def test_column_that_changes_its_type_while_batches_come(project: Path, postgres
         deadline = time.monotonic() + 20
         while postgres(postgres_database, "select to_regclass('landed')::text") == [(None,)]:
             assert time.monotonic() < deadline
+        while postgres(postgres_database, "select count(*) from landed") == [(0,)]:
+            assert time.monotonic() < deadline
         postgres(postgres_database, "alter table landed alter column id type double precision")
         done = server.wait_for(asked["id"])
 
