@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sqlite3
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -56,13 +57,7 @@ class SqlRecords(IRecords):
         if self._engine is not None:
             return
         if self._url.get_backend_name() == "sqlite" and self._url.database:
-            path = Path(self._url.database)
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise StoreRefusedError(
-                    f"The folder {path.parent} cannot be made: {error.strerror}.", code="home.not_creatable"
-                ) from error
+            await asyncio.to_thread(_make_file, Path(self._url.database))
         self._engine = self._create_engine()
         if self._url.get_backend_name() == "postgresql":
             await self._refuse_pooler()
@@ -214,6 +209,24 @@ def _ping_when_idle(engine: AsyncEngine) -> None:
             engine.sync_engine.dialect.do_ping(connection)
         except Exception as error:
             raise DisconnectionError from error
+
+
+def _make_file(path: Path) -> None:
+    """Open a SQLite file once: the driver's thread would outlive an opening that fails, and end in a traceback.
+
+    Raises:
+        StoreRefusedError: its folder cannot be made, or it cannot be opened.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreRefusedError(
+            f"The folder {path.parent} cannot be made: {error.strerror}.", code="home.not_creatable"
+        ) from error
+    try:
+        sqlite3.connect(path).close()
+    except sqlite3.Error as error:
+        raise records_error(error) from error
 
 
 def _sqlite_engine(url: URL, timeout_seconds: float) -> AsyncEngine:
