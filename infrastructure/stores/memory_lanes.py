@@ -363,10 +363,13 @@ def _publish_stage(content: Content, target: Target) -> None:
     if target.metadata_columns:
         rows = rows.append_column(LOADED_AT, pa.repeat(_now(), rows.num_rows))
         columns = (*columns, Column(LOADED_AT, "timestamptz"))
-    if target.replaces:
-        content.tables[str(target.table)] = (columns, rows)
-    else:
-        append_rows(content, target.table, rows)
+    is_kept = str(target.table) in content.tables and not target.rebuilds
+    if target.replaces and is_kept:
+        _add_columns(content, target.table, columns)
+        create_table(content, target.table, content.tables[str(target.table)][0])
+    elif target.replaces:
+        create_table(content, target.table, columns)
+    append_rows(content, target.table, rows)
 
 
 def _duplicates(content: Content, target: Target, columns: tuple[str, ...]) -> int:

@@ -91,6 +91,20 @@ def exchange(session: Session) -> None:
 
 
 @pytest.mark.clause("IDataStore", 31)
+async def test_columns_of_a_replaced_table_keep_their_types_in_every_store(store: IDataStore) -> None:
+    there = pa.table({"id": pa.array([1], pa.int32()), "note": ["old"], "more": pa.array([7], pa.int16())})
+    await store.write(TABLE, [there])
+
+    await replaced(store, 1, {3: "new"})
+
+    described = await store.describe(TABLE)
+    assert described is not None
+    kinds = {column.name: column.type for column in described.columns}
+    assert (kinds["id"], kinds["note"], kinds["more"]) == ("int32", "string", "int16")
+    assert await held(store) == {3: "new"}
+
+
+@pytest.mark.clause("IDataStore", 31)
 def test_replaced_table_keeps_what_it_had(postgres_database: str, somebody: Somebody) -> None:
     session = PostgresSession(address_of(postgres_database), "headrace")
     for script, question in HAD.items():
