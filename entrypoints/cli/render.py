@@ -83,7 +83,7 @@ def print_report(run: Mapping[str, Any]) -> None:
     if merged := report.get("merged"):
         print("merged: " + ", ".join(f"{count:,} {what}" for what, count in merged.items()))
     for note in report.get("columns_left_out") or []:
-        print(f"columns: {note}")
+        print(f"columns: {printable(note)}")
     rules = report.get("rules") or []
     if rules:
         print_table(

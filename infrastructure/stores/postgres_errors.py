@@ -32,6 +32,8 @@ class Diagnosis:
     table: str | None = None
     constraint: str | None = None
     function: str | None = None
+    is_raised: bool = False
+    """A function of the database's users wrote the message."""
 
 
 @dataclass(frozen=True)
@@ -178,6 +180,7 @@ _STATES_OF_WORDS = (
 _DRIVER_TIMES = re.compile(r"would overflow|exceeds PostgreSQL|out of range")
 _COPY_CONTEXT = re.compile(r"^COPY (?P<table>[^,\n]+), line [0-9]+, column (?P<column>[^:\n]+)", re.MULTILINE)
 _FUNCTION_CONTEXT = re.compile(r"^PL/pgSQL function ([\w.\"]+\([^)]*\))", re.MULTILINE)
+_RAISED = re.compile(r"\A[^\n]* at RAISE$", re.MULTILINE)
 _NAMED = re.compile(r"(?:constraint|column|relation|view|table) \"[^\"]+\"")
 _OVERFLOWN = re.compile(r"^([a-z ]+?)(?: field)? (?:out of range|overflow)")
 _TYPE = re.compile(r"type ([a-z_][a-z_ ]*(?:\([0-9, ]+\))?(?:\[\])*)")
@@ -195,6 +198,9 @@ def translate(error: Exception, *, writes: bool = False) -> PlatformError:
     if answer is None and writes and found.state == "25006":
         answer = _READ_ONLY
     answer = answer or _BY_STATE.get(found.state) or _BY_STATE.get(found.state[:2]) or _FUNCTION
+    if found.is_raised:  # Its code may ask for another try; its text is its author's.
+        is_conflict = found.state.startswith("40")
+        answer = Answer(answer.kind, answer.code, _FUNCTION.sentence) if is_conflict else _FUNCTION
     sentence = answer.sentence.format(
         reason=_cut(found.message),
         value=_value(found) if "{value}" in answer.sentence else "",
@@ -230,6 +236,7 @@ def diagnose(error: Exception) -> Diagnosis:
         table=None if table is not None and table.startswith(("headrace_", "_headrace_")) else table,
         constraint=field("constraint_name", "constraint_name"),
         function=called[1] if called else None,
+        is_raised=_RAISED.search(context) is not None,
     )
 
 

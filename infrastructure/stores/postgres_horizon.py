@@ -36,7 +36,8 @@ _SESSIONS = (
     f"{_LOCKS} SELECT l.virtualtransaction, l.pid, (extract(epoch FROM a.xact_start) * 1000000)::bigint, "
     f"a.usename::text, a.application_name, {_LOCKING} FROM locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid "
     "WHERE l.locktype = 'virtualxid' AND l.mode = 'ExclusiveLock' AND l.pid <> pg_backend_pid() AND (a.pid IS NULL OR "
-    "(a.datname = current_database() AND a.usesysid IS NOT NULL AND a.application_name IS DISTINCT FROM $2))"
+    "(a.datname = current_database() AND a.usesysid IS NOT NULL "
+    f"AND (a.application_name IS DISTINCT FROM $2 OR {_LOCKING})))"
 )
 # A message of several transactions gives all of them the time at which it came, so who is busy counts in between too.
 _BUSY = (

@@ -21,9 +21,10 @@ def with_landed(
     if target.merges:
         # A key may come in several batches, so its rows are not those of the table: the merge itself tells what it did.
         done = stats.get("merged")
-        if done is not None and not target.deletes:
+        if done is not None and not target.deletes and target.newest_by is None:
             shown = done["inserted"] + done["updated"]
-    elif target.metadata_columns and not read_set.is_adopted:  # Of an earlier run's rows this one knows no name.
+    elif target.metadata_columns and not (read_set.is_adopted or read_set.completed_first):
+        # Of an earlier run's rows this one knows no name, and after them its own have had the same.
         rows = session.execute(
             f"SELECT count(*) FROM {quote_table(target.table)} WHERE {quote(RUN_ID)} = CAST($1 AS {session.type_name('uuid')})",
             (target.run_id,),

@@ -8,7 +8,7 @@ import pyarrow as pa
 from domain.errors import QualityRejectedError
 from domain.pipelines.quality import Rule
 from infrastructure.records import encoded
-from infrastructure.transforms.shapes import shape
+from infrastructure.transforms.shapes import shape_of_scalar
 
 _FIRST_ERRORS = 5
 REFUSED = pa.schema(
@@ -49,7 +49,7 @@ def first_errors(batch: pa.Table, refused: Sequence[Refusal], rules: Sequence[Ru
         if column is not None:
             error["column"] = column
         if column in batch.column_names:
-            error["shape"] = shape(batch.column(column)[ordinal].as_py())
+            error["shape"] = shape_of_scalar(batch.column(column)[ordinal])
         found.append(error)
     return found
 

@@ -5,6 +5,8 @@ from datetime import date, datetime, time
 from decimal import Decimal
 from typing import Any
 
+import pyarrow as pa
+
 _NAMED = {
     ",": "a comma",
     ".": "a point",
@@ -39,6 +41,24 @@ def shape(value: Any) -> str:
         return "a timestamp with a zone" if value.tzinfo is not None else "a timestamp"
     kinds: tuple[tuple[type, str], ...] = ((date, "a date"), (time, "a time"), (list, "a list"), (dict, "a struct"))
     return next((name for kind, name in kinds if isinstance(value, kind)), f"a {type(value).__name__}")
+
+
+def shape_of_scalar(value: pa.Scalar) -> str:
+    """As `shape`, of a value in Arrow: Python has no times before the year 1 or after 9999, also inside of others."""
+    if not value.is_valid:
+        return "NULL"
+    kind, types = value.type, pa.types
+    if types.is_timestamp(kind):
+        return "a timestamp with a zone" if kind.tz is not None else "a timestamp"
+    names = (
+        (types.is_date, "a date"),
+        (types.is_time, "a time"),
+        (types.is_duration, "a duration"),
+        (types.is_interval, "an interval"),
+        (types.is_struct, "a struct"),
+        (types.is_nested, "a list"),
+    )
+    return next((name for is_kind, name in names if is_kind(kind)), None) or shape(value.as_py())
 
 
 def _of_number(value: int | float | Decimal) -> str:

@@ -31,6 +31,8 @@ PREPARED = (
     f"$$begin raise exception 'the row {SECRET} is bad'; end$$",
     f"create function complains_oddly() returns int language plpgsql as "
     f"$$begin raise exception 'the row {SECRET} is bad' using errcode = 'HR001'; end$$",
+    f"create function pretends(code text) returns int language plpgsql as "
+    f"$$begin raise exception 'the row {SECRET} is bad' using errcode = code; end$$",
 )
 # (statement, code, retryable, what the sentence names)
 STATEMENTS = [
@@ -74,6 +76,9 @@ STATEMENTS = [
     ("set role plain_reader; select * from barred", "store.permission", False, "barred"),
     ("select complains()", "store.function", False, "function or trigger"),
     ("select complains_oddly()", "store.function", False, "function or trigger"),
+    ("select pretends('42501')", "store.function", False, "function or trigger"),
+    ("select pretends('55000')", "store.function", False, "function or trigger"),
+    ("select pretends('22000')", "store.function", False, "function or trigger"),
     ("begin; vacuum plain", "store.transaction", False, "vacuum"),
     ("alter table plain alter column n set data type point using null", "query.invalid", False, ""),
     ("begin; set lock_timeout = '20ms'; lock table held", "store.locked", True, ""),

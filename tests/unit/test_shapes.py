@@ -3,11 +3,12 @@
 from decimal import Decimal
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infrastructure.transforms.shapes import shape
+from infrastructure.transforms.shapes import shape, shape_of_scalar
 
 
 @pytest.mark.parametrize(
@@ -48,3 +49,33 @@ def test_anything_has_a_shape_without_its_value(value: Any) -> None:
     told = shape(value)
     assert told
     assert len(str(value)) < 4 or str(value) not in told
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        (pa.timestamp("us"), "a timestamp"),
+        (pa.timestamp("us", "UTC"), "a timestamp with a zone"),
+        (pa.duration("us"), "a duration"),
+        (pa.list_(pa.timestamp("us")), "a list"),
+        (pa.struct({"at": pa.timestamp("us")}), "a struct"),
+        (pa.map_(pa.string(), pa.timestamp("us")), "a list"),
+    ],
+)
+def test_times_that_python_does_not_have_have_a_shape(kind: pa.DataType, told: str) -> None:
+    far = pa.array([2**62], pa.int64())
+    if pa.types.is_nested(kind):
+        at = far.cast(pa.timestamp("us"))
+        parts = {
+            pa.types.is_list: lambda: pa.ListArray.from_arrays(pa.array([0, 1], pa.int32()), at),
+            pa.types.is_struct: lambda: pa.StructArray.from_arrays([at], ["at"]),
+            pa.types.is_map: lambda: pa.MapArray.from_arrays([0, 1], pa.array(["a"]), at),
+        }
+        values = next(make() for is_kind, make in parts.items() if is_kind(kind))
+    else:
+        values = far.cast(kind)
+
+    assert shape_of_scalar(values[0]) == told
+    assert shape_of_scalar(pa.scalar(None, kind)) == "NULL"
+    assert shape_of_scalar(pa.scalar("a1")) == "text of 2 characters: digits and letters"
+    assert shape_of_scalar(pa.array([-(10**6)], pa.int32()).cast(pa.date32())[0]) == "a date"
