@@ -53,9 +53,9 @@ class Target:
     discarded: tuple[str, ...] = ()
     """Columns of the rows that the table does not have and that are left out."""
     newest_by: str | None = None
+    """A merged row is left as it is where this column of it is as great already: what is replayed is older."""
     rebuilds: bool = False
     """The table makes way for a new one with the types of the columns named."""
-    """A merged row is left as it is where this column of it is greater already: what is replayed is older."""
 
     @property
     def merges(self) -> bool:

@@ -52,7 +52,7 @@ def merge_rows(content: Content, target: Target, rows: pa.Table) -> Merged:
     last = {_key(row, target): row for row in rows.to_pylist()}
     done = Counter[str]()
     for key, row in last.items():
-        if target.newest_by is not None and key in found and found[key][target.newest_by] > row[target.newest_by]:
+        if target.newest_by is not None and key in found and found[key][target.newest_by] >= row[target.newest_by]:
             continue
         if row.get(DELETED):
             done["deleted"] += found.pop(key, None) is not None

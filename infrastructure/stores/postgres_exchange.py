@@ -64,7 +64,7 @@ class Exchange:
         if target.deletes:
             changes.append(f"source.{quote(DELETED)}")
         newest = quote(target.newest_by) if target.newest_by is not None else None
-        older = f" AND NOT coalesce(target.{newest} > source.{newest}, false)" if newest else ""
+        older = f" AND NOT coalesce(target.{newest} >= source.{newest}, false)" if newest else ""
         return f"{merging.on}{older} AND ({' OR '.join(changes) or 'false'})"
 
     def make_way(self) -> int | None:

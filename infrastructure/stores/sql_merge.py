@@ -67,7 +67,7 @@ class Merge:
         parts = [f"MERGE INTO {quote_table(target.table)} AS target USING {self.rows} AS source ON {self.on}"]
         if target.newest_by is not None:
             newest_by = quote(target.newest_by)
-            parts.append(f"WHEN MATCHED AND target.{newest_by} > source.{newest_by} THEN DO NOTHING")
+            parts.append(f"WHEN MATCHED AND target.{newest_by} >= source.{newest_by} THEN DO NOTHING")
         if deletes:
             parts.append(f"WHEN MATCHED AND source.{quote(DELETED)} THEN DELETE")
         if changed:

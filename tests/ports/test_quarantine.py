@@ -15,7 +15,7 @@ from domain.pipelines.quality import StagedChecks
 from domain.pipelines.quarantine import PLACE, Refusals, RefusedState
 from domain.pipelines.read_set import Lane, ReadSet
 from domain.pipelines.spec import Mode, SourceSpec
-from domain.pipelines.table import Column
+from domain.pipelines.table import RUN_ID, Column
 from domain.ports.data_store import IDataStore, JudgedBatch, SourceBatch, Target
 from infrastructure.arrow import arrow_type
 from infrastructure.records import decoded, encoded, merged_shape, shape_of
@@ -203,17 +203,17 @@ async def test_rows_that_a_later_run_has_read_again_are_superseded(store: IDataS
 
 
 @pytest.mark.clause("IDataStore", 28)
-async def test_replayed_row_does_not_take_the_place_of_a_newer_one(store: IDataStore) -> None:
-    merging = {"mode": Mode.MERGE, "key": ("id",), "newest_by": "note"}
-    await load(store, 1, "r1", refusing(1, 2))
-    await store.write(
-        TABLE, [pa.table({"id": pa.array([1, 2], pa.int64()), "note": pa.array(["zzz", "a"], pa.string())})]
-    )
+async def test_replayed_row_does_not_take_the_place_of_one_that_was_read_later(store: IDataStore) -> None:
+    merging = {"mode": Mode.MERGE, "key": ("id",), "newest_by": "note", "metadata_columns": True}
+    await load(store, 1, "r1", refusing(1, 2, 3))
+    there = {"id": pa.array([1, 2, 3], pa.int64()), "note": pa.array(["zzz", "a", "refused"], pa.string())}
+    await store.write(TABLE, [pa.table(there)])
 
     await replayed(store, 1, **merging)
 
-    assert [(row["id"], row["note"]) for row in await content(store)] == [(1, "zzz"), (2, "refused")]
-    assert [state for _, state in await states(store)] == ["repaired", "repaired"]
+    assert [(row["id"], row["note"]) for row in await content(store)] == [(1, "zzz"), (2, "refused"), (3, "refused")]
+    assert [row[RUN_ID] is not None for row in await content(store)] == [False, True, False]
+    assert [state for _, state in await states(store)] == ["repaired"] * 3
 
 
 KINDS = {
