@@ -239,7 +239,7 @@ class IDataStore(IRefusedRows):
         order; others are refused by name.
     11. A table that one pipeline replaces takes no other writer.
     12. A query that is not one read-only statement is refused and changes nothing.
-    13. Planning refuses NULL cursors and takes no row at or above `hi`.
+    13. Planning refuses cursors that are NULL or where no read ever gets, and takes no row at or above `hi`.
     14. A batch whose types do not fit the table is refused whole; no value is ever stored changed.
     15. A table is described with its columns, types of our names, and primary key; an absent one is None.
     16. Closing releases everything, also when opening failed; a closed store can be opened again.

@@ -18,6 +18,10 @@ _EARLIEST = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // timedelta(microsecond
 _LATEST = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
 # Somewhere it is still this long before the same time of day in UTC, and nowhere longer.
 _LAST_ZONE = 12 * 3600 * _SECOND
+# And somewhere it is already this long after it.
+_FIRST_ZONE = 14 * 3600 * _SECOND
+# Beyond every time that a store has.
+ENDLESS = 2**80
 # No clock is put back by more than a day, and none between the steps in which a zone is looked at.
 _PUT_BACK = timedelta(hours=26)
 _STEP = timedelta(minutes=15)
@@ -80,15 +84,37 @@ class Axis:
         Raises:
             InvalidInputError: there is none (`cursor.at_maximum`).
         """
-        latest = integer_bounds(self.kind)[1] if self.is_integer else _LATEST
-        if greatest >= latest and not self.is_clock:
-            shown = greatest if self.is_integer else "infinity or a time of the year 10000"
+        if self.is_integer and greatest >= integer_bounds(self.kind)[1]:
             raise InvalidInputError(
-                f"The cursor {self.cursor.column} holds {shown}, the largest {self.kind}: nothing can come after it, so no "
+                f"The cursor {self.cursor.column} holds {greatest}, the largest {self.kind}: nothing can come after it, so no "
                 "later row would ever be read. Leave such rows out with a query.",
                 code="cursor.at_maximum",
             )
         return greatest + self.unit
+
+    def reachable(self, least: int | None, greatest: int | None) -> int | None:
+        """Give the greatest value back if reads get to all times from the least to it.
+
+        Raises:
+            InvalidInputError: no watermark can be written above the greatest (`cursor.at_maximum`), or one of them is below
+                every watermark (`cursor.at_minimum`).
+        """
+        name = self.cursor.column
+        if not self.is_integer and greatest is not None and greatest + self.unit > _LATEST:
+            raise InvalidInputError(
+                f"The cursor {name} holds infinity or a time from {self.text(_LATEST)} on: no read ever gets there, so such "
+                f"rows would never be read. Leave them out with a query (WHERE {name} < '9999-12-31'), or give them a time "
+                f"that comes, such as coalesce(nullif({name}, 'infinity'), …).",
+                code="cursor.at_maximum",
+            )
+        if not self.is_integer and least is not None and least <= -ENDLESS:
+            raise InvalidInputError(
+                f"The cursor {name} holds -infinity, which is below every watermark: a row that came with it after the first "
+                f"read would never be read. Leave such rows out with a query (WHERE {name} > '-infinity'), or give them a time "
+                f"of their own, such as coalesce(nullif({name}, '-infinity'), …).",
+                code="cursor.at_minimum",
+            )
+        return greatest
 
     def reached(self, moment: int, greatest: int) -> int:
         """The value below which nothing comes that is stamped at a moment of the clock or later.
@@ -102,6 +128,16 @@ class Axis:
         else:
             wall = moment - _LAST_ZONE
         return wall - wall % self._unit(greatest)
+
+    def begins(self, value: int) -> int:
+        """The earliest moment at which what is stamped may have a value, or one above it."""
+        if self.kind == "timestamptz":
+            return value
+        if self.cursor.timezone is None:
+            return value - _FIRST_ZONE
+        wall = _EPOCH + timedelta(microseconds=min(max(value, _EARLIEST + _DAY), _LATEST - _DAY))
+        zone = ZoneInfo(self.cursor.timezone)
+        return min(_since_epoch(wall.replace(tzinfo=zone, fold=fold).astimezone(UTC)) for fold in (0, 1))
 
     def fresh_for(self, greatest: int | None, now: int, margin: int) -> int:
         """Microseconds until the greatest value is older than the margin, as far as a clock can tell; 0 if it is."""
@@ -122,11 +158,11 @@ class Axis:
         return above if not self.is_integer and quiet >= self.held else above - self.held
 
     def read(self, text: str | None) -> int | None:
-        """Read a value that the store has written as a number, or the end of time."""
+        """Read a value that the store has written as a number, or infinity."""
         if text is None:
             return None
         value = Decimal(text)
-        return int(value) if value.is_finite() else _LATEST if value > 0 else _EARLIEST
+        return int(value) if value.is_finite() else ENDLESS if value > 0 else -ENDLESS
 
     def text(self, value: int) -> str:
         """A value as text that the store reads."""

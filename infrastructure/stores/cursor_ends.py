@@ -56,6 +56,7 @@ class Ended:
     complete_as_of: int | None
     holding: tuple[Transaction, ...]
     passed: tuple[Transaction, ...]
+    ahead: tuple[str, ...] = ()
 
     @property
     def is_held_by_young(self) -> bool:
@@ -68,7 +69,7 @@ class Ended:
         complete = clock_text(self.complete_as_of) if self.complete_as_of is not None else None
         why = ReadEnd(
             complete_as_of=complete,
-            held_back=self._held_back(),
+            held_back=(*self._held_back(), *self.ahead),
             assumed=self._assumed(),
             unknown=(*self._put_back(before), *unknown),
             horizon=self.horizon.to_json(),
@@ -174,13 +175,35 @@ def ended(begin: Beginning, horizon: Horizon, transactions: Sequence[Transaction
     # A session may be seen twice, by its transaction and by its statement.
     holding = {found.session: found for found in counted if lowers(found)}
     passed_over = {found.session: found for found in passed if found.session not in holding and lowers(found)}
+    end = _value(axis, greatest, horizon, horizon.end(counted))
+    complete = _less(as_of, axis)
+    if complete is not None and end is not None and axis.is_clock and greatest >= end:
+        complete = min(complete, axis.begins(end))  # What was seen from the end on is not read.
     return Ended(
         axis=axis,
         horizon=horizon,
-        hi=axis.end([_value(axis, greatest, horizon, horizon.end(counted))], lo),
-        complete_as_of=_less(as_of, axis),
+        hi=axis.end([end], lo),
+        complete_as_of=complete,
         holding=tuple(holding.values()),
         passed=tuple(passed_over.values()),
+        ahead=_ahead(axis, greatest, end, horizon.at),
+    )
+
+
+def _ahead(axis: Axis, greatest: int, end: int | None, now: int) -> tuple[str, ...]:
+    """Say what was seen and is left for a later time; what was stamped within the last moments needs no words."""
+    column = axis.cursor.column
+    if axis.kind == "date" and end is not None and greatest >= end:
+        where = (
+            f"in {axis.cursor.timezone}"
+            if axis.cursor.timezone
+            else "everywhere (cursor.timezone says where it counts)"
+        )
+        return (f"Rows whose {column} is {axis.text(end)} or later are not read yet: that day has to be over {where}.",)
+    if not axis.is_clock or axis.begins(greatest) <= now + MARGIN:
+        return ()
+    return (
+        f"Rows have a {column} up to {axis.text(greatest)}, ahead of the source's clock: they are read when it gets there.",
     )
 
 

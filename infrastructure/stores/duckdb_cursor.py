@@ -10,7 +10,7 @@ from domain.pipelines.spec import SourceSpec
 from domain.pipelines.table import Column
 from infrastructure.duckdb_types import logical_of
 from infrastructure.sql import quote
-from infrastructure.stores.cursor_axis import Axis
+from infrastructure.stores.cursor_axis import ENDLESS, Axis
 from infrastructure.stores.duckdb_selection import bounds, from_item
 from infrastructure.stores.duckdb_session import named, translate
 
@@ -30,11 +30,31 @@ def greatest_of(cursor: duckdb.DuckDBPyConnection, source: SourceSpec) -> tuple[
     axis, name = Axis.of(source.cursor, kinds[column]), quote(column)
     if fetch(cursor, f"SELECT 1 FROM {text} WHERE {name} IS NULL LIMIT 1", parameters):
         raise InvalidInputError(f"The cursor column {column} holds NULL.", code="cursor.null")
+    value = name if axis.is_integer else f"CASE WHEN isfinite({name}) THEN {_micros(name, axis.kind)} END"
+    found = fetch(
+        cursor,
+        f"SELECT CAST(max({value}) AS VARCHAR), CAST(min({value}) AS VARCHAR), {_endless(name, axis)} FROM {text}",
+        parameters,
+    )
+    greatest, least, is_above, is_below = found[0]
+    return axis, axis.reachable(
+        -ENDLESS if is_below else axis.read(least), ENDLESS if is_above else axis.read(greatest)
+    )
+
+
+def _micros(name: str, kind: str) -> str:
+    """Microseconds since 1970. Not every date is one that a timestamp can be."""
+    if kind == "date":
+        return f"CAST({name} - DATE '1970-01-01' AS HUGEINT) * 86400000000"
     # The driver gives times with a zone through an extra library; in the session's zone, UTC, they need none.
-    time = f"CAST({name} AS TIMESTAMP)"
-    micros = f"CASE WHEN isfinite({time}) THEN epoch_us({time}) WHEN {time} > TIMESTAMP 'epoch' THEN {2**62} ELSE {-(2**62)} END"
-    value = name if axis.is_integer else micros
-    return axis, axis.read(fetch(cursor, f"SELECT CAST(max({value}) AS VARCHAR) FROM {text}", parameters)[0][0])
+    return f"epoch_us(CAST({name} AS TIMESTAMP))"
+
+
+def _endless(name: str, axis: Axis) -> str:
+    """Whether there are values above and below all times."""
+    if axis.is_integer:
+        return "false, false"
+    return ", ".join(f"coalesce(bool_or({name} = '{end}'), false)" for end in ("infinity", "-infinity"))
 
 
 def limited(

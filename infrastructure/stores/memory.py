@@ -30,7 +30,7 @@ from domain.ports.data_store import (
     Target,
 )
 from infrastructure.arrow import arrow_type, columns_of, rechunk, to_table
-from infrastructure.stores.cursor_axis import Axis, micros
+from infrastructure.stores.cursor_axis import ENDLESS, Axis
 from infrastructure.stores.cursor_ends import Beginning, own_end
 from infrastructure.stores.cursors import looked_back
 from infrastructure.stores.memory_content import Content, append_rows, create_table
@@ -249,8 +249,21 @@ def _greatest(cursor: CursorSpec, rows: pa.Table, kinds: dict[str, str]) -> tupl
     values = rows.column(cursor.column)
     if values.null_count:
         raise InvalidInputError(f"The cursor column {cursor.column} holds NULL.", code="cursor.null")
-    greatest = pc.max(values).as_py()
-    return axis, greatest if greatest is None or axis.is_integer else micros(greatest)
+    if axis.is_integer:
+        return axis, pc.max(values).as_py()
+    found = pc.min_max(values)
+    return axis, axis.reachable(_moment(found["min"]), _moment(found["max"]))
+
+
+def _moment(value: pa.Scalar) -> int | None:
+    """A time in microseconds since 1970, also where Python has none."""
+    if not value.is_valid:
+        return None
+    is_day = pa.types.is_date32(value.type)
+    number = value.value if is_day else value.cast(pa.timestamp("us", getattr(value.type, "tz", None))).value
+    if abs(number) == (2**31 if is_day else 2**63) - 1:
+        return ENDLESS if number > 0 else -ENDLESS
+    return int(number * 86_400_000_000 if is_day else number)
 
 
 def _limited(rows: pa.Table, source: SourceSpec, lo: str | None, hi: str, limit: int | None) -> str:

@@ -108,9 +108,10 @@ class PostgresHorizon:
         selection = Selection.of(session, self._source)
         axis = axis_of(selection, cursor)
         session.bind(selection.settings)
-        name = f"max({quote(cursor.column)})"
-        value = f"{name}::text" if axis.is_integer else f"(extract(epoch FROM {name}) * 1000000)::text"
-        found = session.execute(f"SELECT {value} FROM {selection.text}")[0][0]
+        name = quote(cursor.column)
+        value = "{}::text" if axis.is_integer else "(extract(epoch FROM {}) * 1000000)::text"
+        both = f"{value.format(f'max({name})')}, {value.format(f'min({name})')}"
+        greatest, least = session.execute(f"SELECT {both} FROM {selection.text}")[0]
         rows = session.execute(
             "SELECT string_agg(DISTINCT relation::text, ',') FROM pg_locks WHERE pid = pg_backend_pid() "
             "AND locktype = 'relation' AND mode = 'AccessShareLock' AND relation >= 16384"
@@ -123,7 +124,7 @@ class PostgresHorizon:
                 f"The cursor {cursor.column} is strict, and what may still commit cannot be known. {unknown[0]}",
                 code="cursor.unknown",
             )
-        return _Look(axis, axis.read(found), relations, unknown)
+        return _Look(axis, axis.reachable(axis.read(least), axis.read(greatest)), relations, unknown)
 
     def _observed(self, look: _Look, before: Horizon | None) -> tuple[Horizon, list[Transaction]]:
         axis, greatest = look.axis, look.greatest

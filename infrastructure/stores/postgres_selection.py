@@ -23,6 +23,12 @@ _EARLIEST = {
     "timestamp[us]": -210_866_803_200_000_000,
     "timestamp[us, tz=UTC]": -210_866_803_200_000_000,
 }
+# What the driver makes of -infinity: the least number, shifted from 2000 to 1970.
+_BELOW_ALL = {
+    "date32[day]": -(2**31) + 10_957,
+    "timestamp[us]": -(2**63) + 946_684_800_000_000,
+    "timestamp[us, tz=UTC]": -(2**63) + 946_684_800_000_000,
+}
 
 
 class Described(Protocol):
@@ -184,10 +190,14 @@ def _refuse_wrapped(array: pa.Array, name: str) -> None:
     if earliest is None or array.null_count == len(array):
         return
     kind = pa.int32() if pa.types.is_date(array.type) else pa.int64()
-    if pc.min(array.view(kind)).as_py() < earliest:
+    found = array.view(kind)
+    if pc.min(found).as_py() < earliest:
+        is_below = pc.any(pc.equal(found, _BELOW_ALL[str(array.type)])).as_py()
+        value = "-infinity" if is_below else "infinity"
+        shown = f"{value}, which" if is_below else f"{value} or a time so far in the future that it"
         raise SchemaMismatchError(
-            f"The source's column {name} holds infinity or a time so far in the future that it cannot be carried; turn it "
-            f"into NULL in the source query, for example with nullif({name}, 'infinity').",
+            f"The source's column {name} holds {shown} cannot be carried; turn it "
+            f"into NULL in the source query, for example with nullif({name}, '{value}').",
             code="source.time_out_of_range",
         )
 

@@ -307,7 +307,7 @@ def test_nothing_comes_after_the_end_of_time() -> None:
 
     for text in ("Infinity", str(micros(date.max) + 86_400 * SECOND)):
         with pytest.raises(InvalidInputError) as refused:
-            axis.above(axis.read(text) or 0)
+            axis.reachable(None, axis.read(text))
         assert refused.value.code == "cursor.at_maximum"
 
 
