@@ -1,4 +1,4 @@
-"""How a file of a source is read, as its document says it: delimiter, NULLs, encoding, types."""
+"""How a file of a source is read, as its document says it: delimiter, NULLs, encoding, types, folders."""
 
 import re
 from typing import Annotated
@@ -46,6 +46,7 @@ class FileOptions(Model):
     delimiter: Annotated[str, StringConstraints(min_length=1, max_length=1)] | None = None
     encoding: str | None = None
     types: dict[str, str] | None = None
+    hive_partitioning: bool | None = None
 
     @field_validator("delimiter")
     @classmethod

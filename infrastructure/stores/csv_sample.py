@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from domain.errors import InvalidInputError, SourceChangedError
+from domain.errors import InvalidInputError
 from infrastructure.stores.csv_guess import guess_types, notes_on_texts
 from infrastructure.stores.csv_text import CsvFile
+from infrastructure.stores.file_formats import differing
 
 _SAMPLED_FILES = 16
 _FIRST_BYTES = 4 * 1024 * 1024
@@ -25,30 +26,34 @@ class CsvSample:
     note: str | None
 
     @classmethod
-    def of(cls, files: Sequence[CsvFile], declared: Mapping[str, str]) -> "CsvSample":
-        """Look at the beginning of the first file and, less far, of some that follow.
+    def of(
+        cls, files: Sequence[CsvFile], declared: Mapping[str, str], folders: tuple[tuple[str, str], ...] = ()
+    ) -> "CsvSample":
+        """Look at the beginning of the first file and, less far, of some that follow; `folders` tell columns besides.
 
         Raises:
-            InvalidInputError: a file is not well formed, or a declared column is not there.
-            SourceChangedError: a file has other columns than the first.
+            InvalidInputError: a file is not well formed, has other columns than the first, or a declared column is not there.
         """
         names = files[0].header()
-        unknown = sorted(set(declared) - set(names))
+        for file in files[1:]:
+            if set(others := file.header()) != set(names):
+                raise InvalidInputError(
+                    differing(files[0].name, names, file.name, others), code="source.columns_differ"
+                )
+        unknown = sorted(set(declared) - set(names) - set(dict(folders)))
         if unknown:
             raise InvalidInputError(f"The files have no column {unknown[0]}.", code="source.column_missing")
         to_guess = [name for name in names if name not in declared]
         samples, is_everything = [], len(files) <= _SAMPLED_FILES
         for number, file in enumerate(files[:_SAMPLED_FILES]):
             rows, is_whole = file.beginning(_LATER_BYTES if number else _FIRST_BYTES)
-            if set(rows.column_names) != set(names):
-                raise SourceChangedError(f"The columns of {file.name} differ from those of {files[0].name}.")
             samples.append(rows.select(to_guess).cast(pa.schema([(name, pa.string()) for name in to_guess])))
             is_everything = is_everything and is_whole
         sample = pa.concat_tables(samples)
         types = guess_types(sample)
         guessed = tuple(name for name, kind in types.items() if kind != "string")
         return cls(
-            columns=tuple((name, declared.get(name) or types[name]) for name in names),
+            columns=(*((name, declared.get(name) or types[name]) for name in names), *folders),
             guessed=guessed,
             unproved=() if is_everything else guessed,
             note=_note(names, sample.drop_columns(list(guessed))),

@@ -1,14 +1,13 @@
 """IDataStore over local CSV and Parquet files: a source whose files are pinned by size and etag."""
 
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from domain.errors import InvalidInputError, NotFoundError, SourceChangedError, StoreRefusedError
+from domain.errors import InvalidInputError, NotFoundError, SchemaMismatchError, SourceChangedError, StoreRefusedError
 from domain.failpoints import fail_at
 from domain.pipelines.checkpoint import LaneState, Position
 from domain.pipelines.horizon import ReadEnd
@@ -27,9 +26,12 @@ from domain.ports.data_store import (
     StoreHealth,
     Target,
 )
-from infrastructure.arrow import columns_of, conform, rechunk
+from infrastructure.arrow import conform, rechunk
 from infrastructure.stores.csv_sample import CsvSample
 from infrastructure.stores.csv_text import CsvFile, Dialect
+from infrastructure.stores.file_folders import FolderColumns
+from infrastructure.stores.file_formats import differing, format_of, format_of_all, refuse_options_of_csv
+from infrastructure.stores.parquet_files import ParquetData, columns_of_all, note_on_times
 from infrastructure.threads import OneThread
 
 
@@ -59,12 +61,13 @@ class FilesDataStore(IDataStore):
         found = sorted(
             path.relative_to(self._root).as_posix()
             for path in self._root.rglob("*")
-            if path.is_file() and _format_of(path.name) is not None
+            if path.is_file() and format_of(path.name) is not None
         )
         return [TableName(name) for name in found]
 
     async def describe(self, table: TableName) -> TableSchema | None:
-        source = SourceSpec(path=table.table, format=_format_of(table.table))
+        options = {"hive_partitioning": True}  # All that there is, whatever a pipeline makes of it.
+        source = SourceSpec(path=table.table, format=format_of(table.table), options=options)
         try:
             plan = await self.plan(source, lo=None, limit=None)
         except NotFoundError:
@@ -108,13 +111,21 @@ class FilesDataStore(IDataStore):
 
     def _plan(self, source: SourceSpec, limit: int | None) -> SourcePlan:
         paths = self._matches(source.path or "")
-        is_csv = (source.format or _format_of(paths[0].name)) == "csv"
-        sample = None
+        names = [path.relative_to(self._root).as_posix() for path in paths]
+        is_csv = (source.format or format_of_all(names)) == "csv"
+        sample, note = None, None
         if is_csv:
             dialect = Dialect.of(source.options)
-            files = [CsvFile(path, path.relative_to(self._root).as_posix(), dialect) for path in paths]
-            sample = CsvSample.of(files, dict(source.options.get("types") or {}))
-        columns = sample.columns if sample else _parquet_columns(paths[0])
+            files = [CsvFile(path, name, dialect) for path, name in zip(paths, names, strict=True)]
+            folders = FolderColumns.of(names, files[0].header(), source.options)
+            sample = CsvSample.of(files, source.options.get("types") or {}, folders.columns)
+            columns, note = sample.columns, sample.note
+        else:
+            found = [ParquetData(path, name) for path, name in zip(paths, names, strict=True)]
+            columns, note = columns_of_all(found), note_on_times(found[0])
+            folders = FolderColumns.of(names, [name for name, _ in columns], source.options)
+            refuse_options_of_csv(source.options, [n for n, _ in columns], [n for n, _ in folders.columns])
+            columns += folders.columns
         for name in source.key:
             if name not in dict(columns):
                 raise InvalidInputError(f"The files have no column {name}.", code="source.column_missing")
@@ -125,7 +136,7 @@ class FilesDataStore(IDataStore):
             files=tuple(self._pin(path) for path in paths),
             limit=limit,
             is_text=is_csv,
-            note=sample.note if sample else None,
+            note=note,
             guessed=sample.guessed if sample else (),
             unproved=sample.unproved if sample else (),
         )
@@ -137,8 +148,7 @@ class FilesDataStore(IDataStore):
         found = sorted(self._root.glob(pattern))
         paths = [path for path in found if path.is_file()]
         if not paths:
-            what = f"{pattern} is a folder" if found else f"No file matches {pattern}"
-            raise NotFoundError(f"{what} under {self._root}; write a pattern such as *.csv.", code="file.not_found")
+            raise _nothing_found(pattern, self._root, is_folder=bool(found))
         for path in paths:
             if not path.resolve().is_relative_to(root):
                 raise _forbidden()
@@ -219,20 +229,23 @@ class FilesReader(IReader):
             done = skip if index == first else 0
             for rows in rechunk(self._record_batches(path, file.path, done), *self._size):
                 if set(rows.column_names) != set(names):
-                    raise SourceChangedError(f"The columns of {file.path} differ from the first file's.")
+                    raise SourceChangedError(differing("the read set", names, file.path, rows.column_names))
                 if limit is not None:
                     rows = rows.slice(0, limit)
                     limit -= rows.num_rows
                 if not rows.num_rows:
                     return
                 done += rows.num_rows
-                yield SourceBatch(self._as_planned(rows), (str(index), str(done)))
+                yield SourceBatch(self._as_planned(rows, file.path), (str(index), str(done)))
 
-    def _as_planned(self, rows: pa.Table) -> pa.Table:
+    def _as_planned(self, rows: pa.Table, name: str) -> pa.Table:
         """The columns in their order, and those of Parquet in the form in which their types travel."""
         if self._plan.is_text:
             return rows.select([name for name, _ in self._plan.columns])
-        return conform(rows, [Column(name, kind) for name, kind in self._plan.columns])
+        try:
+            return conform(rows, [Column(name, kind) for name, kind in self._plan.columns])
+        except SchemaMismatchError as error:
+            raise SchemaMismatchError(f"{name}: {error.message}", code=error.code) from error
 
     def _check(self, path: Path, file: SourceFile) -> None:
         try:
@@ -245,22 +258,28 @@ class FilesReader(IReader):
             )
 
     def _record_batches(self, path: Path, name: str, skip: int) -> Iterator[pa.RecordBatch]:
+        """The rows behind the first `skip`, with the columns that the file's folders tell."""
+        told = None
         for batch in self._all_batches(path, name):
             if skip >= batch.num_rows:
                 skip -= batch.num_rows
                 continue
-            yield batch.slice(skip)
+            if told is None:
+                told = self._told(name, batch.schema.names)
+            yield _with(batch.slice(skip), told)
             skip = 0
+
+    def _told(self, path: str, names: list[str]) -> dict[str, pa.Scalar]:
+        if not self._source.options.get("hive_partitioning"):
+            return {}
+        columns = tuple((name, kind) for name, kind in self._plan.columns if name not in names)
+        return FolderColumns(columns).scalars(path, is_text=self._plan.is_text)
 
     def _all_batches(self, path: Path, name: str) -> Iterator[pa.RecordBatch]:
         if self._plan.is_text:
             yield from self._csv(path, name).batches()
             return
-        try:
-            with pq.ParquetFile(path) as parquet:
-                yield from parquet.iter_batches(batch_size=self._size[0])
-        except pa.ArrowInvalid as error:
-            raise SourceChangedError(f"The file {path.name} cannot be read: it is not well formed.") from error
+        yield from ParquetData(path, name).batches(self._size[0])
 
     def _csv(self, path: Path, name: str) -> CsvFile:
         return CsvFile(path, name, Dialect.of(self._source.options), longest_row_bytes=self._size[1])
@@ -274,23 +293,24 @@ class FilesReader(IReader):
         return f"{file.path}, line {line}"
 
 
-def _parquet_columns(path: Path) -> tuple[tuple[str, str], ...]:
-    try:
-        schema = pq.read_schema(path)
-    except pa.ArrowInvalid as error:
-        raise InvalidInputError(f"The file {path.name} is not Parquet.", code="file.malformed") from error
-    return tuple((column.name, column.type) for column in columns_of(schema))
-
-
-def _format_of(name: str) -> str | None:
-    lowered = name.lower()
-    for ending in (".gz", ".bz2", ".zst"):
-        lowered = lowered.removesuffix(ending)
-    return {".csv": "csv", ".parquet": "parquet"}.get(Path(lowered).suffix)
+def _with(batch: pa.RecordBatch, told: Mapping[str, pa.Scalar]) -> pa.RecordBatch:
+    for name, value in told.items():
+        batch = batch.append_column(name, pa.repeat(value, batch.num_rows))
+    return batch
 
 
 def _forbidden() -> InvalidInputError:
     return InvalidInputError("A path stays inside the folder of its connection.", code="path.forbidden")
+
+
+def _nothing_found(pattern: str, root: Path, *, is_folder: bool) -> NotFoundError:
+    if not is_folder:
+        what, such = f"No file matches {pattern}", "*.csv"
+    elif "*" in pattern or "?" in pattern:
+        what, such = f"{pattern} matches folders alone", f"{pattern.rstrip('/')}/*.parquet"
+    else:
+        what, such = f"{pattern} is a folder", f"{pattern.rstrip('/')}/*.csv"
+    return NotFoundError(f"{what} under {root}; write a pattern such as {such}.", code="file.not_found")
 
 
 def _read_only() -> InvalidInputError:

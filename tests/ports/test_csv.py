@@ -302,7 +302,11 @@ async def test_note_on_numbers_says_the_option_that_rounds_them(tmp_path: Path) 
         (b"\n\n", "file.malformed", "is empty"),
         (b"a,b\n1,2\n3\n", "file.malformed", "line 3: 1 values where the header has 2"),
         (b'a,b\n"x\ny",2\n3,4,5\n', "file.malformed", "line 4: 3 values"),
-        (b"a;b\n1;2,5\n", "file.malformed", "delimiter"),
+        (
+            b"a;b\n1;2,5\n",
+            "file.malformed",
+            "line 2: 2 values where the header has 1, separated by ','. If the file sep",
+        ),
         (b'a,b\n1,2\n3,"4\n5,6\n', "file.malformed", "line 3: in the row that begins here a quote is never closed"),
         (b'a,b\n1,"', "file.malformed", "line 2: in the row that begins here a quote is never closed"),
         (b'a\n1\n"', "file.malformed", "line 3"),

@@ -1,0 +1,230 @@
+"""Parquet files as batches of Arrow: what Arrow reads as another type is read as what it is, or refused by its column."""
+
+import glob
+import json
+import struct
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from domain.errors import InvalidInputError, SchemaMismatchError
+from infrastructure.arrow import logical_type
+from infrastructure.nested_types import KEPT_JSON
+from infrastructure.stores.csv_faults import unreadable
+from infrastructure.stores.file_formats import differing
+
+_LARGEST = 2**31 - 1
+_UNKNOWN_TO_ARROW = ("GEOMETRY", "GEOGRAPHY", "VARIANT")
+
+
+@dataclass(frozen=True)
+class _Leaf:
+    """What the file itself says of one of its columns; `is_whole` where no list, struct or map is around it."""
+
+    physical: str
+    logical: str
+    converted: str
+    is_whole: bool
+    is_in_utc: bool
+
+
+class ParquetData:
+    """One file; `name` is what people know it by."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        self._path = path
+        self.name = name
+
+    def columns(self) -> tuple[tuple[str, str], ...]:
+        """Name the columns with their types.
+
+        Raises:
+            InvalidInputError: it is not Parquet, or two columns have one name.
+            SchemaMismatchError: nothing carries the values of a column unchanged.
+        """
+        with self._faults(), pq.ParquetFile(self._path) as parquet:
+            schema, leaves = parquet.schema_arrow, _leaves(parquet)
+        names = schema.names
+        for name in names:
+            if names.count(name) > 1:
+                raise InvalidInputError(f"{self.name}: two columns are named {name}.", code="file.malformed")
+        if any(leaf.physical == "BYTE_ARRAY" and leaf.logical == "NONE" for parts in leaves for leaf in parts):
+            self._refuse_unknown()
+        return tuple((f.name, self._type(f, parts)) for f, parts in zip(schema, leaves, strict=True))
+
+    def times_in_utc(self) -> tuple[str, ...]:
+        """Name the columns that are times of day in UTC, which Arrow reads as times without a zone."""
+        with self._faults(), pq.ParquetFile(self._path) as parquet:
+            if (parquet.metadata.created_by or "").startswith("parquet-cpp"):
+                return ()  # Earlier versions of Arrow marked every time of day so.
+            found = zip(parquet.schema_arrow.names, _leaves(parquet), strict=True)
+            return tuple(name for name, parts in found if any(leaf.is_in_utc for leaf in parts))
+
+    def batches(self, rows: int) -> Generator[pa.RecordBatch]:
+        """Read the rows.
+
+        Raises:
+            InvalidInputError: the file is damaged.
+            SchemaMismatchError: a value is none of what its column is carried as.
+        """
+        # Arrow wraps nanoseconds around, so that the year 1500 is 2084; microseconds have room for the years that there are.
+        with self._faults(), pq.ParquetFile(self._path, coerce_int96_timestamp_unit="us") as parquet:
+            leaves = _leaves(parquet)
+            finer = [
+                n for n, (leaf, *_) in zip(parquet.schema_arrow.names, leaves, strict=True) if leaf.physical == "INT96"
+            ]
+            if finer:
+                self._refuse_nanoseconds(finer, rows)
+            changes = {
+                place: change for place, (leaf, *_) in enumerate(leaves) if (change := _change(leaf)) is not None
+            }
+            for batch in parquet.iter_batches(batch_size=rows):
+                yield self._changed(batch, changes) if changes else batch
+
+    def _changed(self, batch: pa.RecordBatch, changes: dict[int, Callable[[pa.Array], pa.Array]]) -> pa.RecordBatch:
+        arrays = list(batch.columns)
+        for place, change in changes.items():
+            try:
+                arrays[place] = change(arrays[place])
+            except (pa.ArrowInvalid, struct.error) as error:
+                raise SchemaMismatchError(
+                    f"Column {batch.schema.names[place]} of {self.name} holds a value that is none of its type; "
+                    "write it with another type."
+                ) from error
+        return pa.record_batch(arrays, names=batch.schema.names)
+
+    def _refuse_nanoseconds(self, names: list[str], rows: int) -> None:
+        """Refuse times of INT96 with more digits than six: read as nanoseconds, modulo 2**64, they say so."""
+        with (
+            pq.ParquetFile(self._path) as fine,
+            pq.ParquetFile(self._path, coerce_int96_timestamp_unit="us") as coarse,
+        ):
+            batches = (f.iter_batches(batch_size=rows, columns=names) for f in (fine, coarse))
+            for nanoseconds, microseconds in zip(*batches, strict=True):
+                for name in names:
+                    exact = pc.multiply(microseconds.column(name).view(pa.int64()), 1000)  # It wraps around, too.
+                    if not exact.equals(nanoseconds.column(name).view(pa.int64())):
+                        raise SchemaMismatchError(
+                            f"Column {name} of {self.name} holds a time with more than six digits of a second, which would "
+                            "be cut; write it with microseconds.",
+                            code="value.precision",
+                        )
+
+    def _type(self, field: pa.Field, parts: list[_Leaf]) -> str:
+        for leaf in parts:
+            if leaf.is_whole and leaf.converted in ("INTERVAL", "ENUM"):
+                return "interval" if leaf.converted == "INTERVAL" else "string"
+            if leaf.converted in ("INTERVAL", "ENUM") or (leaf.physical == "INT96" and not leaf.is_whole):
+                what = "a timestamp of 96 bits" if leaf.physical == "INT96" else leaf.converted
+                raise self._refused(field.name, f"holds {what} in a list, struct or map")
+        kind = logical_type(field.type)
+        if kind.startswith("native:") and kind != KEPT_JSON:
+            raise self._refused(field.name, f"is {field.type}")
+        return kind
+
+    def _refuse_unknown(self) -> None:
+        """Refuse the types that Arrow knows nothing of and reads as bytes; DuckDB tells them."""
+        with duckdb.connect(":memory:") as connection:
+            try:
+                found = connection.execute(
+                    "SELECT name, duckdb_type FROM parquet_schema($1)", [glob.escape(str(self._path))]
+                ).fetchall()
+            except duckdb.Error:
+                return  # What Arrow reads and DuckDB does not has none of them.
+        for name, kind in found:
+            if str(kind).startswith(_UNKNOWN_TO_ARROW):
+                raise self._refused(name, f"is {str(kind).partition('(')[0]}")
+
+    def _refused(self, column: str, what: str) -> SchemaMismatchError:
+        return SchemaMismatchError(
+            f"Column {column} of {self.name} {what}, which nothing here can carry unchanged; write the file with another "
+            "type for it, such as text, or without it."
+        )
+
+    @contextmanager
+    def _faults(self) -> Generator[None]:
+        """Turn what goes wrong between the bytes and the rows into a sentence with the file."""
+        try:
+            yield
+        except OSError as error:
+            raise (unreadable(self.name, error) if error.errno else self._malformed()) from error
+        except pa.ArrowException as error:
+            raise self._malformed() from error
+
+    def _malformed(self) -> InvalidInputError:
+        return InvalidInputError(f"The file {self.name} is not Parquet, damaged, or encrypted.", code="file.malformed")
+
+
+def columns_of_all(files: Sequence[ParquetData]) -> tuple[tuple[str, str], ...]:
+    """Name the columns of files that all have the same ones, with the types of the first file.
+
+    Raises:
+        InvalidInputError: a file is not Parquet, or has other columns than the first (`source.columns_differ`).
+        SchemaMismatchError: nothing carries the values of a column unchanged.
+    """
+    columns = files[0].columns()
+    names = [name for name, _ in columns]
+    for file in files[1:]:
+        others = [name for name, _ in file.columns()]
+        if set(others) != set(names):
+            raise InvalidInputError(differing(files[0].name, names, file.name, others), code="source.columns_differ")
+    return columns
+
+
+def note_on_times(file: ParquetData) -> str | None:
+    """Say which columns are more than the type in which they land."""
+    names = file.times_in_utc()
+    return f"{', '.join(names)}: times of day in UTC, which land as times without a zone" if names else None
+
+
+def _leaves(parquet: pq.ParquetFile) -> list[list[_Leaf]]:
+    """The leaves of each column: one of a plain value, some of what holds other values."""
+    schema, found, place = parquet.schema, [], 0
+    for field in parquet.schema_arrow:
+        count = _count(field.type)
+        columns = [schema.column(place + number) for number in range(count)]
+        is_whole = count == 1 and columns[0].max_repetition_level == 0 and columns[0].path == field.name
+        found.append([_leaf(column, is_whole) for column in columns])
+        place += count
+    return found
+
+
+def _leaf(column: pq.ColumnSchema, is_whole: bool) -> _Leaf:
+    logical = column.logical_type
+    is_in_utc = logical.type == "TIME" and json.loads(logical.to_json())["isAdjustedToUTC"]
+    return _Leaf(column.physical_type, logical.type, column.converted_type, is_whole, is_in_utc)
+
+
+def _count(kind: pa.DataType) -> int:
+    """How many leaves a type has."""
+    if isinstance(kind, pa.BaseExtensionType):
+        return _count(kind.storage_type)
+    if pa.types.is_dictionary(kind):
+        return _count(kind.value_type)
+    return sum(_count(kind.field(number).type) for number in range(kind.num_fields)) if kind.num_fields else 1
+
+
+def _change(leaf: _Leaf) -> Callable[[pa.Array], pa.Array] | None:
+    """What makes of a column's values what the file says that they are, where Arrow does not."""
+    return {"INTERVAL": _intervals, "ENUM": _texts}.get(leaf.converted)
+
+
+def _texts(values: pa.Array) -> pa.Array:
+    return pc.cast(values, pa.string())
+
+
+def _intervals(values: pa.Array) -> pa.Array:
+    """Months, days and milliseconds, each of four bytes without a sign."""
+    found = [None if value is None else struct.unpack("<III", value) for value in values.to_pylist()]
+    if any(part > _LARGEST for value in found if value is not None for part in value[:2]):
+        raise pa.ArrowInvalid("more months or days than fit")
+    return pa.array(
+        [None if v is None else pa.MonthDayNano([v[0], v[1], v[2] * 1_000_000]) for v in found],
+        pa.month_day_nano_interval(),
+    )
