@@ -187,7 +187,7 @@ class DuckDBSession(Session):
         )
         return f"{self._opening}:{found[0][0]}" if found else None
 
-    def keeps_rows(self, table: TableName, before: str, *, has_run_id: bool) -> bool:
+    def keeps_rows(self, table: TableName, before: str, runs: Sequence[str] | None) -> bool:
         # The numbers of tables are given anew when the file is opened.
         return before.partition(":")[0] != self._opening
 

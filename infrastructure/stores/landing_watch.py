@@ -1,7 +1,8 @@
 """Notices that others empty or exchange the table in which a run's rows land: what follows would look like the whole."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from domain.errors import ConflictError
 from domain.pipelines.table import TableName
@@ -9,12 +10,16 @@ from domain.pipelines.table import TableName
 LANDING = "landing"
 """Where the head's stats keep which table the read set was opened on."""
 
+LANDED_BY = "landed_by"
+"""Where the head's stats keep the runs that have loaded rows of the read set, which may have changed hands."""
+
 
 @dataclass
 class LandingWatch:
     """What a writer knows of its landing table.
 
     `known` is how the store tells the table from another that took its place, None while nothing was asked or known.
+    `landed_by` are the runs whose rows vouch for a table written anew, any run where an earlier version noted none.
     `was_filled` says that rows were seen in it after a commit: where a policy or trigger hides them, nothing can be said.
     `may_be_emptied`: rows that say that their key is gone may do it.
     """
@@ -22,12 +27,13 @@ class LandingWatch:
     table: TableName
     may_be_emptied: bool = False
     known: str | None = None
+    landed_by: tuple[str, ...] = ()
     is_begun: bool = False
     was_filled: bool = False
 
-    def begin(self, opened_on: str | None) -> None:
-        """Take over what was noted when the read set was opened; an earlier version noted nothing."""
-        self.known, self.is_begun = opened_on, True
+    def begin(self, noted: Mapping[str, Any]) -> None:
+        """Take over what the head has noted since the read set was opened; an earlier version noted less."""
+        self.known, self.landed_by, self.is_begun = noted.get(LANDING), tuple(noted.get(LANDED_BY, ())), True
 
     def check(self, now: str | None, keeps_rows: Callable[[str], bool], is_filled: Callable[[], bool | None]) -> None:
         """Refuse to go on in another table, in one that was written anew without its rows, or in one that has lost all.

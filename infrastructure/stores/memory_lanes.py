@@ -8,10 +8,11 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from domain.errors import ConflictError, FencedError, NotFoundError, QualityRejectedError
+from domain.errors import ConflictError, FencedError, NotFoundError
 from domain.failpoints import fail_at
-from domain.pipelines.checkpoint import CheckpointUpdate, LaneState, Merged, StreamState, merge_stats
-from domain.pipelines.quality import Measures, Reference, StagedChecks
+from domain.pipelines.checkpoint import CheckpointUpdate, Counts, LaneState, Merged, StreamState, merge_stats
+from domain.pipelines.publishing import Finished, refuse_rejected
+from domain.pipelines.quality import Reference, StagedChecks
 from domain.pipelines.quarantine import RefusedState
 from domain.pipelines.read_set import Lane, ReadSet
 from domain.pipelines.spec import Mode
@@ -82,20 +83,16 @@ class InMemoryWriter(IWriter):
                 known = {"target": str(target.table), "run_id": target.run_id}
                 content.quarantine.append({**record, **place, **known, **fate})
             fail_at("batch.before_commit")
-            is_filled = self._is_filled(content)
+            is_filled = _is_filled(content, self._landing)
         fail_at("batch.commit_sent")
         fail_at("batch.after_commit")
         self._watch.was_filled = is_filled
         return Committed(merged=merged)
 
-    def _is_filled(self, content: Content) -> bool:
-        found = content.tables.get(str(self._landing))
-        return found is not None and found[1].num_rows > 0
-
     def _land(self, content: Content, rows: pa.Table, seq: int) -> Merged | None:
         target = self._target
         if str(self._landing) in content.tables:  # A table that is gone has an error of its own.
-            self._watch.check(None, lambda _: False, lambda: self._is_filled(content))
+            self._watch.check(None, lambda _: False, lambda: _is_filled(content, self._landing))
         deleted = rows.column(DELETED) if target.deletes else None
         rows = rows.select([column.name for column in target.columns])
         if target.metadata_columns:
@@ -194,58 +191,24 @@ class InMemoryOwner(IOwner):
     async def publish(self, read_set: ReadSet, target: Target, checks: StagedChecks, judge: Judge) -> Publication:
         async with self._store.transaction() as content:
             lane = self._mine(content)
-            if lane.read_set_id != read_set.id or not lane.is_loading:
-                raise FencedError(f"The read set {read_set.id} is not open any more.")
-            if not all(stream.is_done for stream in lane.streams):
-                raise ConflictError("The read set is not finished.", code="run.unfinished")
-            stats: dict[str, Any] = {}
-            for stream in lane.streams:
-                stats = merge_stats(stats, stream.stats)
+            finished = Finished.of(read_set, lane)
+            if lane.counts.produced:
+                watch = LandingWatch(landing_of(target), may_be_emptied=target.deletes, was_filled=True)
+                watch.check(None, lambda _: False, lambda: _is_filled(content, landing_of(target)))
             judgement = judge(
-                Measures(
-                    counts=lane.counts,
-                    violations=stats.get("violations", {}),
-                    nulls=stats.get("nulls", {}),
-                    duplicates={columns: _duplicates(content, target, columns) for columns in checks.duplicates},
-                    expected={int(index): count for index, count in (read_set.expected or {}).items()},
-                    dangling={reference: _dangling(content, target, reference) for reference in checks.references},
-                    newest=stats.get("newest", {}),
-                    profiles=stats.get("profiles", {}),
-                    baseline=read_set.baseline or {},
+                finished.measures(
+                    {columns: _duplicates(content, target, columns) for columns in checks.duplicates},
+                    {reference: _dangling(content, target, reference) for reference in checks.references},
                 )
             )
-            if judgement.rejected:
-                first = judgement.rejected[0]
-                raise QualityRejectedError(
-                    f"The rule {first.rule} failed ({first.violations} violations, value {first.value}); "
-                    "nothing of the run was published."
-                )
+            refuse_rejected(judgement)
             fail_at("publish.before_swap")
-            counts = lane.counts
-            if target.rebuilds:
-                content.tables.pop(str(target.table), None)
-            if target.shadow:
-                _fit(content, replace(target, shadow=None, rebuilds=False))
-            if target.shadow and target.merges:
-                if target.delete_missing is not None and counts.quarantined + counts.failed:
-                    target = replace(target, delete_missing=None)
-                    stats["delete_missing"] = "skipped: rows were refused, and their keys are not missing"
-                merged = merge_stage(content, target)
-                counts, stats = counts + merged.counts, merge_stats(stats, merged.stats)
-            elif target.shadow:
-                _publish_stage(content, target)
+            counts, stats = _put_in_place(content, target, lane.counts, dict(finished.stats))
             fail_at("publish.after_swap")
             if target.replaces or (target.merges and read_set.is_whole and self._lane.is_main):
                 supersede_refused(content, self._lane, target)
             move_refused(content, self._lane, RefusedState.WAITING, RefusedState.OPEN)
-            kept = {
-                "fingerprint": read_set.fingerprint,
-                "verdicts": [vars(result) for result in judgement.results],
-                "stats": {name: value for name, value in stats.items() if name != "profiles"},
-                "profiles": {**(read_set.baseline or {}), **stats.get("profiles", {})},
-                "end": read_set.plan.end.to_json() if read_set.plan.end is not None else None,
-            }
-            watermark = read_set.plan.hi if read_set.plan.hi is not None else lane.watermark
+            kept, watermark = finished.kept(judgement, stats), finished.watermark
             content.lanes[self._lane] = replace(
                 lane, state="idle", watermark=watermark, stats=kept, generation=lane.generation + 1
             )
@@ -347,6 +310,11 @@ def _add_columns(content: Content, table: TableName, wanted: Sequence[Column]) -
     content.tables[str(table)] = (columns, rows)
 
 
+def _is_filled(content: Content, table: TableName) -> bool:
+    found = content.tables.get(str(table))
+    return found is not None and found[1].num_rows > 0
+
+
 def _now() -> pa.Scalar:
     return pa.scalar(datetime.now(UTC), pa.timestamp("us", "UTC"))
 
@@ -355,6 +323,25 @@ def _drop_stage(content: Content, table: TableName, lane: LaneState) -> None:
     shadow = (lane.stats.get("read_set") or {}).get("shadow")
     if shadow:
         content.tables.pop(str(table.beside(shadow)), None)
+
+
+def _put_in_place(
+    content: Content, target: Target, counts: Counts, stats: dict[str, Any]
+) -> tuple[Counts, dict[str, Any]]:
+    """Move what is staged into the table; return the counts and measures with what that did."""
+    if target.rebuilds:
+        content.tables.pop(str(target.table), None)
+    if not target.shadow:
+        return counts, stats
+    _fit(content, replace(target, shadow=None, rebuilds=False))
+    if not target.merges:
+        _publish_stage(content, target)
+        return counts, stats
+    if target.delete_missing is not None and counts.quarantined + counts.failed:
+        target = replace(target, delete_missing=None)
+        stats["delete_missing"] = "skipped: rows were refused, and their keys are not missing"
+    merged = merge_stage(content, target)
+    return counts + merged.counts, merge_stats(stats, merged.stats)
 
 
 def _publish_stage(content: Content, target: Target) -> None:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping
 
-from domain.pipelines.table import RUN_ID, Column, TableName, TableSchema
+from domain.pipelines.table import Column, TableName, TableSchema
 from domain.pipelines.way import unlike
 from infrastructure.sql import quote, quote_table
 from infrastructure.stores.landing import landing_changed
@@ -28,20 +28,6 @@ CROSS JOIN LATERAL (
   WHERE classid = 'pg_class'::regclass AND objid = i.indexrelid AND refobjid = i.indrelid AND i.indexprs IS NOT NULL) AS d
 JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = d.num
 WHERE i.indrelid = to_regclass($1) AND i.indisunique AND i.indimmediate AND d.num > 0 GROUP BY 1 ORDER BY 1"""
-
-# A table and the file that it lies in; TRUNCATE and whatever writes it anew gives it another.
-IDENTITY = "SELECT c.oid::text || ':' || c.relfilenode::text FROM pg_class c WHERE c.oid = to_regclass($1)"
-# A foreign table or a view would have to be asked at length, and a table that may only be written to answers nothing.
-MAY_BE_LOOKED_AT = "SELECT c.relkind IN ('r', 'p') AND has_table_privilege(c.oid, 'SELECT') FROM pg_class c WHERE c.oid = to_regclass($1)"
-
-
-def older_rows(table: TableName, *, has_run_id: bool) -> str:
-    """Ask whether a table written anew has rows from before, as VACUUM FULL and CLUSTER leave them, or rows of ours, as
-    ALTER TABLE does."""
-    name = quote_table(table)
-    older = f"EXISTS (SELECT 1 FROM {name} AS t WHERE age(t.xmin) > age(c.xmin))"
-    ours = f" OR EXISTS (SELECT 1 FROM {name} AS t WHERE t.{quote(RUN_ID)} IS NOT NULL)" if has_run_id else ""
-    return f"SELECT {older}{ours} FROM pg_class c WHERE c.oid = to_regclass($1)"
 
 
 def catalog_columns(session: Session, table: TableName) -> list[tuple[str, str, bool]]:

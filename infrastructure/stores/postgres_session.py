@@ -18,16 +18,9 @@ from domain.pipelines.table import DELETED, SEQ, Column, TableName, TableSchema
 from domain.ports.data_store import StreamSelection, Target
 from infrastructure.postgres_settings import pinned
 from infrastructure.sql import quote, quote_table
+from infrastructure.stores import postgres_landing
 from infrastructure.stores.postgres_casts import cast, naming_column, rounded, staged_type, would_round
-from infrastructure.stores.postgres_catalog import (
-    IDENTITY,
-    MAY_BE_LOOKED_AT,
-    catalog_columns,
-    check_landing_types,
-    collations,
-    describe,
-    older_rows,
-)
+from infrastructure.stores.postgres_catalog import catalog_columns, check_landing_types, collations, describe
 from infrastructure.stores.postgres_connection import PostgresAddress, connect
 from infrastructure.stores.postgres_errors import translate
 from infrastructure.stores.postgres_hiding import insert_counted, may_suppress
@@ -300,20 +293,13 @@ class PostgresSession(Session):
         return self._natives[key]
 
     def identity(self, table: TableName) -> str | None:
-        found = self.execute(IDENTITY, (quote_table(table),))
-        return str(found[0][0]) if found else None
+        return postgres_landing.identity(self, table)
 
-    def keeps_rows(self, table: TableName, before: str, *, has_run_id: bool) -> bool:
-        number, place = before.partition(":")[0], quote_table(table)
-        if not self.execute("SELECT 1 WHERE to_regclass($1)::oid::text = $2", (place, number)):
-            return False
-        return self._may_look_at(table) and bool(self.execute(older_rows(table, has_run_id=has_run_id), (place,))[0][0])
+    def keeps_rows(self, table: TableName, before: str, runs: Sequence[str] | None) -> bool:
+        return postgres_landing.keeps_rows(self, table, before, runs)
 
     def is_filled(self, table: TableName) -> bool | None:
-        return super().is_filled(table) if self._may_look_at(table) else None
-
-    def _may_look_at(self, table: TableName) -> bool:
-        return bool(self.execute(MAY_BE_LOOKED_AT, (quote_table(table),)) == [(True,)])
+        return super().is_filled(table) if postgres_landing.may_be_looked_at(self, table) else None
 
     def may_suppress(self, table: TableName) -> bool:
         return may_suppress(self, table)

@@ -7,17 +7,18 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from domain.errors import ConflictError, FencedError, PlatformError, QualityRejectedError
+from domain.errors import ConflictError, FencedError, PlatformError
 from domain.failpoints import fail_at
 from domain.pipelines.checkpoint import HEAD, Counts, LaneState, Merged, merge_stats
-from domain.pipelines.quality import Measures, Reference, StagedChecks
+from domain.pipelines.publishing import Finished, refuse_rejected
+from domain.pipelines.quality import Reference, StagedChecks
 from domain.pipelines.read_set import Lane, ReadSet
 from domain.pipelines.spec import Mode
 from domain.pipelines.table import LOADED_AT, TableName
 from domain.ports.data_store import IOwner, Judge, Publication, Target
 from infrastructure.sql import quote, quote_table
 from infrastructure.stores.landing import landed_columns, landing_of, opened_stats
-from infrastructure.stores.landing_watch import LANDING, LandingWatch
+from infrastructure.stores.landing_watch import LANDED_BY, LANDING, LandingWatch
 from infrastructure.stores.lane_tokens import check_above, new_token
 from infrastructure.stores.sql_landed import with_landed
 from infrastructure.stores.sql_lanes import OF_LANE, read_lane_rows
@@ -144,13 +145,24 @@ class SqlOwner(IOwner):
                     (*self._key, stream.name, read_set.id, self._fence, self._token),
                 )
             stats = opened_stats(read_set, target, previous, is_new=is_new)
-            stats[LANDING] = session.identity(landing_of(target))
+            stats |= {LANDING: session.identity(landing_of(target)), LANDED_BY: [target.run_id]}
             self._update_head("loading", previous.watermark, stats, read_set_id=read_set.id)
 
     def _fit(self, target: Target) -> None:
         with self._session.transaction():
-            self._lock_head()
+            state = self._lock_head()
             fit_target(self._session, target)
+            self._note_run(state, target.run_id)
+
+    def _note_run(self, state: LaneState, run_id: str) -> None:
+        """Note that from here on another run lands rows of the open read set."""
+        known = state.stats.get(LANDED_BY)
+        if known is None or run_id in known:  # Of a read set that an earlier version opened not every run is known.
+            return
+        self._session.execute(
+            f'UPDATE {self._checkpoint} SET "stats" = $4 WHERE {_KEY} AND "stream" = \'{HEAD}\'',
+            (*self._key, json.dumps({**state.stats, LANDED_BY: [*known, run_id]}, default=str)),
+        )
 
     def _claim_table(self, target: Target) -> None:
         owners = quote_table(self._table.beside(OWNER))
@@ -186,62 +198,43 @@ class SqlOwner(IOwner):
         session = self._session
         with session.transaction():
             state = self._lock_head()
-            if state.read_set_id != read_set.id or not state.is_loading:
-                raise FencedError(f"The read set {read_set.id} is not open any more.")
-            if not all(stream.is_done for stream in state.streams):
-                raise ConflictError("The read set is not finished.", code="run.unfinished")
+            finished = Finished.of(read_set, state)
             self._check_landing(target, state)
-            stats: dict[str, Any] = {}
-            for stream in state.streams:
-                stats = merge_stats(stats, stream.stats)
-            measures = Measures(
-                counts=state.counts,
-                violations=stats.get("violations", {}),
-                nulls=stats.get("nulls", {}),
-                duplicates={columns: self._duplicates(target, columns) for columns in checks.duplicates},
-                expected={int(index): count for index, count in (read_set.expected or {}).items()},
-                dangling={reference: self._dangling(target, reference) for reference in checks.references},
-                newest=stats.get("newest", {}),
-                profiles=stats.get("profiles", {}),
-                baseline=read_set.baseline or {},
-            )
-            judgement = judge(measures)
-            if judgement.rejected:
-                first = judgement.rejected[0]
-                raise QualityRejectedError(
-                    f"The rule {first.rule} failed ({first.violations} violations, value {first.value}); "
-                    "nothing of the run was published."
+            judgement = judge(
+                finished.measures(
+                    {columns: self._duplicates(target, columns) for columns in checks.duplicates},
+                    {reference: self._dangling(target, reference) for reference in checks.references},
                 )
+            )
+            refuse_rejected(judgement)
             fail_at("publish.before_swap")
-            counts = state.counts
-            if target.rebuilds:
-                drop_rebuilt(session, target)
-            is_new = bool(target.shadow) and self._is_new(target)
-            if target.shadow and target.merges:
-                if is_new:
-                    create_target(session, target)
-                merged = self._merge_stage(target, counts, stats)
-                counts, stats = counts + merged.counts, merge_stats(stats, merged.stats)
-            elif target.shadow:
-                self._publish_stage(replace(target, replaces=target.replaces or is_new))
+            counts, stats = self._put_in_place(target, state.counts, dict(finished.stats))
             stats = with_landed(session, target, read_set, counts, stats)
             fail_at("publish.after_swap")
             if target.replaces or (target.merges and read_set.is_whole and self._lane.is_main):
                 supersede_refused(session, self._table, self._lane, target.run_id)
             if counts.quarantined + counts.failed:
                 open_refused(session, self._table, self._lane, read_set.id)
-            kept = {
-                "fingerprint": read_set.fingerprint,
-                "verdicts": [vars(result) for result in judgement.results],
-                "stats": {name: value for name, value in stats.items() if name != "profiles"},
-                "profiles": {**(read_set.baseline or {}), **stats.get("profiles", {})},
-                "end": read_set.plan.end.to_json() if read_set.plan.end is not None else None,
-            }
-            watermark = read_set.plan.hi if read_set.plan.hi is not None else state.watermark
-            self._update_head("idle", watermark, kept, read_set_id=read_set.id)
+            kept = finished.kept(judgement, stats)
+            self._update_head("idle", finished.watermark, kept, read_set_id=read_set.id)
             fail_at("publish.before_commit")
         fail_at("publish.after_commit")
         return Publication(judgement=judgement, counts=counts, stats=stats)
+
+    def _put_in_place(self, target: Target, counts: Counts, stats: dict[str, Any]) -> tuple[Counts, dict[str, Any]]:
+        """Move what is staged into the table; return the counts and measures with what that did."""
+        if target.rebuilds:
+            drop_rebuilt(self._session, target)
+        if not target.shadow:
+            return counts, stats
+        is_new = self._is_new(target)
+        if not target.merges:
+            self._publish_stage(replace(target, replaces=target.replaces or is_new))
+            return counts, stats
+        if is_new:
+            create_target(self._session, target)
+        merged = self._merge_stage(target, counts, stats)
+        return counts + merged.counts, merge_stats(stats, merged.stats)
 
     def _is_new(self, target: Target) -> bool:
         """Say whether there is no table yet; then nobody else makes one before this transaction ends."""
@@ -255,11 +248,13 @@ class SqlOwner(IOwner):
         session, landing = self._session, landing_of(target)
         if not state.counts.produced:
             return
-        watch = LandingWatch(landing, known=state.stats.get(LANDING))
+        watch = LandingWatch(landing, may_be_emptied=target.deletes, was_filled=not session.may_suppress(landing))
+        watch.begin(state.stats)
+        runs = watch.landed_by if target.metadata_columns else None
         watch.check(
             session.identity(landing),
-            lambda before: session.keeps_rows(landing, before, has_run_id=target.metadata_columns),
-            lambda: None,
+            lambda before: session.keeps_rows(landing, before, runs),
+            lambda: session.is_filled(landing),
         )
 
     def _duplicates(self, target: Target, columns: tuple[str, ...]) -> int:

@@ -111,8 +111,10 @@ class Session(ABC):
     def identity(self, table: TableName) -> str | None:
         """Tell a table from one that took its place, or from itself written anew; None where there is none."""
 
-    def keeps_rows(self, table: TableName, before: str, *, has_run_id: bool) -> bool:
-        """Whether a table that is not told as before still has rows from before, or such as carry the id of a run."""
+    def keeps_rows(self, table: TableName, before: str, runs: Sequence[str] | None) -> bool:
+        """Whether a table that is not told as before still has rows from before, or such as carry the id of one of these runs:
+        of any where none is named, and None where rows carry no such id. True where that may not be asked.
+        """
         return False
 
     def is_filled(self, table: TableName) -> bool | None:

@@ -17,7 +17,7 @@ from domain.ports.data_store import Committed, IWriter, JudgedBatch, StreamSelec
 from infrastructure.arrow import conform, to_table
 from infrastructure.sql import quote, quote_table
 from infrastructure.stores.landing import landing_gone, landing_of, nothing_merged, places_of
-from infrastructure.stores.landing_watch import LANDING, LandingWatch
+from infrastructure.stores.landing_watch import LandingWatch
 from infrastructure.stores.quarantine import repaired_places
 from infrastructure.stores.sql_quarantine import mark_repaired
 from infrastructure.stores.sql_session import CHECKPOINT, COUNTS, QUARANTINE, QUARANTINE_COLUMNS, Session
@@ -82,6 +82,14 @@ class Checkpoints:
             f"AND \"stream\" = '{HEAD}'"
         )
         return sql, self._key[:3]
+
+    def others_landed(self) -> tuple[str, Sequence[Any]]:
+        """Read whether another stream of the lane's read set has landed a row."""
+        sql = (
+            f'SELECT count(*) > 0 FROM {self._table} WHERE "org" = $1 AND "pipeline" = $2 AND "lane" = $3 '
+            f'AND "stream" NOT IN (\'{HEAD}\', $4) AND "produced" > 0'
+        )
+        return sql, self._key
 
     def standing(self, for_update: str) -> tuple[str, Sequence[Any]]:
         """Read where the row stands, once whoever holds it is gone."""
@@ -196,7 +204,7 @@ class SqlWriter(IWriter):
         with session.transaction():
             self._checkpoints.check(session.execute(*self._checkpoints.advance(checkpoint)), checkpoint)
             fail_at("batch.after_checkpoint")
-            self._merged = self._land(rows, checkpoint.seq) if rows.num_rows else nothing_merged(self._target)
+            self._merged = self._land(rows, checkpoint) if rows.num_rows else nothing_merged(self._target)
             if self._merged is not None:
                 session.execute(*self._checkpoints.amend(checkpoint.with_merged(self._merged)))
             fail_at("batch.mid_rows")
@@ -221,8 +229,8 @@ class SqlWriter(IWriter):
             rows = session.execute(*checkpoints.standing(session.for_update))
         return checkpoints.is_at(rows, checkpoint)
 
-    def check_landing(self) -> None:
-        """Refuse to land rows where those before them are gone; blocking, while the table is held.
+    def check_landing(self, checkpoint: CheckpointUpdate, count: int) -> None:
+        """Refuse to land `count` rows where those before them are gone; blocking, while the table is held.
 
         Raises:
             ConflictError: others have emptied or exchanged the table (`destination.changed`).
@@ -230,13 +238,19 @@ class SqlWriter(IWriter):
         session, landing, watch = self._session, self._landing, self._watch
         if not watch.is_begun:
             head = session.execute(*self._checkpoints.opened_on())
-            watch.begin(json.loads(head[0][0]).get(LANDING) if head else None)
-        has_run_id = self._target.metadata_columns
-        watch.check(
-            session.identity(landing),
-            lambda before: session.keeps_rows(landing, before, has_run_id=has_run_id),
-            lambda: session.is_filled(landing),
-        )
+            watch.begin(json.loads(head[0][0]) if head else {})
+        runs = watch.landed_by if self._target.metadata_columns else None
+
+        def keeps_rows(before: str) -> bool:
+            return not self._has_landed(checkpoint, count) or session.keeps_rows(landing, before, runs)
+
+        watch.check(session.identity(landing), keeps_rows, lambda: session.is_filled(landing))
+
+    def _has_landed(self, checkpoint: CheckpointUpdate, count: int) -> bool:
+        """Say whether rows of the read set have landed before these: until then there are none to lose."""
+        if checkpoint.counts.produced > count:
+            return True
+        return bool(self._session.execute(*self._checkpoints.others_landed())[0][0])
 
     def look_again(self, checkpoint: CheckpointUpdate) -> None:
         """See after a commit, unless it was the last, that there are rows now; blocking."""
@@ -254,7 +268,7 @@ class SqlWriter(IWriter):
             raise SchemaMismatchError(f"The table {self._landing} has no column named {', '.join(missing)}.")
         return [by_name[name] for name in names]
 
-    def _land(self, rows: pa.Table, seq: int) -> Merged | None:
+    def _land(self, rows: pa.Table, checkpoint: CheckpointUpdate) -> Merged | None:
         """Append or merge the rows, with the metadata columns as constants; a stage has no time of loading until it is
         published.
         """
@@ -266,7 +280,7 @@ class SqlWriter(IWriter):
         rows = rows.select([column.name for column in target.columns])
         columns = self._landing_columns(held, rows.column_names)
         rows = conform(rows, columns)
-        self.check_landing()  # After the types, whose change would be told with the column.
+        self.check_landing(checkpoint, rows.num_rows)  # After the types, whose change would be told with the column.
         constants: list[tuple[str, pa.Scalar]] = []
         if target.metadata_columns:
             constants.append((RUN_ID, session.uuid(target.run_id)))
@@ -280,7 +294,7 @@ class SqlWriter(IWriter):
             rows = rows.append_column(DELETED, deleted)
         if target.merges:
             columns.append(Column(SEQ, "int64"))
-            rows = rows.append_column(SEQ, places_of(seq, rows.num_rows))
+            rows = rows.append_column(SEQ, places_of(checkpoint.seq, rows.num_rows))
         if target.merges and target.shadow is None:
             return session.merge(self._landing, rows, columns, target)
         session.ingest(self._landing, rows, columns)
