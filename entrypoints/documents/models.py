@@ -9,6 +9,7 @@ from domain.pipelines.quality import RUN_RULES, Reference
 from domain.pipelines.spec import FOREVER, parse_duration, parse_size
 from domain.pipelines.table import TableName, check_identifier
 from entrypoints.documents.file_options import FileOptions, known_type
+from entrypoints.documents.numbers import with_digits
 from entrypoints.documents.strict import Model
 
 _HOOK = r"^([a-z][a-z0-9_]{0,47}|local\.[a-z][a-z0-9_]{0,47}:[A-Za-z_][A-Za-z0-9_]{0,63})$"
@@ -189,6 +190,7 @@ class Rule(Model):
     max_age: str | None = None
 
     _max_age = field_validator("max_age")(_duration)
+    _digits = model_validator(mode="before")(with_digits)
 
     @field_validator("to")
     @classmethod

@@ -11,6 +11,7 @@ import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from domain.errors import Problem, SpecError
+from entrypoints.documents.numbers import number_of
 
 MAX_DEPTH = 40
 MAX_BYTES = 10 * 1024 * 1024
@@ -92,7 +93,7 @@ def parse_json(text: str, filename: str) -> ParsedText:
         parsed.add((), "spec.value", f"{name} is not a number")
 
     try:
-        parsed.value = json.loads(text, object_pairs_hook=mapping, parse_constant=constant)
+        parsed.value = json.loads(text, object_pairs_hook=mapping, parse_constant=constant, parse_float=number_of)
     except json.JSONDecodeError as error:
         place = f"{filename}:{error.lineno}:{error.colno}"
         raise SpecError([Problem(place, "spec.yaml", f"This is not JSON: {error.msg}.")]) from error
@@ -201,7 +202,7 @@ def _scalar(node: ScalarNode, path: Path, parsed: ParsedText) -> Any:
         case "int" if _CORE_INT.fullmatch(text):
             return int(text) if len(text) < 40 else _refuse(path, parsed, "is too large a number")
         case "float" if _CORE_FLOAT.fullmatch(text):
-            number = float(text)
+            number = number_of(text)
             return number if math.isfinite(number) else _refuse(path, parsed, "is too large a number")
         case "bool" | "int" | "float" | "null":
             parsed.add(path, "spec.ambiguous", "is read differently by different YAML versions; write text in quotes")

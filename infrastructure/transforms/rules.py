@@ -11,6 +11,7 @@ from domain.ports.transformer import TransformPlan
 from infrastructure.nested_types import KEPT_JSON, is_text_on_the_way
 from infrastructure.numbers_in_text import is_above, is_below, is_number_in_text, is_one_of, spelled
 from infrastructure.sql import check_row_predicate, columns_of_predicate, quote
+from infrastructure.transforms.comparing import is_counted, is_none_of, outside
 from infrastructure.transforms.conversions import is_nested, sql_type
 from infrastructure.transforms.profiles import check_profiled
 
@@ -82,10 +83,13 @@ def violation(index: int, rule: Rule, columns: Mapping[str, Column], parameters:
             return f"({' OR '.join(_outside(index, rule, columns[rule.column or ''], bind))})"
         case "accepted_values":
             kind = columns[rule.column or ""]
-            items = [
-                bind(f"r{index}_{number}", _as_written(rule, value, kind.type), kind)
-                for number, value in enumerate(rule.values)
-            ]
+            # NULL violates no rule; in a list it would make every value acceptable.
+            written = [_as_written(rule, value, kind.type) for value in rule.values if value is not None]
+            if is_counted(kind.type):
+                return is_none_of(column, written, kind.type, lambda value, at: bind(f"r{index}_{at}", value, kind))
+            items = [bind(f"r{index}_{number}", value, kind) for number, value in enumerate(written)]
+            if not items:
+                return f"{column} IS NOT NULL"
             is_number = is_number_in_text(kind.type)
             return f"NOT {is_one_of(column, items)}" if is_number else f"{column} NOT IN ({', '.join(items)})"
         case "matches":
@@ -105,6 +109,13 @@ def _outside(index: int, rule: Rule, column: Column, bind: Callable[[str, Any, C
         if value is None:
             continue
         written = _as_written(rule, value, column.type)
+        if is_counted(column.type):
+
+            def named(step: str, name: str = f"r{index}_{side}") -> str:
+                return bind(name, step, column)
+
+            parts.append(outside(quote(column.name), side, written, column.type, named))
+            continue
         bound = bind(f"r{index}_{side}", written, column)
         if is_number_in_text(column.type):
             parts.append((is_below if side == "min" else is_above)(quote(column.name), bound, written))
@@ -114,10 +125,10 @@ def _outside(index: int, rule: Rule, column: Column, bind: Callable[[str, Any, C
 
 
 def _as_written(rule: Rule, value: Any, kind: str) -> Any:
-    """A value of a rule as the column would have it in text, where it travels as text."""
-    if is_number_in_text(kind):
+    """A value of a rule as the column would have it in text, where it is compared by its digits."""
+    if is_number_in_text(kind) or is_counted(kind):
         try:
-            return spelled(value)
+            return spelled(int(value) if isinstance(value, bool) else value)
         except ValueError as error:
             raise InvalidInputError(
                 f"The rule {rule.label} compares {kind} with what is no number.", code="quality.type"
