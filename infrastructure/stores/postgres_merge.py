@@ -36,6 +36,13 @@ WHERE i.indrelid = to_regclass($1)
     JOIN pg_opclass o ON o.oid = i.indclass[k.place]
     WHERE NOT o.opcdefault OR a.attcollation <> i.indcollation[k.place])"""
 
+# Who would be refused an update of the key that they refer to, or would not refer to it any more.
+_REFERRED_STRICTLY = """
+SELECT k.conrelid::regclass::text, k.conname::text FROM pg_constraint k
+WHERE k.contype = 'f' AND k.confrelid = to_regclass($1) AND k.conparentid = 0 AND k.confupdtype IN ('r', 'n', 'd') AND EXISTS (
+  SELECT FROM pg_attribute a WHERE a.attrelid = k.confrelid AND a.attnum = ANY (k.confkey)
+    AND a.attname IN (SELECT json_array_elements_text($2::json))) ORDER BY 1, 2"""
+
 # Of these types two values are equal when they are written alike, as they come from Arrow.
 _FACTS = """
 SELECT
@@ -79,13 +86,7 @@ def merge(session: Session, using: str, names: Sequence[str], target: Target, *,
     Raises:
         SchemaMismatchError: a row would get another number than the one the table gave it (`destination.identity`).
     """
-    is_exact, numbered, can_count = session.execute(_FACTS, (quote_table(target.table), json.dumps(target.key)))[0]
-    kept = [name for name in json.loads(numbered) if name in names and name not in target.key]
-    merging = Merge(
-        using, names, target, is_exact=is_exact, is_batch=is_batch, numbered=kept, overriding=session.overriding
-    )
-    if kept:
-        _check_numbers(session, merging)
+    merging, can_count = _merge_of(session, using, names, target, is_batch=is_batch)
     repeated = merging.repeated(session)
     if not can_count:
         behind_others(session, merging, merging.statement)
@@ -100,22 +101,73 @@ def merge(session: Session, using: str, names: Sequence[str], target: Target, *,
 
 
 def merge_whole(session: Session, using: str, names: Sequence[str], table: TableName, key: Sequence[str]) -> None:
-    """Merge rows, one for each key, into a table that is not merged into otherwise."""
+    """Merge rows, one for each key, into a table that is not merged into otherwise.
+
+    Raises:
+        SchemaMismatchError: as in merging otherwise.
+    """
     target = Target(table, Mode.MERGE, None, (), "", metadata_columns=False, key=tuple(key))
-    numbered = session.execute(_FACTS, (quote_table(table), json.dumps(key)))[0][1]
-    kept = [name for name in json.loads(numbered) if name in names and name not in key]
-    merging = Merge(using, names, target, is_exact=True, is_batch=True, numbered=kept, overriding=session.overriding)
-    if kept:
-        _check_numbers(session, merging)
+    merging, _ = _merge_of(session, using, names, target, is_whole=True)
     behind_others(session, merging, merging.statement)
+
+
+def _merge_of(
+    session: Session,
+    using: str,
+    names: Sequence[str],
+    target: Target,
+    *,
+    is_batch: bool = False,
+    is_whole: bool = False,
+) -> tuple[Merge, bool]:
+    """The merge that a table allows, and whether the server can count what it does."""
+    is_exact, numbered, can_count = session.execute(_FACTS, (quote_table(target.table), json.dumps(target.key)))[0]
+    merging = Merge(
+        using,
+        names,
+        target,
+        is_exact=is_exact,
+        is_batch=is_batch,
+        is_whole=is_whole,
+        numbered=[name for name in json.loads(numbered) if name in names],
+        overriding=session.overriding,
+    )
+    _check_numbers(session, merging)
+    if not is_exact:
+        _check_spellings(session, merging)
+    return merging, can_count
+
+
+def _check_spellings(session: Session, merging: Merge) -> None:
+    """A key that is written in another way is an update to those who refer to it, who may lose their reference by it.
+
+    Raises:
+        SchemaMismatchError: they would (`destination.referred`).
+    """
+    table, key = merging.target.table, merging.target.key
+    referring = session.execute(_REFERRED_STRICTLY, (quote_table(table), json.dumps(key)))
+    if not referring:
+        return
+    spelled = [f"ROW({', '.join(f'{side}.{quote(name)}' for name in key)})" for side in ("target", "source")]
+    found = f"SELECT 1 FROM {quote_table(table)} AS target JOIN {merging.rows} AS source ON {merging.on}"
+    if session.execute(f"{found} WHERE record_image_ne({', '.join(spelled)}) LIMIT 1"):
+        other, constraint = referring[0]
+        raise SchemaMismatchError(
+            f"A row of {table} comes with its key ({', '.join(key)}) written in another way, and {other} refers to it by "
+            f"{constraint}, which would refuse that or forget the row: make it ON UPDATE CASCADE or NO ACTION.",
+            code="destination.referred",
+        )
 
 
 def _check_numbers(session: Session, merging: Merge) -> None:
     """A number that the table always gives by itself cannot be updated, only inserted."""
-    other = " OR ".join(f"target.{quote(name)} IS DISTINCT FROM source.{quote(name)}" for name in merging.numbered)
+    numbered = [name for name in merging.numbered if name not in merging.target.key]
+    if not numbered:
+        return
+    other = " OR ".join(f"target.{quote(name)} IS DISTINCT FROM source.{quote(name)}" for name in numbered)
     found = f"SELECT 1 FROM {quote_table(merging.target.table)} AS target JOIN {merging.rows} AS source ON {merging.on}"
     if session.execute(f"{found} WHERE {other} LIMIT 1"):
-        name = ", ".join(merging.numbered)
+        name = ", ".join(numbered)
         raise SchemaMismatchError(
             f"A row of {merging.target.table} has another {name} than the source, and the column is GENERATED ALWAYS AS "
             f"IDENTITY: ALTER TABLE … ALTER COLUMN {name} SET GENERATED BY DEFAULT, or leave the column out.",

@@ -20,7 +20,8 @@ class Merge:
 
     `using` is a FROM item with the columns `names`, the number, and whether the row is deleted. With `is_exact` keys that are
     equal are written alike; else a row that is updated gets the key too, as the last row writes it. A batch, `is_batch`, has one row
-    for each way in which a key is written. Columns that are `numbered` by the store are inserted and never updated.
+    for each way in which a key is written, and a whole table, `is_whole`, has one for each key and no number. Columns that are
+    `numbered` by the store are inserted and never updated.
     """
 
     using: str
@@ -28,6 +29,7 @@ class Merge:
     target: Target
     is_exact: bool = False
     is_batch: bool = False
+    is_whole: bool = False
     numbered: Collection[str] = ()
     overriding: str = ""
 
@@ -38,7 +40,7 @@ class Merge:
 
     @property
     def _is_distinct(self) -> bool:
-        return self.is_exact and self.is_batch
+        return self.is_whole or (self.is_exact and self.is_batch)
 
     @property
     def rows(self) -> str:

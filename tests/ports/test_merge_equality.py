@@ -187,6 +187,39 @@ async def test_numbers_that_a_table_gives_by_itself_are_written_as_the_source_ha
     assert await held(postgres) == {5: "e"}
 
 
+@pytest.mark.clause("IDataStore", 21)
+@pytest.mark.parametrize("shadow", [False, True], ids=["batch", "run"])
+async def test_key_of_a_number_and_a_text_of_many_spellings_is_written_as_the_source_has_it(
+    shadow: bool, postgres: PostgresDataStore, somebody: Somebody
+) -> None:
+    somebody.does(f"CREATE EXTENSION citext; CREATE TABLE orders ({ALWAYS}, note citext, PRIMARY KEY (id, note))")
+    for fence, note in enumerate(("A", "a"), start=1):
+        planned = replace(read_set(shadow=shadow), id=f"r{fence}")
+        await load(postgres, fence, planned, replace(merging(planned), key=("id", "note")), noted({7: note}))
+        assert await held(postgres) == {7: note}
+
+
+@pytest.mark.clause("IDataStore", 31)
+@pytest.mark.parametrize("shadow", [False, True], ids=["batch", "run"])
+async def test_key_in_another_spelling_takes_no_reference_from_others(
+    shadow: bool, postgres: PostgresDataStore, somebody: Somebody
+) -> None:
+    somebody.does("CREATE EXTENSION citext; CREATE TABLE orders (id bigint, note citext PRIMARY KEY)")
+    somebody.does("CREATE TABLE lines (note citext REFERENCES orders ON UPDATE SET NULL)")
+    somebody.does("INSERT INTO orders VALUES (1, 'A'); INSERT INTO lines VALUES ('A')")
+    for fence, (note, is_alike) in enumerate((("A", True), ("a", False)), start=1):
+        planned = replace(read_set(shadow=shadow), id=f"r{fence}")
+        loading = load(postgres, fence, planned, replace(merging(planned), key=("note",)), noted({fence + 1: note}))
+        if is_alike:
+            await loading
+            continue
+        with pytest.raises(SchemaMismatchError) as refused:
+            await loading
+        assert refused.value.code == "destination.referred"
+    assert somebody.does("SELECT id, note::text FROM orders") == [(2, "A")]
+    assert somebody.does("SELECT note::text FROM lines") == [("A",)]
+
+
 @pytest.mark.clause("IDataStore", 14)
 async def test_row_with_another_number_than_the_table_gave_it_is_refused_by_name(
     postgres: PostgresDataStore, somebody: Somebody

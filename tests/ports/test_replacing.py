@@ -182,6 +182,50 @@ async def test_rows_of_others_that_refer_to_a_replaced_table_stay_unless_theirs_
         assert somebody.does("SELECT * FROM lines ORDER BY number") == left
 
 
+# Types of which two spellings are one value, and what is there, what comes, and what it is to the table afterwards.
+SPELLED = {
+    "citext": ("A", "a"),
+    "numeric": ("1.0", "1.00"),
+    "interval": ("1 day", "24:00:00"),
+    "double precision": ("-0", "0"),
+}
+
+
+def spelled_anew(session: Session, somebody: Somebody, kind: str, reaction: str) -> None:
+    """Replace a table, to which others refer by a key of a type, with rows that write the key in another way."""
+    there, comes = SPELLED[kind]
+    somebody.does("DROP TABLE IF EXISTS lines, orders, _headrace_stage_0")
+    somebody.does(f"CREATE TABLE orders (id {kind} PRIMARY KEY, note text)")
+    somebody.does(f"CREATE TABLE lines (number int, id {kind} REFERENCES orders ON UPDATE {reaction})")
+    somebody.does(f"INSERT INTO orders VALUES ('{there}', 'old'); INSERT INTO lines VALUES (1, '{there}')")
+    with session.transaction():
+        session.create_stage(STAGE, TABLE, [replace(COLUMNS[0], type="string"), COLUMNS[1]])
+        session.execute(f"INSERT INTO _headrace_stage_0 (id, note) VALUES ('{comes}', 'new')")
+        session.swap(STAGE, TABLE, NAMES)
+
+
+@pytest.mark.clause("IDataStore", 31)
+@pytest.mark.parametrize("reaction", ["NO ACTION", "CASCADE", "RESTRICT", "SET NULL", "SET DEFAULT"])
+def test_replaced_table_has_its_keys_as_the_source_writes_them(
+    reaction: str, postgres_database: str, somebody: Somebody
+) -> None:
+    somebody.does("CREATE EXTENSION citext")
+    session = PostgresSession(address_of(postgres_database), "headrace")
+    for kind, (there, comes) in SPELLED.items():
+        if reaction in ("NO ACTION", "CASCADE"):
+            spelled_anew(session, somebody, kind, reaction)
+            assert somebody.does("SELECT id::text, note FROM orders") == [(comes, "new")], kind
+            kept = comes if reaction == "CASCADE" else there
+        else:
+            with pytest.raises(SchemaMismatchError, match="ON UPDATE CASCADE or NO ACTION") as refused:
+                spelled_anew(session, somebody, kind, reaction)
+            assert refused.value.code == "destination.referred", kind
+            assert somebody.does("SELECT id::text, note FROM orders") == [(there, "old")], kind
+            kept = there
+        assert somebody.does("SELECT number, id::text FROM lines") == [(1, kept)], kind
+    session.close()
+
+
 @pytest.mark.clause("IDataStore", 31)
 async def test_rows_that_a_policy_hides_are_not_left_beside_the_new_ones(
     postgres: PostgresDataStore, somebody: Somebody, postgres_database: str
