@@ -147,7 +147,9 @@ def quote(name: str) -> str:
     try:
         check_identifier(name)
     except ValueError as error:
-        raise InvalidInputError(str(error), code="identifier.invalid") from error
+        raise InvalidInputError(
+            f"The name {name[:100]!r} cannot be one of a column or table: {error}.", code="identifier.invalid"
+        ) from error
     return f'"{name}"'
 
 

@@ -67,9 +67,15 @@ def _said(task: StreamTask, column: str, told: str) -> str | None:
     there = next((c.type for c in task.transform.target if c.name == landing), None)
     kind = dict(plan.columns).get(column)
     if there is not None:
+        another = (
+            f"run with another type in options: {{types: {{{column}: string}}}} of the source and --full-refresh, which makes "
+            "the table anew, "
+            if plan.is_text and column in dict(plan.columns)
+            else ""
+        )
         return (
             f"{told} is not exactly one of type {there}, which the column of {task.target.table} has: change "
-            "that, or let on_error keep such rows aside"
+            f"that, {another}or let on_error keep such rows aside"
         )
     if column not in plan.guessed:
         return None

@@ -44,12 +44,15 @@ def show(context: typer.Context, name: Name, as_json: AsJson = False) -> None:
 
 @app.command()
 def state(context: typer.Context, name: Name, as_json: AsJson = False) -> None:
-    """Show position and watermark at the destination."""
+    """Show position and watermark at the destination; asks a running headrace up."""
     from entrypoints.rendering import state_body
 
     cli: Cli = context.obj
-    cli.refuse_beside_server(f"GET /v1/pipelines/{name}/state")
-    found = state_body(name, cli.call(lambda use_cases: use_cases.inspector.state(cli.principal, name)))
+    server = cli.server()
+    if server is not None:
+        found = server.request("GET", f"/v1/pipelines/{name}/state")
+    else:
+        found = state_body(name, cli.call(lambda use_cases: use_cases.inspector.state(cli.principal, name)))
     _show_state(found, as_json=as_json)
 
 

@@ -105,6 +105,8 @@ def print_report(run: Mapping[str, Any]) -> None:
         shape = f" ({error['shape']})" if error.get("shape") else ""
         place = f", {error['place']}" if error.get("place") else ""
         print(printable(f"  {error['kind']}: {error['message']}{shape}{place}"))
+    if report.get("note"):
+        print(printable(f"note: {report['note']}"))
     for warning in report.get("warnings") or []:
         print(printable(f"warning: {warning}"))
     if report.get("watermark"):
@@ -140,7 +142,7 @@ def _cell(value: Any) -> str:
         return f"{value:,}"
     if isinstance(value, float):
         return f"{value:,.6g}" if value != int(value) else f"{value:,.0f}"
-    return printable(str(value))
+    return printable(str(value)).replace("\n", "\\n")  # A row is one line.
 
 
 def progress_line(name: str) -> Callable[[Progress], None]:

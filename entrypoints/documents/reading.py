@@ -13,6 +13,7 @@ from domain.errors import InvalidInputError, Problem, SpecError
 from entrypoints.documents.connection_models import OPTIONS, ConnectionDocument
 from entrypoints.documents.later import found_later, without
 from entrypoints.documents.models import PipelineDocument
+from entrypoints.documents.strict import known_keys
 from entrypoints.documents.yaml_text import ParsedText, parse_json, parse_text, substitute
 
 _VARIABLES_ALLOWED = re.compile(
@@ -96,17 +97,18 @@ def _check(
         checked = model.model_validate(value)
     except ValidationError as error:
         for item in error.errors(include_input=False, include_url=False, include_context=False):
-            _note(parsed, item, above)
+            _note(parsed, item, above, model)
         return None
     return checked.model_dump(mode="json", exclude_none=True, by_alias=True)
 
 
-def _note(parsed: ParsedText, item: Any, above: tuple[str | int, ...]) -> None:
+def _note(parsed: ParsedText, item: Any, above: tuple[str | int, ...], model: type[BaseModel]) -> None:
     path = above + _document_path(parsed.value, above, item["loc"])
     message = item["msg"].removeprefix("Value error, ")
     match item["type"]:
         case "extra_forbidden":
-            code, message = "spec.unknown_field", "is not a known key"
+            known = known_keys(model, item["loc"][:-1])
+            code, message = "spec.unknown_field", "is not a known key" + (f"; known are {known}" if known else "")
         case "missing":
             code, message = "spec.missing", "is required"
         case "value_error":

@@ -1,7 +1,9 @@
 """The types that the values of a CSV show: guessed from a sample, by the expressions that convert every value later."""
 
+import json
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 import duckdb
 import pyarrow as pa
@@ -14,6 +16,8 @@ _NUMBER = "-?(0|[1-9][0-9]*)([.][0-9]+)?"
 _FEW_DIGITS = 9
 """Behind the point: with more, it is a measurement, and the next value may well have an exponent."""
 _ROOM_DIGITS = 3
+_SENTENCES = 5
+_NO_NAMES = ("null", "true", "false", "yes", "no", "on", "off", "y", "n")
 _DATE = "[0-9]{1,2}[/.-][0-9]{1,2}[/.-][0-9]{4}"
 
 
@@ -30,17 +34,51 @@ def guess_types(sample: pa.Table) -> dict[str, str]:
     return {name: types.get(name, "string") for name in sample.column_names}
 
 
-def notes_on_texts(sample: pa.Table) -> dict[str, str]:
-    """Say of columns that stay text what they seem to hold, and what to write to have it. Steps stand in one line."""
+@dataclass(frozen=True)
+class Note:
+    """Why a column stays text, and what makes more of it: an expression and a cast behind it, or an option of the source."""
+
+    sentence: str
+    expression: str | None = None
+    cast: str | None = None
+    option: str | None = None
+
+
+def notes_on_texts(sample: pa.Table) -> dict[str, Note]:
+    """Say of columns that stay text what they seem to hold, and what to write to have it."""
     left = [name for name, first in _first_values(sample).items() if re.match("[0-9-]|nan|inf", first, re.I)]
-    notes: dict[str, str] = {}
+    notes: dict[str, Note] = {}
     if left:
         with _asking(sample) as values:
             for pattern, note in _NOTES:
                 names = [name for name in left if name not in notes]
                 found = values.holding({name: f"regexp_full_match({quote(name)}, '{pattern}')" for name in names})
                 notes |= {name: note(name, values) for name in found}
-    return {name: note for name, note in notes.items() if note}
+    return {name: notes[name] for name in left if name in notes and notes[name].sentence}
+
+
+def told(notes: Mapping[str, Note]) -> list[str]:
+    """The notes as sentences, and then all that is to be written, each key of the document once and on one line."""
+    if not notes:
+        return []
+    sentences = [note.sentence for note in notes.values()][:_SENTENCES]
+    if len(notes) > _SENTENCES:
+        sentences.append(f"{len(notes) - _SENTENCES} more columns stay text for such reasons")
+    options = [f"{_key(name)}: {note.option}" for name, note in notes.items() if note.option]
+    if options:
+        sentences.append(f"rounded with options: {{types: {{{', '.join(options)}}}}} in the source")
+    replaced = [f"{note.expression} as {quote(name)}" for name, note in notes.items() if note.expression]
+    casts = [f"{_key(name)}: {note.cast}" for name, note in notes.items() if note.cast]
+    if replaced:
+        step = f"select * replace ({', '.join(replaced)}) from batch".replace("'", "''")
+        sentences.append(f"converted with transform: [{{sql: '{step}'}}, {{cast: {{{', '.join(casts)}}}}}]")
+    return sentences
+
+
+def _key(name: str) -> str:
+    """A name as a key in a line of YAML."""
+    is_plain = re.fullmatch("[A-Za-z_][A-Za-z0-9_]*( [A-Za-z0-9_]+)*", name) and name.lower() not in _NO_NAMES
+    return name if is_plain else json.dumps(name, ensure_ascii=False)
 
 
 def _first_values(sample: pa.Table) -> dict[str, str]:
@@ -118,43 +156,53 @@ def _decimals(values: _Values, names: Iterable[str]) -> dict[str, str]:
     return guessed
 
 
-def _note_on_dates(name: str, values: _Values) -> str:
+def _note_on_dates(name: str, values: _Values) -> Note:
+    """A text that is none in the form found stays as it is, and the cast refuses its row by column and place."""
+    column = quote(name)
     first = values.measured([name], "max(TRY_CAST(regexp_extract({}, '^[0-9]+') AS INTEGER))")[name]
     second = values.measured([name], "max(TRY_CAST(regexp_extract({}, '^[0-9]+[/.-]([0-9]+)', 1) AS INTEGER))")[name]
-    mark = values.measured([name], "min(regexp_extract({}, '[/.-]'))")[name]
-    form = f"%m{mark}%d{mark}%Y" if second > 12 else f"%d{mark}%m{mark}%Y"
+    if first > 12 and second > 12:
+        return Note(f"{name} stays text, as its dates have the day before the month and behind it")
+    order = "%m{0}%d{0}%Y" if second > 12 else "%d{0}%m{0}%Y"
+    forms = [
+        order.format(mark)
+        for mark in "/.-"
+        if values.measured([name], f"count(*) FILTER (contains({{}}, '{mark}'))")[name]
+    ]
+    form = f"'{forms[0]}'" if len(forms) == 1 else str(forms)
     how = "day and month may stand either way" if first <= 12 and second <= 12 else "only ISO 8601 is taken for a date"
-    step = f"select * replace (strptime({quote(name)}, '{form}')::date as {quote(name)}) from batch"
-    return f"{name} stays text, as {how}; as dates: transform: [{{sql: '{_doubled(step)}'}}]"
+    return Note(
+        f"{name} stays text, as {how}; read as {' and '.join(forms)} it is dates",
+        f"coalesce(strftime(try_strptime({column}, {form}), '%Y-%m-%d'), {column})",
+        "date",
+    )
 
 
-def _note_on_separators(name: str, values: _Values) -> str:
+def _note_on_separators(name: str, values: _Values) -> Note:
     if not values.measured([name], "count(*) FILTER (regexp_matches({}, ',|[.].*[.]'))")[name]:
-        return ""  # Digits alone are a code, such as one with leading zeros.
+        return Note("")  # Digits alone are a code, such as one with leading zeros.
     commas = values.holding({name: f"regexp_full_match({quote(name)}, '-?[0-9]{{1,3}}(,[0-9]{{3}})*([.][0-9]+)?')"})
     stripped = f"replace({quote(name)}, ',', '')" if commas else f"replace(replace({quote(name)}, '.', ''), ',', '.')"
-    step = f"select * replace ({stripped} as {quote(name)}) from batch"
+    mark = "." if commas else ","
+    scale = max(2, values.measured([name], f"max(length(split_part({{}}, '{mark}', 2)))")[name])
     meaning = "for thousands" if commas else "for the decimal point"
-    return (
-        f"{name} stays text, as a comma in a number means two things; with the comma {meaning}: "
-        f"transform: [{{sql: '{_doubled(step)}'}}, {{cast: {{{name}: \"decimal(18,2)\"}}}}]"
+    return Note(
+        f"{name} stays text, as a comma in a number means two things; it is taken {meaning}",
+        stripped,
+        f'"decimal({18 if scale <= _FEW_DIGITS else 38},{min(scale, 38)})"',
     )
 
 
-def _note_on_floats(name: str, _: _Values) -> str:
-    return f"{name} stays text, as no float64 is exactly each value; rounded: options: {{types: {{{name}: float64}}}}"
+def _note_on_floats(name: str, _: _Values) -> Note:
+    return Note(f"{name} stays text, as no float64 is exactly each value", option="float64")
 
 
-def _note_on_fractions(name: str, _: _Values) -> str:
-    step = f"select * replace (substr({quote(name)}, 1, 26)::timestamp as {quote(name)}) from batch"
-    return (
-        f"{name} stays text, as a timestamp holds six digits of a second; cut off: "
-        f"transform: [{{sql: '{_doubled(step)}'}}]"
+def _note_on_fractions(name: str, _: _Values) -> Note:
+    return Note(
+        f"{name} stays text, as a timestamp holds six digits of a second; the others are cut off",
+        f"substr({quote(name)}, 1, 26)",
+        "timestamp",
     )
-
-
-def _doubled(step: str) -> str:
-    return step.replace("'", "''")
 
 
 _NOTES = (

@@ -1,19 +1,19 @@
 """What is known of CSV files before they are read: columns with types, what of it is a guess, and what to say about it."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 
 from domain.errors import InvalidInputError
-from infrastructure.stores.csv_guess import guess_types, notes_on_texts
+from infrastructure.stores.csv_guess import guess_types, notes_on_texts, told
 from infrastructure.stores.csv_text import CsvFile
 from infrastructure.stores.file_formats import differing
 
 _SAMPLED_FILES = 16
 _FIRST_BYTES = 4 * 1024 * 1024
 _LATER_BYTES = 1024 * 1024
-_NOTES = 5
 
 
 @dataclass(frozen=True)
@@ -61,10 +61,9 @@ class CsvSample:
 
 
 def _note(names: Sequence[str], texts: pa.Table) -> str | None:
-    notes = list(notes_on_texts(texts).values())
     separators = [mark for mark in ";\t|" if len(names) == 1 and mark in names[0]]
-    if separators:
-        notes.append(f"the header is one column; if {separators[0]!r} separates columns, write it as options.delimiter")
-    if len(notes) > _NOTES:
-        notes[_NOTES:] = [f"{len(notes) - _NOTES} more columns stay text for such reasons"]
-    return "; ".join(notes) or None
+    notes = [
+        f"the header is one column; if {mark!r} separates columns, write options: {{delimiter: {json.dumps(mark)}}} in the source"
+        for mark in separators
+    ]
+    return "; ".join([*notes, *told(notes_on_texts(texts))]) or None

@@ -161,8 +161,8 @@ def check_names(columns: Sequence[Column]) -> None:
         seen[column.name.lower()] = column.name
         if other is not None:
             raise InvalidInputError(
-                f"The columns {other} and {column.name} differ in nothing but letter case; give one another name, as in a "
-                'query of the source, such as: select "Id" as outer_id, …',
+                f"The columns {other} and {column.name} differ in nothing but letter case; give one another name: in "
+                'the header of a file, or in a query of the source, such as: select "Id" as outer_id, …',
                 code="columns.collision",
             )
 

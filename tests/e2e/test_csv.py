@@ -9,6 +9,7 @@ import pytest
 from domain.errors import PlatformError
 from domain.pipelines.run import RunState
 from domain.pipelines.table import TableName
+from tests.e2e.api import headrace
 from tests.e2e.inside import Inside, inside
 from tests.e2e.projects import postgres_connection, write
 from tests.e2e.tables import postgres
@@ -150,7 +151,15 @@ async def test_value_that_the_table_cannot_hold_unchanged_fails_by_name(
     assert broken.state is RunState.FAILED
     assert f"a.csv, line 2: the value of {column} (text of " in str(broken.error), broken.error
     assert "which the column of a has" in str(broken.error)
+    assert f"options: {{types: {{{column}: string}}}} of the source and --full-refresh" in str(broken.error)
     assert len(await here.rows("a")) == 1
+
+    await here.pipeline("a", f"{SOURCE}, options: {{types: {{{column}: string}}}}", "table: a", step)
+    await here.report("a", full_refresh=True)
+
+    assert [row[column] for row in await here.rows("a")] == [
+        line.split(",")[["id", "n", "amount", "text", "at"].index(column)]
+    ]
 
 
 async def test_what_is_ambiguous_is_told_once_in_plan_and_report(here: Inside, project: Path) -> None:
@@ -161,6 +170,32 @@ async def test_what_is_ambiguous_is_told_once_in_plan_and_report(here: Inside, p
 
     assert [note for note in notes if "joined stays text" in note] == [f"note: {report['note']}"]
     assert [row["joined"] for row in await here.rows("a")] == ["01/02/2024"]
+
+
+def test_run_and_preview_print_what_is_ambiguous_and_a_row_is_one_line(project: Path) -> None:
+    write(project, "data/a.csv", 'id,joined,said\n1,01/02/2024,"x\ny"\n')
+    write(project, "connections/landing.yaml", "{version: 1, connection: landing, kind: files, options: {root: data}}")
+    pipeline = f"{{version: 1, pipeline: a, source: {{{SOURCE}}}, destination: {{table: a}}}}"
+    write(project, "pipelines/a.yaml", pipeline)
+
+    shown, done = (headrace(project, command, "pipelines/a.yaml") for command in ("preview", "run"))
+
+    for printed in (shown, done):
+        [note] = [line for line in printed.stdout.splitlines() if line.startswith("note: ")]
+        assert "joined stays text" in note
+        assert "transform: [{sql: " in note
+    assert "x\\ny" in shown.stdout
+    assert "\ny" not in shown.stdout
+
+
+def test_unknown_option_of_a_file_is_told_with_those_that_there_are(project: Path) -> None:
+    source = "connection: landing, path: a.csv, options: {sep: x}"
+    write(project, "pipelines/a.yaml", f"{{version: 1, pipeline: a, source: {{{source}}}, destination: {{table: a}}}}")
+
+    refused = headrace(project, "validate")
+
+    assert "source.options.sep: is not a known key; known are " in refused.stderr + refused.stdout
+    assert "delimiter, encoding, types" in refused.stderr + refused.stdout
 
 
 async def test_encoding_is_declared_in_the_document_and_a_wrong_one_is_no_document(here: Inside, project: Path) -> None:

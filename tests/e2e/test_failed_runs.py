@@ -166,6 +166,22 @@ async def test_statement_that_fails_on_a_value_says_whether_it_is_a_step_or_a_ru
     assert "s3kr1t" not in run.error["message"]
 
 
+async def test_date_that_a_format_does_not_read_says_the_function_that_does_without(project: Path) -> None:
+    (project / "data/orders.csv").write_text("id,day\n1,01/02/2024\n2,s3kr1t\n")
+    async with inside(project) as installation:
+        await installation.put(LANDING)
+        step = "transform: [{sql: \"select * replace (strptime(day, '%d/%m/%Y')::date as day) from batch\"}]\n"
+        await installation.pipeline("orders", "connection: landing, path: orders.csv", "table: orders", step)
+
+        run = await installation.ran("orders")
+
+    assert run.error is not None
+    assert run.error["code"] == "transform.failed"
+    assert run.error["message"].startswith("A step failed on a text that strptime does not read by its format")
+    assert "try_strptime gives NULL instead" in run.error["message"]
+    assert "s3kr1t" not in run.error["message"]
+
+
 async def test_first_errors_of_a_table_name_the_row_of_the_batch(project: Path, postgres_database: str) -> None:
     async with inside(project, **postgres_environment(postgres_database)) as installation:
         store = await installation.store()

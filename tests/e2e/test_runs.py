@@ -323,10 +323,14 @@ def test_doors_share_the_server_and_its_file(project: Path) -> None:
         assert [line["to"] for line in history] == ["queued", "running", "succeeded"]
         listed = json.loads(headrace(project, "runs", "list", "--json").stdout)["items"]
         assert [run["id"] for run in listed] == [run["id"] for run in server.call("GET", "/v1/runs").body["items"]]
-        beside = headrace(project, "pipelines", "state", "people")
+        beside = headrace(project, "pipelines", "reset", "people", "--yes")
         assert beside.returncode == 3
-        assert f"{server.url}/v1/pipelines/people/state" in beside.stderr
-        assert server.call("GET", "/v1/pipelines/people/state").body["streams"][0]["state"] == "done"
+        assert f"{server.url}/v1/pipelines/people/reset" in beside.stderr
+        stood = headrace(project, "pipelines", "state", "people", "--json")
+        assert stood.returncode == 0, stood.stderr
+        assert json.loads(stood.stdout) == server.call("GET", "/v1/pipelines/people/state").body
+        assert json.loads(stood.stdout)["streams"][0]["state"] == "done"
+        assert "people: idle" in headrace(project, "pipelines", "state", "people").stdout
         plan = server.call("POST", "/v1/plans", {"documents": []})
         assert plan.body == {"changes": []}
         tables = server.call("GET", "/v1/connections/landing/tables").body

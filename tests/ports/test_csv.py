@@ -289,6 +289,76 @@ async def test_note_on_a_text_says_the_step_that_makes_more_of_it(
     assert pa.table(judged.accepted).column(0).to_pylist() == rows
 
 
+async def test_notes_on_several_columns_are_one_piece_of_a_document(tmp_path: Path) -> None:
+    """Two keys of one name would be one too many; and the steps make of all columns what each note says."""
+    import yaml
+
+    header = 'at,sum,no: ratio,day,"a,b",null,f,g\n'
+    row = '01/02/2024,"1,234.5",NaN,31.12.2024,"1.234,567","7,5",1/2/2024,3.4.2024\n'
+    (tmp_path / "a.csv").write_text(header + row)
+    plan = await planned(tmp_path)
+    note = str(plan.note)
+
+    assert note.count("transform:") == note.count("options:") == 1
+    assert note.count(" stays text") == 5
+    assert "3 more columns stay text for such reasons" in note
+    begin = note.index("options: ")
+    options = yaml.safe_load(note[begin : note.index(" in the source", begin)])["options"]
+    assert options == {"types": {"no: ratio": "float64"}}
+    steps = yaml.safe_load(note[note.index("transform: ") :])["transform"]
+    document = {"pipeline": "p", "source": {"path": "*.csv"}, "transform": steps, "destination": {"table": "t"}}
+    values = pa.Table.from_pylist(await texts_of(tmp_path))
+    async with DuckDBTransformer().prepare(transform_plan(PipelineSpec.from_document(document), plan, ())) as transform:
+        judged = await transform.apply(values)
+
+    [row_found] = pa.table(judged.accepted).to_pylist()
+    assert {name: value for name, value in row_found.items() if not name.startswith("_headrace")} == {
+        "at": date(2024, 2, 1), "sum": Decimal("1234.50"), "no: ratio": "NaN", "day": date(2024, 12, 31),
+        "a,b": Decimal("1234.567"), "null": Decimal("7.50"), "f": date(2024, 2, 1), "g": date(2024, 4, 3),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("texts", "rows", "failed"),
+    [
+        (["01/02/2024", "3.4.2024"], [date(2024, 2, 1), date(2024, 4, 3)], 0),  # Two marks.
+        (["31/01/2024", "1-2-2024", "5.6.2024"], [date(2024, 1, 31), date(2024, 2, 1), date(2024, 6, 5)], 0),
+        (["01/02/2024", "31/02/2024"], [date(2024, 2, 1)], 1),  # No such day.
+    ],
+)
+async def test_step_of_a_note_fails_rows_of_another_form_by_their_column_and_no_others(
+    texts: list[str], rows: list[date], failed: int, tmp_path: Path
+) -> None:
+    import yaml
+
+    (tmp_path / "a.csv").write_text("\n".join(["at", *texts]) + "\n")
+    plan = await planned(tmp_path)
+    note = str(plan.note)
+    steps = yaml.safe_load(note[note.index("transform: ") :])["transform"]
+    document = {"pipeline": "p", "source": {"path": "*.csv"}, "transform": steps, "destination": {"table": "t"}}
+    async with DuckDBTransformer().prepare(transform_plan(PipelineSpec.from_document(document), plan, ())) as transform:
+        judged = await transform.apply(pa.table({"at": [*texts, "soon"]}))  # The last one was not looked at.
+
+    assert pa.table(judged.accepted).column("at").to_pylist() == rows
+    assert judged.counts.failed == failed + 1
+    error = judged.stats["first_errors"][-1]
+    assert (error["kind"], error["column"], error["shape"]) == ("conversion", "at", "text of 4 characters: letters")
+
+
+async def test_dates_in_both_orders_have_no_step_that_reads_them(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("at\n31/01/2024\n01/31/2024\n")
+
+    note = str((await planned(tmp_path)).note)
+
+    assert note == "at stays text, as its dates have the day before the month and behind it"
+
+
+async def test_header_that_is_one_column_says_the_delimiter(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("a;b\n1;2\n")
+
+    assert 'write options: {delimiter: ";"} in the source' in str((await planned(tmp_path)).note)
+
+
 async def test_note_on_numbers_says_the_option_that_rounds_them(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("v\nNaN\n12345678901234567890123.5e1\n")
 
