@@ -1,5 +1,7 @@
 """What hides rows of a Postgres from this role, or keeps them from landing, without an error: policies, triggers, rules."""
 
+import json
+
 from sqlglot import exp
 
 from domain.pipelines.spec import SourceSpec
@@ -7,9 +9,28 @@ from domain.pipelines.table import TableName
 from infrastructure.sql import parse_query, quote_table
 from infrastructure.stores.sql_session import Session
 
-_HAS_POLICIES = (
-    "SELECT c.relkind IN ('r', 'p') AND row_security_active(c.oid) FROM pg_class c WHERE c.oid = to_regclass($1)"
-)
+# A table is read by the role whose rights a view reads it with, unless the view asks for those of whoever reads; a partition by
+# way of what it is a part of. Where a query names a table beside a view of it, both roles read it.
+_HIDING = """
+WITH held AS (
+  SELECT c.* FROM pg_locks l JOIN pg_class c ON c.oid = l.relation
+  WHERE l.pid = pg_backend_pid() AND l.locktype = 'relation'
+    AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())),
+behind AS (
+  SELECT d.refobjid AS oid, v.relowner AS reader FROM held v
+  JOIN pg_rewrite w ON w.ev_class = v.oid
+  JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = w.oid AND d.refclassid = 'pg_class'::regclass
+  WHERE v.relkind = 'v' AND NOT coalesce(
+    (SELECT o.option_value::bool FROM pg_options_to_table(v.reloptions) o WHERE o.option_name = 'security_invoker'), false)),
+read AS (
+  SELECT h.*, lower(h.relname) IN (SELECT lower(json_array_elements_text($1::json))) AS is_named FROM held h
+  WHERE h.relkind IN ('r', 'p') AND h.relrowsecurity)
+SELECT DISTINCT t.oid::regclass::text, r.rolname::text, r.rolname = current_user FROM read t JOIN pg_roles r
+  ON r.oid IN (SELECT b.reader FROM behind b WHERE b.oid = t.oid)
+  OR (r.rolname = current_user AND (t.is_named OR t.oid NOT IN (SELECT b.oid FROM behind b)))
+WHERE NOT r.rolsuper AND NOT r.rolbypassrls AND (t.relforcerowsecurity OR NOT pg_has_role(r.oid, t.relowner, 'USAGE'))
+  AND (t.is_named OR NOT EXISTS (SELECT FROM pg_inherits i JOIN held p ON p.oid = i.inhparent WHERE i.inhrelid = t.oid))
+ORDER BY 1, 2"""
 # A trigger for each row or a rule may write a row elsewhere, or nowhere; on a partition too.
 _MAY_SUPPRESS = """
 SELECT row_security_active(c.oid) OR EXISTS (SELECT FROM pg_rewrite r WHERE r.ev_class = c.oid AND r.ev_type = '3')
@@ -20,20 +41,20 @@ FROM pg_class c WHERE c.oid = to_regclass($1)"""
 
 
 def hidden_at(session: Session, source: SourceSpec) -> tuple[str, ...]:
-    """Say of which tables a source may not see every row, as policies hide some from this role."""
-    names = [quote_table(source.table)] if source.table is not None else []
+    """Say of which tables a source may not see every row, as policies hide some; the transaction has selected the source, so
+    that it holds all that is read.
+    """
+    names = [source.table.table] if source.table is not None else []
     if source.query is not None:
-        tables = [table for table in parse_query(source.query, "postgres").find_all(exp.Table) if table.name]
-        names = sorted({quote_table(TableName(table.name, table.db or None)) for table in tables})
-    found = []
-    for name in names:
-        rows = session.execute(_HAS_POLICIES, (name,))
-        if rows and rows[0][0] is True:
-            found.append(
-                f"row-level security is on for {name} and this role: rows that its policies hide are not read, and nobody "
-                "counts them; read as the owner, or as a role with BYPASSRLS"
-            )
-    return tuple(found)
+        names = sorted(
+            {table.name for table in parse_query(source.query, "postgres").find_all(exp.Table) if table.name}
+        )
+    return tuple(
+        f"row-level security is on for {table} and "
+        f"{'this role' if is_own else f'the role {role}, whose view reads it'}: rows that its policies hide are not read, "
+        "and nobody counts them; read as the owner, or as a role with BYPASSRLS"
+        for table, role, is_own in session.execute(_HIDING, (json.dumps(names),))
+    )
 
 
 def may_suppress(session: Session, table: TableName) -> bool:
