@@ -52,7 +52,7 @@ class RunPreparer:
         """Give a `table:` source without a key its primary key.
 
         Raises:
-                NotFoundError: there is no such table (`table.not_found`).
+            NotFoundError: there is no such table (`table.not_found`).
             InvalidInputError: a cursor without any key (`cursor.key_missing`).
         """
         source = spec.source
@@ -202,6 +202,7 @@ class RunPreparer:
             max_deleted_share=wanted.max_deleted_share,
             discarded=discarded,
             newest_by=self._newest_by(plan, spec, columns),
+            source_key=spec.source.key if wanted.mode is Mode.MERGE and spec.source.refused is None else (),
             rebuilds=rebuilds,
         )
         added = tuple(column.name for column in columns if existing is not None and not existing.has(column.name))

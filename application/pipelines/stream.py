@@ -238,7 +238,7 @@ async def _judged(
             except QualityRejectedError as error:
                 error.first_errors = await placed(error.first_errors, batch, reader, stream=stream)
                 raise
-            yield batch, replace(judged, origins=batch.origins)
+            yield batch, replace(judged, origins=batch.origins, source=batch.data)
 
 
 def _seen(task: StreamTask) -> StreamState:

@@ -23,14 +23,14 @@ class RefusedState(StrEnum):
     REPAIRED = "repaired"
     """A replay has put it into the destination."""
     SUPERSEDED = "superseded"
-    """A later run has read the whole source again, this row with it."""
+    """A later run has read this row again, by its key or with the whole source."""
     ABANDONED = "abandoned"
     """The run that refused it was never published."""
 
 
 @dataclass(frozen=True)
 class Refusals:
-    """Refused rows of a pipeline beside its table; all of them, or those of one run or in one state.
+    """Refused rows of a pipeline beside its table; all of them, or those of one run, in one state or of one lane.
 
     `cursor` is the source's, by which a replay knows that a row it would merge is older than the one that is there.
     """
@@ -41,6 +41,7 @@ class Refusals:
     run_id: str | None = None
     state: RefusedState | None = None
     cursor: str | None = None
+    lane: str | None = None
 
 
 @dataclass(frozen=True)

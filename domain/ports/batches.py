@@ -67,6 +67,8 @@ class JudgedBatch:
     counts: Counts
     stats: Mapping[str, Any]
     origins: tuple[Position, ...] | None = None
+    source: Batch | None = None
+    """The rows as they were read: what earlier runs have refused of them is read again."""
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,8 @@ class Target:
     """Columns of the rows that the table does not have and that are left out."""
     newest_by: str | None = None
     """A merged row is left as it is where this column of it is as great already: what is replayed is older."""
+    source_key: tuple[str, ...] = ()
+    """What a row of the source is known by, where a run that reads it again supersedes what earlier runs refused of it."""
     rebuilds: bool = False
     """The table makes way for a new one with the types of the columns named."""
 
@@ -256,7 +258,8 @@ class IDataStore(IRefusedRows):
     24. A lookback begins a read before the watermark and never moves it back.
     25. Rows that pass undecoded, or within the database, land as they would have landed decoded, under the same fence.
     26. A row larger than a batch may be is refused by name, and nothing of its batch lands.
-    27. Refused rows are listed in order, strictly after a place; only a published run's may be replayed.
+    27. Refused rows are listed in order, strictly after a place; only a published run's may be replayed. Once a run that has
+        read such a row again by its key is published, it is superseded.
     28. What a replay lands is marked in the same transaction, once; what is refused again stays as it was.
     29. Of two attempts under one fence only the later one writes: whatever it does names the token of its take-over.
     30. A read by a cursor ends just above the greatest value seen, and never above what may still commit; what the source

@@ -31,7 +31,7 @@ from infrastructure.stores.landing import (
 from infrastructure.stores.landing_watch import LandingWatch
 from infrastructure.stores.lane_tokens import check_above, new_token
 from infrastructure.stores.memory_content import Content, append_rows, create_table, merge_rows, merge_stage
-from infrastructure.stores.memory_quarantine import mark_repaired, move_refused, supersede_refused
+from infrastructure.stores.memory_quarantine import mark_repaired, move_refused, note_read_again, settle_refused
 from infrastructure.stores.quarantine import repaired_places
 
 
@@ -68,6 +68,7 @@ class InMemoryWriter(IWriter):
             if merged is not None:
                 self._put(content, checkpoint.with_merged(merged))
             fail_at("batch.mid_rows")
+            note_read_again(content, self._lane, target, self._read_set_id, batch.source)
             if batch.origins is not None:
                 mark_repaired(content, self._lane, target.run_id, repaired_places(batch))
             for record in to_table(batch.refused).to_pylist() if batch.origins is None else ():
@@ -205,9 +206,7 @@ class InMemoryOwner(IOwner):
             fail_at("publish.before_swap")
             counts, stats = _put_in_place(content, target, lane.counts, dict(finished.stats))
             fail_at("publish.after_swap")
-            if target.replaces or (target.merges and read_set.is_whole and self._lane.is_main):
-                supersede_refused(content, self._lane, target)
-            move_refused(content, self._lane, RefusedState.WAITING, RefusedState.OPEN)
+            settle_refused(content, self._lane, target, read_set)
             kept, watermark = finished.kept(judgement, stats), finished.watermark
             content.lanes[self._lane] = replace(
                 lane, state="idle", watermark=watermark, stats=kept, generation=lane.generation + 1

@@ -6,9 +6,10 @@ from typing import Any
 from domain.errors import FencedError
 from domain.pipelines.checkpoint import Position
 from domain.pipelines.quarantine import Refusals, RefusedRow, RefusedState
-from domain.pipelines.read_set import Lane
-from domain.ports.data_store import Target
+from domain.pipelines.read_set import Lane, ReadSet
+from domain.ports.data_store import Batch, Target
 from infrastructure.stores.memory_content import Content
+from infrastructure.stores.quarantine import ReadAgain, may_be_read_again
 
 _KEPT = ("run_id", "kind", "rule", "reason", "record", "columns", "state", "settled_by", "refused_at")
 
@@ -19,7 +20,9 @@ def refused_rows(content: Content, refusals: Refusals, after: Position | None) -
     return [
         RefusedRow(
             place=(row["read_set"], row["stream"], str(row["seq"]), str(row["ordinal"])),
-            **{name: row[name] for name in _KEPT},
+            **{name: row[name] for name in _KEPT if name != "settled_by"},
+            # Of an open one it says which read set has read it again.
+            settled_by=row["settled_by"] if row["state"] is not RefusedState.OPEN else None,
         )
         for row in chosen
         if after is None or _order(row) > (after[0], after[1], int(after[2]), int(after[3]))
@@ -53,14 +56,30 @@ def move_refused(content: Content, lane: Lane, before: RefusedState, after: Refu
     ]
 
 
-def supersede_refused(content: Content, lane: Lane, target: Target) -> None:
-    """A run has read everything again, what earlier runs refused with it."""
+def note_read_again(content: Content, lane: Lane, target: Target, read_set_id: str, rows: Batch | None) -> None:
+    """Note the open refusals of earlier runs whose rows a batch has again: they are superseded when it is published."""
+    if not target.source_key or rows is None:
+        return
+    again = ReadAgain(target.source_key, refused_rows(content, may_be_read_again(lane, target), None))
+    found = {(read_set, stream, int(seq), int(ordinal)) for read_set, stream, seq, ordinal in again.places(rows)}
+    content.quarantine = [
+        {**row, "settled_by": read_set_id} if _order(row) in found else row for row in content.quarantine
+    ]
+
+
+def settle_refused(content: Content, lane: Lane, target: Target, read_set: ReadSet) -> None:
+    """The run is published: what it has read again is superseded, and what it refused may be replayed from now on."""
+    is_whole = target.replaces or (target.merges and read_set.is_whole and lane.is_main)
     mine = (lane.organization, lane.pipeline, str(target.table), RefusedState.OPEN)
     settled = {"state": RefusedState.SUPERSEDED, "settled_by": target.run_id}
     content.quarantine = [
-        {**row, **settled} if (row["org"], row["pipeline"], row["target"], row["state"]) == mine else row
+        {**row, **settled}
+        if (row["org"], row["pipeline"], row["target"], row["state"]) == mine
+        and (is_whole or row["settled_by"] == read_set.id)
+        else row
         for row in content.quarantine
     ]
+    move_refused(content, lane, RefusedState.WAITING, RefusedState.OPEN)
 
 
 def _belongs(row: dict[str, Any], refusals: Refusals) -> bool:
@@ -70,6 +89,7 @@ def _belongs(row: dict[str, Any], refusals: Refusals) -> bool:
         (row["org"], row["pipeline"], row["target"]) == mine
         and is_of_run
         and (refusals.state is None or row["state"] == refusals.state)
+        and (refusals.lane is None or row["lane"] == refusals.lane)
     )
 
 

@@ -1,18 +1,26 @@
 """Reading refused rows as a source, for a replay; the same for every store that lists them."""
 
-from collections.abc import AsyncGenerator, Sequence
+import json
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from itertools import pairwise
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from domain.errors import ConflictError
 from domain.failpoints import fail_at
 from domain.pipelines.checkpoint import Position
-from domain.pipelines.quarantine import PLACE, Refusals, RefusedRow
-from domain.pipelines.read_set import SourcePlan, streams_between
+from domain.pipelines.quarantine import PLACE, Refusals, RefusedRow, RefusedState
+from domain.pipelines.read_set import Lane, SourcePlan, streams_between
 from domain.pipelines.table import Column
-from domain.ports.data_store import IReader, JudgedBatch, SourceBatch
+from domain.ports.data_store import Batch, IReader, JudgedBatch, SourceBatch, Target
 from domain.ports.quarantine import IRefusedRows
 from infrastructure.arrow import row_too_large, to_table
-from infrastructure.records import decoded, guessed_of, merged_shape
+from infrastructure.records import decoded, encoded, guessed_of, merged_shape
+
+MOST_READ_AGAIN = 100_000
+"""So many open refusals are looked at by a run that may read their rows again."""
 
 
 async def plan_refused(store: IRefusedRows, refusals: Refusals) -> SourcePlan:
@@ -81,3 +89,43 @@ def repaired_places(batch: JudgedBatch) -> list[Position]:
     """The places of a replayed batch's rows that were not refused again."""
     again = set(to_table(batch.refused).column("ordinal").to_pylist())
     return [place for ordinal, place in enumerate(batch.origins or ()) if ordinal not in again]
+
+
+def may_be_read_again(lane: Lane, target: Target) -> Refusals:
+    """The refusals that a run of a lane may supersede by reading their rows again."""
+    return Refusals(lane.organization, lane.pipeline, target.table, state=RefusedState.OPEN, lane=lane.name)
+
+
+class ReadAgain:
+    """Open refusals of earlier runs by the key of their source row; says which of these rows a batch has again."""
+
+    def __init__(self, key: Sequence[str], refused: Iterable[RefusedRow]) -> None:
+        self._key = tuple(key)
+        self._places: dict[str, list[Position]] = defaultdict(list)
+        self._firsts: set[str] = set()
+        for row in refused:
+            record = json.loads(row.record)
+            values = {name: record.get(name) for name in self._key}
+            if None not in values.values():  # NULL is no key.
+                self._places[json.dumps(values, ensure_ascii=False)].append(row.place)
+                self._firsts.add(json.dumps(values[self._key[0]]))
+
+    def places(self, batch: Batch) -> list[Position]:
+        """The refusals of which a batch has the rows."""
+        rows = to_table(batch)
+        if not self._places or not set(self._key) <= set(rows.column_names):
+            return []
+        rows = self._sifted(rows.select(self._key))
+        return [place for text in encoded(rows) for place in self._places.get(text, ())]
+
+    def _sifted(self, rows: pa.Table) -> pa.Table:
+        """Leave out most rows where that is quick: to write every key as text takes far longer."""
+        values, wanted = rows.column(0), [json.loads(text) for text in self._firsts]
+        is_plain = pa.types.is_integer(values.type) or pa.types.is_string(values.type)
+        fitting = [value for value in wanted if isinstance(value, str) is pa.types.is_string(values.type)]
+        if not is_plain or len(fitting) < len(wanted):
+            return rows
+        try:
+            return rows.filter(pc.is_in(values, pa.array(wanted, values.type)))
+        except (pa.ArrowInvalid, OverflowError):  # The column was wider when they were refused.
+            return rows

@@ -24,7 +24,7 @@ from infrastructure.stores.sql_landed import with_landed
 from infrastructure.stores.sql_lanes import OF_LANE, read_lane_rows
 from infrastructure.stores.sql_leftovers import drop_leftovers, drop_rebuilt
 from infrastructure.stores.sql_merge import merge_stage, merged_names
-from infrastructure.stores.sql_quarantine import abandon_refused, open_refused, supersede_refused
+from infrastructure.stores.sql_quarantine import abandon_refused, settle_refused
 from infrastructure.stores.sql_session import (
     CHECKPOINT,
     COUNTS,
@@ -211,10 +211,7 @@ class SqlOwner(IOwner):
             counts, stats = self._put_in_place(target, state.counts, dict(finished.stats))
             stats = with_landed(session, target, read_set, counts, stats)
             fail_at("publish.after_swap")
-            if target.replaces or (target.merges and read_set.is_whole and self._lane.is_main):
-                supersede_refused(session, self._table, self._lane, target.run_id)
-            if counts.quarantined + counts.failed:
-                open_refused(session, self._table, self._lane, read_set.id)
+            settle_refused(session, target, self._lane, read_set, counts)
             kept = finished.kept(judgement, stats)
             self._update_head("idle", finished.watermark, kept, read_set_id=read_set.id)
             fail_at("publish.before_commit")

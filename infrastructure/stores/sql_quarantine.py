@@ -6,11 +6,13 @@ from datetime import datetime
 from typing import Any
 
 from domain.errors import FencedError
-from domain.pipelines.checkpoint import Position
+from domain.pipelines.checkpoint import Counts, Position
 from domain.pipelines.quarantine import Refusals, RefusedRow, RefusedState
-from domain.pipelines.read_set import Lane
+from domain.pipelines.read_set import Lane, ReadSet
 from domain.pipelines.table import TableName
+from domain.ports.data_store import Batch, Target
 from infrastructure.sql import quote_table
+from infrastructure.stores.quarantine import MOST_READ_AGAIN, ReadAgain, may_be_read_again
 from infrastructure.stores.sql_session import QUARANTINE, Session
 
 _KEPT = ("read_set", "stream", "seq", "ordinal", "run_id", "kind", "rule", "reason", "record", "columns", "state")
@@ -67,8 +69,49 @@ def mark_repaired(session: Session, table: TableName, lane: Lane, run_id: str, p
             raise FencedError("Another run has dealt with some of the refused rows; nothing was written.")
 
 
-def open_refused(session: Session, table: TableName, lane: Lane, read_set_id: str) -> None:
-    """The run is published: what it refused may be replayed from now on."""
+class Rereads:
+    """Notes which open refusals of earlier runs the batches of a stream have read again; asked once, at the first batch."""
+
+    def __init__(self, session: Session, lane: Lane, target: Target, read_set_id: str) -> None:
+        self._session = session
+        self._refusals = may_be_read_again(lane, target)
+        self._key = target.source_key
+        self._read_set_id = read_set_id
+        self._again: ReadAgain | None = None
+
+    def note(self, rows: Batch | None) -> None:
+        """Note them in the transaction of the batch: they are superseded when the run is published."""
+        if not self._key or rows is None or not rows.num_rows:
+            return
+        if self._again is None:
+            self._again = ReadAgain(self._key, refused_rows(self._session, self._refusals, None, MOST_READ_AGAIN))
+        groups: dict[tuple[str, str], list[str]] = defaultdict(list)
+        for read_set, stream, seq, ordinal in self._again.places(rows):
+            groups[read_set, stream].append(f"({int(seq)}, {int(ordinal)})")
+        for place, rest in groups.items():
+            self._note(place, ", ".join(rest))
+
+    def _note(self, place: tuple[str, str], rest: str) -> None:
+        mine = (self._refusals.organization, self._refusals.pipeline, *place)
+        self._session.execute(
+            f'UPDATE {quote_table(self._refusals.table.beside(QUARANTINE))} SET "settled_by" = $5 WHERE "org" = $1 '
+            f'AND "pipeline" = $2 AND "read_set" = $3 AND "stream" = $4 AND ("seq", "ordinal") IN ({rest}) '
+            f"AND \"state\" = '{RefusedState.OPEN}'",
+            (*mine, self._read_set_id),
+        )
+
+
+def settle_refused(session: Session, target: Target, lane: Lane, read_set: ReadSet, counts: Counts) -> None:
+    """The run is published: what it has read again is superseded, and what it refused may be replayed from now on."""
+    if target.replaces or (target.merges and read_set.is_whole and lane.is_main):
+        _supersede(session, target, lane)
+    elif target.source_key:
+        _supersede(session, target, lane, read_set.id)
+    if counts.quarantined + counts.failed:
+        _open(session, target.table, lane, read_set.id)
+
+
+def _open(session: Session, table: TableName, lane: Lane, read_set_id: str) -> None:
     _move(session, table, lane, RefusedState.WAITING, RefusedState.OPEN, 'AND "read_set" = $4', (read_set_id,))
 
 
@@ -77,13 +120,14 @@ def abandon_refused(session: Session, table: TableName, lane: Lane) -> None:
     _move(session, table, lane, RefusedState.WAITING, RefusedState.ABANDONED, "", ())
 
 
-def supersede_refused(session: Session, table: TableName, lane: Lane, run_id: str) -> None:
-    """A run has read everything again, what earlier runs refused with it."""
+def _supersede(session: Session, target: Target, lane: Lane, noted: str | None = None) -> None:
+    """Supersede all that earlier runs refused, or what a read set has noted."""
+    more, values = ("", ()) if noted is None else (' AND "settled_by" = $5', (noted,))
     session.execute(
-        f"UPDATE {quote_table(table.beside(QUARANTINE))} SET \"state\" = '{RefusedState.SUPERSEDED}', "
+        f"UPDATE {quote_table(target.table.beside(QUARANTINE))} SET \"state\" = '{RefusedState.SUPERSEDED}', "
         f'"settled_by" = $4 WHERE "org" = $1 AND "pipeline" = $2 AND "target" = $3 '
-        f"AND \"state\" = '{RefusedState.OPEN}'",
-        (lane.organization, lane.pipeline, str(table), run_id),
+        f"AND \"state\" = '{RefusedState.OPEN}'{more}",
+        (lane.organization, lane.pipeline, str(target.table), target.run_id, *values),
     )
 
 
@@ -93,7 +137,7 @@ _PLACE_TYPES = ("TEXT", "TEXT", "BIGINT", "BIGINT")
 def _belonging(refusals: Refusals) -> tuple[str, tuple[Any, ...]]:
     where = '"org" = $1 AND "pipeline" = $2 AND "target" = $3'
     values: tuple[Any, ...] = (refusals.organization, refusals.pipeline, str(refusals.table))
-    for name, value in (("run_id", refusals.run_id), ("state", refusals.state)):
+    for name, value in (("run_id", refusals.run_id), ("state", refusals.state), ("lane", refusals.lane)):
         if value is not None:
             values += (str(value),)
             where += f' AND "{name}" = ${len(values)}'
@@ -122,6 +166,6 @@ def _row(row: Sequence[Any]) -> RefusedRow:
         (read_set, stream, str(seq), str(ordinal)),
         *(run_id, kind, rule, reason, record, columns),
         RefusedState(state),
-        settled_by,
+        settled_by if state != RefusedState.OPEN else None,  # Of an open one it says which read set has read it again.
         datetime.fromisoformat(moment),
     )

@@ -19,7 +19,7 @@ from infrastructure.sql import quote, quote_table
 from infrastructure.stores.landing import landing_gone, landing_of, nothing_merged, places_of
 from infrastructure.stores.landing_watch import LandingWatch
 from infrastructure.stores.quarantine import repaired_places
-from infrastructure.stores.sql_quarantine import mark_repaired
+from infrastructure.stores.sql_quarantine import Rereads, mark_repaired
 from infrastructure.stores.sql_session import CHECKPOINT, COUNTS, QUARANTINE, QUARANTINE_COLUMNS, Session
 from infrastructure.threads import OneThread, P, T
 
@@ -136,6 +136,7 @@ class SqlWriter(IWriter):
         self._checkpoints = Checkpoints(lane, target.table, read_set_id, stream, fence, token)
         self._landing = landing_of(target)
         self._watch = LandingWatch(self._landing, may_be_emptied=target.deletes)
+        self._rereads = Rereads(session, lane, target, read_set_id)
         self._merged: Merged | None = None
 
     async def commit(self, batch: JudgedBatch, checkpoint: CheckpointUpdate) -> Committed:
@@ -208,6 +209,7 @@ class SqlWriter(IWriter):
             if self._merged is not None:
                 session.execute(*self._checkpoints.amend(checkpoint.with_merged(self._merged)))
             fail_at("batch.mid_rows")
+            self._rereads.note(batch.source)
             refused = to_table(batch.refused)
             if batch.origins is not None:
                 mark_repaired(session, self._target.table, self._lane, self._target.run_id, repaired_places(batch))

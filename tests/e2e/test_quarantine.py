@@ -8,10 +8,14 @@ from typing import Any
 
 import pytest
 
+from domain.pipelines.quarantine import Refusals
+from domain.pipelines.table import TableName
 from tests.databases import new_database
 from tests.e2e.api import headrace, serving
+from tests.e2e.inside import inside
 from tests.e2e.projects import new_project, postgres_environment, with_people, write
 from tests.e2e.tables import duckdb_differences, duckdb_rows, postgres, postgres_differences
+from tests.ports.backends import cursor_of
 
 ROWS = 1000
 REFUSED = ROWS // 100
@@ -197,3 +201,36 @@ def test_quarantine_over_http(project: Path) -> None:
         assert server.call("PUT", "/v1/pipelines/people", replacing, kind="application/yaml").status == 200
         refused = server.call("POST", "/v1/quarantine/replay", {"pipeline": "people"})
         assert (refused.status, refused.body["code"]) == (422, "quarantine.replace")
+
+
+@pytest.mark.invariant("D9")
+async def test_a_row_that_a_lookback_reads_again_is_open_once_and_not_after_it_landed(project: Path) -> None:
+    """Also a row that was put right in the source, and so is read with a later cursor."""
+    async with inside(project) as own:
+        table = cursor_of(await own.store())
+        table.execute("CREATE TABLE s AS SELECT range AS id, range AS n, if(range < 3, 999, 1) AS v FROM range(20)")
+        await own.pipeline(
+            "orders",
+            "connection: default, table: s, key: [id], cursor: {column: n, lookback: 100}",
+            "table: t, mode: merge, key: [id]",
+            "quality: [{rule: between, column: v, max: 10, on_violation: quarantine}]",
+        )
+
+        async def states() -> list[tuple[int, str]]:
+            refusals = Refusals("default", "orders", TableName("t"))
+            rows = await (await own.store()).refused_rows(refusals, after=None, limit=99)
+            return sorted((json.loads(row.record)["id"], str(row.state)) for row in rows)
+
+        await own.report("orders")
+        assert await states() == [(0, "open"), (1, "open"), (2, "open")]
+        await own.report("orders")
+        assert await states() == sorted([*((n, "open") for n in range(3)), *((n, "superseded") for n in range(3))])
+
+        table.execute(
+            "UPDATE s SET v = 2 WHERE id = 1; UPDATE s SET v = 3, n = 20 WHERE id = 2; DELETE FROM s WHERE id = 0"
+        )
+        await own.report("orders")
+
+        assert [state for row, state in await states() if row > 0] == ["superseded"] * 4
+        assert [state for row, state in await states() if row == 0] == ["open", "superseded"]
+        assert {row["id"]: row["v"] for row in await own.rows("t") if row["v"] > 1} == {1: 2, 2: 3}
