@@ -1,9 +1,9 @@
-"""How a file of a source is read, as its document says it: delimiter, NULLs, encoding, types, folders."""
+"""How a file of a source is read, as its document says it: delimiter, NULLs, encoding, lines before the header, types, folders."""
 
 import re
 from typing import Annotated
 
-from pydantic import StringConstraints, field_validator
+from pydantic import Field, StringConstraints, field_validator
 
 from entrypoints.documents.strict import Model
 
@@ -45,6 +45,7 @@ class FileOptions(Model):
     null_text: str | list[str] | None = None
     delimiter: Annotated[str, StringConstraints(min_length=1, max_length=1)] | None = None
     encoding: str | None = None
+    skip_rows: Annotated[int, Field(ge=0, le=1000)] | None = None
     types: dict[str, str] | None = None
     hive_partitioning: bool | None = None
 

@@ -3,12 +3,16 @@
 import codecs
 import csv
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
+from itertools import chain
 
 import pyarrow as pa
 
 from domain.errors import InvalidInputError, NotFoundError, PlatformError, StoreUnavailableError
+from domain.pipelines.table import check_identifier
 
+END = "\x1fheadrace: end of the file\x1f"
+"""Written behind the last row: where it does not come back as a row of its own, a quote before it was never closed."""
 _CHUNK_BYTES = 1024 * 1024
 _MAGIC = {
     b"\x1f\x8b": "compressed with gzip; let its name end in .gz",
@@ -112,36 +116,73 @@ def _nul(text: str, encoding: str) -> str:
     return "a NUL, which no text holds; the file is damaged, or not a CSV."
 
 
-def bad_structure(lines: Iterable[str], name: str, delimiter: str, width: int) -> PlatformError | None:
-    """Find the first row that has not as many values as the header, or whose quotes are not in order."""
+def check_header(names: Sequence[str], name: str, line: int) -> None:
+    """Refuse a header whose values cannot name columns.
+
+    Raises:
+        InvalidInputError: there are none, or one is missing, doubled or no name (`file.malformed`).
+    """
+    if not names:
+        behind = f" behind the {line - 1} lines that are skipped" if line > 1 else ""
+        raise InvalidInputError(f"{name} is empty{behind}: a CSV begins with a header.", code="file.malformed")
+    for number, column in enumerate(names, start=1):
+        what = None
+        if not column.strip():
+            end = ", or take the separator at the line's end away" if number == len(names) > 1 else ""
+            what = f"column {number} has no name; give it one in the header{end}."
+        elif names.index(column) != number - 1:
+            what = f"two columns are named {column}; give one of them another name in the header."
+        else:
+            try:
+                check_identifier(column)
+            except ValueError as error:
+                what = f"column {number} ({column[:100]!r}) cannot be named so: {error}; give it another name in the header."
+        if what:
+            raise InvalidInputError(f"{name}, line {line}: {what}", code="file.malformed")
+
+
+def bad_structure(lines: Iterator[str], name: str, delimiter: str, width: int, skip: int = 0) -> PlatformError | None:
+    """Find the first row that has not as many values as the header, or in which a quote is opened and never closed."""
     csv.field_size_limit(sys.maxsize)
-    rows = csv.reader(lines, delimiter=delimiter, strict=True)
-    line = 1
-    try:
-        for row in rows:
-            width = width or len(row)
-            if row and len(row) != width:
-                return _ragged(f"{name}, line {line}", len(row), width, delimiter)
-            line = rows.line_num + 1
-    except csv.Error as error:
-        what = "a quote is never closed" if "end of data" in str(error) else "something follows a closing quote"
-        return InvalidInputError(f"{name}, line {line}: in the row that begins here {what}.", code="file.malformed")
+    for _ in range(skip):
+        next(lines, None)
+    rows = csv.reader(chain(lines, ["\n", f"{END}\n"]), delimiter=delimiter)
+    line = skip + 1
+    for row in rows:
+        if row == [END]:
+            break
+        if row and END in row[-1]:
+            return InvalidInputError(
+                f"{name}, line {line}: in the row that begins here a quote is never closed.", code="file.malformed"
+            )
+        width = width or len(row)
+        if row and len(row) != width:
+            return _ragged(f"{name}, line {line}", row, width, delimiter)
+        line = skip + rows.line_num + 1
     return None
 
 
-def _ragged(place: str, found: int, width: int, delimiter: str) -> PlatformError:
-    hint = (
-        ' If the file separates values otherwise, write options: {delimiter: ";"} in the source.' if width == 1 else ""
-    )
+def _ragged(place: str, row: Sequence[str], width: int, delimiter: str) -> PlatformError:
+    hint = ""
+    if width == 1:
+        hint = (
+            ' If the file separates values otherwise, write options: {delimiter: ";"} in the source; if lines stand before '
+            "its header, options: {skip_rows: 1} for one."
+        )
+    elif len(row) > width and any('"' in value for value in row):
+        hint = " A value that holds the separator is in quotes from its first to its last character."
+    count = "1 value" if len(row) == 1 else f"{len(row)} values"
     return InvalidInputError(
-        f"{place}: {found} values where the header has {width}, separated by {delimiter!r}.{hint}",
+        f"{place}: {count} where the header has {width}, separated by {delimiter!r}.{hint}",
         code="file.malformed",
     )
 
 
-def line_of_row(lines: Iterable[str], delimiter: str, row: int) -> int:
+def line_of_row(lines: Iterator[str], delimiter: str, row: int, skip: int = 0) -> int:
     """The line on which a row begins; the header is none, the first row is 0, and empty lines count as no row."""
     csv.field_size_limit(sys.maxsize)
+    for _ in range(skip):
+        next(lines, None)
     rows = csv.reader(lines, delimiter=delimiter)
     begins, found = 1, -2
     for values in rows:
@@ -149,4 +190,4 @@ def line_of_row(lines: Iterable[str], delimiter: str, row: int) -> int:
         if found == row:
             break
         begins = rows.line_num + 1
-    return begins
+    return skip + begins

@@ -3,6 +3,7 @@
 import codecs
 import csv
 import io
+import re
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,10 +15,12 @@ import pyarrow.csv as pacsv
 
 from domain.errors import InvalidInputError, PlatformError
 from infrastructure.stores.csv_faults import (
+    END,
     FaultyTextError,
     bad_character,
     bad_structure,
     check_beginning,
+    check_header,
     line_of_row,
     unreadable,
 )
@@ -26,8 +29,7 @@ from infrastructure.stores.csv_faults import (
 _BLOCK_BYTES = 512 * 1024
 _LONGEST_ROW_BYTES = 64 * 1024 * 1024
 _HEADER_BYTES = 1024 * 1024
-# Written behind the last row: where it does not come back as a row of its own, a quote before it was never closed.
-_END = "\x1fheadrace: end of the file\x1f"
+_LINE_END = re.compile(rb"\r\n|\n|\r")
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,8 @@ class Dialect:
     delimiter: str = ","
     nulls: tuple[str, ...] = ("",)
     encoding: str = "utf-8"
+    skip_rows: int = 0
+    """Lines before the header."""
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> "Dialect":
@@ -46,6 +50,7 @@ class Dialect:
             delimiter=options.get("delimiter", ","),
             nulls=(nulls,) if isinstance(nulls, str) else tuple(nulls),
             encoding=options.get("encoding", "utf-8"),
+            skip_rows=options.get("skip_rows", 0),
         )
 
 
@@ -66,25 +71,28 @@ class CsvFile:
         """
         with self._faults(0), _opened(self._path, self.name) as raw:
             check_beginning(raw.read(4), self.name, self._dialect.encoding)
-        with self._faults(0), _opened(self._path, self.name) as raw:
-            found = _Decoded(raw, self._dialect.encoding, b"\n").read(_HEADER_BYTES)
-            text = codecs.getincrementaldecoder("utf-8-sig")().decode(found)
-            if len(found) == _HEADER_BYTES and not {"\n", "\r"} & set(text):
-                raise InvalidInputError(f"{self.name}, line 1: the header does not end.", code="file.malformed")
-            csv.field_size_limit(_HEADER_BYTES)
-            rows = csv.reader(io.StringIO(text, newline=""), delimiter=self._dialect.delimiter)
-            names = next((tuple(row) for row in rows if row), ())
-        if not names:
-            raise InvalidInputError(f"{self.name} is empty: a CSV begins with a header.", code="file.malformed")
-        for number, name in enumerate(names, start=1):
-            if not name:
-                raise InvalidInputError(
-                    f"{self.name}, line 1: column {number} has no name; give it one in the header.",
-                    code="file.malformed",
-                )
-            if names.index(name) != number - 1:
-                raise InvalidInputError(f"{self.name}, line 1: two columns are named {name}.", code="file.malformed")
+        names = self._names(_HEADER_BYTES // 16)
+        if names is None:
+            names = self._names(_HEADER_BYTES)
+        line = self._dialect.skip_rows + 1
+        if names is None:
+            raise InvalidInputError(f"{self.name}, line {line}: the header does not end.", code="file.malformed")
+        check_header(names, self.name, line)
         return names
+
+    def _names(self, size_bytes: int) -> tuple[str, ...] | None:
+        """The header's values if it ends within so many bytes."""
+        with self._faults(0), _opened(self._path, self.name) as raw:
+            found = self._decoded(raw, b"\n").read(size_bytes)
+            text = codecs.getincrementaldecoder("utf-8-sig")().decode(found)
+            csv.field_size_limit(_HEADER_BYTES)
+            lines = io.StringIO(text, newline="")
+            rows = csv.reader(lines, delimiter=self._dialect.delimiter)
+            names = next((tuple(row) for row in rows if row), ())
+        return names if len(found) < size_bytes or lines.tell() < len(text) else None
+
+    def _decoded(self, raw: pa.NativeFile, end: bytes) -> "_Decoded":
+        return _Decoded(raw, self._dialect.encoding, end, self._dialect.skip_rows)
 
     def beginning(self, size_bytes: int) -> tuple[pa.Table, bool]:
         """Read about so many bytes of rows, and say whether they are all."""
@@ -122,7 +130,7 @@ class CsvFile:
         """The line on which a row begins, the first row being 0; that is not its number where values hold line breaks."""
         with _opened(self._path, self.name) as raw:
             lines = io.TextIOWrapper(raw, self._dialect.encoding, errors="replace", newline="")
-            return line_of_row(lines, self._dialect.delimiter, row)
+            return line_of_row(lines, self._dialect.delimiter, row, self._dialect.skip_rows)
 
     def _parsed(self, names: tuple[str, ...], skip: int, block_bytes: int) -> Generator[pa.RecordBatch]:
         """Give the rows behind the first `skip`, one batch behind what is read, as the last row is not the file's."""
@@ -140,8 +148,8 @@ class CsvFile:
         yield from _behind(waiting.slice(0, waiting.num_rows - 1), skip)
 
     def _reader(self, raw: pa.NativeFile, names: tuple[str, ...], block_bytes: int) -> pacsv.CSVStreamingReader:
-        end = self._dialect.delimiter.join([f'"{_END}"'] * len(names))
-        text = _Decoded(raw, self._dialect.encoding, f"\n{end}\n".encode())
+        end = self._dialect.delimiter.join([f'"{END}"'] * len(names))
+        text = self._decoded(raw, f"\n{end}\n".encode())
         return pacsv.open_csv(
             pa.PythonFile(text, mode="r"),
             read_options=pacsv.ReadOptions(block_size=block_bytes, use_threads=False),
@@ -175,7 +183,8 @@ class CsvFile:
             if found is not None:
                 return found
             with _opened(self._path, self.name) as raw:
-                return bad_structure(io.TextIOWrapper(raw, encoding, newline=""), self.name, delimiter, width)
+                lines = io.TextIOWrapper(raw, encoding, newline="")
+                return bad_structure(lines, self.name, delimiter, width, self._dialect.skip_rows)
         except (pa.ArrowException, OSError):
             return None
 
@@ -192,15 +201,17 @@ class _LongRowError(Exception):
 
 
 class _Decoded:
-    """A stream of UTF-8, whatever the encoding of the file, with `end` behind it."""
+    """A stream of UTF-8, whatever the encoding of the file, without its first `skip` lines and with `end` behind it."""
 
     closed = False
 
-    def __init__(self, raw: pa.NativeFile, encoding: str, end: bytes) -> None:
+    def __init__(self, raw: pa.NativeFile, encoding: str, end: bytes, skip: int) -> None:
         self._raw = raw
         is_utf8 = codecs.lookup(encoding).name == "utf-8"
         self._decoder = None if is_utf8 else codecs.getincrementaldecoder(encoding)()
         self._end = end
+        self._skip = skip
+        self._skipped = b""
         self._waiting = b""
 
     def read(self, size: int) -> bytes:
@@ -212,11 +223,25 @@ class _Decoded:
                 chunk = self._decoder.decode(chunk, is_last).encode()
             if b"\0" in chunk:
                 raise FaultyTextError
+            if self._skip:
+                chunk = self._behind_skipped(chunk, is_last)
             if is_last:
                 chunk, self._end = chunk + self._end, b""
             self._waiting = self._waiting + chunk if self._waiting else chunk
         found, self._waiting = self._waiting[:size], self._waiting[size:]
         return found
+
+    def _behind_skipped(self, chunk: bytes, is_last: bool) -> bytes:
+        """What is left of a chunk behind the lines that are not wanted; a line ends in CR, LF or both."""
+        text = self._skipped + chunk
+        while self._skip:
+            end = _LINE_END.search(text)
+            if end is None or (end[0] == b"\r" and end.end() == len(text) and not is_last):
+                self._skipped = text[-1:] if text.endswith(b"\r") else b""
+                return b""
+            text = text[end.end() :]
+            self._skip -= 1
+        return text
 
     def close(self) -> None:
         """Leave the file to whoever opened it."""
@@ -233,7 +258,7 @@ def _opened(path: Path, name: str) -> Generator[pa.NativeFile]:
 
 
 def _is_end(rows: pa.RecordBatch | pa.Table) -> bool:
-    return set(rows.slice(rows.num_rows - 1).to_pylist()[0].values()) == {_END}
+    return set(rows.slice(rows.num_rows - 1).to_pylist()[0].values()) == {END}
 
 
 def _behind(batch: pa.RecordBatch, skip: int) -> Generator[pa.RecordBatch]:

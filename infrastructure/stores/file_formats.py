@@ -7,7 +7,7 @@ from typing import Any
 from domain.errors import InvalidInputError
 
 _COMPRESSED = (".gz", ".bz2", ".zst")
-_OF_CSV = ("delimiter", "encoding", "null_text")
+_OF_CSV = ("delimiter", "encoding", "null_text", "skip_rows")
 
 
 def format_of(name: str) -> str | None:

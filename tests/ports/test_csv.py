@@ -259,6 +259,71 @@ async def test_guess_is_proved_by_looking_at_everything_and_declared_types_are_n
 
 
 @pytest.mark.parametrize(
+    ("row", "value"),
+    [
+        ('"x"y,1', "xy"), ('"x" ,1', "x "), ('"x""y",1', 'x"y'), ('5" wide,1', '5" wide'), (' "x",1', ' "x"'), ('"x\\",1', "x\\"),
+        ('"x\ry",1', "x\ry"), ('"",1', ""), (",1", None),
+    ],
+)  # fmt: skip
+async def test_quotes_are_read_as_the_guide_says(row: str, value: str | None, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(f"a,b\n{row}\n".encode())
+
+    assert [found["a"] for found in await texts_of(tmp_path)] == [value]
+
+
+@pytest.mark.parametrize("content", [b"a,b", b"a,b\n", b"a,b\r\n\r\n", b"\xef\xbb\xbfa,b\n", b"\n\na,b\r"])
+async def test_header_alone_is_a_file_without_rows(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(content)
+
+    plan, rows = await loaded(tmp_path)
+
+    assert (plan.columns, rows) == ((("a", "string"), ("b", "string")), [])
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("first", ["x", "x" * 65_535, "x" * 524_287, "x" * 1_100_000])
+async def test_lines_before_the_header_are_skipped_as_the_source_says(
+    end: str, encoding: str, first: str, tmp_path: Path
+) -> None:
+    """Also where the end of a line lies on both sides of what is read at once."""
+    lines = [first, 'Report, "2024', "a,b", "1,2", "3"]
+    (tmp_path / "a.csv").write_bytes("".join(line + end for line in lines[:-1]).encode(encoding))
+    options = {"skip_rows": 2, "encoding": encoding.removesuffix("-sig")}
+
+    _, rows = await loaded(tmp_path, **options)
+    (tmp_path / "a.csv").write_bytes("".join(line + end for line in lines).encode(encoding))
+    with pytest.raises(InvalidInputError, match=r"a\.csv, line 5: 1 value where the header has 2"):
+        await loaded(tmp_path, **options)
+
+    assert rows == [{"a": 1, "b": 2}]
+
+
+async def test_places_count_the_lines_that_are_skipped(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('of "2024\n\na,b\n1,2\n"3\n",4\n5,6\n')
+    store, source = FilesDataStore(tmp_path), SourceSpec(path="*.csv", options={"skip_rows": 2})
+    plan = await store.plan(source, lo=None, limit=None)
+    async with store.reader(source, plan, plan.streams[0], batch_rows=10) as reader:
+        [batch] = [batch async for batch in reader.batches(None)]
+        places = [await reader.place(batch, ordinal) for ordinal in range(3)]
+
+    assert places == ["a.csv, line 4", "a.csv, line 5", "a.csv, line 7"]
+    for skipped, said in ((1, "line 5: 3 values"), (9, "empty behind the 9 lines that are skipped"), (3, "line 6: 3")):
+        (tmp_path / "a.csv").write_text("title\n" + "x,y\n" * 3 + "1,2,3\n" * 2)
+        if skipped == 3:
+            (tmp_path / "a.csv").write_text("title\n" * 3 + "x,y\n1,2\n1,2,3\n")
+        with pytest.raises(InvalidInputError, match=said):
+            await planned(tmp_path, skip_rows=skipped)
+
+
+async def test_title_above_the_header_says_the_option(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("Report\na,b\n1,2\n")
+
+    with pytest.raises(InvalidInputError, match=r"line 2: 2 values .*options: \{skip_rows: 1\}"):
+        await planned(tmp_path)
+
+
+@pytest.mark.parametrize(
     ("texts", "note", "rows"),
     [
         (["01/02/2024", "03/04/2024"], "either way", [date(2024, 2, 1), date(2024, 4, 3)]),
@@ -370,7 +435,14 @@ async def test_note_on_numbers_says_the_option_that_rounds_them(tmp_path: Path) 
     [
         (b"", "file.malformed", "is empty"),
         (b"\n\n", "file.malformed", "is empty"),
-        (b"a,b\n1,2\n3\n", "file.malformed", "line 3: 1 values where the header has 2"),
+        (b"a,b\n1,2\n3\n", "file.malformed", "line 3: 1 value where the header has 2"),
+        (
+            b'a,b\n1,x "y,z"\n',
+            "file.malformed",
+            "line 2: 3 values where the header has 2, separated by ','. A value that holds",
+        ),
+        (b'a,b\n"x"y,2\n1,2,3\n', "file.malformed", "line 3: 3 values"),
+        (b'a,b\n"x"y,2\n1,"\n3,4\n', "file.malformed", "line 3: in the row that begins here a quote is never closed"),
         (b'a,b\n"x\ny",2\n3,4,5\n', "file.malformed", "line 4: 3 values"),
         (
             b"a;b\n1;2,5\n",
@@ -382,6 +454,26 @@ async def test_note_on_numbers_says_the_option_that_rounds_them(tmp_path: Path) 
         (b'a\n1\n"', "file.malformed", "line 3"),
         (b"a,a\n1,2\n", "file.malformed", "two columns are named a"),
         (b"a,\n1,2\n", "file.malformed", "column 2 has no name"),
+        (
+            b"a,b,\n1,2,\n",
+            "file.malformed",
+            "column 3 has no name; give it one in the header, or take the separator",
+        ),
+        (b"a,,b\n1,2,3\n", "file.malformed", "column 2 has no name; give it one in the header."),
+        (b"a, \n1,2\n", "file.malformed", "column 2 has no name"),
+        (b"  \n", "file.malformed", "column 1 has no name; give it one in the header."),
+        (b"\xef\xbb\xbf", "file.malformed", "is empty"),
+        (
+            b'"a\nb",c\n1,2\n',
+            "file.malformed",
+            "column 1 ('a\\nb') cannot be named so: an identifier cannot hold",
+        ),
+        (b'a"x,c\n1,2\n', "file.malformed", "column 1 ('a\"x') cannot be named so"),
+        (
+            b"x" * 64 + b",c\n1,2\n",
+            "file.malformed",
+            "cannot be named so: an identifier has at most 63 bytes; give it another name",
+        ),
         (b"a,b\n1,x\0y\n", "file.encoding", "line 2, character 4: a NUL"),
         (b"a,b\n1,caf\xe9\n", "file.encoding", "line 2, character 6: no character of UTF-8"),
         (b"a,stra\xdfe\n1,x\n", "file.encoding", "encoding: windows-1252"),
