@@ -195,7 +195,7 @@ def test_unknown_option_of_a_file_is_told_with_those_that_there_are(project: Pat
     refused = headrace(project, "validate")
 
     assert "source.options.sep: is not a known key; known are " in refused.stderr + refused.stdout
-    assert "delimiter, encoding, types" in refused.stderr + refused.stdout
+    assert "delimiter, encoding, skip_rows, types" in refused.stderr + refused.stdout
 
 
 async def test_encoding_is_declared_in_the_document_and_a_wrong_one_is_no_document(here: Inside, project: Path) -> None:
