@@ -48,15 +48,25 @@ class ParquetData:
             InvalidInputError: it is not Parquet, or two columns have one name.
             SchemaMismatchError: nothing carries the values of a column unchanged.
         """
+        self.names()
         with self._faults(), pq.ParquetFile(self._path) as parquet:
             schema, leaves = parquet.schema_arrow, _leaves(parquet)
-        names = schema.names
-        for name in names:
-            if names.count(name) > 1:
-                raise InvalidInputError(f"{self.name}: two columns are named {name}.", code="file.malformed")
         if any(leaf.physical == "BYTE_ARRAY" and leaf.logical == "NONE" for parts in leaves for leaf in parts):
             self._refuse_unknown()
         return tuple((f.name, self._type(f, parts)) for f, parts in zip(schema, leaves, strict=True))
+
+    def names(self) -> tuple[str, ...]:
+        """Name the columns, without a look at what they are.
+
+        Raises:
+            InvalidInputError: it is not Parquet, or two columns have one name.
+        """
+        with self._faults():
+            names: list[str] = pq.read_schema(self._path).names
+        doubled = next((name for name in names if names.count(name) > 1), None) if len({*names}) < len(names) else None
+        if doubled is not None:
+            raise InvalidInputError(f"{self.name}: two columns are named {doubled}.", code="file.malformed")
+        return tuple(names)
 
     def times_in_utc(self) -> tuple[str, ...]:
         """Name the columns that are times of day in UTC, which Arrow reads as times without a zone."""
@@ -171,7 +181,7 @@ def columns_of_all(files: Sequence[ParquetData]) -> tuple[tuple[str, str], ...]:
     columns = files[0].columns()
     names = [name for name, _ in columns]
     for file in files[1:]:
-        others = [name for name, _ in file.columns()]
+        others = file.names()
         if set(others) != set(names):
             raise InvalidInputError(differing(files[0].name, names, file.name, others), code="source.columns_differ")
     return columns

@@ -112,10 +112,12 @@ async def test_damaged_parquet_is_refused_by_its_name(damage: str, tmp_path: Pat
 
 async def test_columns_of_one_name_are_refused_by_it(tmp_path: Path) -> None:
     rows = pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["a", "a"])
-    pq.write_table(rows, tmp_path / "a.parquet")
+    pq.write_table(rows.select([0]), tmp_path / "a.parquet")
+    pq.write_table(rows, tmp_path / "b.parquet")
 
-    with pytest.raises(PlatformError, match=r"a\.parquet: two columns are named a"):
-        await read(tmp_path)
+    for path in ("b.parquet", "*.parquet"):
+        with pytest.raises(PlatformError, match=r"b\.parquet: two columns are named a"):
+            await read(tmp_path, path)
 
 
 async def test_geometry_is_refused_in_a_file_whose_name_is_a_pattern(tmp_path: Path) -> None:

@@ -231,7 +231,8 @@ HEADER = """# Types
 What becomes of each type of a Postgres source, on each way, when the destination's table is created by the run. A cell
 names the type there; every value that is not named as refused arrives unchanged, NULL included, which a test compares by SQL at the
 destination for the smallest, the greatest, the empty and the special values. What is refused fails the run by name, and
-nothing of its batch is written: cast the column in the source query, or leave it out.
+nothing of its batch is written: cast the column in the source query, or leave it out. Files of Parquet have
+[a table of their own](parquet.md).
 
 | type | Postgres, undecoded | Postgres, through Arrow | DuckDB |
 |---|---|---|---|
