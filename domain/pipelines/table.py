@@ -76,7 +76,7 @@ class TableSchema:
     columns: tuple[Column, ...]
     primary_key: tuple[str, ...] = ()
     uniques: tuple[tuple[str, tuple[str, ...]], ...] = ()
-    """Unique indexes that are checked row by row: name and columns, those in an expression too."""
+    """Unique indexes and exclusion constraints that are checked row by row: name and columns, those in an expression too."""
     bound: str = field(default="", compare=False)
     """What would be lost with the table, were another put in its place: nothing, its `key` alone, or `more`."""
 

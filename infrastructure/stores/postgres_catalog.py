@@ -3,11 +3,12 @@
 import json
 from collections.abc import Iterable, Mapping
 
+from domain.errors import SchemaMismatchError
 from domain.pipelines.table import Column, TableName, TableSchema
 from domain.pipelines.way import unlike
 from infrastructure.sql import quote, quote_table
 from infrastructure.stores.landing import landing_changed
-from infrastructure.stores.postgres_types import logical_of
+from infrastructure.stores.postgres_types import logical_of, native_of
 from infrastructure.stores.sql_session import Session
 
 COLUMNS_OF = (
@@ -27,7 +28,7 @@ CROSS JOIN LATERAL (
   UNION SELECT refobjsubid FROM pg_depend
   WHERE classid = 'pg_class'::regclass AND objid = i.indexrelid AND refobjid = i.indrelid AND i.indexprs IS NOT NULL) AS d
 JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = d.num
-WHERE i.indrelid = to_regclass($1) AND i.indisunique AND i.indimmediate AND d.num > 0 GROUP BY 1 ORDER BY 1"""
+WHERE i.indrelid = to_regclass($1) AND (i.indisunique OR i.indisexclusion) AND i.indimmediate AND d.num > 0 GROUP BY 1 ORDER BY 1"""
 
 
 def catalog_columns(session: Session, table: TableName) -> list[tuple[str, str, bool]]:
@@ -69,6 +70,21 @@ def describe(session: Session, table: TableName) -> TableSchema | None:
             (name, tuple(json.loads(names))) for name, names in session.execute(_UNIQUES, (quote_table(table),))
         ),
     )
+
+
+def check_type(session: Session, column: Column) -> None:
+    """Refuse a column whose type is of the source's own and missing here.
+
+    Raises:
+        SchemaMismatchError: it is (`destination.type_missing`).
+    """
+    native = native_of(column.type)
+    if column.type.startswith("native:") and session.execute("SELECT to_regtype($1) IS NULL", (native,))[0][0]:
+        raise SchemaMismatchError(
+            f"The column {column.name} has the type {native}, which the destination does not have: create the type (or its "
+            "extension) there, or cast the column to text in the source query.",
+            code="destination.type_missing",
+        )
 
 
 def check_landing_types(table: TableName, types: Mapping[str, str], landing: Mapping[str, str]) -> None:

@@ -76,6 +76,33 @@ _FUNCTION = Answer(
 _CONSTRAINT = Answer(SchemaMismatchError, "destination.constraint", "A row violates {constraint}.")
 _VALUE = Answer(SchemaMismatchError, "value.invalid", "{value}.")
 
+_NOT_A_TABLE = Answer(
+    SchemaMismatchError,
+    "destination.not_a_table",
+    "Batches cannot land there: {reason}. Name the table behind it as the destination; a view into which rows may be inserted "
+    "takes them with publish: run.",
+)
+_HAS_RULES = Answer(
+    SchemaMismatchError,
+    "destination.not_a_table",
+    "Rows cannot be merged there: {reason}. Put triggers in the place of the table's rules, or use mode: append.",
+)
+_OWN_TABLES = Answer(
+    InvalidInputError,
+    "store.permission",
+    "Postgres does not allow it: {reason}. Headrace keeps tables of its own beside a destination: GRANT SELECT, INSERT, UPDATE, "
+    "DELETE on _headrace_checkpoint, _headrace_owner and _headrace_quarantine to this role, or make it a member of their owner.",
+)
+_SCHEMA = Answer(
+    InvalidInputError,
+    "store.permission",
+    "Postgres does not allow it: {reason}. GRANT USAGE ON SCHEMA to this role, and for a destination CREATE too.",
+)
+_OWNER = Answer(
+    InvalidInputError,
+    "store.permission",
+    "Postgres does not allow it: {reason}. Only its owner may add columns or replace it: make this role a member of the owner.",
+)
 _POOLED = Answer(StoreRefusedError, "store.pooled", f"Postgres {ADVICE}.")
 
 # Whole SQLSTATEs win over their class, which is the first two characters.
@@ -149,6 +176,18 @@ _BY_WORDS = (
     ("0A000", "cached plan must not change", Answer(StoreUnavailableError, "store.conflict", "A table was changed meanwhile.")),
     ("22023", "snapshot", _SNAPSHOT),
     ("42704", "snapshot", _SNAPSHOT),
+    ("0A000", "cannot execute MERGE on relation", _HAS_RULES),
+    ("42501", "_headrace_", _OWN_TABLES),
+    ("42501", "permission denied for schema", _SCHEMA),
+    ("42501", "must be owner of table", _OWNER),
+    ("42809", "cannot copy to ", _NOT_A_TABLE),
+    ("42809", "cannot lock relation", _NOT_A_TABLE),
+    ("42809", "cannot change materialized view", _NOT_A_TABLE),
+    ("42809", "ADD COLUMN cannot be performed", _NOT_A_TABLE),
+    ("55000", "cannot insert into view", _NOT_A_TABLE),
+    ("55000", "cannot update view", _NOT_A_TABLE),
+    ("55000", "cannot delete from view", _NOT_A_TABLE),
+    ("55000", "cannot merge into view", _NOT_A_TABLE),
     ("2202", "0x00", Answer(SchemaMismatchError, "value.nul", "{value}.")),
     ("22P05", "escape sequence", Answer(SchemaMismatchError, "value.nul", "{value}.")),
     ("23514", "no partition", Answer(SchemaMismatchError, "destination.no_partition", "{reason}.")),

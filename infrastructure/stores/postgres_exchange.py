@@ -11,7 +11,7 @@ from infrastructure.stores.sql_session import Session
 
 _MOVED = "headrace_moved"
 
-# Of each column: whether a unique index that is checked row by row goes by it, whether it may be NULL there without two NULLs
+# Of each column: whether a unique index or an exclusion constraint that is checked row by row goes by it, whether it may be NULL there without two NULLs
 # being alike, and whether the table computes it. Of the table: whether others refer to it, and what watches its rows.
 _COLUMNS = """
 WITH watched AS (
@@ -20,7 +20,7 @@ WITH watched AS (
     SELECT unnest(i.indkey::int2[])::int AS num
     UNION SELECT refobjsubid FROM pg_depend
     WHERE classid = 'pg_class'::regclass AND objid = i.indexrelid AND refobjid = i.indrelid) AS d
-  WHERE i.indrelid = to_regclass($1) AND i.indisunique AND i.indimmediate AND d.num > 0)
+  WHERE i.indrelid = to_regclass($1) AND (i.indisunique OR i.indisexclusion) AND i.indimmediate AND d.num > 0)
 SELECT a.attname::text, count(w.num) > 0,
   NOT a.attnotnull AND a.attidentity = '' AND a.attgenerated = '' AND NOT coalesce(bool_or(w.is_strict), false),
   a.attgenerated <> ''
@@ -91,7 +91,7 @@ class Exchange:
             except SchemaMismatchError:
                 session.execute("ROLLBACK TO SAVEPOINT headrace_way")
         raise SchemaMismatchError(
-            f"Rows of {self.merging.target.table} exchange values of a unique constraint ({', '.join(self.watched)}), which "
+            f"Rows of {self.merging.target.table} exchange values of a unique or exclusion constraint ({', '.join(self.watched)}), which "
             f"Postgres checks row by row, and {'other tables refer to' if is_referred else 'a trigger watches'} them: make the "
             "constraint DEFERRABLE, and it is checked when all of them are there.",
             code="destination.exchange",

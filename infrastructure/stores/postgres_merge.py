@@ -218,9 +218,9 @@ def _together(error: PlatformError, merging: Merge) -> PlatformError:
 
 
 def _violated(error: PlatformError) -> str | None:
-    """The unique index, quoted, that a statement failed at."""
+    """The unique index or exclusion constraint, quoted, that a statement failed at."""
     cause = error.__cause__
-    if getattr(cause, "sqlstate", None) != "23505":
+    if getattr(cause, "sqlstate", None) not in ("23505", "23P01"):
         return None
     told = {name.decode(): value.decode() for name, value in getattr(cause, "details", ())}
     schema, index = told.get("PG_DIAG_SCHEMA_NAME"), told.get("PG_DIAG_CONSTRAINT_NAME")
@@ -231,7 +231,7 @@ def _is_on(session: Session, index: str, key: Sequence[str]) -> bool:
     """Whether an index, which may be that of a partition, is over exactly the key."""
     found = session.execute(
         f"SELECT {_NAMES_OF_KEY} FROM pg_index i WHERE i.indexrelid = to_regclass($1) "
-        "AND i.indexprs IS NULL AND i.indpred IS NULL",
+        "AND NOT i.indisexclusion AND i.indexprs IS NULL AND i.indpred IS NULL",
         (index,),
     )
     return bool(found) and sorted(json.loads(found[0][0])) == sorted(key)

@@ -20,7 +20,13 @@ from infrastructure.postgres_settings import pinned
 from infrastructure.sql import quote, quote_table
 from infrastructure.stores import postgres_landing
 from infrastructure.stores.postgres_casts import cast, naming_column, rounded, staged_type, would_round
-from infrastructure.stores.postgres_catalog import catalog_columns, check_landing_types, collations, describe
+from infrastructure.stores.postgres_catalog import (
+    catalog_columns,
+    check_landing_types,
+    check_type,
+    collations,
+    describe,
+)
 from infrastructure.stores.postgres_connection import PostgresAddress, connect
 from infrastructure.stores.postgres_errors import translate
 from infrastructure.stores.postgres_hiding import insert_counted, may_suppress
@@ -306,6 +312,12 @@ class PostgresSession(Session):
 
     def type_name(self, logical: str) -> str:
         return native_of(logical)
+
+    def definition(self, column: Column, native: str | None = None) -> str:
+        definition = super().definition(column, native)
+        if native is None:
+            check_type(self, column)
+        return definition
 
     def create_stage(self, stage: TableName, like: TableName | None, columns: Sequence[Column]) -> None:
         natives = {name: kind for name, kind, _ in catalog_columns(self, like)} if like else {}

@@ -11,11 +11,14 @@ from adbc_driver_postgresql import dbapi
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.errors import PlatformError
-from domain.pipelines.table import TableName
+from domain.errors import PlatformError, SchemaMismatchError
+from domain.pipelines.spec import Mode
+from domain.pipelines.table import Column, TableName
 from infrastructure.stores.postgres import PostgresDataStore
 from infrastructure.stores.postgres_errors import translate
 from tests.ports.backends import address_of
+from tests.ports.loading import COLUMNS, LANE, TABLE, read_set, target
+from tests.somebody import Somebody
 
 SECRET = "s3kr1t"
 PREPARED = (
@@ -25,6 +28,14 @@ PREPARED = (
     "create view dependent as select id from depended",
     "create materialized view empty as select 1 as id with no data",
     "create table barred (id int)",
+    "create table _headrace_checkpoint (id int)",
+    "create schema closed",
+    "create table closed.t (id int)",
+    "create view dependent2 as select id from plain",
+    "create view joined as select a.id from plain a join plain b using (id)",
+    "create sequence numbers",
+    "create table ruled (id int)",
+    "create rule r as on insert to ruled do instead nothing",
     "create view strict as select id from plain where id > 100 with check option",
     "create type mood as enum ('sad')",
     f"create function complains() returns int language plpgsql as "
@@ -79,6 +90,22 @@ STATEMENTS = [
     ("select pretends('42501')", "store.function", False, "function or trigger"),
     ("select pretends('55000')", "store.function", False, "function or trigger"),
     ("select pretends('22000')", "store.function", False, "function or trigger"),
+    ("copy dependent2 from program 'true'", "destination.not_a_table", False, "table behind it"),
+    ("begin; lock table empty", "destination.not_a_table", False, "empty"),
+    ("insert into joined values (1)", "destination.not_a_table", False, "joined"),
+    ("update joined set id = 2", "destination.not_a_table", False, "joined"),
+    ("delete from joined", "destination.not_a_table", False, "joined"),
+    ("alter table numbers add column n int", "destination.not_a_table", False, "numbers"),
+    (
+        "merge into ruled using plain on false when not matched then insert values (1)",
+        "destination.not_a_table",
+        False,
+        "rules",
+    ),
+    ("set role plain_reader; select * from _headrace_checkpoint", "store.permission", False, "GRANT SELECT, INSERT"),
+    ("set role plain_reader; select * from closed.t", "store.permission", False, "GRANT USAGE ON SCHEMA"),
+    ("set role plain_reader; create table mine (id int)", "store.permission", False, "CREATE too"),
+    ("set role plain_reader; alter table barred add n int", "store.permission", False, "member of the owner"),
     ("begin; vacuum plain", "store.transaction", False, "vacuum"),
     ("alter table plain alter column n set data type point using null", "query.invalid", False, ""),
     ("begin; set lock_timeout = '20ms'; lock table held", "store.locked", True, ""),
@@ -282,3 +309,24 @@ async def test_value_beside_a_json_is_never_cut_or_rounded(
     assert (caught.value.code, caught.value.retryable) == (code, False), caught.value.message
     assert "column odd" in caught.value.message
     assert SECRET not in caught.value.message
+
+
+@pytest.mark.parametrize("there", ["nothing", "the table", "the type"])
+@pytest.mark.parametrize(("shadow", "mode"), [(False, Mode.APPEND), (True, Mode.APPEND), (True, Mode.REPLACE)])
+async def test_type_that_is_missing_is_told_with_its_column(
+    there: str, shadow: bool, mode: Mode, postgres: PostgresDataStore, somebody: Somebody
+) -> None:
+    if there != "nothing":
+        somebody.does("CREATE TABLE orders (id bigint, note text)")
+    if there == "the type":
+        somebody.does("CREATE TYPE mood AS ENUM ('sad')")
+    planned = read_set(shadow=shadow)
+    wanted = target(planned, mode=mode, columns=(*COLUMNS, Column("feeling", "native:mood")))
+    async with postgres.owner(LANE, TABLE, 1) as owner:
+        await owner.take_over()
+        if there == "the type":
+            await owner.open_read_set(planned, wanted)
+            return
+        with pytest.raises(SchemaMismatchError, match="The column feeling has the type mood") as refused:
+            await owner.open_read_set(planned, wanted)
+    assert refused.value.code == "destination.type_missing"
