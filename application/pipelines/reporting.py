@@ -75,6 +75,7 @@ def published_report(state: LaneState, read_set: ReadSet) -> dict[str, Any]:
         "rules": state.stats.get("verdicts", []),
         "first_errors": stats.get("first_errors", []),
         "streams": [],
+        **({"note": read_set.plan.note} if read_set.plan.note else {}),
         **_warned(read_set, stats),
         **_merged(stats),
         **_profiles(state.stats.get("profiles", {})),

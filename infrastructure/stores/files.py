@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from domain.errors import InvalidInputError, NotFoundError, SchemaMismatchError, SourceChangedError, StoreRefusedError
+from domain.errors import InvalidInputError, NotFoundError, SourceChangedError, StoreRefusedError
 from domain.failpoints import fail_at
 from domain.pipelines.checkpoint import LaneState, Position
 from domain.pipelines.horizon import ReadEnd
@@ -26,12 +26,12 @@ from domain.ports.data_store import (
     StoreHealth,
     Target,
 )
-from infrastructure.arrow import conform, rechunk
+from infrastructure.arrow import rechunk
 from infrastructure.stores.csv_sample import CsvSample
 from infrastructure.stores.csv_text import CsvFile, Dialect
 from infrastructure.stores.file_folders import FolderColumns
 from infrastructure.stores.file_formats import differing, format_of, format_of_all, refuse_options_of_csv
-from infrastructure.stores.parquet_files import ParquetData, columns_of_all, note_on_times
+from infrastructure.stores.parquet_files import ParquetData, columns_of_all, conform_file, note_on_times
 from infrastructure.threads import OneThread
 
 
@@ -242,10 +242,7 @@ class FilesReader(IReader):
         """The columns in their order, and those of Parquet in the form in which their types travel."""
         if self._plan.is_text:
             return rows.select([name for name, _ in self._plan.columns])
-        try:
-            return conform(rows, [Column(name, kind) for name, kind in self._plan.columns])
-        except SchemaMismatchError as error:
-            raise SchemaMismatchError(f"{name}: {error.message}", code=error.code) from error
+        return conform_file(rows, self._plan.columns, name)
 
     def _check(self, path: Path, file: SourceFile) -> None:
         try:

@@ -14,7 +14,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from domain.errors import InvalidInputError, SchemaMismatchError
-from infrastructure.arrow import logical_type
+from domain.pipelines.table import Column
+from infrastructure.arrow import conform, logical_type
 from infrastructure.nested_types import KEPT_JSON
 from infrastructure.stores.csv_faults import unreadable
 from infrastructure.stores.file_formats import differing
@@ -48,25 +49,33 @@ class ParquetData:
             InvalidInputError: it is not Parquet, or two columns have one name.
             SchemaMismatchError: nothing carries the values of a column unchanged.
         """
-        self.names()
+        self.schema()
         with self._faults(), pq.ParquetFile(self._path) as parquet:
             schema, leaves = parquet.schema_arrow, _leaves(parquet)
         if any(leaf.physical == "BYTE_ARRAY" and leaf.logical == "NONE" for parts in leaves for leaf in parts):
             self._refuse_unknown()
         return tuple((f.name, self._type(f, parts)) for f, parts in zip(schema, leaves, strict=True))
 
-    def names(self) -> tuple[str, ...]:
-        """Name the columns, without a look at what they are.
+    def schema(self) -> pa.Schema:
+        """Read what Arrow takes the columns for.
 
         Raises:
             InvalidInputError: it is not Parquet, or two columns have one name.
         """
         with self._faults():
-            names: list[str] = pq.read_schema(self._path).names
+            schema = pq.read_schema(self._path).remove_metadata()
+        names: list[str] = schema.names
         doubled = next((name for name in names if names.count(name) > 1), None) if len({*names}) < len(names) else None
         if doubled is not None:
             raise InvalidInputError(f"{self.name}: two columns are named {doubled}.", code="file.malformed")
-        return tuple(names)
+        return schema
+
+    def no_rows(self) -> pa.Table:
+        """A table as batches have it, without a row."""
+        with self._faults(), pq.ParquetFile(self._path, coerce_int96_timestamp_unit="us") as parquet:
+            schema, changes = parquet.schema_arrow, _changes(parquet)
+        arrays = [pa.nulls(0, field.type) for field in schema]
+        return pa.Table.from_batches([self._changed(pa.record_batch(arrays, names=schema.names), changes)])
 
     def times_in_utc(self) -> tuple[str, ...]:
         """Name the columns that are times of day in UTC, which Arrow reads as times without a zone."""
@@ -91,9 +100,7 @@ class ParquetData:
             ]
             if finer:
                 self._refuse_nanoseconds(finer, rows)
-            changes = {
-                place: change for place, (leaf, *_) in enumerate(leaves) if (change := _change(leaf)) is not None
-            }
+            changes = _changes(parquet)
             for batch in parquet.iter_batches(batch_size=rows):
                 yield self._changed(batch, changes) if changes else batch
 
@@ -176,15 +183,31 @@ def columns_of_all(files: Sequence[ParquetData]) -> tuple[tuple[str, str], ...]:
 
     Raises:
         InvalidInputError: a file is not Parquet, or has other columns than the first (`source.columns_differ`).
-        SchemaMismatchError: nothing carries the values of a column unchanged.
+        SchemaMismatchError: nothing carries the values of a column unchanged, or as the type of the first file.
     """
-    columns = files[0].columns()
-    names = [name for name, _ in columns]
+    columns, schema = files[0].columns(), files[0].schema()
     for file in files[1:]:
-        others = file.names()
-        if set(others) != set(names):
-            raise InvalidInputError(differing(files[0].name, names, file.name, others), code="source.columns_differ")
+        other = file.schema()
+        if other.equals(schema):
+            continue
+        if {*other.names} != {*schema.names}:
+            raise InvalidInputError(
+                differing(files[0].name, schema.names, file.name, other.names), code="source.columns_differ"
+            )
+        conform_file(file.no_rows(), columns, file.name)
     return columns
+
+
+def conform_file(rows: pa.Table, columns: Sequence[tuple[str, str]], name: str) -> pa.Table:
+    """Give the rows of a file the types that were planned.
+
+    Raises:
+        SchemaMismatchError: a column, or a value, is none of its type.
+    """
+    try:
+        return conform(rows, [Column(column, kind) for column, kind in columns])
+    except SchemaMismatchError as error:
+        raise SchemaMismatchError(f"{name}: {error.message}", code=error.code) from error
 
 
 def note_on_times(file: ParquetData) -> str | None:
@@ -220,9 +243,14 @@ def _count(kind: pa.DataType) -> int:
     return sum(_count(kind.field(number).type) for number in range(kind.num_fields)) if kind.num_fields else 1
 
 
-def _change(leaf: _Leaf) -> Callable[[pa.Array], pa.Array] | None:
-    """What makes of a column's values what the file says that they are, where Arrow does not."""
-    return {"INTERVAL": _intervals, "ENUM": _texts}.get(leaf.converted)
+def _changes(parquet: pq.ParquetFile) -> dict[int, Callable[[pa.Array], pa.Array]]:
+    """What makes of columns, by their places, what the file says that they are, where Arrow does not."""
+    known = {"INTERVAL": _intervals, "ENUM": _texts}
+    return {
+        place: known[leaf.converted]
+        for place, (leaf, *_) in enumerate(_leaves(parquet))
+        if leaf.is_whole and leaf.converted in known
+    }
 
 
 def _texts(values: pa.Array) -> pa.Array:

@@ -4,6 +4,7 @@ import struct
 from datetime import datetime
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -130,9 +131,45 @@ async def test_geometry_is_refused_in_a_file_whose_name_is_a_pattern(tmp_path: P
         await read(folder)
 
 
-async def test_file_of_another_type_is_named_where_it_cannot_be_carried(tmp_path: Path) -> None:
-    pq.write_table(pa.table({"a": [1]}), tmp_path / "a.parquet")
-    pq.write_table(pa.table({"a": ["x"]}), tmp_path / "b.parquet")
+@pytest.mark.parametrize(
+    ("first", "then", "said"),
+    [
+        (pa.array([1]), pa.array(["x"]), "is string and is to become int64"),
+        (pa.array([1]), pa.array([1.5]), "is float64 and is to become int64"),
+        ("INTERVAL '1 day'", pa.array([b"x"]), "is binary and is to become interval"),
+        (pa.array(["x"]), pa.array([1]), "is int64 and is to become string"),
+    ],
+)
+async def test_file_of_another_type_is_named_before_the_first_row(
+    first: pa.Array | str, then: pa.Array, said: str, tmp_path: Path
+) -> None:
+    if isinstance(first, str):
+        with duckdb.connect() as connection:
+            connection.execute(f"COPY (SELECT {first} AS a) TO '{tmp_path / 'a.parquet'}' (FORMAT parquet)")
+    else:
+        pq.write_table(pa.table({"a": first}), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"a": then}), tmp_path / "b.parquet")
 
-    with pytest.raises(SchemaMismatchError, match=r"b\.parquet: Column a is string and is to become int64"):
-        await read(tmp_path)
+    with pytest.raises(SchemaMismatchError, match=rf"b\.parquet: Column a {said}"):
+        await FilesDataStore(tmp_path).plan(SourceSpec(path="*.parquet"), lo=None, limit=None)
+
+
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        (pa.array([1]), pa.array([2], pa.int32())),
+        (pa.array([1]), pa.nulls(1)),
+        (pa.array([1], pa.int32()), pa.array([2**31 - 1])),
+        (pa.array(["x"]), pa.array(["y"]).dictionary_encode()),
+        (pa.array([None], pa.timestamp("us")), pa.array([0], pa.timestamp("ms"))),
+    ],
+)
+async def test_file_of_another_type_that_holds_the_same_values_is_read(
+    first: pa.Array, then: pa.Array, tmp_path: Path
+) -> None:
+    pq.write_table(pa.table({"a": first, "b": ["x"]}), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"b": ["y"], "a": then}), tmp_path / "b.parquet")
+
+    rows = await read(tmp_path)
+
+    assert [row["a"] for row in rows] == [*first.to_pylist(), *then.to_pylist()]
