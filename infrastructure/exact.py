@@ -7,6 +7,8 @@ was rounded, wrapped, cut or completed on the way.
 
 import re
 
+NOT_CONVERTED = "headrace: a value does not convert"
+"""What a statement fails with that converts text while it writes it."""
 INTEGERS = {
     "int8": "TINYINT",
     "int16": "SMALLINT",
@@ -36,8 +38,16 @@ def is_plain_number(text: str) -> str:
     return f"({_matches(text, f'{_PLAIN}|{_SCIENTIFIC}')} AND NOT {_matches(text, '-0([.]0*)?')})"
 
 
-def exact(text: str, wanted: str) -> str | None:
-    """Return SQL that reads the expression `text` as a type of ours, or None where only text itself says what it says."""
+def exact(text: str, wanted: str, *, otherwise: str = "NULL") -> str | None:
+    """Return SQL that reads the expression `text` as a type of ours, or None where only text itself says what it says.
+
+    `otherwise` is the SQL for a text that says something else, and for NULL.
+    """
+    read = _exact(text, wanted)
+    return read.removesuffix("END") + f"ELSE {otherwise} END" if read is not None else None
+
+
+def _exact(text: str, wanted: str) -> str | None:
     if wanted in INTEGERS:
         return _where(_read(text, INTEGERS[wanted]), f"{_spelled(text, INTEGERS[wanted])} = {text}")
     if match := _DECIMAL.fullmatch(wanted):

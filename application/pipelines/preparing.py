@@ -224,6 +224,7 @@ class RunPreparer:
         destination = await self.stores.spec_of(organization, spec.destination.connection)
         facts = Facts(
             keeps_values=transform.keeps_values and not target.discarded and spec.source.refused is None,
+            only_converts=transform.only_converts and not target.discarded and spec.source.refused is None,
             merges=target.merges,
             seen=self.transformer.looks_at(transform),
             width=len(transform.source),

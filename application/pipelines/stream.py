@@ -1,5 +1,6 @@
 """The heart: one stream from its position to its end, batch by batch, each with its checkpoint."""
 
+import sys
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
@@ -11,24 +12,29 @@ from application.pipelines.guesses import not_converted
 from application.pipelines.overlap import ahead
 from application.pipelines.patience import Patience
 from application.pipelines.places import counted_in_report, placed, placed_in_report
-from domain.errors import QualityRejectedError
+from domain.errors import ConversionError, QualityRejectedError
 from domain.pipelines.checkpoint import CheckpointUpdate, Counts, Position, StreamState, merge_stats
 from domain.pipelines.report import StreamReport
 from domain.pipelines.spec import OnError
 from domain.pipelines.way import Way
 from domain.ports.data_store import (
+    Conversions,
     EncodedRows,
     IReader,
     IWriter,
     JudgedBatch,
     SourceBatch,
     StreamSelection,
+    TextRows,
     passage_of,
 )
 from domain.ports.engine import OnProgress, Progress, Stop, StreamTask
 from domain.ports.transformer import IPreparedTransform, ITransformer
 
 T = TypeVar("T")
+
+_TEXT_BYTES = 256 * 1024 * 1024
+"""As much text lands in one transaction where the destination converts it; it is streamed, so none of it is held."""
 
 
 @dataclass(frozen=True)
@@ -63,19 +69,21 @@ class StreamRunner:
                     batch_rows=read_set.batch_rows,
                     batch_bytes=read_set.batch_bytes,
                     snapshot=task.snapshot,
-                    by=task.owner,
                 ) as reader:
                     if task.route.way is Way.PASS_THROUGH:
                         await self._pass_through(passed, task, reader, writer)
                     else:
-                        async with self.transformer.prepare(task.transform) as transform:
-                            await passed.transform(
-                                self.patience.each(reader.batches(passed.position, limit=passed.left)),
-                                transform,
-                                writer,
-                                reader,
-                            )
+                        await self._decoded(passed, task, reader, writer)
         return passed.report()
+
+    async def _decoded(self, passed: "_Passed", task: StreamTask, reader: IReader, writer: IWriter) -> None:
+        if task.route.way is Way.TEXT and await passed.texts(
+            reader, self.transformer.conversions(task.transform), writer
+        ):
+            return
+        async with self.transformer.prepare(task.transform) as transform:
+            batches = self.patience.each(reader.batches(passed.position, limit=passed.left))
+            await passed.transform(batches, transform, writer, reader)
 
     async def _pass_through(self, passed: "_Passed", task: StreamTask, reader: IReader, writer: IWriter) -> None:
         seen = task.route.seen
@@ -181,6 +189,31 @@ class _Passed:
         if not self._state.is_done:
             self._state = _moved(self._state, Counts(), {}, self._state.position, is_last=True)
             await self._commit(writer, judge.transform.empty())
+
+    async def texts(self, reader: IReader, conversions: Conversions, writer: IWriter) -> bool:
+        """Let the destination convert text while it writes it; False where a value does not convert: nothing of its part
+        has landed, and who looks at every row has to say which one it is.
+        """
+        run = self._task.spec.run
+        parts = reader.texts(
+            self._state.position, max_rows=run.batch_rows or sys.maxsize, max_bytes=run.batch_bytes or _TEXT_BYTES
+        )
+        async with aclosing(parts):
+            async for part in parts:
+                begun, before = time.monotonic(), self._state
+
+                def checkpoint_of(part: TextRows = part, before: StreamState = before) -> CheckpointUpdate:
+                    self._state = _moved(before, _untouched(part.num_rows), {}, part.position, is_last=part.is_last)
+                    return _checkpoint(self._state)
+
+                try:
+                    await writer.commit_texts(part, conversions, before.counts.produced, checkpoint_of)
+                except ConversionError:
+                    self._state = before
+                    return False
+                if not self._goes_on(_untouched(part.num_rows), part.nbytes, begun) or self._state.is_done:
+                    return True
+        return False  # There was no row left.
 
     async def _commit(self, writer: IWriter, batch: JudgedBatch) -> None:
         """Commit a batch, and note what merging it did as the destination has noted it."""

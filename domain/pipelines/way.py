@@ -1,4 +1,4 @@
-"""Which way rows take from source to destination, and why: within the database, undecoded, or through Arrow."""
+"""Which way rows take from source to destination, and why: within the database, undecoded, as text, or through Arrow."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,6 +10,7 @@ class Way(StrEnum):
 
     IN_DATABASE = "in-database"
     PASS_THROUGH = "pass-through"
+    TEXT = "text"
     ARROW = "arrow"
 
 
@@ -43,7 +44,8 @@ class Passage:
 class Facts:
     """What the choice depends on, gathered by whoever asks.
 
-    `keeps_values`: no step and no conversion changes a row. `seen`: the columns that rules look at, of `width`
+    `keeps_values`: no step and no conversion changes a row; `only_converts`: the rows are text, and nothing but the
+    conversion to the types of their columns does. `seen`: the columns that rules look at, of `width`
     columns in all. `is_one_store`: source and
     destination are one database; `may_run_inside`: the source may be part of a writing statement there.
     `reading`, `landing`: the two wires, where a store has one. `ordered`: the read has a
@@ -51,6 +53,7 @@ class Facts:
     """
 
     keeps_values: bool
+    only_converts: bool = False
     seen: tuple[str, ...] = ()
     width: int = 0
     merges: bool = False
@@ -77,6 +80,8 @@ class Route:
     seen: tuple[str, ...] = ()
 
 
+TEXT_WIRE = Wire("text")
+_CHANGED = "a transform or conversion changes the rows"
 DECODED = Route(Way.ARROW, "nothing else was planned")
 
 
@@ -85,6 +90,12 @@ def choose_way(facts: Facts) -> Route:
     decoded = _why_decoded(facts)
     if decoded is not None:
         return Route(Way.ARROW, decoded)
+    if facts.only_converts:
+        if facts.reading == facts.landing == TEXT_WIRE:
+            return Route(
+                Way.TEXT, "the destination converts the text while it writes it, and nothing else looks at the rows"
+            )
+        return Route(Way.ARROW, _CHANGED)
     is_inside = facts.is_one_store and facts.may_run_inside and not facts.is_split
     if is_inside and not facts.seen and not _differs(facts):
         return Route(Way.IN_DATABASE, "source and destination are one database, and nothing looks at the rows")
@@ -104,8 +115,8 @@ def choose_way(facts: Facts) -> Route:
 
 
 def _why_decoded(facts: Facts) -> str | None:
-    if not facts.keeps_values:
-        return "a transform or conversion changes the rows"
+    if not (facts.keeps_values or (facts.only_converts and not facts.seen)):
+        return _CHANGED
     if 2 * len(facts.seen) > facts.width:
         return "quality rules look at most columns"
     if facts.merges:

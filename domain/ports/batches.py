@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from domain.errors import PlatformError
 from domain.pipelines.checkpoint import Counts, Merged, Position
 
 
@@ -39,6 +40,41 @@ class EncodedRows:
     def nbytes(self) -> int:
         """Size on the wire."""
         return sum(len(chunk) for chunk in self.chunks)
+
+
+class TextRows(Protocol):
+    """Rows of text columns that are read only while they are written, once; what is said of them holds after that.
+
+    `position` is where a resumed read goes on after them, `is_last` says that none follow, and `error` is what broke the
+    reading off.
+    """
+
+    @property
+    def num_rows(self) -> int: ...
+
+    @property
+    def nbytes(self) -> int: ...
+
+    @property
+    def position(self) -> Position: ...
+
+    @property
+    def is_last(self) -> bool: ...
+
+    @property
+    def error(self) -> PlatformError | None: ...
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object: ...
+
+
+@dataclass(frozen=True)
+class Conversions:
+    """How a destination makes its columns of text: for each the name, its type in the destination's own words, and an
+    expression of the source's text columns that is an error where the type does not hold what was written.
+    """
+
+    dialect: str
+    columns: tuple[tuple[str, str, str], ...]
 
 
 @dataclass(frozen=True)

@@ -9,16 +9,19 @@ from typing import Any
 from domain.pipelines.checkpoint import CheckpointUpdate, Counts, LaneState, Position
 from domain.pipelines.horizon import ReadEnd
 from domain.pipelines.quality import Judgement, Measures, StagedChecks
-from domain.pipelines.read_set import Lane, LaneOwner, ReadSet, SourcePlan, Stream
+from domain.pipelines.read_set import Lane, ReadSet, SourcePlan, Stream
 from domain.pipelines.spec import DeleteMissing, Mode, SourceSpec
 from domain.pipelines.table import Column, TableName, TableSchema
 from domain.pipelines.way import Passage, Wire
 from domain.ports.batches import Batch as Batch
 from domain.ports.batches import Committed as Committed
+from domain.ports.batches import Conversions as Conversions
 from domain.ports.batches import EncodedRows as EncodedRows
 from domain.ports.batches import JudgedBatch as JudgedBatch
 from domain.ports.batches import SourceBatch as SourceBatch
+from domain.ports.batches import TextRows as TextRows
 from domain.ports.quarantine import IRefusedRows
+from domain.ports.reading import IReader as IReader
 
 BATCH_BYTES = 64 * 1024 * 1024
 
@@ -98,32 +101,6 @@ def passage_of(target: Target, seen: tuple[str, ...] = ()) -> Passage:
 Judge = Callable[[Measures], Judgement]
 
 
-class IReader(ABC):
-    """Reads one stream of a read set, in its order."""
-
-    @abstractmethod
-    def batches(self, after: Position | None, *, limit: int | None = None) -> AsyncGenerator[SourceBatch, None]:
-        """Yield the rows strictly after a position, at most `batch_rows` and `batch_bytes` at a time and `limit` in all.
-
-        The caller closes the generator (`aclosing`) when it stops early, before it leaves the reader.
-
-        Raises:
-            WorkFailedError: a single row is larger than `batch_bytes` (`source.row_too_large`).
-        """
-
-    def encoded(self, after: Position | None, passage: Passage) -> AsyncGenerator[EncodedRows, None]:
-        """Yield the same rows undecoded, with constants appended; only where the store's `wire` gave a format."""
-        raise NotImplementedError
-
-    async def place(self, batch: SourceBatch, ordinal: int) -> str | None:
-        """Say where in the source a row of a batch stands, for people, such as a file and a line; None where it has none."""
-        return None
-
-    async def decoded(self, rows: EncodedRows) -> Batch:
-        """Read rows that were handed out undecoded once more, in the same snapshot, as a batch."""
-        raise NotImplementedError
-
-
 class IWriter(ABC):
     """Commits batches of one stream under one fence and the token of one take-over."""
 
@@ -143,6 +120,18 @@ class IWriter(ABC):
 
         Raises:
             SchemaMismatchError: a column would not store them unchanged; nothing changed.
+        """
+        raise NotImplementedError
+
+    async def commit_texts(
+        self, rows: TextRows, conversions: Conversions, landed: int, checkpoint_of: Callable[[], CheckpointUpdate]
+    ) -> None:
+        """As `commit`, for text that the store converts while it writes it, behind `landed` rows of the stream.
+
+        `checkpoint_of` is asked once all is written.
+
+        Raises:
+            ConversionError: a value does not convert; nothing changed.
         """
         raise NotImplementedError
 
@@ -353,11 +342,11 @@ class IDataStore(IRefusedRows):
 
     @abstractmethod
     def snapshot(
-        self, source: SourceSpec, *, readers: int = 1, undecoded: bool = False, by: LaneOwner | None = None
+        self, source: SourceSpec, *, readers: int = 1, undecoded: bool = False
     ) -> AbstractAsyncContextManager[str | None]:
         """Hold a snapshot of a source that readers, so many at a time, can share by its name while the block lasts.
 
-        `undecoded` says that rows will pass undecoded, `by` for whom they are read. None where the store cannot show all of the source at one moment.
+        `undecoded` says that rows will pass undecoded. None where the store cannot show all of the source at one moment.
         """
 
     def spell(self, logical: str) -> str | None:
@@ -386,7 +375,6 @@ class IDataStore(IRefusedRows):
         batch_rows: int,
         batch_bytes: int = BATCH_BYTES,
         snapshot: str | None = None,
-        by: LaneOwner | None = None,
     ) -> AbstractAsyncContextManager[IReader]:
         """Read a stream with one connection and one thread, in a shared snapshot or in one of its own."""
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from domain.pipelines.quality import Rule
 from domain.pipelines.steps import Step
 from domain.pipelines.table import Column
-from domain.ports.data_store import Batch, JudgedBatch
+from domain.ports.data_store import Batch, Conversions, JudgedBatch
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,15 @@ class TransformPlan:
         is_named = all(self.landing_name(column.name) == column.name for column in self.source)
         is_unique = len({column.name.lower() for column in self.source}) == len(self.source)
         return is_same and is_named and is_unique and not (self.source_is_text or self.steps or self.deleted_when)
+
+    @property
+    def only_converts(self) -> bool:
+        """Text comes in, and nothing is done to it but to convert it to the types of the source's columns."""
+        target = {column.name: column.type for column in self.target}
+        is_same = all(target.get(self.landing_name(column.name), column.type) == column.type for column in self.source)
+        is_unique = len({column.name.lower() for column in self.source}) == len(self.source)
+        changes = self.steps or self.key or self.deleted_when
+        return self.source_is_text and is_same and is_unique and not changes
 
     def landing_name(self, name: str) -> str:
         """The name of a column at the destination: the one it has there in another case, else in lower case."""
@@ -110,6 +119,10 @@ class ITransformer(ABC):
     @abstractmethod
     def looks_at(self, plan: TransformPlan) -> tuple[str, ...]:
         """Name the source columns whose values the rules of a plan without steps look at, in the source's order."""
+
+    @abstractmethod
+    def conversions(self, plan: TransformPlan) -> Conversions:
+        """Say how a destination converts the text of a plan that `only_converts`, as the plan would."""
 
     @abstractmethod
     def text_batch(self, names: Sequence[str], rows: Sequence[Sequence[str | None]]) -> Batch:

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 
 import duckdb
 import pyarrow as pa
@@ -12,6 +13,7 @@ from infrastructure.exact import exact
 from infrastructure.sql import quote
 
 _HEAD_ROWS = 1000
+_CHUNK_ROWS = 4096
 _NUMBER = "-?(0|[1-9][0-9]*)([.][0-9]+)?"
 _FEW_DIGITS = 9
 """Behind the point: with more, it is a measurement, and the next value may well have an exponent."""
@@ -138,10 +140,18 @@ class _Values:
 
 
 def _asking(sample: pa.Table) -> _Values:
+    cursor = _instance().cursor()
+    # In chunks, so that more than one thread can look at them.
+    cursor.register("_headrace_sample", pa.Table.from_batches(sample.to_batches(_CHUNK_ROWS), sample.schema))
+    return _Values(cursor)
+
+
+@cache
+def _instance() -> duckdb.DuckDBPyConnection:
+    """The one instance that looks at samples: to start one takes longer than to look at a small file."""
     connection = duckdb.connect(":memory:", config={"threads": 2, "python_enable_replacements": False})
-    connection.execute("SET TimeZone = 'UTC'")
-    connection.register("_headrace_sample", sample)
-    return _Values(connection)
+    connection.execute("SET GLOBAL TimeZone = 'UTC'")
+    return connection
 
 
 def _decimals(values: _Values, names: Iterable[str]) -> dict[str, str]:

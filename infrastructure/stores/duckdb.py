@@ -9,9 +9,10 @@ from domain.errors import InvalidInputError, PlatformError, SchemaMismatchError
 from domain.pipelines.checkpoint import LaneState, Position
 from domain.pipelines.horizon import ReadEnd
 from domain.pipelines.quarantine import Refusals, RefusedRow
-from domain.pipelines.read_set import Lane, LaneOwner, SourcePlan, Stream, streams_between
+from domain.pipelines.read_set import Lane, SourcePlan, Stream, streams_between
 from domain.pipelines.spec import SourceSpec
-from domain.pipelines.table import INTERNAL_PREFIX, TableName, TableSchema
+from domain.pipelines.table import INTERNAL_PREFIX, Column, TableName, TableSchema
+from domain.pipelines.way import TEXT_WIRE, Wire
 from domain.ports.data_store import (
     BATCH_BYTES,
     Batch,
@@ -34,6 +35,7 @@ from infrastructure.stores.duckdb_reading import DuckDBReader, batches_of
 from infrastructure.stores.duckdb_selection import bounds, bounds_of, from_item
 from infrastructure.stores.duckdb_session import DuckDBSession
 from infrastructure.stores.duckdb_snapshot import SharedCursors
+from infrastructure.stores.duckdb_writer import DuckDBWriter
 from infrastructure.stores.partitions import is_partitioned, ranges
 from infrastructure.stores.positions import MAX_TIES
 from infrastructure.stores.quarantine import RefusedReader, plan_refused
@@ -41,7 +43,6 @@ from infrastructure.stores.sql_lanes import read_lane
 from infrastructure.stores.sql_owner import SqlOwner
 from infrastructure.stores.sql_quarantine import refused_rows, refused_shapes
 from infrastructure.stores.sql_session import append_rows
-from infrastructure.stores.sql_writer import SqlWriter
 from infrastructure.stores.write_lock import WriteLock
 from infrastructure.threads import OneThread
 
@@ -192,6 +193,9 @@ class DuckDBDataStore(IDataStore):
         except SchemaMismatchError:
             return None
 
+    async def landing_wire(self, table: TableName, columns: Sequence[Column]) -> Wire | None:
+        return TEXT_WIRE
+
     async def may_run_inside(self, source: SourceSpec) -> bool:
         names = relations_if_known(source, "duckdb")
         if names is None:
@@ -200,7 +204,7 @@ class DuckDBDataStore(IDataStore):
             return await thread.call(session.plain_tables, names)
 
     def snapshot(
-        self, source: SourceSpec, *, readers: int = 1, undecoded: bool = False, by: LaneOwner | None = None
+        self, source: SourceSpec, *, readers: int = 1, undecoded: bool = False
     ) -> AbstractAsyncContextManager[str | None]:
         return self._snapshots.hold(readers)
 
@@ -221,7 +225,6 @@ class DuckDBDataStore(IDataStore):
         batch_rows: int,
         batch_bytes: int = BATCH_BYTES,
         snapshot: str | None = None,
-        by: LaneOwner | None = None,
     ) -> AsyncIterator[IReader]:
         if source.refused is not None:
             yield RefusedReader(self, source.refused, plan, (batch_rows, batch_bytes))
@@ -234,7 +237,7 @@ class DuckDBDataStore(IDataStore):
         self, lane: Lane, target: Target, read_set_id: str, stream: str, fence: int, token: str
     ) -> AsyncIterator[IWriter]:
         async with self._session() as (session, thread):
-            yield SqlWriter(session, thread, lane, target, read_set_id, stream, fence, token)
+            yield DuckDBWriter(session, thread, lane, target, read_set_id, stream, fence, token)
 
     @asynccontextmanager
     async def _session(self) -> AsyncIterator[tuple[DuckDBSession, OneThread]]:

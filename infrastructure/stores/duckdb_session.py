@@ -3,21 +3,20 @@
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import duckdb
 import pyarrow as pa
 
-from domain.errors import (
-    StoreUnavailableError,
-)
+from domain.errors import ConversionError, StoreUnavailableError
 from domain.pipelines.checkpoint import Merged
 from domain.pipelines.read_set import Lane
 from domain.pipelines.table import DELETED, SEQ, Column, TableName, TableSchema
-from domain.ports.data_store import StreamSelection, Target
+from domain.ports.data_store import Conversions, StreamSelection, Target, TextRows
 from infrastructure.duckdb_types import logical_of, native_of
+from infrastructure.exact import NOT_CONVERTED
 from infrastructure.sql import quote, quote_table
+from infrastructure.stores.duckdb_catalog import describe
 from infrastructure.stores.duckdb_errors import translate as translate
 from infrastructure.stores.duckdb_limits import as_arrow_has_them, natives_of_table, refuse_cut_times
 from infrastructure.stores.duckdb_selection import belonging, from_item
@@ -158,6 +157,36 @@ class DuckDBSession(Session):
         )
         return int(found.fetchall()[0][0])
 
+    def insert_texts(
+        self, table: TableName, rows: TextRows, conversions: Conversions, constants: Mapping[str, tuple[str, str]]
+    ) -> int:
+        """Insert text as its conversions read it; return how many rows it is.
+
+        Raises:
+            ConversionError: a value does not convert, or a column of the table has another type.
+        """
+        natives = natives_of_table(self._run, table)
+        if conversions.dialect != "duckdb" or any(natives.get(name) != kind for name, kind, _ in conversions.columns):
+            raise ConversionError(f"The table {table} has columns of other types.")
+        names = ", ".join(quote(name) for name in (*(name for name, *_ in conversions.columns), *constants))
+        values = [expression for *_, expression in conversions.columns]
+        bound = {}
+        for number, (value, kind) in enumerate(constants.values()):
+            bound[f"constant_{number}"] = value
+            values.append(f"CAST($constant_{number} AS {native_of(kind)})")
+        insert = f"INSERT INTO {quote_table(table)} ({names}) SELECT {', '.join(values)} FROM _headrace_rows"
+        try:
+            self._cursor.register("_headrace_rows", pa.RecordBatchReader.from_stream(rows))
+            count = int(self._cursor.execute(insert, named(bound)).fetchall()[0][0])
+            self._cursor.unregister("_headrace_rows")
+            return count
+        except duckdb.Error as error:
+            if rows.error is not None:
+                raise rows.error from error
+            if NOT_CONVERTED in str(error):
+                raise ConversionError("A value does not convert.") from error
+            raise translate(error) from error
+
     def _refuse_cut(self, table: TableName, rows: pa.Table) -> None:
         """Refuse registered rows of which the table would keep less."""
         landing = natives_of_table(self._run, table)
@@ -174,8 +203,10 @@ class DuckDBSession(Session):
         return set(names) <= tables
 
     def describe(self, table: TableName) -> TableSchema | None:
-        found = describe(self._cursor, table)
-        return replace(found, bound="more" if self._is_bound(table) else "") if found is not None else None
+        try:
+            return describe(self._cursor, table)
+        except duckdb.Error as error:
+            raise translate(error) from error
 
     def hold(self, table: TableName, merged_by: Sequence[str] = ()) -> TableSchema | None:
         return self.describe(table)  # The write lock keeps it.
@@ -207,7 +238,7 @@ class DuckDBSession(Session):
 
     def swap(self, stage: TableName, table: TableName, names: Sequence[str]) -> None:
         existing = self.describe(table)
-        if existing is not None and self._is_bound(table):
+        if existing is not None and existing.bound:
             add_landing(self, stage, table, names)
             chosen = ", ".join(quote(name) for name in names)
             self.execute(f"DELETE FROM {quote_table(table)}")
@@ -219,20 +250,6 @@ class DuckDBSession(Session):
 
     def clear(self, stage: TableName, table: TableName, key: Sequence[str]) -> None:
         self.execute(f"DELETE FROM {quote_table(table)}")
-
-    def _is_bound(self, table: TableName) -> bool:
-        where = "schema_name = $1 AND table_name = $2 AND database_name = current_database()"
-        names = (table.schema or "main", table.table)
-        found = self.execute(
-            f"SELECT (SELECT count(*) FROM duckdb_indexes() WHERE {where}) "
-            f"+ (SELECT count(*) FROM duckdb_constraints() WHERE {where}) "
-            f"+ (SELECT count(*) FROM duckdb_tables() WHERE {where} "
-            "AND (comment IS NOT NULL OR cardinality(tags) > 0 OR contains(lower(sql), 'collate'))) "
-            f"+ (SELECT count(*) FROM duckdb_columns() WHERE {where} "
-            "AND (comment IS NOT NULL OR column_default IS NOT NULL OR is_generated))",
-            names,
-        )
-        return bool(found[0][0])
 
     def create_internal_tables(self, schema: str | None) -> None:
         if schema:
@@ -273,35 +290,6 @@ class DuckDBSession(Session):
         if self._holds_lock:
             self._holds_lock = False
             self._write_lock.release()
-
-
-def describe(cursor: duckdb.DuckDBPyConnection, table: TableName) -> TableSchema | None:
-    """Describe a table or view of the current database, or None."""
-    where = "database_name = current_database() AND schema_name = $1 AND table_name = $2"
-    names = [table.schema or "main", table.table]
-    rows = cursor.execute(
-        f"SELECT column_name, data_type, is_nullable, is_generated FROM duckdb_columns() WHERE {where} ORDER BY column_index",
-        names,
-    ).fetchall()
-    if not rows:
-        return None
-    unique = cursor.execute(
-        "SELECT constraint_name, constraint_column_names, constraint_type = 'PRIMARY KEY' FROM duckdb_constraints() "
-        f"WHERE {where} AND constraint_type IN ('PRIMARY KEY', 'UNIQUE') ORDER BY constraint_index",
-        names,
-    ).fetchall()
-    keys = [columns for _, columns, is_primary in unique if is_primary]
-    uniques = [(name, tuple(columns)) for name, columns, _ in unique]
-    for name, text in cursor.execute(
-        f"SELECT index_name, expressions FROM duckdb_indexes() WHERE {where} AND is_unique ORDER BY 1", names
-    ).fetchall():
-        uniques.append((name, tuple(column for column, *_ in rows if column in text)))
-    return TableSchema(
-        name=table,
-        columns=tuple(Column(name, logical_of(kind), bool(is_null), bool(made)) for name, kind, is_null, made in rows),
-        primary_key=tuple(keys[0]) if keys else (),
-        uniques=tuple(uniques),
-    )
 
 
 def named(parameters: Mapping[str, Any]) -> dict[str, Any] | None:

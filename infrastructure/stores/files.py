@@ -12,9 +12,10 @@ from domain.failpoints import fail_at
 from domain.pipelines.checkpoint import LaneState, Position
 from domain.pipelines.horizon import ReadEnd
 from domain.pipelines.quarantine import Refusals, RefusedRow
-from domain.pipelines.read_set import Lane, LaneOwner, SourceFile, SourcePlan, Stream
+from domain.pipelines.read_set import Lane, SourceFile, SourcePlan, Stream
 from domain.pipelines.spec import SourceSpec
 from domain.pipelines.table import Column, TableName, TableSchema
+from domain.pipelines.way import TEXT_WIRE, Wire
 from domain.ports.data_store import (
     BATCH_BYTES,
     Batch,
@@ -25,8 +26,10 @@ from domain.ports.data_store import (
     SourceBatch,
     StoreHealth,
     Target,
+    TextRows,
 )
 from infrastructure.arrow import rechunk
+from infrastructure.stores.csv_parts import Rows, TextPart, TextParts
 from infrastructure.stores.csv_sample import CsvSample
 from infrastructure.stores.csv_text import CsvFile, Dialect
 from infrastructure.stores.file_folders import FolderColumns
@@ -173,9 +176,12 @@ class FilesDataStore(IDataStore):
     ) -> AbstractAsyncContextManager[IOwner]:
         raise _read_only()
 
+    async def wire(self, source: SourceSpec) -> Wire | None:
+        return TEXT_WIRE if (source.format or format_of(source.path or "")) == "csv" else None
+
     @asynccontextmanager
     async def snapshot(
-        self, source: SourceSpec, *, readers: int = 1, undecoded: bool = False, by: LaneOwner | None = None
+        self, source: SourceSpec, *, readers: int = 1, undecoded: bool = False
     ) -> AsyncIterator[str | None]:
         yield None  # Files are pinned by size and etag instead.
 
@@ -189,7 +195,6 @@ class FilesDataStore(IDataStore):
         batch_rows: int,
         batch_bytes: int = BATCH_BYTES,
         snapshot: str | None = None,
-        by: LaneOwner | None = None,
     ) -> AsyncIterator[IReader]:
         thread = OneThread("files-read")
         try:
@@ -223,14 +228,12 @@ class FilesReader(IReader):
 
     def _read(self, after: Position | None, limit: int | None) -> Generator[SourceBatch]:
         first, skip = (int(after[0]), int(after[1])) if after else (0, 0)
-        names = [name for name, _ in self._plan.columns]
         for index, file in enumerate(self._plan.files[first:], start=first):
             path = self._root / file.path
             self._check(path, file)
             done = skip if index == first else 0
             for rows in rechunk(self._record_batches(path, file.path, done), *self._size):
-                if set(rows.column_names) != set(names):
-                    raise SourceChangedError(differing("the read set", names, file.path, rows.column_names))
+                self._check_columns(rows.column_names, file)
                 if limit is not None:
                     rows = rows.slice(0, limit)
                     limit -= rows.num_rows
@@ -238,6 +241,32 @@ class FilesReader(IReader):
                     return
                 done += rows.num_rows
                 yield SourceBatch(self._as_planned(rows, file.path), (str(index), str(done)))
+
+    async def texts(self, after: Position | None, *, max_rows: int, max_bytes: int) -> AsyncGenerator[TextRows, None]:
+        parts = TextParts([name for name, _ in self._plan.columns], self._read_texts(after))
+        try:
+            while await self._thread.call(parts.has_more):
+                yield TextPart(parts, max_rows, max_bytes)
+        finally:
+            await self._thread.call(parts.close)
+
+    def _read_texts(self, after: Position | None) -> Generator[Rows]:
+        first, skip = (int(after[0]), int(after[1])) if after else (0, 0)
+        names = [name for name, _ in self._plan.columns]
+        for index, file in enumerate(self._plan.files[first:], start=first):
+            path = self._root / file.path
+            self._check(path, file)
+            done = skip if index == first else 0
+            for batch in self._record_batches(path, file.path, done):
+                self._check_columns(batch.schema.names, file)
+                done += batch.num_rows
+                fail_at("extract.mid_page")
+                yield (str(index), str(done)), batch.select(names)
+
+    def _check_columns(self, names: Sequence[str], file: SourceFile) -> None:
+        planned = [name for name, _ in self._plan.columns]
+        if set(names) != set(planned):
+            raise SourceChangedError(differing("the read set", planned, file.path, names))
 
     def _as_planned(self, rows: pa.Table, name: str) -> pa.Table:
         """The columns in their order, and those of Parquet in the form in which their types travel."""

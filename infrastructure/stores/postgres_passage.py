@@ -333,7 +333,7 @@ class PostgresWriter(IWriter):
         check_landing_types(
             landing, dict(zip(rows.columns, rows.types, strict=True)), {name: kind for name, kind, _ in found}
         )
-        await self._decoded.beside(self._decoded.check_landing, checkpoint, rows.num_rows)
+        await self._decoded.beside(self._decoded.check_landing, checkpoint.counts.produced - rows.num_rows)
         await connection.copy_to_table(
             landing.table,
             schema_name=landing.schema,

@@ -13,6 +13,7 @@ from domain.pipelines.checkpoint import HEAD, POSITION_FORMAT, CheckpointUpdate,
 from domain.pipelines.quarantine import RefusedState
 from domain.pipelines.read_set import Lane
 from domain.pipelines.table import DELETED, LOADED_AT, RUN_ID, SEQ, Column, TableName, TableSchema
+from domain.pipelines.way import Passage
 from domain.ports.data_store import Committed, IWriter, JudgedBatch, StreamSelection, Target
 from infrastructure.arrow import conform, to_table
 from infrastructure.sql import quote, quote_table
@@ -113,6 +114,16 @@ class Checkpoints:
         return bool(rows) and tuple(rows[0]) == (checkpoint.seq, self._fence, self._token)
 
 
+def metadata_of(passage: Passage) -> dict[str, tuple[str, str]]:
+    """The metadata columns of rows that pass, each with its value as text and its type."""
+    constants: dict[str, tuple[str, str]] = {}
+    if passage.run_id is not None:
+        constants[RUN_ID] = (passage.run_id, "uuid")
+    if passage.has_loaded_at:
+        constants[LOADED_AT] = (datetime.now(UTC).isoformat(), "timestamptz")
+    return constants
+
+
 class SqlWriter(IWriter):
     """Commits batches of one stream in a SQL store."""
 
@@ -183,20 +194,21 @@ class SqlWriter(IWriter):
     ) -> CheckpointUpdate:
         session, checkpoints = self._session, self._checkpoints
         checkpoints.check_standing(session.execute(*checkpoints.standing(session.for_update)))
-        constants: dict[str, tuple[str, str]] = {}
-        if selection.passage.run_id is not None:
-            constants[RUN_ID] = (selection.passage.run_id, "uuid")
-        if selection.passage.has_loaded_at:
-            constants[LOADED_AT] = (datetime.now(UTC).isoformat(), "timestamptz")
+        constants = metadata_of(selection.passage)
         if session.hold(self._landing) is None:
             raise landing_gone(self._landing)
         count = session.insert_selected(self._landing, selection, constants)
         fail_at("batch.mid_rows")
         checkpoint = checkpoint_of(count)
-        checkpoints.check(session.execute(*checkpoints.advance(checkpoint)), checkpoint)
+        self._advance(checkpoint)
+        return checkpoint
+
+    def _advance(self, checkpoint: CheckpointUpdate) -> None:
+        """Move the stream's row on behind rows that were written before it."""
+        checkpoints = self._checkpoints
+        checkpoints.check(self._session.execute(*checkpoints.advance(checkpoint)), checkpoint)
         fail_at("batch.after_checkpoint")
         fail_at("batch.before_commit")
-        return checkpoint
 
     def _commit_once(self, batch: JudgedBatch, checkpoint: CheckpointUpdate) -> None:
         session = self._session
@@ -231,8 +243,8 @@ class SqlWriter(IWriter):
             rows = session.execute(*checkpoints.standing(session.for_update))
         return checkpoints.is_at(rows, checkpoint)
 
-    def check_landing(self, checkpoint: CheckpointUpdate, count: int) -> None:
-        """Refuse to land `count` rows where those before them are gone; blocking, while the table is held.
+    def check_landing(self, landed: int) -> None:
+        """Refuse to land rows where those before them are gone, `landed` of this stream; blocking, while the table is held.
 
         Raises:
             ConflictError: others have emptied or exchanged the table (`destination.changed`).
@@ -244,15 +256,13 @@ class SqlWriter(IWriter):
         runs = watch.landed_by if self._target.metadata_columns else None
 
         def keeps_rows(before: str) -> bool:
-            return not self._has_landed(checkpoint, count) or session.keeps_rows(landing, before, runs)
+            return not self._has_landed(landed) or session.keeps_rows(landing, before, runs)
 
         watch.check(session.identity(landing), keeps_rows, lambda: session.is_filled(landing))
 
-    def _has_landed(self, checkpoint: CheckpointUpdate, count: int) -> bool:
+    def _has_landed(self, landed: int) -> bool:
         """Say whether rows of the read set have landed before these: until then there are none to lose."""
-        if checkpoint.counts.produced > count:
-            return True
-        return bool(self._session.execute(*self._checkpoints.others_landed())[0][0])
+        return landed > 0 or bool(self._session.execute(*self._checkpoints.others_landed())[0][0])
 
     def look_again(self, checkpoint: CheckpointUpdate) -> None:
         """See after a commit, unless it was the last, that there are rows now; blocking."""
@@ -282,7 +292,9 @@ class SqlWriter(IWriter):
         rows = rows.select([column.name for column in target.columns])
         columns = self._landing_columns(held, rows.column_names)
         rows = conform(rows, columns)
-        self.check_landing(checkpoint, rows.num_rows)  # After the types, whose change would be told with the column.
+        self.check_landing(
+            checkpoint.counts.produced - rows.num_rows
+        )  # After the types, whose change would be told with the column.
         constants: list[tuple[str, pa.Scalar]] = []
         if target.metadata_columns:
             constants.append((RUN_ID, session.uuid(target.run_id)))

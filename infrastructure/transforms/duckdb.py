@@ -15,12 +15,13 @@ from domain.errors import InvalidInputError
 from domain.pipelines.checkpoint import Counts
 from domain.pipelines.quality import OnViolation, rule_key
 from domain.pipelines.table import DELETED, ORDINAL, Column
-from domain.ports.data_store import Batch, JudgedBatch
+from domain.ports.data_store import Batch, Conversions, JudgedBatch
 from domain.ports.transformer import IPreparedTransform, ITransformer, TransformPlan
 from infrastructure.arrow import arrow_type, columns_of, to_table
 from infrastructure.records import shape_of
 from infrastructure.sql import check_row_predicate, quote
 from infrastructure.threads import OneThread
+from infrastructure.transforms.conversions import sql_type
 from infrastructure.transforms.failures import batch_error, culprit
 from infrastructure.transforms.keys import last_of_each
 from infrastructure.transforms.profiles import profiled_columns, profiles
@@ -28,7 +29,7 @@ from infrastructure.transforms.python import Hook, PythonHooks
 from infrastructure.transforms.refused import REFUSED, Refusal, first_errors, refused_table, rejected
 from infrastructure.transforms.rules import check_rules, looked_at, unbound, verdict_name, violation
 from infrastructure.transforms.runs import Before, SqlSteps, runs_of
-from infrastructure.transforms.stages import FAILED, SOURCE, Stages, check_names, texts_among
+from infrastructure.transforms.stages import FAILED, SOURCE, Stages, check_names, converting, texts_among
 
 _NO_ORDINALS = pa.array([], pa.int64())
 
@@ -48,7 +49,7 @@ class DuckDBTransformer(ITransformer):
         prepared = DuckDBTransform(plan, thread, runs, memory_limit=self._memory_limit, threads=self._threads)
         thread.interrupt = prepared.interrupt
         try:
-            if prepared.passes_through:
+            if prepared.passes_through or prepared.only_converts:
                 check_rules(plan, prepared.columns)
             else:
                 await thread.call(prepared.open)
@@ -65,6 +66,13 @@ class DuckDBTransformer(ITransformer):
 
     def looks_at(self, plan: TransformPlan) -> tuple[str, ...]:
         return looked_at(plan)
+
+    def conversions(self, plan: TransformPlan) -> Conversions:
+        columns = [
+            (plan.landing_name(name), sql_type(kind), converting(name, kind, is_guess=name in plan.guessed))
+            for name, kind in ((column.name, column.type) for column in plan.source)
+        ]
+        return Conversions("duckdb", tuple(columns))
 
 
 def _failures(rows: Sequence[tuple[int, str]]) -> list[Refusal]:
@@ -127,6 +135,11 @@ class DuckDBTransform(IPreparedTransform):
     def passes_through(self) -> bool:
         """Nothing looks at the values: no step, no rule on a column, no conversion. Then no instance is needed."""
         return self._plan.keeps_values and not looked_at(self._plan) and not self._plan.key
+
+    @cached_property
+    def only_converts(self) -> bool:
+        """Its columns are known before it is compiled."""
+        return self._plan.only_converts and not looked_at(self._plan)
 
     @property
     def hooks(self) -> Sequence[Mapping[str, str]]:
@@ -246,6 +259,8 @@ class DuckDBTransform(IPreparedTransform):
     def _apply(self, batch: pa.Table) -> JudgedBatch:
         if self.passes_through or (self._plan.keeps_values and not self._row_rules):
             return self._untouched(batch)
+        if self._connection is None:
+            self.open()
         connection = self._connection
         assert connection is not None
         refused: list[Refusal] = []

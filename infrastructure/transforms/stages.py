@@ -8,7 +8,7 @@ from domain.errors import InvalidInputError
 from domain.pipelines.steps import CastStep, DropStep, RenameStep, SqlStep
 from domain.pipelines.table import INTERNAL_PREFIX, ORDINAL, Column
 from infrastructure.duckdb_types import logical_of
-from infrastructure.exact import exact, is_plain_number
+from infrastructure.exact import NOT_CONVERTED, exact, is_plain_number
 from infrastructure.nested_types import is_text_on_the_way
 from infrastructure.numbers_in_text import is_number_in_text
 from infrastructure.sql import quote, row_wise
@@ -178,10 +178,7 @@ def _converted(source: str, pairs: Sequence[tuple[str, str, str]], *, earlier: s
         if name in exactly and {given, wanted} in _OTHER_MOMENTS:
             result = f"CAST(NULL AS {sql_type(wanted)})"
         else:
-            is_exact = given == "string" and name in exactly
-            result = (exact(column, wanted) if is_exact else None) or conversion(column, given, wanted)
-            if is_exact and is_number_in_text(wanted):
-                result = f"CASE WHEN {is_plain_number(column)} THEN {result} END"
+            result = _read(column, given, wanted, is_exact=given == "string" and name in exactly)
         # Beside the column itself, so that it is worked out once and not for the failure again.
         inputs.append(f"{result} AS {INTERNAL_PREFIX}_{number}")
         outputs.append(f"{INTERNAL_PREFIX}_{number} AS {column}")
@@ -190,6 +187,24 @@ def _converted(source: str, pairs: Sequence[tuple[str, str, str]], *, earlier: s
     failed = f"coalesce({earlier}, {failed})" if earlier else failed
     both = f"(SELECT *, {', '.join(inputs)} FROM {source})" if inputs else source
     return f"SELECT {', '.join(outputs)}, {failed} AS {FAILED} FROM {both}"
+
+
+def converting(name: str, kind: str, *, is_guess: bool) -> str:
+    """Return SQL that converts a text column as the first stage does, and is an error where it would name a failure."""
+    column = quote(name)
+    if sql_type(kind) == "VARCHAR" and kind == "string":
+        return column
+    fails = f"CASE WHEN {column} IS NOT NULL THEN error({_literal(NOT_CONVERTED)}) END"
+    is_exact = is_guess and not is_number_in_text(kind)
+    strict = exact(column, kind, otherwise=fails) if is_exact else None
+    return strict or f"coalesce({_read(column, 'string', kind, is_exact=is_guess)}, {fails})"
+
+
+def _read(column: str, given: str, wanted: str, *, is_exact: bool) -> str:
+    result = (exact(column, wanted) if is_exact else None) or conversion(column, given, wanted)
+    return (
+        f"CASE WHEN {is_plain_number(column)} THEN {result} END" if is_exact and is_number_in_text(wanted) else result
+    )
 
 
 def _literal(text: str) -> str:
