@@ -240,7 +240,7 @@ class ReadSetLoader:
         store = await self.stores.get(organization, tasks[0].source)
         undecoded = tasks[0].route.way is Way.PASS_THROUGH
         async with AsyncExitStack() as stack:
-            held = store.snapshot(tasks[0].spec.source, readers=readers, undecoded=undecoded)
+            held = store.snapshot(tasks[0].spec.source, readers=readers, undecoded=undecoded, by=tasks[0].owner)
             name = await self.preparer.patience.answer(stack.enter_async_context(held))
             yield [replace(task, snapshot=name) for task in tasks]
 

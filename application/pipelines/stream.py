@@ -69,6 +69,7 @@ class StreamRunner:
                     batch_rows=read_set.batch_rows,
                     batch_bytes=read_set.batch_bytes,
                     snapshot=task.snapshot,
+                    by=task.owner,
                 ) as reader:
                     if task.route.way is Way.PASS_THROUGH:
                         await self._pass_through(passed, task, reader, writer)

@@ -28,6 +28,14 @@ class Lane:
 
 
 @dataclass(frozen=True)
+class LaneOwner:
+    """Who has taken a lane over: whatever earlier ones, with a lower fence, still hold may be taken from them."""
+
+    lane: Lane
+    fence: int
+
+
+@dataclass(frozen=True)
 class SourceFile:
     """A file of the read set, pinned by size and etag."""
 

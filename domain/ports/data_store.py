@@ -9,7 +9,7 @@ from typing import Any
 from domain.pipelines.checkpoint import CheckpointUpdate, Counts, LaneState, Position
 from domain.pipelines.horizon import ReadEnd
 from domain.pipelines.quality import Judgement, Measures, StagedChecks
-from domain.pipelines.read_set import Lane, ReadSet, SourcePlan, Stream
+from domain.pipelines.read_set import Lane, LaneOwner, ReadSet, SourcePlan, Stream
 from domain.pipelines.spec import DeleteMissing, Mode, SourceSpec
 from domain.pipelines.table import Column, TableName, TableSchema
 from domain.pipelines.way import Passage, Wire
@@ -342,11 +342,11 @@ class IDataStore(IRefusedRows):
 
     @abstractmethod
     def snapshot(
-        self, source: SourceSpec, *, readers: int = 1, undecoded: bool = False
+        self, source: SourceSpec, *, readers: int = 1, undecoded: bool = False, by: LaneOwner | None = None
     ) -> AbstractAsyncContextManager[str | None]:
         """Hold a snapshot of a source that readers, so many at a time, can share by its name while the block lasts.
 
-        `undecoded` says that rows will pass undecoded. None where the store cannot show all of the source at one moment.
+        `undecoded` says that rows will pass undecoded, `by` for whom they are read. None where the store cannot show all of the source at one moment.
         """
 
     def spell(self, logical: str) -> str | None:
@@ -375,6 +375,7 @@ class IDataStore(IRefusedRows):
         batch_rows: int,
         batch_bytes: int = BATCH_BYTES,
         snapshot: str | None = None,
+        by: LaneOwner | None = None,
     ) -> AbstractAsyncContextManager[IReader]:
         """Read a stream with one connection and one thread, in a shared snapshot or in one of its own."""
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from domain.pipelines.checkpoint import StreamState
 from domain.pipelines.connection import ConnectionSpec
-from domain.pipelines.read_set import Lane, ReadSet, Stream
+from domain.pipelines.read_set import Lane, LaneOwner, ReadSet, Stream
 from domain.pipelines.report import StreamReport
 from domain.pipelines.spec import PipelineSpec
 from domain.pipelines.way import DECODED, Route
@@ -35,6 +35,11 @@ class StreamTask:
     token: str
     snapshot: str | None = None
     route: Route = DECODED
+
+    @property
+    def owner(self) -> LaneOwner:
+        """For whom it reads."""
+        return LaneOwner(self.lane, self.fence)
 
 
 @dataclass(frozen=True)

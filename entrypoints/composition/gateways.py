@@ -1,8 +1,10 @@
 """Every door to the outside world, chosen by settings."""
 
+import platform
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from dependency_injector import containers, providers
 
@@ -82,6 +84,14 @@ def records_url(settings: Settings, paths: Paths) -> str:
     return database_address(settings.database).url(driver="postgresql+asyncpg")
 
 
+def installation(settings: Settings, paths: Paths) -> str:
+    """What tells the records that count fences from others, without a secret."""
+    if settings.metadata.kind == "sqlite":
+        return f"{platform.node()}:{paths.records.absolute()}"
+    url = urlsplit(records_url(settings, paths))
+    return f"{url.hostname}:{url.port}{url.path}"
+
+
 def confined(root: Path, relative: str) -> Path:
     """A path of a connection under the data root, links resolved.
 
@@ -94,7 +104,9 @@ def confined(root: Path, relative: str) -> Path:
     return path
 
 
-def postgres_connection(spec: ConnectionSpec, secrets: Mapping[str, Secret], paths: Paths) -> PostgresDataStore:
+def postgres_connection(
+    spec: ConnectionSpec, secrets: Mapping[str, Secret], paths: Paths, settings: Settings
+) -> PostgresDataStore:
     """A named Postgres."""
     options = spec.options
     certificate = options.get("ssl_ca_cert")
@@ -108,7 +120,8 @@ def postgres_connection(spec: ConnectionSpec, secrets: Mapping[str, Secret], pat
             sslmode=options["sslmode"],
             ssl_ca_cert=str(confined(paths.data_root, certificate)) if certificate else None,
             connect_timeout_seconds=options["connect_timeout_seconds"],
-        )
+        ),
+        installation(settings, paths),
     )
 
 
@@ -154,11 +167,13 @@ class Gateways(containers.DeclarativeContainer):
         duckdb=providers.Singleton(DuckDBDataStore, options=providers.Callable(embedded_options, settings, paths)),
         memory=providers.Singleton(InMemoryDataStore),
         postgres=providers.Singleton(
-            PostgresDataStore, address=providers.Callable(database_address, settings.provided.database)
+            PostgresDataStore,
+            address=providers.Callable(database_address, settings.provided.database),
+            installation=providers.Callable(installation, settings, paths),
         ),
     )
     connection_store: providers.FactoryAggregate[Any] = providers.FactoryAggregate(
-        postgres=providers.Factory(postgres_connection, paths=paths),
+        postgres=providers.Factory(postgres_connection, paths=paths, settings=settings),
         duckdb=providers.Factory(duckdb_connection, paths=paths, settings=settings),
         files=providers.Factory(files_connection, paths=paths),
         memory=providers.Factory(memory_connection),

@@ -9,7 +9,7 @@ from domain.errors import InvalidInputError, PlatformError, SchemaMismatchError
 from domain.pipelines.checkpoint import LaneState, Position
 from domain.pipelines.horizon import ReadEnd
 from domain.pipelines.quarantine import Refusals, RefusedRow
-from domain.pipelines.read_set import Lane, SourcePlan, Stream, streams_between
+from domain.pipelines.read_set import Lane, LaneOwner, SourcePlan, Stream, streams_between
 from domain.pipelines.spec import SourceSpec
 from domain.pipelines.table import INTERNAL_PREFIX, Column, TableName, TableSchema
 from domain.pipelines.way import TEXT_WIRE, Wire
@@ -204,7 +204,7 @@ class DuckDBDataStore(IDataStore):
             return await thread.call(session.plain_tables, names)
 
     def snapshot(
-        self, source: SourceSpec, *, readers: int = 1, undecoded: bool = False
+        self, source: SourceSpec, *, readers: int = 1, undecoded: bool = False, by: LaneOwner | None = None
     ) -> AbstractAsyncContextManager[str | None]:
         return self._snapshots.hold(readers)
 
@@ -225,6 +225,7 @@ class DuckDBDataStore(IDataStore):
         batch_rows: int,
         batch_bytes: int = BATCH_BYTES,
         snapshot: str | None = None,
+        by: LaneOwner | None = None,
     ) -> AsyncIterator[IReader]:
         if source.refused is not None:
             yield RefusedReader(self, source.refused, plan, (batch_rows, batch_bytes))

@@ -12,7 +12,7 @@ from domain.failpoints import fail_at
 from domain.pipelines.checkpoint import LaneState, Position
 from domain.pipelines.horizon import ReadEnd
 from domain.pipelines.quarantine import Refusals, RefusedRow
-from domain.pipelines.read_set import Lane, SourceFile, SourcePlan, Stream
+from domain.pipelines.read_set import Lane, LaneOwner, SourceFile, SourcePlan, Stream
 from domain.pipelines.spec import SourceSpec
 from domain.pipelines.table import Column, TableName, TableSchema
 from domain.pipelines.way import TEXT_WIRE, Wire
@@ -181,7 +181,7 @@ class FilesDataStore(IDataStore):
 
     @asynccontextmanager
     async def snapshot(
-        self, source: SourceSpec, *, readers: int = 1, undecoded: bool = False
+        self, source: SourceSpec, *, readers: int = 1, undecoded: bool = False, by: LaneOwner | None = None
     ) -> AsyncIterator[str | None]:
         yield None  # Files are pinned by size and etag instead.
 
@@ -195,6 +195,7 @@ class FilesDataStore(IDataStore):
         batch_rows: int,
         batch_bytes: int = BATCH_BYTES,
         snapshot: str | None = None,
+        by: LaneOwner | None = None,
     ) -> AsyncIterator[IReader]:
         thread = OneThread("files-read")
         try:

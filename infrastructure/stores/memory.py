@@ -15,7 +15,7 @@ from domain.failpoints import fail_at
 from domain.pipelines.checkpoint import LaneState, Position
 from domain.pipelines.horizon import ReadEnd
 from domain.pipelines.quarantine import Refusals, RefusedRow
-from domain.pipelines.read_set import Lane, SourcePlan, Stream, streams_between
+from domain.pipelines.read_set import Lane, LaneOwner, SourcePlan, Stream, streams_between
 from domain.pipelines.spec import CursorSpec, SourceSpec
 from domain.pipelines.table import Column, TableName, TableSchema
 from domain.ports.data_store import (
@@ -146,7 +146,7 @@ class InMemoryDataStore(IDataStore):
 
     @asynccontextmanager
     async def snapshot(
-        self, source: SourceSpec, *, readers: int = 1, undecoded: bool = False
+        self, source: SourceSpec, *, readers: int = 1, undecoded: bool = False, by: LaneOwner | None = None
     ) -> AsyncIterator[str | None]:
         name = str(next(self._names))
         self._snapshots[name] = self._content  # Publishing puts another content in place and leaves this one as it is.
@@ -171,6 +171,7 @@ class InMemoryDataStore(IDataStore):
         batch_rows: int,
         batch_bytes: int = BATCH_BYTES,
         snapshot: str | None = None,
+        by: LaneOwner | None = None,
     ) -> AsyncIterator[IReader]:
         if source.refused is not None:
             yield RefusedReader(self, source.refused, plan, (batch_rows, batch_bytes))

@@ -13,7 +13,7 @@ from domain.pipelines.checkpoint import LaneState, Position
 from domain.pipelines.connection import failing_step
 from domain.pipelines.horizon import ReadEnd
 from domain.pipelines.quarantine import Refusals, RefusedRow
-from domain.pipelines.read_set import Lane, SourcePlan, Stream, streams_between
+from domain.pipelines.read_set import Lane, LaneOwner, SourcePlan, Stream, streams_between
 from domain.pipelines.spec import SourceSpec
 from domain.pipelines.table import INTERNAL_PREFIX, Column, TableName, TableSchema
 from domain.pipelines.way import Passage, Wire
@@ -36,7 +36,7 @@ from infrastructure.stores.cursors import looked_back
 from infrastructure.stores.partitions import is_partitioned, ranges
 from infrastructure.stores.positions import MAX_TIES, place_after
 from infrastructure.stores.postgres_catalog import catalog_columns, foreign, plain_tables
-from infrastructure.stores.postgres_connection import READER, PostgresAddress, lane_session
+from infrastructure.stores.postgres_connection import READER, PostgresAddress, Readers, lane_session
 from infrastructure.stores.postgres_hiding import hidden_at
 from infrastructure.stores.postgres_horizon import PostgresHorizon
 from infrastructure.stores.postgres_keys import check_place, is_proved, why_untrusted
@@ -58,12 +58,16 @@ _SNAPSHOT = re.compile(r"[0-9A-F]+(-[0-9A-F]+)*")
 
 
 class PostgresDataStore(IDataStore):
-    """Tables of one Postgres database; owners, readers and writers each have a connection of their own from one pool."""
+    """Tables of one Postgres database; owners, readers and writers each have a connection of their own from one pool.
 
-    def __init__(self, address: PostgresAddress) -> None:
+    `installation` tells one that counts fences from others that may read the same database.
+    """
+
+    def __init__(self, address: PostgresAddress, installation: str = "") -> None:
         self._address = address
+        self._installation = installation
         self._pool = SessionPool(address)
-        self._snapshots = SharedSnapshots(self._session, lambda: connected(address, READER))
+        self._snapshots = SharedSnapshots(self._session, lambda name: connected(address, name))
 
     async def open(self) -> None:
         async with self._session("headrace") as first, self._session("headrace") as second:
@@ -230,9 +234,9 @@ class PostgresDataStore(IDataStore):
             return await thread.call(read_lane, session, lane, table)
 
     def snapshot(
-        self, source: SourceSpec, *, readers: int = 1, undecoded: bool = False
+        self, source: SourceSpec, *, readers: int = 1, undecoded: bool = False, by: LaneOwner | None = None
     ) -> AbstractAsyncContextManager[str | None]:
-        return self._snapshots.hold(source, readers, undecoded=undecoded)
+        return self._snapshots.hold(source, readers, Readers(self._installation, by), undecoded=undecoded)
 
     @asynccontextmanager
     async def owner(
@@ -277,13 +281,14 @@ class PostgresDataStore(IDataStore):
         batch_rows: int,
         batch_bytes: int = BATCH_BYTES,
         snapshot: str | None = None,
+        by: LaneOwner | None = None,
     ) -> AsyncIterator[IReader]:
         if source.refused is not None:
             yield RefusedReader(self, source.refused, plan, (batch_rows, batch_bytes))
             return
         if snapshot is not None and not _SNAPSHOT.fullmatch(snapshot):
             raise InvalidInputError("This is not the name of a snapshot.", code="snapshot.invalid")
-        async with self._snapshots.reading(snapshot) as reading:
+        async with self._snapshots.reading(snapshot, Readers(self._installation, by)) as reading:
             yield PostgresReader(reading, source, plan, stream, batch_rows, batch_bytes)
 
     @asynccontextmanager

@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import quote as percent_encode
 
 from domain.errors import MissingExtraError, PlatformError
-from domain.pipelines.read_set import Lane
+from domain.pipelines.read_set import Lane, LaneOwner
 from domain.ports.secrets import Secret
 from infrastructure.postgres_settings import pinned
 from infrastructure.stores.postgres_errors import not_connected
@@ -26,7 +26,7 @@ _UNQUOTED = "-c quote_all_identifiers=off"
 
 
 READER = "headrace:reading"
-"""The name of sessions that read and never write, so that no end of a read is held back by them."""
+"""How the names of sessions that read and never write begin, so that no end of a read is held back by them."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,32 @@ def lane_session(lane: Lane, fence: int | None) -> str:
     """Name the sessions of a lane, so that a take-over finds those of its stopped predecessors."""
     digest = hashlib.sha256(str(lane).encode()).hexdigest()[:16]
     return f"headrace:{digest}" if fence is None else f"headrace:{digest}:{fence}"
+
+
+@dataclass(frozen=True)
+class Readers:
+    """The names of the sessions that read for a lane's owner, by which the next one finds those of a stopped predecessor.
+
+    Several installations may read one database for lanes of the same name, and their fences say nothing of each other.
+    """
+
+    installation: str = ""
+    by: LaneOwner | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of a session; its fence comes last."""
+        return READER if self.by is None else f"{self.prefix}{self.by.fence}"
+
+    @property
+    def prefix(self) -> str:
+        """What the names of all owners of the lane begin with."""
+        lane = self.by.lane if self.by is not None else ""
+        return f"{READER}:{hashlib.sha256(f'{self.installation}/{lane}'.encode()).hexdigest()[:16]}:"
+
+
+NOBODY = Readers()
+"""Whoever reads for no owner."""
 
 
 def connect(address: PostgresAddress, application_name: str) -> Any:

@@ -37,14 +37,14 @@ _SESSIONS = (
     f"a.usename::text, a.application_name, {_LOCKING} FROM locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid "
     "WHERE l.locktype = 'virtualxid' AND l.mode = 'ExclusiveLock' AND l.pid <> pg_backend_pid() AND (a.pid IS NULL OR "
     "(a.datname = current_database() AND a.usesysid IS NOT NULL "
-    f"AND (a.application_name IS DISTINCT FROM $2 OR {_LOCKING})))"
+    f"AND (NOT starts_with(coalesce(a.application_name, ''), $2) OR {_LOCKING})))"
 )
 # A message of several transactions gives all of them the time at which it came, so who is busy counts in between too.
 _BUSY = (
     "SELECT a.pid, (extract(epoch FROM coalesce(a.xact_start, a.query_start)) * 1000000)::bigint, a.usename::text, "
     "a.application_name FROM pg_stat_activity a WHERE a.datname = current_database() AND a.usesysid IS NOT NULL "
     "AND a.backend_type = 'client backend' AND (a.state = 'active' OR a.xact_start IS NOT NULL) "
-    "AND a.pid <> pg_backend_pid() AND a.application_name IS DISTINCT FROM $1"
+    "AND a.pid <> pg_backend_pid() AND NOT starts_with(coalesce(a.application_name, ''), $1)"
 )
 _PREPARED = (
     f"{_LOCKS} SELECT p.transaction::text, p.gid, p.owner::text FROM pg_prepared_xacts p JOIN locks l "

@@ -5,12 +5,13 @@ lane may have a destination in another; and of those that are not waited for, on
 the destination, since it may have another one in this database.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 from domain.errors import StoreUnavailableError
 from domain.pipelines.read_set import Lane
-from infrastructure.stores.postgres_connection import lane_session
+from infrastructure.stores.postgres_connection import Readers, lane_session
 from infrastructure.stores.sql_session import T
 
 _ATTEMPTS = 30
@@ -29,6 +30,11 @@ _OF_SCHEMA = (
     " AND a.pid IN (SELECT l.pid FROM pg_locks l JOIN pg_class c ON c.oid = l.relation "
     "WHERE l.granted AND l.database = a.datid AND c.relnamespace = (SELECT t.relnamespace FROM pg_class t "
     "WHERE t.oid = to_regclass($3)))"
+)
+
+_HOLDERS = (
+    "SELECT DISTINCT a.pid, a.usename::text, a.application_name FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid "
+    "WHERE l.granted AND l.database = a.datid AND l.relation = to_regclass($1) AND a.pid <> pg_backend_pid() ORDER BY 1 LIMIT 5"
 )
 
 
@@ -74,6 +80,27 @@ def end_holders(session: Transacting, lane: Lane, fence: int, checkpoint: str) -
     _end(session, _ENDED + _OF_SCHEMA, lane, fence, checkpoint)
 
 
+def end_readers(session: Transacting, readers: Readers) -> None:
+    """End the sessions in which earlier owners of a lane read: others wait for what a stopped one has locked."""
+    if readers.by is not None:
+        session.execute(_ENDED, (readers.prefix, readers.by.fence))
+
+
 def _end(session: Transacting, sql: str, lane: Lane, fence: int, *more: str) -> list[int]:
     rows = session.execute(sql, (lane_session(lane, None) + ":", fence, *more))
     return [pid for pid, is_ended in rows if not is_ended]
+
+
+@contextmanager
+def naming_holders(session: Transacting, table: str) -> Iterator[None]:
+    """Say who holds a lock on a table where one was not to be had in time."""
+    try:
+        yield
+    except StoreUnavailableError as error:
+        if error.code != "store.locked":
+            raise
+        found = session.execute(_HOLDERS, (table,))
+        if not found:
+            raise
+        told = ", ".join(f"session {pid} of {user} ({name or 'without a name'})" for pid, user, name in found)
+        raise StoreUnavailableError(f"{error.message} Locks on {table} are held by {told}.", code=error.code) from error

@@ -15,7 +15,8 @@ from typing import Any
 
 from domain.errors import SourceChangedError, StoreUnavailableError
 from domain.pipelines.spec import SourceSpec
-from infrastructure.stores.postgres_connection import READER
+from infrastructure.stores.postgres_connection import NOBODY, READER, Readers
+from infrastructure.stores.postgres_predecessors import end_readers
 from infrastructure.stores.postgres_selection import Selection
 from infrastructure.stores.postgres_session import PostgresSession
 from infrastructure.threads import OneThread
@@ -59,7 +60,7 @@ class Held:
             )
 
 
-Connect = Callable[[], AbstractAsyncContextManager[Any]]
+Connect = Callable[[str], AbstractAsyncContextManager[Any]]
 Sessions = Callable[[str], AbstractAsyncContextManager[tuple[PostgresSession, OneThread]]]
 
 
@@ -75,12 +76,14 @@ class Reading:
         thread: OneThread,
         connect: Connect,
         *,
+        name: str = READER,
         shared: str | None = None,
         held: Held | None = None,
     ) -> None:
         self.session = session
         self.thread = thread
         self._connect = connect
+        self._name = name
         self._shared = shared
         self._held = held
         self._is_kept = False
@@ -193,7 +196,7 @@ class Reading:
 
     @asynccontextmanager
     async def _joined(self, snapshot: str, selection: Selection) -> AsyncIterator[Any]:
-        async with self._connect() as connection:
+        async with self._connect(self._name) as connection:
             await connection.execute(
                 f"{BEGIN_READING}; SET LOCAL lock_timeout = {_QUEUE_MILLISECONDS}; SET TRANSACTION SNAPSHOT '{snapshot}'; "
                 f"{_MAY_BE_IDLE}"
@@ -258,25 +261,27 @@ class SharedSnapshots:
         self._snapshots: dict[str, _Snapshot] = {}
 
     @asynccontextmanager
-    async def hold(self, source: SourceSpec, readers: int, *, undecoded: bool) -> AsyncIterator[str | None]:
+    async def hold(
+        self, source: SourceSpec, readers: int, names: Readers = NOBODY, *, undecoded: bool
+    ) -> AsyncIterator[str | None]:
         """Export a snapshot that shows a source, with its readers ready; None where it does not cover the source.
 
         Raises:
             StoreUnavailableError: others keep coming between the sessions' locks (`source.busy`).
         """
         async with AsyncExitStack() as stack:
-            name = await self._exported(stack, source, readers, undecoded=undecoded)
+            name = await self._exported(stack, source, readers, names, undecoded=undecoded)
             try:
                 yield name
             finally:
                 self._snapshots.pop(name or "", None)
 
     async def _exported(
-        self, stack: AsyncExitStack, source: SourceSpec, readers: int, *, undecoded: bool
+        self, stack: AsyncExitStack, source: SourceSpec, readers: int, names: Readers, *, undecoded: bool
     ) -> str | None:
         for _ in range(_ATTEMPTS):
             async with AsyncExitStack() as trial:
-                first = await self._first(trial)
+                first = await self._first(trial, names)
                 await first.thread.call(first.locked, source)
                 if first.held.has_foreign:
                     return None  # Each session sees a foreign server at a moment of its own.
@@ -284,7 +289,7 @@ class SharedSnapshots:
                 snapshot = _Snapshot(first.held)
                 try:
                     for _ in range(readers):
-                        reading = await self._another(trial, name, snapshot)
+                        reading = await self._another(trial, name, snapshot, names)
                         await reading.prepare(source, trial, undecoded=undecoded)
                         snapshot.idle.append(reading)
                 except StoreUnavailableError as error:
@@ -296,21 +301,22 @@ class SharedSnapshots:
                 return name
         raise _busy()
 
-    async def _first(self, stack: AsyncExitStack) -> Reading:
-        session, thread = await stack.enter_async_context(self._sessions(READER))
-        reading = Reading(session, thread, self._connect)
+    async def _first(self, stack: AsyncExitStack, names: Readers) -> Reading:
+        session, thread = await stack.enter_async_context(self._sessions(names.name))
+        await thread.call(end_readers, session, names)
+        reading = Reading(session, thread, self._connect, name=names.name)
         await thread.call(reading.begin)
         return reading
 
-    async def _another(self, stack: AsyncExitStack, name: str, snapshot: _Snapshot | None) -> Reading:
-        session, thread = await stack.enter_async_context(self._sessions(READER))
+    async def _another(self, stack: AsyncExitStack, name: str, snapshot: _Snapshot | None, names: Readers) -> Reading:
+        session, thread = await stack.enter_async_context(self._sessions(names.name))
         held = snapshot.held if snapshot is not None else None
-        reading = Reading(session, thread, self._connect, shared=name, held=held)
+        reading = Reading(session, thread, self._connect, name=names.name, shared=name, held=held)
         await thread.call(reading.begin)
         return reading
 
     @asynccontextmanager
-    async def reading(self, name: str | None) -> AsyncIterator[Reading]:
+    async def reading(self, name: str | None, names: Readers = NOBODY) -> AsyncIterator[Reading]:
         """Lend a reader of a snapshot, or one with a snapshot of its own."""
         snapshot = self._snapshots.get(name) if name is not None else None
         if snapshot is not None and snapshot.idle:
@@ -320,7 +326,8 @@ class SharedSnapshots:
                 snapshot.idle.append(reading)
             return
         async with AsyncExitStack() as stack:
-            yield await (self._first(stack) if name is None else self._another(stack, name, snapshot))
+            first = self._first(stack, names) if name is None else self._another(stack, name, snapshot, names)
+            yield await first
 
 
 def _busy() -> StoreUnavailableError:

@@ -4,7 +4,7 @@ import hashlib
 import re
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
@@ -32,7 +32,7 @@ from infrastructure.stores.postgres_errors import translate
 from infrastructure.stores.postgres_hiding import insert_counted, may_suppress
 from infrastructure.stores.postgres_limits import refuse_far_times
 from infrastructure.stores.postgres_merge import hold_merged, merge
-from infrastructure.stores.postgres_predecessors import end_holders, run_patiently
+from infrastructure.stores.postgres_predecessors import end_holders, naming_holders, run_patiently
 from infrastructure.stores.postgres_replace import bound_of, clear, is_referred, swap
 from infrastructure.stores.postgres_selection import Selection
 from infrastructure.stores.postgres_types import logical_of, native_of, needs_cast, with_binary_uuids
@@ -366,6 +366,9 @@ class PostgresSession(Session):
 
     def run_patiently(self, lane: Lane, fence: int, work: Callable[[], T]) -> T:
         return run_patiently(self, lane, fence, work)
+
+    def naming_holders(self, table: str) -> AbstractContextManager[None]:
+        return naming_holders(self, table)
 
     def end_predecessors(self, lane: Lane, fence: int, checkpoint: str) -> None:
         end_holders(self, lane, fence, checkpoint)

@@ -196,7 +196,7 @@ class SqlOwner(IOwner):
 
     def _publish(self, read_set: ReadSet, target: Target, checks: StagedChecks, judge: Judge) -> Publication:
         session = self._session
-        with session.transaction():
+        with session.naming_holders(quote_table(self._table)), session.transaction():
             state = self._lock_head()
             finished = Finished.of(read_set, state)
             self._check_landing(target, state)

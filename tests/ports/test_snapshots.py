@@ -218,11 +218,11 @@ class Between:
         self._other = other
 
     @asynccontextmanager
-    async def connect(self) -> AsyncIterator[Any]:
+    async def connect(self, name: str) -> AsyncIterator[Any]:
         if not self._other.ident:
             self._other.start()
             await asyncio.to_thread(until_waiting, self._url)
-        async with connected(address_of(self._url), "headrace") as connection:
+        async with connected(address_of(self._url), name) as connection:
             yield connection
 
 
