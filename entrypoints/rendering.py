@@ -196,4 +196,8 @@ def table_body(schema: TableSchema) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
         return str(value)
+    if isinstance(value, bytes):
+        return f"\\x{value.hex()}"
+    if hasattr(value, "nanoseconds"):  # An interval of Arrow's.
+        return f"{value.months} months {value.days} days {value.nanoseconds / 1e9:g} seconds"
     return value if isinstance(value, str | int | float | bool | None) else str(value)

@@ -179,13 +179,22 @@ class ParquetData:
 
 
 def columns_of_all(files: Sequence[ParquetData]) -> tuple[tuple[str, str], ...]:
-    """Name the columns of files that all have the same ones, with the types of the first file.
+    """Name the columns of files that all have the same ones, with the types of the first file that knows them.
 
     Raises:
         InvalidInputError: a file is not Parquet, or has other columns than the first (`source.columns_differ`).
         SchemaMismatchError: nothing carries the values of a column unchanged, or as the type of the first file.
     """
     columns, schema = files[0].columns(), files[0].schema()
+    unknown = {field.name for field in schema if pa.types.is_null(field.type)}
+    for file in (
+        files[1:] if unknown else ()
+    ):  # What holds nothing but NULL has the type of the next file that knows one.
+        found = {name: kind for name, kind in file.columns() if not pa.types.is_null(file.schema().field(name).type)}
+        columns = tuple((name, found.get(name, kind) if name in unknown else kind) for name, kind in columns)
+        unknown -= found.keys()
+        if not unknown:
+            break
     for file in files[1:]:
         other = file.schema()
         if other.equals(schema):

@@ -159,6 +159,9 @@ async def test_file_of_another_type_is_named_before_the_first_row(
     [
         (pa.array([1]), pa.array([2], pa.int32())),
         (pa.array([1]), pa.nulls(1)),
+        (pa.nulls(1), pa.array([1])),
+        (pa.nulls(1), pa.array([[1]])),
+        (pa.nulls(1), pa.nulls(1)),
         (pa.array([1], pa.int32()), pa.array([2**31 - 1])),
         (pa.array(["x"]), pa.array(["y"]).dictionary_encode()),
         (pa.array([None], pa.timestamp("us")), pa.array([0], pa.timestamp("ms"))),

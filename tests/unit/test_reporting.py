@@ -1,8 +1,12 @@
-"""Reports of runs say the same, whoever tells them."""
+"""Reports of runs say the same, whoever tells them, and previews show values as people read them."""
 
+import pyarrow as pa
+
+from application.pipelines.inspect import Preview
 from application.pipelines.reporting import published_report
-from domain.pipelines.checkpoint import LaneState
+from domain.pipelines.checkpoint import Counts, LaneState
 from domain.pipelines.read_set import ReadSet, SourcePlan
+from entrypoints.rendering import preview_body
 
 
 def test_report_of_a_run_whose_worker_died_before_telling_has_the_note_on_its_source() -> None:
@@ -10,3 +14,11 @@ def test_report_of_a_run_whose_worker_died_before_telling_has_the_note_on_its_so
 
     assert published_report(LaneState("idle", 1), noted)["note"] == "at stays text"
     assert "note" not in published_report(LaneState("idle", 1), silent)
+
+
+def test_preview_writes_bytes_and_intervals_as_people_read_them() -> None:
+    values = {"b": [b"\0\xff"], "i": pa.array([pa.MonthDayNano([14, -3, 4_567_000_000])])}
+
+    body = preview_body(Preview((), (pa.table(values),), Counts(), {}))
+
+    assert body["rows"] == [{"b": "\\x00ff", "i": "14 months -3 days 4.567 seconds"}]
