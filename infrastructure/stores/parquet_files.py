@@ -1,6 +1,5 @@
 """Parquet files as batches of Arrow: what Arrow reads as another type is read as what it is, or refused by its column."""
 
-import glob
 import json
 import struct
 from collections.abc import Callable, Generator, Sequence
@@ -150,7 +149,7 @@ class ParquetData:
         with duckdb.connect(":memory:") as connection:
             try:
                 found = connection.execute(
-                    "SELECT name, duckdb_type FROM parquet_schema($1)", [glob.escape(str(self._path))]
+                    "SELECT name, duckdb_type FROM parquet_schema($1)", [str(self._path)]
                 ).fetchall()
             except duckdb.Error:
                 return  # What Arrow reads and DuckDB does not has none of them.
