@@ -1,5 +1,6 @@
 """Docs, settings, errors, schemas and OpenAPI agree with the code."""
 
+import ast
 import inspect
 import json
 import re
@@ -106,3 +107,30 @@ def test_guide_lists_every_rule_and_every_state_of_a_refused_row() -> None:
     assert {name for name, over in rows.items() if over.startswith("a row")} == ROW_RULES
     assert {name for name, over in rows.items() if over.startswith("the run ")} >= RUN_RULES
     assert {state.value for state in RefusedState} <= set(rows)
+
+
+def test_guide_names_every_code_of_a_store_that_is_tried_again() -> None:
+    """And none that is not: a table that lacks one tells people to wait for nobody."""
+    retried = {errors.StoreUnavailableError.code}
+    for path in sorted((ROOT / "infrastructure/stores").glob("*.py")):
+        for call in (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)):
+            retried |= _code_of(call, errors.StoreUnavailableError.__name__)
+    guide = (ROOT / "docs/guides/running.md").read_text()
+    rows = re.findall(r"^\|[^|]*\|([^|]*)\| (yes|no) \|$", guide, re.MULTILINE)
+    told = {
+        answer: {code for cell, again in rows if again == answer for code in re.findall(r"`([^`]+)`", cell)}
+        for answer in ("yes", "no")
+    }
+
+    assert len(retried) > 10
+    assert told["yes"] == retried
+    assert told["no"] & retried == set()
+
+
+def _code_of(call: ast.Call, error: str) -> set[str]:
+    """The code of an error where a call makes it, or says that it is to be made: `Answer(Error, "code", …)`."""
+    name = call.func.id if isinstance(call.func, ast.Name) else ""
+    given = [arg.id if isinstance(arg, ast.Name) else getattr(arg, "value", None) for arg in call.args]
+    codes = [keyword.value for keyword in call.keywords if keyword.arg == "code"] if name == error else []
+    found = {code.value for code in codes if isinstance(code, ast.Constant) and isinstance(code.value, str)}
+    return found | ({str(given[1])} if len(given) > 1 and given[0] == error else set())
