@@ -31,7 +31,7 @@ class StoppedError(Exception):
 class Claim:
     """A claimed run in the hands of this process. `deadline` is on the process's monotonic clock, `read_set` what this
     attempt works at, `token` what its latest take-over at the destination was given, `completed_first` the report of
-    another run's read set that it has completed before.
+    another run's read set that it has completed before, `notes` what the report of what is planned next has to say.
     """
 
     run: Run
@@ -43,6 +43,7 @@ class Claim:
     read_set: ReadSet | None = None
     token: str | None = None
     completed_first: Mapping[str, Any] | None = None
+    notes: tuple[str, ...] = ()
     started: float = field(default_factory=time.monotonic)
 
     @property

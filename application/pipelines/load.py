@@ -11,7 +11,7 @@ from application.events.announce import Announcer
 from application.pipelines.claim import Claim, StoppedError
 from application.pipelines.gathering import Gathered
 from application.pipelines.preparing import Prepared, RunPreparer
-from application.pipelines.reporting import Loaded, published_report, run_report, told_first
+from application.pipelines.reporting import Loaded, left_by_abandoned, published_report, run_report, told_first
 from domain.errors import ConflictError, ConversionError, FencedError, WorkFailedError
 from domain.events import BatchCommitted, QualityIssueFound, SchemaViolationFound
 from domain.failpoints import fail_at
@@ -20,7 +20,7 @@ from domain.pipelines.quality import Judgement, Measures, Rule, StagedChecks, ju
 from domain.pipelines.read_set import ReadSet
 from domain.pipelines.report import StreamReport
 from domain.pipelines.spec import Mode, PipelineSpec
-from domain.pipelines.way import Way
+from domain.pipelines.way import Route, Way
 from domain.ports.data_store import IOwner, Publication
 from domain.ports.engine import IEngine, OnProgress, Progress, StreamTask
 from domain.ports.runtime import IClock, IIdentifiers
@@ -87,7 +87,9 @@ class ReadSetLoader:
                 _refuse_to_read_again(claim, state)
             read_set = await self._planned(claim, state)
         elif stored is None:
-            read_set = replace(read_set, is_adopted=True, completed_first=None)
+            # It may have failed for the size of its batches.
+            size = self.preparer.batch_bytes(claim.spec)
+            read_set = replace(read_set, is_adopted=True, completed_first=None, batch_bytes=size)
             await self._store(claim, read_set)
         claim.read_set = read_set
         loaded = await self._stream_and_publish(claim, owner, state, read_set, on_progress)
@@ -107,6 +109,7 @@ class ReadSetLoader:
         fits = _fits(claim, state)
         if not (state.is_loading or (not fits and _has_position(claim, state))):
             return state
+        claim.notes = left_by_abandoned(state, claim.spec)
         await owner.reset(state.watermark if fits else None)
         return await claim.take_over(owner)
 
@@ -133,7 +136,8 @@ class ReadSetLoader:
         read_set = await self.preparer.read_set(
             self.identifiers.new_id(), claim.lane, claim.spec, claim.run.request, state
         )
-        read_set = replace(read_set, completed_first=claim.completed_first)
+        plan = replace(read_set.plan, warnings=(*read_set.plan.warnings, *claim.notes))
+        read_set, claim.notes = replace(read_set, plan=plan, completed_first=claim.completed_first), ()
         await self._store(claim, read_set)
         # Whoever claims again above another owner has to know what was planned before.
         claim.run = replace(claim.run, read_set=read_set.to_json())
@@ -172,27 +176,7 @@ class ReadSetLoader:
             await self._check_places(organization, spec, state, read_set)
             await owner.fit(target)  # A new revision may bring columns that the open load does not have.
         await self._refuse_poison(claim, state)
-        source = await self.stores.spec_of(organization, spec.source.connection)
-        destination = await self.stores.spec_of(organization, spec.destination.connection)
-        streams = {stream.name: stream for stream in read_set.plan.streams}
-        tasks = [
-            StreamTask(
-                spec=spec,
-                lane=claim.lane,
-                source=source,
-                destination=destination,
-                target=target,
-                transform=transform,
-                read_set=read_set,
-                stream=streams[stream.stream],
-                state=stream,
-                fence=claim.fence,
-                token=claim.token or "",
-                route=route,
-            )
-            for stream in state.streams
-            if not stream.is_done
-        ]
+        tasks = await self._tasks(claim, read_set, state, prepared, route)
         parallelism = min(spec.run.parallelism or self.parallelism, max(1, len(tasks)))
         async with self._in_one_snapshot(organization, tasks, parallelism) as ready:
             reports = await self.engine.run(
@@ -219,6 +203,33 @@ class ReadSetLoader:
                 self.announcer.tell(QualityIssueFound(*claim.ids, result.rule, result.verdict, result.violations))
         self._tell_schema_violations(claim, publication, prepared)
         return Loaded(publication, reports, route, prepared.hooks, target.discarded, prepared.added, prepared.left_out)
+
+    async def _tasks(
+        self, claim: Claim, read_set: ReadSet, state: LaneState, prepared: Prepared, route: Route
+    ) -> list[StreamTask]:
+        """What is left to do of each stream."""
+        organization, spec = claim.lane.organization, claim.spec
+        source = await self.stores.spec_of(organization, spec.source.connection)
+        destination = await self.stores.spec_of(organization, spec.destination.connection)
+        streams = {stream.name: stream for stream in read_set.plan.streams}
+        return [
+            StreamTask(
+                spec=spec,
+                lane=claim.lane,
+                source=source,
+                destination=destination,
+                target=prepared.target,
+                transform=prepared.transform,
+                read_set=read_set,
+                stream=streams[stream.stream],
+                state=stream,
+                fence=claim.fence,
+                token=claim.token or "",
+                route=route,
+            )
+            for stream in state.streams
+            if not stream.is_done
+        ]
 
     def _tell_schema_violations(self, claim: Claim, publication: Publication, prepared: Prepared) -> None:
         counts = publication.counts

@@ -108,7 +108,7 @@ class RunPreparer:
             fingerprint=spec.fingerprint,
             plan=plan,
             batch_rows=self.batch_rows(spec, await self._suiting(lane.organization, spec)),
-            batch_bytes=spec.run.batch_bytes or self.default_batch_bytes,
+            batch_bytes=self.batch_bytes(spec),
             shadow=shadow,
             expected=await self._expected(store, spec, plan),
             baseline=state.profiles,
@@ -159,6 +159,10 @@ class RunPreparer:
                 f"run.batch_rows is above MAX_BATCH_SIZE, which is {self.max_batch_rows}.", code="spec.batch_rows"
             )
         return rows
+
+    def batch_bytes(self, spec: PipelineSpec) -> int:
+        """The bytes that a batch may have."""
+        return spec.run.batch_bytes or self.default_batch_bytes
 
     async def target(
         self, run_id: str, organization: str, spec: PipelineSpec, read_set: ReadSet, request: RunRequest

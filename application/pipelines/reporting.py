@@ -9,6 +9,7 @@ from domain.pipelines.horizon import ReadEnd
 from domain.pipelines.profile import summary
 from domain.pipelines.read_set import ReadSet
 from domain.pipelines.report import StreamReport
+from domain.pipelines.spec import Mode, PipelineSpec
 from domain.pipelines.way import Route
 from domain.ports.data_store import Publication
 
@@ -100,6 +101,18 @@ def _warned(read_set: ReadSet, stats: Mapping[str, Any]) -> dict[str, Any]:
             "hides, suppresses or adds rows"
         )
     return {"landed": dict(landed), **({"warnings": warnings} if warnings else {})}
+
+
+def left_by_abandoned(state: LaneState, spec: PipelineSpec) -> tuple[str, ...]:
+    """Say what a read set that is given up leaves in the table: whoever was loading it, here or elsewhere, had committed it."""
+    shadow = (state.stats.get("read_set") or {}).get("shadow")
+    if not state.is_loading or shadow or not state.counts.produced:
+        return ()
+    again = "land beside them" if spec.destination.mode is Mode.APPEND else "take their place"
+    return (
+        f"the {state.counts.produced} rows that the abandoned read set {state.read_set_id} had landed in "
+        f"{spec.destination.table} stay there; where this run reads them again, they {again}",
+    )
 
 
 def told_first(report: Mapping[str, Any]) -> dict[str, Any]:

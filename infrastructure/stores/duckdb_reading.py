@@ -1,6 +1,6 @@
 """Reading a stream of a DuckDB source, in the order of (cursor, key)."""
 
-from collections.abc import AsyncGenerator, Generator, Mapping
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -59,7 +59,7 @@ class DuckDBReader(IReader):
         check_planned(columns, [Column(name, logical_of(native)) for name, native in natives.items()])
         where, bound = belonging(self._source, plan, self._stream, after, natives)
         query = f"({self._selected(text, where, natives, limit)})"
-        ties = plan.ordered and not plan.is_proved
+        ties = plan.order if plan.ordered and not plan.is_proved else ()
         rows = batches_of(self._cursor, query, {**parameters, **bound}, *self._size, ties=ties)
         async with aclosing(self._thread.iterate(rows)) as batches:
             async for batch in batches:
@@ -90,13 +90,13 @@ def batches_of(
     rows: int,
     size_bytes: int | None = None,
     *,
-    ties: bool = False,
+    ties: Sequence[str] = (),
 ) -> Generator[pa.Table]:
-    """Stream what is selected in tables of so many rows, or bytes; rows that share their place in one table."""
+    """Stream what is selected in tables of so many rows, or bytes; rows that share their place, of `ties`, in one table."""
     try:
         # `execute().to_arrow_reader()` would hold the whole result; a relation streams it.
         relation = cursor.sql(f"SELECT * FROM {text}", params=named(parameters))
         tables = rechunk(relation.to_arrow_reader(rows), rows, size_bytes)
-        yield from whole_ties(tables, size_bytes) if ties else tables
+        yield from whole_ties(tables, ties, size_bytes) if ties else tables
     except duckdb.Error as error:
         raise translate(error) from error

@@ -239,7 +239,7 @@ class InMemoryReader(IReader):
             rows = rows.filter(strictly_after(rows, plan.order, after))
         rows = rows if limit is None else rows.slice(0, limit)
         tables = rechunk((with_ties(rows, plan.order) if plan.ordered else rows).to_batches(), *self._size)
-        for batch in whole_ties(tables, self._size[1]) if plan.ordered else tables:
+        for batch in whole_ties(tables, plan.order, self._size[1]) if plan.ordered else tables:
             fail_at("extract.mid_page")
             yield SourceBatch(batch.select(names), place_after(batch, plan.order) if plan.ordered else None)
             await asyncio.sleep(0)

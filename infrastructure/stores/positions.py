@@ -98,18 +98,19 @@ def is_understood(plan: SourcePlan, place: Position) -> bool:
     )
 
 
-def ties_too_large(limit: int) -> WorkFailedError:
+def ties_too_large(limit: int, order: Sequence[str]) -> WorkFailedError:
     """Say that rows which share their key have more bytes than a batch may have."""
     return WorkFailedError(
-        f"Rows of the source that share one key are larger together than a batch may be ({limit:,} bytes); name more columns "
-        "in source.key, leave it out, or raise run.batch_bytes. What is committed stays, and a run that is asked for again "
-        "goes on after it.",
+        f"Rows of the source that share one key ({', '.join(order)}) are larger together than a batch may be ({limit:,} bytes): "
+        "raise run.batch_bytes, which may be 1GiB, above the largest such group, or name columns in source.key that tell "
+        "these rows apart. What is committed stays, and a run that is asked for again goes on after it.",
         code="key.ties",
     )
 
 
-def whole_ties(tables: Iterator[pa.Table], size_bytes: int | None = None) -> Generator[pa.Table]:
+def whole_ties(tables: Iterator[pa.Table], order: Sequence[str], size_bytes: int | None = None) -> Generator[pa.Table]:
     """Cut tables so that none ends between rows that the store holds equal: their last group moves to the next table.
+    `order` is what they share.
 
     Raises:
         WorkFailedError: such a group is larger than `size_bytes` (`key.ties`).
@@ -130,7 +131,7 @@ def whole_ties(tables: Iterator[pa.Table], size_bytes: int | None = None) -> Gen
             yield waiting.slice(0, begin)
         waiting = pa.concat_tables([waiting.slice(begin), table])
         if size_bytes is not None and _is_one_group(waiting) and waiting.nbytes > size_bytes:
-            raise ties_too_large(size_bytes)
+            raise ties_too_large(size_bytes, order)
     if waiting is not None:
         yield waiting
 

@@ -224,7 +224,7 @@ class PassingReader:
         await bind(connection, selection.settings)
         several = f"SELECT 1 FROM (SELECT * FROM {selection.text}) AS selected WHERE {where} LIMIT 2"
         rows = len(await connection.fetch(several))
-        return row_too_large(self._bytes) if rows == 1 else ties_too_large(self._bytes)
+        return row_too_large(self._bytes) if rows == 1 else ties_too_large(self._bytes, self._plan.order)
 
     async def decoded(self, rows: EncodedRows) -> pa.Table:
         """Read the rows of a range once more, decoded, in the snapshot that the session has kept."""

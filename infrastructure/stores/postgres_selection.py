@@ -154,7 +154,7 @@ class Selection:
         stream = session.stream(query)
         try:
             tables = rechunk(_decoded(stream, chosen), batch_rows, batch_bytes)
-            yield from whole_ties(tables, batch_bytes) if ties else tables
+            yield from whole_ties(tables, order, batch_bytes) if ties else tables
         finally:
             stream.close()  # Here and not whenever it is collected: it ends a statement of the session.
 

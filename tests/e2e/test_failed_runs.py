@@ -250,3 +250,56 @@ async def test_full_refresh_keeps_the_types_of_a_table_on_which_other_things_han
         postgres(postgres_database, "vacuum kept")  # Until then its catalog says that it has an index.
         await installation.report("kept", full_refresh=True)
         assert [row["amount"] for row in await installation.rows("kept")] == ["five"]
+
+
+@pytest.mark.parametrize("mode", ["append", "merge, key: [id]"])
+async def test_what_an_abandoned_load_leaves_in_the_table_is_told(
+    mode: str, project: Path, settings: dict[str, str]
+) -> None:
+    """Its rows are committed, whoever was loading them; what nobody has seen needs no words."""
+    file = project / "data/orders.csv"
+    rule = "quality: [{rule: between, column: note, max: 100}]\nrun: {batch_rows: 10}\n"
+    source = "connection: landing, path: orders.csv, key: [id], options: {types: {id: int64, note: int64}}"
+    async with inside(project, **settings) as installation:
+        await installation.put(LANDING)
+        for publish, told in (("batch", True), ("run", False)):
+            name = f"kept_{publish}"
+            await installation.pipeline(name, source, f"table: {name}, mode: {mode}, publish: {publish}", rule)
+            file.write_text("id,note\n" + "".join(f"{n},{n // 25 * 999}\n" for n in range(30)))
+            failed = await installation.ran(name)
+            assert failed.error is not None
+            assert failed.error["code"] == "quality.rejected"
+            stay = len(await installation.rows(name)) if told else 0
+            file.write_text("id,note\n" + "".join(f"{n},1\n" for n in range(30)))
+
+            report = await installation.report(name, abandon=True)
+
+            assert stay in ((10, 20) if told else (0,))  # Judging is ahead of writing.
+            assert len(await installation.rows(name)) == 30 + (stay if mode == "append" else 0)
+            warnings = report.get("warnings", [])
+            begin = f"the {stay} rows that the abandoned read set"
+            assert [(w.startswith(begin), name in w) for w in warnings] == [(True, True)] * told
+            assert "warnings" not in await installation.report(name)
+
+
+@pytest.mark.parametrize(("size", "code"), [(2_000, "key.ties"), (100_000, "source.row_too_large")])
+async def test_load_that_was_too_large_for_its_batches_goes_on_with_larger_ones(
+    size: int, code: str, project: Path
+) -> None:
+    async with inside(project) as installation:
+        await installation.put("version: 1\nconnection: other\nkind: duckdb\noptions: {path: data/other.duckdb}\n")
+        store = await installation.store("other")
+        rows = pa.table({"k": [*range(9), *[9] * 59], "text": [*["short"] * 9, *["x" * size] * 59]})
+        await store.write(TableName("s"), [rows])
+        source, wanted = "connection: other, table: s, key: [k]", "table: t, publish: batch"
+        await installation.pipeline("large", source, wanted, "run: {batch_bytes: 64KiB, batch_rows: 1}\n")
+        failed = await installation.ran("large")
+        assert failed.error is not None
+        assert failed.error["code"] == code
+        assert 0 < len(await installation.rows("t")) < 10
+
+        await installation.pipeline("large", source, wanted, "run: {batch_bytes: 16MiB, batch_rows: 1}\n")
+        report = await installation.report("large")
+
+        assert report["adopted"]
+        assert sorted(row["k"] for row in await installation.rows("t")) == [*range(9), *[9] * 59]

@@ -241,6 +241,7 @@ async def test_rows_of_one_place_that_are_larger_than_a_batch_are_refused_by_nam
                 got += pa.table(batch.data).column("n").to_pylist()
 
     assert (caught.value.code, got) == ("key.ties", [0])
+    assert "one key (k)" in caught.value.message
 
 
 @pytest.mark.clause("IDataStore", 32)
