@@ -9,7 +9,7 @@ from typing import Any
 
 from application.events.announce import Announcer
 from application.pipelines.gathering import Gathered
-from domain.errors import FencedError
+from domain.errors import FencedError, StoreUnavailableError
 from domain.events import RunStarted
 from domain.pipelines.checkpoint import LaneState
 from domain.pipelines.read_set import Lane, ReadSet
@@ -17,6 +17,9 @@ from domain.pipelines.run import Run
 from domain.pipelines.spec import PipelineSpec
 from domain.ports.data_store import IOwner
 from domain.ports.unit_of_work import ILease, IRecords
+
+MAX_RAISED = 10
+"""How often a claim goes above what a destination remembers; an older copy of the records takes one."""
 
 
 class StoppedError(Exception):
@@ -31,7 +34,8 @@ class StoppedError(Exception):
 class Claim:
     """A claimed run in the hands of this process. `deadline` is on the process's monotonic clock, `read_set` what this
     attempt works at, `token` what its latest take-over at the destination was given, `completed_first` the report of
-    another run's read set that it has completed before, `notes` what the report of what is planned next has to say.
+    another run's read set that it has completed before, `notes` what the report of what is planned next has to say, `raised`
+    how often its fence was.
     """
 
     run: Run
@@ -44,6 +48,7 @@ class Claim:
     token: str | None = None
     completed_first: Mapping[str, Any] | None = None
     notes: tuple[str, ...] = ()
+    raised: int = 0
     started: float = field(default_factory=time.monotonic)
 
     @property
@@ -82,9 +87,17 @@ class Claim:
 
         Raises:
             FencedError: the lane is another worker's, as the claim does not stand any more.
+            StoreUnavailableError: somebody with other records goes above this claim again and again (`run.contested`).
         """
         if error.fence is None or error.fence < self.fence:
             raise error
+        self.raised += 1
+        if self.raised > MAX_RAISED:
+            raise StoreUnavailableError(
+                f"Somebody with other records has taken the lane {self.lane} over {MAX_RAISED} times while this run was at work: "
+                "let only one installation load this table, or give the pipelines different names.",
+                code="run.contested",
+            ) from error
         async with records.unit() as unit:
             raised = await unit.runs.raise_fence(self.run.id, self.fence, above=error.fence)
             if raised is None:

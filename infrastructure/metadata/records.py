@@ -84,7 +84,14 @@ class SqlRecords(IRecords):
         engine = self._create_engine(pool_size=2)  # That of the settings may have room for one.
         try:
             async with engine.connect() as first, engine.connect() as second:
-                is_pooled = await share_sessions(asks(first), asks(second))
+                drivers: list[Any] = [(await each.get_raw_connection()).driver_connection for each in (first, second)]
+                try:
+                    async with asyncio.timeout(self._timeout_seconds):
+                        is_pooled = await share_sessions(asks(first), asks(second))
+                except TimeoutError:
+                    for driver in drivers:
+                        driver.terminate()  # To close it in good order would wait for an answer too.
+                    raise
         except (BufferError, AssertionError) as error:  # The driver was given what another session has answered.
             raise records_pooled() from error
         except (DBAPIError, OSError, TimeoutError) as error:

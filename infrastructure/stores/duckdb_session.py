@@ -2,7 +2,8 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import duckdb
@@ -85,24 +86,27 @@ class DuckDBSession(Session):
 
     def ingest(self, table: TableName, rows: pa.Table, columns: Sequence[Column]) -> None:
         names = ", ".join(quote(column.name) for column in columns)
-        try:
-            self._cursor.register("_headrace_rows", rows)
+        with self._registered(rows):
             self._refuse_cut(table, rows)
             self._cursor.execute(f"INSERT INTO {quote_table(table)} ({names}) SELECT {names} FROM _headrace_rows")
-            self._cursor.unregister("_headrace_rows")
-        except duckdb.Error as error:
-            raise translate(error) from error
 
     def merge(self, table: TableName, rows: pa.Table, columns: Sequence[Column], target: Target) -> Merged:
         names = [column.name for column in columns if column.name not in (DELETED, SEQ)]
+        with self._registered(rows):
+            self._refuse_cut(table, rows)
+            return self.merge_from("_headrace_rows", names, target, is_batch=True)
+
+    @contextmanager
+    def _registered(self, rows: pa.Table) -> Iterator[None]:
+        """Let statements read rows as `_headrace_rows`, and keep none of them after."""
         try:
             self._cursor.register("_headrace_rows", rows)
-            self._refuse_cut(table, rows)
-            merged = self.merge_from("_headrace_rows", names, target, is_batch=True)
-            self._cursor.unregister("_headrace_rows")
+            yield
         except duckdb.Error as error:
             raise translate(error) from error
-        return merged
+        finally:
+            with suppress(duckdb.Error):  # A transaction that is over but for its ROLLBACK forgets them with that.
+                self._cursor.unregister("_headrace_rows")
 
     def merge_from(self, using: str, names: Sequence[str], target: Target, *, is_batch: bool = False) -> Merged:
         is_exact = self._is_exact(target)

@@ -59,6 +59,8 @@ _PRIMARY = "primary before "
 _STANDBY = "standby"
 # More of what is in progress on a primary is not told apart.
 _STANDING = 16
+# As much as a name of Postgres may have; the name of a prepared transaction has up to 200.
+_SHOWN = 63
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,7 @@ class PostgresHorizon:
         for pid, start, user, application in () if look.axis.is_integer else session.execute(_BUSY, (READER,)):
             found.append(Transaction(f"{life}/{pid}/{start}", _session_in_words(pid, user, application), start))
         for transaction, gid, owner in session.execute(_PREPARED, (look.relations,)):
-            words = f"the prepared transaction '{gid}' of {owner} (COMMIT PREPARED or ROLLBACK PREPARED ends it)"
+            words = f"the prepared transaction '{_shown(gid)}' of {_shown(owner)} (COMMIT PREPARED or ROLLBACK PREPARED ends it)"
             found.append(Transaction(f"prepared {transaction}", words, is_prepared=True, writes=True))
         return found
 
@@ -173,6 +175,12 @@ def _numbers(known: Iterable[str]) -> list[int]:
     return sorted(int(name.removeprefix(_PRIMARY)) for name in known if name.startswith(_PRIMARY))
 
 
+def _shown(name: str) -> str:
+    """A name that others gave, fit for a line of a report."""
+    plain = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in name)
+    return plain if len(plain) <= _SHOWN else f"{plain[:_SHOWN]}…"
+
+
 def _session_in_words(pid: int, user: str | None, application: str | None) -> str:
-    known = [f"user {user}" if user else "", f"application {application}" if application else ""]
+    known = [f"user {_shown(user)}" if user else "", f"application {_shown(application)}" if application else ""]
     return f"session {pid}" + (f" ({', '.join(word for word in known if word)})" if any(known) else "")

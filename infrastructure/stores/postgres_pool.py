@@ -1,5 +1,6 @@
 """The connections of one Postgres store, kept for a while after use: opening one costs more than a small run."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -36,6 +37,7 @@ async def refuse_pooler(address: PostgresAddress, first: Lent, second: Lent) -> 
 
     Raises:
         StoreRefusedError: there is one (`store.pooled`).
+        StoreUnavailableError: it gives no answer in the time that connecting may take.
     """
 
     def asks(lent: Lent) -> Backend:
@@ -45,7 +47,14 @@ async def refuse_pooler(address: PostgresAddress, first: Lent, second: Lent) -> 
 
         return asked
 
-    if await share_sessions(asks(first), asks(second)):
+    try:
+        async with asyncio.timeout(address.connect_timeout_seconds):
+            is_pooled = await share_sessions(asks(first), asks(second))
+    except TimeoutError as error:
+        raise StoreUnavailableError(
+            f"Postgres at {address.host}:{address.port} lets us connect and gives no answer."
+        ) from error
+    if is_pooled:
         session, thread = first
         await thread.call(session.execute, "RESET ALL")  # What we have set is not left to others.
         raise StoreRefusedError(f"Postgres at {address.host}:{address.port} {ADVICE}.", code="store.pooled")

@@ -229,8 +229,9 @@ class Reading:
 
         try:
             done = await connection.copy_from_query(query, output=gather, format="binary")
-        except Exception as error:
+        except BaseException as error:
             if stopping is None or getattr(error, "sqlstate", None) != _CANCELED:
+                await _ended(stopping)
                 raise
         if stopping is None:
             return int(done.split()[-1]), tuple(chunks)
@@ -328,6 +329,15 @@ class SharedSnapshots:
         async with AsyncExitStack() as stack:
             first = self._first(stack, names) if name is None else self._another(stack, name, snapshot, names)
             yield await first
+
+
+async def _ended(task: asyncio.Task[Any] | None) -> None:
+    """Give up what is not needed any more, and wait until it has."""
+    if task is not None:
+        task.cancel()
+        await asyncio.wait({task})
+        if not task.cancelled():
+            task.exception()
 
 
 def _busy() -> StoreUnavailableError:

@@ -99,9 +99,11 @@ def clear(session: Session, stage: TableName, table: TableName, key: Sequence[st
     gone = f" WHERE NOT EXISTS (SELECT 1 FROM {quote_table(stage)} AS staged WHERE {same})" if key else ""
     with _told(session, table):
         # Rows that a policy hides would stay behind the new ones: then the deletion is refused.
-        session.execute("SELECT set_config('row_security', 'off', true)")
+        before = session.execute("SELECT current_setting('row_security'), set_config('row_security', 'off', true)")[0][
+            0
+        ]
         session.execute(f"DELETE FROM {quote_table(table)} AS target{gone}")
-        session.execute("SELECT set_config('row_security', 'on', true)")
+        session.execute("SELECT set_config('row_security', $1, true)", (before,))
 
 
 def is_referred(session: Session, table: TableName) -> bool:

@@ -162,6 +162,8 @@ class SqlWriter(IWriter):
                 raise
             # The answer to COMMIT may have been lost: the row's lock waits for the old backend, then `seq` is final.
             if not self.is_committed(checkpoint):
+                if self._session.is_interrupted:  # Connecting again may have taken a while.
+                    raise
                 self._commit_once(batch, checkpoint)
             retries = 1
         fail_at("batch.after_commit")

@@ -9,12 +9,16 @@ import time
 
 
 class Proxy:
-    """Forwards to `port`. `delay_seconds` slows every chunk; `silence()` stops forwarding; `reset()` cuts with RST."""
+    """Forwards to `port`. `delay_seconds` slows every chunk; `silence()` stops forwarding; `reset()` cuts with RST.
+
+    Once a client has said `silent_after`, nothing is forwarded any more.
+    """
 
     def __init__(self, port: int) -> None:
         self._target = port
         self.delay_seconds = 0.0
         self.cut_after: bytes | None = None
+        self.silent_after: bytes | None = None
         self.cuts = 0
         self._is_silent = False
         self._pairs: set[tuple[socket.socket, socket.socket]] = set()
@@ -82,6 +86,9 @@ class Proxy:
                     content = source.recv(65536)
                     if not content:
                         return
+                    if source is client and self.silent_after and self.silent_after in content:
+                        self._is_silent = True
+                        continue
                     if self.delay_seconds:
                         time.sleep(self.delay_seconds)
                     sink.sendall(content)
