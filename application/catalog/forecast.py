@@ -111,7 +111,7 @@ def _columns(plan: SourcePlan, prepared: Prepared, landing: IDataStore) -> tuple
 async def _warnings(source: IDataStore, spec: PipelineSpec, plan: SourcePlan) -> list[str]:
     warnings = [f"note: {plan.note}"] if plan.note else []
     warnings += [f"cursor: {sentence}" for sentence in (plan.end.sentences if plan.end is not None else ())]
-    wire = await source.wire(spec.source) if plan.ordered else None
+    wire = await source.wire(spec.source) if plan.ordered and plan.order else None
     if wire is not None and not wire.is_seekable:
         warnings.append(
             f"warning: no index of the source is in the order of ({', '.join(plan.order)}), so each run sorts what it reads"

@@ -48,10 +48,14 @@ async def test_parts_follow_one_another_over_the_borders_of_files(mode: str, her
     await here.pipeline("notes", FILES, f"table: notes, mode: {mode}", "run: {batch_rows: 7}\n")
     await here.pipeline("row_by_row", FILES, f"table: row_by_row, mode: {mode}", ROW_BY_ROW)
 
+    notes = await here.notes("notes")
     report = await here.report("notes")
     decoded = await here.report("row_by_row")
 
     assert (report["way"], decoded["way"]) == ("text", "arrow")
+    assert [note for note in notes if note.startswith(("way", "warning"))] == [
+        f"way: text, because {report['way_because']}"
+    ]
     assert report["streams"][0]["batches"] == 5
     assert report["counts"] == decoded["counts"] == {**report["counts"], "read": 30, "used": 30, "produced": 30}
     rows = await here.rows("notes")
