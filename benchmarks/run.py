@@ -45,7 +45,7 @@ def main() -> None:
             parts: dict[str, Callable[[], Iterable[Line]]] = {
                 "copying": lambda: chain(
                     copying(database, Path(folder) / "copying", rows, peers=not arguments.without_peers),
-                    loading(Path(folder) / "loading", rows * 2 // 5),
+                    loading(Path(folder) / "loading", rows),
                 ),
                 "memory": lambda: remembering(database, Path(folder) / "memory", sizes),
                 "starting": lambda: starting(Path(folder) / "starting"),

@@ -33,7 +33,7 @@ from domain.ports.transformer import IPreparedTransform, ITransformer
 
 T = TypeVar("T")
 
-_TEXT_BYTES = 256 * 1024 * 1024
+_TEXT_BYTES = 1024 * 1024 * 1024
 """As much text lands in one transaction where the destination converts it; it is streamed, so none of it is held."""
 
 

@@ -12,7 +12,7 @@ from infrastructure.stores.csv_text import CsvFile
 from infrastructure.stores.file_formats import differing
 
 _SAMPLED_FILES = 16
-_FIRST_BYTES = 4 * 1024 * 1024
+_FIRST_BYTES = 2 * 1024 * 1024
 _LATER_BYTES = 1024 * 1024
 
 

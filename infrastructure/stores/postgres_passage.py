@@ -333,14 +333,19 @@ class PostgresWriter(IWriter):
         check_landing_types(
             landing, dict(zip(rows.columns, rows.types, strict=True)), {name: kind for name, kind, _ in found}
         )
-        await self._decoded.beside(self._decoded.check_landing, checkpoint.counts.produced - rows.num_rows)
-        await connection.copy_to_table(
-            landing.table,
-            schema_name=landing.schema,
-            columns=list(rows.columns),
-            source=_chunks(rows.chunks),
-            format="binary",
-        )
+        # The lock keeps the table as it is, and another session does not see what is being copied: so both at once.
+        landed = checkpoint.counts.produced - rows.num_rows
+        checking = asyncio.ensure_future(self._decoded.beside(self._decoded.check_landing, landed))
+        try:
+            await connection.copy_to_table(
+                landing.table,
+                schema_name=landing.schema,
+                columns=list(rows.columns),
+                source=_chunks(rows.chunks),
+                format="binary",
+            )
+        finally:
+            await checking
         fail_at("batch.mid_rows")
         fail_at("batch.before_commit")
 

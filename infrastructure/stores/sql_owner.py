@@ -54,6 +54,7 @@ class SqlOwner(IOwner):
         self._token = token
         self._table = table
         self._checkpoint = quote_table(table.beside(CHECKPOINT))
+        self._has_tables = False
 
     async def take_over(self) -> LaneState:
         return await self._thread.call(self._take_over)
@@ -82,6 +83,7 @@ class SqlOwner(IOwner):
     def _take_over(self) -> LaneState:
         session = self._session
         session.run_patiently(self._lane, self._fence, self._prepare)
+        self._has_tables = True
         state = session.run_locked(self._checkpoint, self._lane, self._fence, self._put_fence)
         self._token = state.token
         session.end_predecessors(self._lane, self._fence, self._checkpoint)
@@ -89,7 +91,8 @@ class SqlOwner(IOwner):
         return state
 
     def _prepare(self) -> None:
-        self._session.create_internal_tables(self._table.schema)
+        if not self._has_tables:
+            self._session.create_internal_tables(self._table.schema)
         self._insert_head()
         # Whoever is refused need not wait until a stopped predecessor lets go of its rows.
         check_above(self._read_lane(), self._lane, self._fence, self._token)
@@ -123,7 +126,8 @@ class SqlOwner(IOwner):
         session = self._session
         with session.transaction():
             previous = self._lock_head()
-            session.create_internal_tables(self._table.schema)
+            if not self._has_tables:
+                session.create_internal_tables(self._table.schema)
             self._claim_table(target)
             self._drop_stage_of(previous.stats)
             if previous.read_set_id != read_set.id:
