@@ -244,7 +244,11 @@ class RunPreparer:
         landing_store = await self.stores.get(organization, destination)
         landing_names = {column.name for column in target.columns}
         reading = await reading_store.wire(spec.source)
-        if reading is not None:
+        if reading is not None and facts.only_converts:
+            reading = replace(
+                reading, types={name: kind for name, kind, _ in self.transformer.conversions(transform).columns}
+            )
+        elif reading is not None:
             reading = replace(reading, types={n: kind for n, kind in reading.types.items() if n in landing_names})
         return choose_way(
             replace(

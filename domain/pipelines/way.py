@@ -81,6 +81,7 @@ class Route:
 
 
 TEXT_WIRE = Wire("text")
+"""Text on its way to a destination that converts it; its types are those of the columns there."""
 _CHANGED = "a transform or conversion changes the rows"
 DECODED = Route(Way.ARROW, "nothing else was planned")
 
@@ -91,7 +92,7 @@ def choose_way(facts: Facts) -> Route:
     if decoded is not None:
         return Route(Way.ARROW, decoded)
     if facts.only_converts:
-        if facts.reading == facts.landing == TEXT_WIRE:
+        if facts.reading is not None and facts.reading.format == TEXT_WIRE.format and facts.reading == facts.landing:
             return Route(
                 Way.TEXT, "the destination converts the text while it writes it, and nothing else looks at the rows"
             )

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from domain.errors import PlatformError
 from domain.pipelines.checkpoint import Counts, Merged, Position
 
 
@@ -62,7 +61,7 @@ class TextRows(Protocol):
     def is_last(self) -> bool: ...
 
     @property
-    def error(self) -> PlatformError | None: ...
+    def error(self) -> Exception | None: ...
 
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object: ...
 

@@ -4,7 +4,6 @@ from collections.abc import Generator, Sequence
 
 import pyarrow as pa
 
-from domain.errors import PlatformError
 from domain.pipelines.checkpoint import Position
 
 Rows = tuple[Position, pa.RecordBatch]
@@ -20,7 +19,7 @@ class TextPart:
         self.num_rows = self.nbytes = 0
         self.position: Position = ()
         self.is_last = False
-        self.error: PlatformError | None = None
+        self.error: Exception | None = None
 
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
         return pa.RecordBatchReader.from_batches(self._rows.schema, self._read()).__arrow_c_stream__(requested_schema)
@@ -36,7 +35,7 @@ class TextPart:
                 self.num_rows, self.nbytes = self.num_rows + batch.num_rows, self.nbytes + batch.nbytes
                 yield batch
             self.is_last = not self._rows.has_more()
-        except PlatformError as error:
+        except Exception as error:  # Whoever pulls the rows would tell it in words of its own.
             self.error = error
             raise
 

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from dataclasses import replace
 
 import duckdb
 
@@ -194,7 +195,9 @@ class DuckDBDataStore(IDataStore):
             return None
 
     async def landing_wire(self, table: TableName, columns: Sequence[Column]) -> Wire | None:
-        return TEXT_WIRE
+        async with self._session() as (session, thread):
+            natives = await thread.call(session.natives, table)
+        return replace(TEXT_WIRE, types={c.name: natives.get(c.name) or self.spell(c.type) for c in columns})
 
     async def may_run_inside(self, source: SourceSpec) -> bool:
         names = relations_if_known(source, "duckdb")

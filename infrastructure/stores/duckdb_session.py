@@ -163,8 +163,8 @@ class DuckDBSession(Session):
 
     def insert_texts(
         self, table: TableName, rows: TextRows, conversions: Conversions, constants: Mapping[str, tuple[str, str]]
-    ) -> int:
-        """Insert text as its conversions read it; return how many rows it is.
+    ) -> None:
+        """Insert text as its conversions read it.
 
         Raises:
             ConversionError: a value does not convert, or a column of the table has another type.
@@ -183,19 +183,24 @@ class DuckDBSession(Session):
             self._cursor.register("_headrace_rows", pa.RecordBatchReader.from_stream(rows))
             count = int(self._cursor.execute(insert, named(bound)).fetchall()[0][0])
             self._cursor.unregister("_headrace_rows")
-            return count
         except duckdb.Error as error:
             if rows.error is not None:
                 raise rows.error from error
             if NOT_CONVERTED in str(error):
                 raise ConversionError("A value does not convert.") from error
             raise translate(error) from error
+        if count != rows.num_rows:
+            raise StoreUnavailableError(f"{rows.num_rows} rows were read and {count} written; nothing of them is kept.")
 
     def _refuse_cut(self, table: TableName, rows: pa.Table) -> None:
         """Refuse registered rows of which the table would keep less."""
         landing = natives_of_table(self._run, table)
         given = {name: kind for name, kind in as_arrow_has_them(landing).items() if name in rows.column_names}
         refuse_cut_times(self._run, given, landing, "_headrace_rows")
+
+    def natives(self, table: TableName) -> dict[str, str]:
+        """The types of a table's columns in DuckDB's own words; none where there is no table."""
+        return natives_of_table(self._run, table)
 
     def plain_tables(self, names: Iterable[str]) -> bool:
         """Whether all of these are tables and not views, which may call anything."""

@@ -310,6 +310,7 @@ PASSING = Facts(keeps_values=True, width=4, reading=WIRE, landing=WIRE)
         ({"landing": Wire("w", {"id": "double precision", "note": "text"})}, Way.ARROW, "id has another type"),
         ({"reading": Wire("w", {"id": None, "note": "text"}, is_seekable=True)}, Way.ARROW, "id has another type"),
         (TEXT, Way.TEXT, "converts the text"),
+        ({**TEXT, "landing": Wire("text", {"id": "UUID"})}, Way.ARROW, "a transform or conversion"),
         ({**TEXT, "landing": WIRE}, Way.ARROW, "a transform or conversion"),
         ({**TEXT, "landing": None}, Way.ARROW, "a transform or conversion"),
         ({**TEXT, "only_converts": False}, Way.ARROW, "a transform or conversion"),
