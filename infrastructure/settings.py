@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from domain.errors import Problem
+from infrastructure.environment_names import check_listed, check_prefix
 
 _KNOWN_SECRETS = frozenset(
     {"password", "postgres", "secret", "changeme", "change-me", "admin", "headrace", "test", "123456", "default", ""}
@@ -281,7 +282,15 @@ class SecretSettings(Section):
     """Confinement of secret references."""
 
     file_root: Path | None = setting(None, "The folder of `file:` references; by default secrets in the project.")
-    environment_prefix: str = setting("", "What the names of `env:` references start with.")
+    environment_prefix: Annotated[str, AfterValidator(check_prefix)] = setting(
+        "SECRET_", "What the names of `env:` references start with; never nothing, and never HEADRACE_."
+    )
+    environment_names: Annotated[tuple[Annotated[str, AfterValidator(check_listed)], ...], BeforeValidator(_list)] = (
+        setting(
+            (),
+            "Further names that `env:` references may use, such as SHOP_PASSWORD; none of settings, AWS_*, PG* and the like.",
+        )
+    )
 
 
 class ConnectionSettings(Section):

@@ -102,6 +102,7 @@ def load_settings(
     problems += found
     if settings is not None:
         problems += list(problems_across(settings))
+        problems += _listed_settings(settings)
     if problems or settings is None:
         raise SettingsError(problems)
     return LoadedSettings(settings, origins)
@@ -181,6 +182,15 @@ def _named(
         elif name.upper().startswith(PREFIX) and not _is_other(name.upper()):
             problems.append(_unknown(name, source, list(by_name)))
     return found
+
+
+def _listed_settings(settings: Settings) -> Iterator[Problem]:
+    for name in settings.secrets.environment_names:
+        if is_setting_name(name):
+            place = "HEADRACE_SECRETS__ENVIRONMENT_NAMES"
+            yield Problem(
+                place, "settings.value", f"holds {name}, which is a setting; copy the value into another variable"
+            )
 
 
 def _is_other(name: str) -> bool:

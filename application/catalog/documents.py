@@ -12,9 +12,11 @@ from domain.lineage.graph import Dataset, dataset, find_circle, reached_from
 from domain.pipelines.plan import ColumnForecast, Publishing, choose_publishing, guarantee
 from domain.pipelines.spec import DEFAULT_CONNECTION, PipelineSpec
 from domain.pipelines.steps import SqlStep
+from domain.ports.secrets import ISecretProvider
 from domain.ports.security import IQueryGuard
 from domain.ports.unit_of_work import IDocumentRecords, IRecords, IUnitOfWork, Page, StoredDocument
 
+_Check = tuple[str, Callable[[], object]]  # Where in the document, and what refuses it.
 _PIPELINE = "a pipeline"  # No connection can have this name.
 KINDS = ("connection", "pipeline")
 _ACTIONS = {"connection": Action.WRITE_CONNECTION, "pipeline": Action.WRITE_SPEC}
@@ -49,9 +51,10 @@ class Catalog:
 
     records: IRecords
     guard: IQueryGuard
+    secrets: Sequence[ISecretProvider]
 
     def validate(self, commands: Sequence[PutDocument]) -> None:
-        """Check what a document says in SQL, and that its wishes agree; opens nothing.
+        """Check what a document says in SQL, what secrets it refers to, and that its wishes agree; opens nothing.
 
         Raises:
             SpecError: with every problem of every document.
@@ -61,12 +64,25 @@ class Catalog:
             raise SpecError(problems)
 
     def _problems(self, command: PutDocument) -> Iterator[Problem]:
-        if command.kind != "pipeline":
-            return
+        checks = self._checks_of_pipeline(command) if command.kind == "pipeline" else self._checks_of_secrets(command)
+        for place, check in checks:
+            try:
+                check()
+            except InvalidInputError as error:
+                yield Problem(f"{command.kind} {command.name}: {place}", error.code, error.message)
+
+    def _checks_of_secrets(self, command: PutDocument) -> list[_Check]:
+        providers = {provider.scheme: provider for provider in self.secrets}
+        checks: list[_Check] = []
+        for option, reference in (command.body.get("secrets") or {}).items():
+            scheme, _, name = reference.partition(":")
+            if scheme in providers:
+                checks.append((f"secrets.{option}", partial(providers[scheme].check, name)))
+        return checks
+
+    def _checks_of_pipeline(self, command: PutDocument) -> list[_Check]:
         spec = PipelineSpec.from_document(command.body)
-        checks: list[tuple[str, Callable[[], object]]] = [
-            ("destination.publish", lambda: choose_publishing(spec, ordered=True))
-        ]
+        checks: list[_Check] = [("destination.publish", lambda: choose_publishing(spec, ordered=True))]
         if spec.source.query is not None:
             checks.append(("source.query", partial(self.guard.check_source, spec.source.query)))
         for index, step in enumerate(spec.transform):
@@ -82,11 +98,7 @@ class Catalog:
             checks.append(
                 ("destination.deleted_when", partial(self.guard.check_predicate, spec.destination.deleted_when))
             )
-        for place, check in checks:
-            try:
-                check()
-            except InvalidInputError as error:
-                yield Problem(f"{command.kind} {command.name}: {place}", error.code, error.message)
+        return checks
 
     async def put(self, principal: Principal, command: PutDocument) -> tuple[StoredDocument, bool]:
         """Store a document; also say whether it is new.
@@ -207,9 +219,9 @@ class Catalog:
         self, unit: IUnitOfWork, organization: str, command: PutDocument, beside: Sequence[str] | set[str]
     ) -> None:
         """Check what the document alone cannot tell: that its connections exist and its wishes agree."""
+        self.validate([command])
         if command.kind != "pipeline":
             return
-        self.validate([command])
         spec = PipelineSpec.from_document(command.body)
         for name in {spec.source.connection, spec.destination.connection} - {DEFAULT_CONNECTION, *beside}:
             if await unit.connections.get(organization, name) is None:

@@ -17,7 +17,7 @@ _STEPS = {
 
 @dataclass(frozen=True)
 class ConnectionSpec:
-    """What a connection document says. `secrets` maps an option to a reference such as `env:SHOP_PASSWORD`."""
+    """What a connection document says. `secrets` maps an option to a reference such as `env:SECRET_SHOP_PASSWORD`."""
 
     name: str
     kind: str

@@ -34,12 +34,17 @@ class ISecretProvider(ABC):
     1. A known reference is resolved to its value at every call.
     2. An unknown one raises `NotFoundError` (`secret.not_found`) naming the reference, never a value.
     3. A reference outside the organization's confinement is refused with `InvalidInputError` (`secret.forbidden`).
+    4. `check` refuses what can be told from the reference alone, and looks at nothing: neither value nor file.
     """
 
     @property
     @abstractmethod
     def scheme(self) -> str:
         """The part of a reference before the colon."""
+
+    @abstractmethod
+    def check(self, name: str) -> None:
+        """Refuse a reference that is outside of the confinement, without looking at what it refers to."""
 
     @abstractmethod
     async def resolve(self, organization: str, name: str) -> Secret:

@@ -212,6 +212,7 @@ class Gateways(containers.DeclarativeContainer):
         providers.Singleton(
             EnvironmentSecretProvider,
             prefix=settings.provided.secrets.environment_prefix,
+            names=settings.provided.secrets.environment_names,
             is_setting=providers.Object(is_setting_name),
         ),
         providers.Singleton(FileSecretProvider, root=paths.provided.secrets),

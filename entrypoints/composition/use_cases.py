@@ -159,7 +159,9 @@ class UseCases(containers.DeclarativeContainer):
         preparer=preparer,
         transformer=gateways.transformer,
     )
-    catalog = providers.Singleton(Catalog, records=gateways.records, guard=providers.Singleton(SqlQueryGuard))
+    catalog = providers.Singleton(
+        Catalog, records=gateways.records, guard=providers.Singleton(SqlQueryGuard), secrets=gateways.secrets
+    )
     tender = providers.Singleton(
         RunTender,
         records=gateways.records,

@@ -1,26 +1,26 @@
-"""ISecretProvider for `env:` references: environment variables, confined by a prefix."""
+"""ISecretProvider for `env:` references: environment variables, confined by a prefix or a list of names."""
 
 import os
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from domain.errors import InvalidInputError, NotFoundError
 from domain.ports.secrets import ISecretProvider, Secret
-
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
+from infrastructure.environment_names import NAME, is_of_the_process
 
 
 class EnvironmentSecretProvider(ISecretProvider):
-    """Reads variables of this process. Names of settings are refused, so that no document can send them anywhere."""
+    """Reads variables of this process whose names say that documents may use them, and none of the process's own."""
 
     def __init__(
         self,
         *,
-        prefix: str = "",
+        prefix: str,
+        names: Collection[str] = (),
         is_setting: Callable[[str], bool],
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self._prefix = prefix
+        self._names = frozenset(names)
         self._is_setting = is_setting
         self._environment = os.environ if environment is None else environment
 
@@ -28,14 +28,27 @@ class EnvironmentSecretProvider(ISecretProvider):
     def scheme(self) -> str:
         return "env"
 
-    async def resolve(self, organization: str, name: str) -> Secret:
-        if not _NAME.fullmatch(name) or not name.startswith(self._prefix) or self._is_setting(name):
+    def check(self, name: str) -> None:
+        if not NAME.fullmatch(name):
             raise InvalidInputError(
-                f"env:{name} cannot be used as a secret: it is a setting's name or outside the allowed prefix."
-                if _NAME.fullmatch(name)
-                else "A reference env:NAME holds letters, digits and underscores.",
+                "A reference env:NAME holds letters, digits and underscores.", code="secret.forbidden"
+            )
+        line = f'secrets: {{password: "env:{self._prefix}{name.lstrip("_")}"}}'
+        if is_of_the_process(name) or self._is_setting(name):
+            raise InvalidInputError(
+                f"The variable {name} belongs to Headrace or its process, and no document may read it. Give the connection "
+                f"a variable of its own: {line}.",
                 code="secret.forbidden",
             )
+        if name not in self._names and not name.startswith(self._prefix):
+            raise InvalidInputError(
+                f"The variable {name} does not begin with {self._prefix}, as secrets do. Rename it and write {line}, or let "
+                "HEADRACE_SECRETS__ENVIRONMENT_NAMES list its name.",
+                code="secret.forbidden",
+            )
+
+    async def resolve(self, organization: str, name: str) -> Secret:
+        self.check(name)
         value = self._environment.get(name)
         if value is None:
             raise NotFoundError(f"The environment variable {name} of a secret is not set.", code="secret.not_found")

@@ -2,7 +2,7 @@
 
 import asyncio
 import stat
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from domain.errors import InvalidInputError, NotFoundError
 from domain.ports.secrets import ISecretProvider, Secret
@@ -20,14 +20,20 @@ class FileSecretProvider(ISecretProvider):
     def scheme(self) -> str:
         return "file"
 
+    def check(self, name: str) -> None:
+        parts = PurePosixPath(name).parts
+        if not parts or parts[0] == "/" or ".." in parts or "\x00" in name:
+            raise _outside()
+
     async def resolve(self, organization: str, name: str) -> Secret:
+        self.check(name)
         return await asyncio.to_thread(self._read, name)
 
     def _read(self, name: str) -> Secret:
         root = self._root.resolve()
         path = (root / name).resolve()
         if not path.is_relative_to(root) or path == root:
-            raise InvalidInputError("A reference file:… stays inside the secrets folder.", code="secret.forbidden")
+            raise _outside()
         try:
             status = path.stat()
         except OSError as error:
@@ -38,3 +44,7 @@ class FileSecretProvider(ISecretProvider):
             return Secret(path.read_text(encoding="utf-8").rstrip("\r\n"))
         except (OSError, UnicodeDecodeError) as error:
             raise NotFoundError(f"The secret file:{name} cannot be read.", code="secret.not_found") from error
+
+
+def _outside() -> InvalidInputError:
+    return InvalidInputError("A reference file:… stays inside the secrets folder.", code="secret.forbidden")

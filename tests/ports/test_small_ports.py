@@ -121,16 +121,29 @@ async def test_task_survives_pickling_without_secrets(kind: str) -> None:
         pickle.dumps(Secret("x"))
 
 
+OF_THE_PROCESS = (
+    "PATH", "HOME", "PYTHONPATH", "LD_PRELOAD", "AWS_SECRET_ACCESS_KEY", "aws_session_token", "AZURE_CLIENT_SECRET",
+    "GOOGLE_APPLICATION_CREDENTIALS", "PGPASSWORD", "DB_PASSWORD", "REDIS_PASSWORD", "SNOWFLAKE_PASSWORD",
+    "HEADRACE_KEY", "HEADRACE_METADATA__URL", "https_proxy", "SSLKEYLOGFILE", "JWT_SECRET",
+)  # fmt: skip
+
+
 def providers(tmp_path: Path) -> dict[str, ISecretProvider]:
     root = tmp_path / "secrets"
     root.mkdir()
-    (root / "SHOP_PASSWORD").write_text("hunter2\n")
+    (root / "SECRET_SHOP").write_text("hunter2\n")
     (tmp_path / "outside").write_text("no")
     (root / "link").symlink_to(tmp_path / "outside")
     os.mkfifo(root / "pipe")
-    environment = {"SHOP_PASSWORD": "hunter2", "DB_PASSWORD": "no"}
+    environment = {"SECRET_SHOP": "hunter2", "SHOP_PASSWORD": "hunter2", "OTHER": "no", "BATCH_SIZE": "no"}
+    environment |= dict.fromkeys(OF_THE_PROCESS, "no")
     return {
-        "env": EnvironmentSecretProvider(is_setting=lambda name: name == "DB_PASSWORD", environment=environment),
+        "env": EnvironmentSecretProvider(
+            prefix="SECRET_",
+            names={"SHOP_PASSWORD", "BATCH_SIZE", *OF_THE_PROCESS},
+            is_setting=lambda name: name == "BATCH_SIZE",
+            environment=environment,
+        ),
         "file": FileSecretProvider(root),
     }
 
@@ -140,7 +153,7 @@ def providers(tmp_path: Path) -> dict[str, ISecretProvider]:
 async def test_known_reference_is_resolved(scheme: str, tmp_path: Path) -> None:
     provider = providers(tmp_path)[scheme]
 
-    secret = await provider.resolve("default", "SHOP_PASSWORD")
+    secret = await provider.resolve("default", "SECRET_SHOP")
 
     assert provider.scheme == scheme
     assert secret.reveal() == "hunter2"
@@ -151,18 +164,24 @@ async def test_known_reference_is_resolved(scheme: str, tmp_path: Path) -> None:
 @pytest.mark.clause("ISecretProvider", 2)
 async def test_unknown_reference_is_named(scheme: str, tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="ABSENT"):
-        await providers(tmp_path)[scheme].resolve("default", "ABSENT")
+        await providers(tmp_path)[scheme].resolve("default", "SECRET_ABSENT")
 
 
 @pytest.mark.parametrize(
     ("scheme", "name"),
     [
-        ("env", "DB_PASSWORD"),
+        ("env", "OTHER"),
+        ("env", "secret_shop"),
+        ("env", "BATCH_SIZE"),
         ("env", "A B"),
+        ("env", "SECRET_A\n"),
+        *(("env", name) for name in OF_THE_PROCESS),
         ("file", "../outside"),
         ("file", "link"),
         ("file", "pipe"),
         ("file", "/etc/passwd"),
+        ("file", "a/../../outside"),
+        ("file", ""),
     ],
 )
 @pytest.mark.clause("ISecretProvider", 3)
@@ -172,7 +191,36 @@ async def test_reference_out_of_bounds_is_refused(scheme: str, name: str, tmp_pa
         await provider.resolve("default", name)
 
     assert caught.value.code == "secret.forbidden"
-    assert (await provider.resolve("default", "SHOP_PASSWORD")).reveal() == "hunter2"
+    assert (await provider.resolve("default", "SECRET_SHOP")).reveal() == "hunter2"
+
+
+@pytest.mark.parametrize("scheme", ["env", "file"])
+@pytest.mark.clause("ISecretProvider", 4)
+async def test_reference_is_checked_without_looking_at_the_value(scheme: str, tmp_path: Path) -> None:
+    provider = providers(tmp_path)[scheme]
+    provider.check("SECRET_ABSENT")
+    for name in ("OTHER", "PATH") if scheme == "env" else ("../outside", "/etc/passwd", "a/../..", ""):
+        with pytest.raises(InvalidInputError) as caught:
+            provider.check(name)
+        assert caught.value.code == "secret.forbidden"
+
+
+async def test_variable_that_stands_on_the_list_may_be_used(tmp_path: Path) -> None:
+    assert (await providers(tmp_path)["env"].resolve("default", "SHOP_PASSWORD")).reveal() == "hunter2"
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("OTHER", 'secrets: {password: "env:SECRET_OTHER"}'),
+        ("DB_PASSWORD", 'secrets: {password: "env:SECRET_DB_PASSWORD"}'),
+        ("_X", 'secrets: {password: "env:SECRET_X"}'),
+    ],
+)
+def test_refused_variable_is_told_with_the_line_to_write(name: str, line: str, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        providers(tmp_path)["env"].check(name)
+    assert line in caught.value.message
 
 
 @pytest.fixture(params=["sha256"])

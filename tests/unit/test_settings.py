@@ -97,6 +97,34 @@ def test_secrets_are_masked_and_origins_told(tmp_path: Path) -> None:
     assert SECRET not in repr(loaded)
 
 
+@pytest.mark.parametrize(
+    "prefix", ["", "HEADRACE_", "headrace_SECRETS", "HEADRACE", "AWS_", "AWS", "PG", "DB_", "LD_", "PATH", "A B"]
+)
+def test_prefix_of_secrets_is_never_that_of_other_names(prefix: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load_settings(root=tmp_path, environment={"HEADRACE_SECRETS__ENVIRONMENT_PREFIX": prefix})
+    assert caught.value.problems[0].place.startswith("HEADRACE_SECRETS__ENVIRONMENT_PREFIX")
+
+
+@pytest.mark.parametrize(
+    "names", ["AWS_SECRET_ACCESS_KEY", "SHOP,PATH", "HEADRACE_KEY", "PGPASSWORD", "BATCH_SIZE", "A B", "debug"]
+)
+def test_listed_secrets_are_none_of_the_process(names: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load_settings(root=tmp_path, environment={"HEADRACE_SECRETS__ENVIRONMENT_NAMES": names})
+    assert caught.value.problems[0].place.startswith("HEADRACE_SECRETS__ENVIRONMENT_NAMES")
+
+
+def test_names_of_secrets_are_chosen_by_prefix_and_list(tmp_path: Path) -> None:
+    chosen = {
+        "HEADRACE_SECRETS__ENVIRONMENT_PREFIX": "SHOP_",
+        "HEADRACE_SECRETS__ENVIRONMENT_NAMES": "CRM_KEY, ERP_KEY",
+    }
+    secrets = load_settings(root=tmp_path, environment=chosen).settings.secrets
+    assert (secrets.environment_prefix, secrets.environment_names) == ("SHOP_", ("CRM_KEY", "ERP_KEY"))
+    assert load_settings(root=tmp_path, environment={}).settings.secrets.environment_prefix == "SECRET_"
+
+
 def test_names_of_settings_are_known_as_such() -> None:
     assert is_setting_name("DB_PASSWORD")
     assert is_setting_name("headrace_anything")
