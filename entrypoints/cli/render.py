@@ -84,23 +84,7 @@ def print_report(run: Mapping[str, Any]) -> None:
         print("merged: " + ", ".join(f"{count:,} {what}" for what, count in merged.items()))
     for note in report.get("columns_left_out") or []:
         print(f"columns: {printable(note)}")
-    rules = report.get("rules") or []
-    if rules:
-        print_table(
-            ["rule", "scope", "verdict", "violations", "value", "threshold"],
-            [
-                [r["rule"], r["scope"], r["verdict"], r["violations"], _rounded(r["value"]), r["threshold"]]
-                for r in rules
-            ],
-            title="rules",
-        )
-    profiles = report.get("profiles") or {}
-    if profiles:
-        print_table(
-            ["column", "distinct", "nulls", "min", "median", "mean", "max", "most frequent"],
-            [_profile(name, found) for name, found in profiles.items()],
-            title="distributions",
-        )
+    _print_quality(report)
     for error in report.get("first_errors") or []:
         shape = f" ({error['shape']})" if error.get("shape") else ""
         place = f", {error['place']}" if error.get("place") else ""
@@ -112,6 +96,24 @@ def print_report(run: Mapping[str, Any]) -> None:
     if report.get("watermark"):
         print(f"watermark: {report['watermark']}")
     print_cursor(report)
+
+
+def _print_quality(report: Mapping[str, Any]) -> None:
+    if rules := report.get("rules"):
+        print_table(
+            ["rule", "scope", "verdict", "violations", "value", "threshold"],
+            [
+                [r["rule"], r["scope"], r["verdict"], r["violations"], _rounded(r["value"]), r["threshold"]]
+                for r in rules
+            ],
+            title="rules",
+        )
+    if profiles := report.get("profiles"):
+        print_table(
+            ["column", "distinct", "nulls", "min", "median", "mean", "max", "most frequent"],
+            [_profile(name, found) for name, found in profiles.items()],
+            title="distributions",
+        )
 
 
 def print_cursor(body: Mapping[str, Any]) -> None:

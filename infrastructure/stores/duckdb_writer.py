@@ -4,30 +4,14 @@ from collections.abc import Callable
 
 from domain.failpoints import fail_at
 from domain.pipelines.checkpoint import CheckpointUpdate
-from domain.pipelines.read_set import Lane
-from domain.ports.data_store import Conversions, Target, TextRows, passage_of
+from domain.ports.data_store import Conversions, TextRows, passage_of
 from infrastructure.stores.duckdb_session import DuckDBSession
 from infrastructure.stores.landing import landing_gone
 from infrastructure.stores.sql_writer import SqlWriter, metadata_of
-from infrastructure.threads import OneThread
 
 
 class DuckDBWriter(SqlWriter):
     """Commits batches of one stream, and text in long transactions."""
-
-    def __init__(
-        self,
-        session: DuckDBSession,
-        thread: OneThread,
-        lane: Lane,
-        target: Target,
-        read_set_id: str,
-        stream: str,
-        fence: int,
-        token: str,
-    ) -> None:
-        super().__init__(session, thread, lane, target, read_set_id, stream, fence, token)
-        self._duckdb = session
 
     async def commit_texts(
         self, rows: TextRows, conversions: Conversions, landed: int, checkpoint_of: Callable[[], CheckpointUpdate]
@@ -37,7 +21,8 @@ class DuckDBWriter(SqlWriter):
     def _commit_texts(
         self, rows: TextRows, conversions: Conversions, landed: int, checkpoint_of: Callable[[], CheckpointUpdate]
     ) -> None:
-        session, checkpoints, landing = self._duckdb, self._checkpoints, self._landing
+        session, checkpoints, landing = self._session, self._checkpoints, self._landing
+        assert isinstance(session, DuckDBSession)
         constants = metadata_of(passage_of(self._target))
         fail_at("batch.before_begin")
         with session.transaction():

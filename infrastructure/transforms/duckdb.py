@@ -13,7 +13,6 @@ import pyarrow.compute as pc
 
 from domain.errors import InvalidInputError
 from domain.pipelines.checkpoint import Counts
-from domain.pipelines.quality import OnViolation, rule_key
 from domain.pipelines.table import DELETED, ORDINAL, Column
 from domain.ports.data_store import Batch, Conversions, JudgedBatch
 from domain.ports.transformer import IPreparedTransform, ITransformer, TransformPlan
@@ -26,10 +25,11 @@ from infrastructure.transforms.failures import batch_error, culprit
 from infrastructure.transforms.keys import last_of_each
 from infrastructure.transforms.profiles import profiled_columns, profiles
 from infrastructure.transforms.python import Hook, PythonHooks
-from infrastructure.transforms.refused import REFUSED, Refusal, first_errors, refused_table, rejected
+from infrastructure.transforms.refused import REFUSED, Refusal, first_errors, refused_table
 from infrastructure.transforms.rules import check_rules, looked_at, unbound, verdict_name, violation
 from infrastructure.transforms.runs import Before, SqlSteps, runs_of
 from infrastructure.transforms.stages import FAILED, SOURCE, Stages, check_names, converting, texts_among
+from infrastructure.transforms.verdicts import unconverted_rows, verdicts
 
 _NO_ORDINALS = pa.array([], pa.int64())
 
@@ -73,10 +73,6 @@ class DuckDBTransformer(ITransformer):
             for name, kind in ((column.name, column.type) for column in plan.source)
         ]
         return Conversions("duckdb", tuple(columns))
-
-
-def _failures(rows: Sequence[tuple[int, str]]) -> list[Refusal]:
-    return [(ordinal, "conversion", name, f"{name} does not convert") for ordinal, name in rows]
 
 
 class DuckDBTransform(IPreparedTransform):
@@ -259,52 +255,11 @@ class DuckDBTransform(IPreparedTransform):
     def _apply(self, batch: pa.Table) -> JudgedBatch:
         if self.passes_through or (self._plan.keeps_values and not self._row_rules):
             return self._untouched(batch)
-        if self._connection is None:
-            self.open()
-        connection = self._connection
-        assert connection is not None
         refused: list[Refusal] = []
-        rows, ordinals = batch, self._ordinals(batch.num_rows)
-        try:
-            for before in self._before:
-                self._register(connection, rows, ordinals)
-                rows, ordinals = self._through(connection, before, refused)
-            self._register(connection, rows, ordinals)
-            if self._counts_query is not None:
-                # Most batches violate nothing: then only the columns that rules name are looked at, and none is copied.
-                found = connection.execute(self._counts_query, self._parameters or None).fetchall()
-                if not any(found[0]):
-                    return self._untouched(batch)
-            assert self._query is not None
-            judged = connection.sql(self._query, params=self._parameters or None).to_arrow_table()
-            if self._failures_query is not None:
-                refused += _failures(connection.execute(self._failures_query).fetchall())
-        except duckdb.Error as error:
-            raise batch_error(error, culprit(self._plan, connection, self._steps_query)) from error
-        if self._passed_by:
-            if not judged.column(ORDINAL).equals(pa.chunked_array([ordinals])):
-                rows = rows.take(judged.column(ORDINAL))
-            for name in self._passed_by:
-                judged = judged.append_column(name, rows.column(name))
-        is_failed = pc.is_valid(judged.column(FAILED))
-        late = judged.filter(is_failed).select([ORDINAL, FAILED]).to_pydict() if pc.any(is_failed).as_py() else None
-        if late:
-            refused += _failures(list(zip(late[ORDINAL], late[FAILED], strict=True)))
-        keep = pc.invert(is_failed)
-        violations: dict[str, int] = {}
-        for index, rule in self._row_rules:
-            violated = pc.and_(judged.column(verdict_name(index)), keep)
-            count = pc.sum(violated).as_py() or 0
-            if not count:
-                continue
-            violations[rule_key(index, rule)] = count
-            if rule.on_violation is OnViolation.FAIL:
-                raise rejected(rule, count, batch, judged.filter(violated).column(ORDINAL).to_pylist())
-            if rule.on_violation is OnViolation.QUARANTINE:
-                hit = judged.filter(violated).column(ORDINAL).to_pylist()
-                refused += [(ordinal, "rule", rule.label, f"{rule.label} was violated") for ordinal in hit]
-                keep = pc.and_(keep, pc.invert(violated))
-        names = _names(self._columns) + ([DELETED] if self._plan.deleted_when is not None else [])
+        judged = self._looked_at(batch, refused)
+        if judged is None:
+            return self._untouched(batch)
+        keep, violations = verdicts(batch, judged, self._row_rules, refused)
         # A Python function may give several rows for one: source rows are counted by their ordinals, and all that came
         # of a refused one is refused with it.
         refused = list({refusal[0]: refusal for refusal in reversed(refused)}.values())
@@ -314,7 +269,7 @@ class DuckDBTransform(IPreparedTransform):
             value_set = pa.array(sorted(gone), pa.int64())
             keep = pc.and_(keep, pc.invert(pc.is_in(judged.column(ORDINAL), value_set=value_set)))
         kept = judged.filter(keep) if refused else judged
-        accepted = kept.select(names)
+        accepted = kept.select(_names(self._columns) + ([DELETED] if self._plan.deleted_when is not None else []))
         used = len(pc.unique(kept.column(ORDINAL))) if self._before else accepted.num_rows
         counts = Counts(
             read=batch.num_rows,
@@ -330,6 +285,35 @@ class DuckDBTransform(IPreparedTransform):
             counts=counts,
             stats=self._stats(batch, accepted, refused, violations),
         )
+
+    def _looked_at(self, batch: pa.Table, refused: list[Refusal]) -> pa.Table | None:
+        """Give the rows after all steps, with their failures and verdicts; None where no rule refuses any and none changes."""
+        if self._connection is None:
+            self.open()
+        connection = self._connection
+        assert connection is not None
+        assert self._query is not None
+        rows, ordinals = batch, self._ordinals(batch.num_rows)
+        try:
+            for before in self._before:
+                self._register(connection, rows, ordinals)
+                rows, ordinals = self._through(connection, before, refused)
+            self._register(connection, rows, ordinals)
+            if self._counts_query is not None:
+                # Most batches violate nothing: then only the columns that rules name are looked at, and none is copied.
+                found = connection.execute(self._counts_query, self._parameters or None).fetchall()
+                if not any(found[0]):
+                    return None
+            judged = connection.sql(self._query, params=self._parameters or None).to_arrow_table()
+            if self._failures_query is not None:
+                refused += unconverted_rows(connection.execute(self._failures_query).fetchall())
+        except duckdb.Error as error:
+            raise batch_error(error, culprit(self._plan, connection, self._steps_query)) from error
+        if self._passed_by and not judged.column(ORDINAL).equals(pa.chunked_array([ordinals])):
+            rows = rows.take(judged.column(ORDINAL))
+        for name in self._passed_by:
+            judged = judged.append_column(name, rows.column(name))
+        return judged
 
     @cached_property
     def _shape(self) -> str:
@@ -352,11 +336,11 @@ class DuckDBTransform(IPreparedTransform):
         """Run the steps before a Python function, then the function over the rows that converted."""
         found = connection.sql(before.query).to_arrow_table()
         if before.failures is not None:
-            refused += _failures(connection.execute(before.failures).fetchall())
+            refused += unconverted_rows(connection.execute(before.failures).fetchall())
         failed = pc.is_valid(found.column(FAILED))
         if pc.any(failed).as_py():
             bad = found.filter(failed)
-            refused += _failures(
+            refused += unconverted_rows(
                 list(zip(bad.column(ORDINAL).to_pylist(), bad.column(FAILED).to_pylist(), strict=True))
             )
             found = found.filter(pc.invert(failed))
