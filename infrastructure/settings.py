@@ -44,6 +44,7 @@ _SERVERS = r"^[A-Za-z0-9.\-\[\]:]+:[0-9]{1,5}(,[A-Za-z0-9.\-\[\]:]+:[0-9]{1,5})*
 Int = Annotated[int, BeforeValidator(_ascii_digits)]
 Port = Annotated[Int, Field(ge=1, le=65535)]
 Networks = Annotated[tuple[Annotated[str, BeforeValidator(_network)], ...], BeforeValidator(_list)]
+Folders = Annotated[tuple[str, ...], BeforeValidator(_list)]
 LogLevel = Literal["debug", "info", "warning", "error"]
 Lower = BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)
 
@@ -306,7 +307,13 @@ class Settings(BaseSettings):
 
     app: AppSettings = AppSettings()
     home: Path | None = setting(None, "Where the embedded files live; by default .headrace in the project.")
-    data_root: Path | None = setting(None, "The folder that paths of connections stay in; by default the project.")
+    data_root: Path | None = setting(
+        None, "The folder with a folder for each organization, once there are several; refused until then.", later=10
+    )
+    data_roots: Folders = setting(
+        (),
+        "The folders, of the project or absolute, that paths of connections stay in; by default data in the project.",
+    )
     store: StoreSettings = StoreSettings()
     metadata: MetadataSettings = MetadataSettings()
     cache: CacheSettings = CacheSettings()
@@ -354,6 +361,9 @@ def problems_across(settings: Settings) -> Iterator[Problem]:
         yield Problem("REDIS_HOST", "settings.missing", "is required because queue.kind is redis")
     if settings.queue.kind == "kafka" and settings.kafka.bootstrap_servers is None:
         yield Problem("KAFKA_BOOTSTRAP_SERVERS", "settings.missing", "is required because queue.kind is kafka")
+    if settings.data_root is not None:
+        why = "is for several organizations, which a later version brings; list the folders of data in HEADRACE_DATA_ROOTS"
+        yield Problem("HEADRACE_DATA_ROOT", "settings.later", f"{why}, and write paths relative to the project")
     if settings.run.batch_size is not None and settings.run.batch_size > settings.run.max_batch_size:
         yield Problem("BATCH_SIZE", "settings.range", "is larger than MAX_BATCH_SIZE")
     if settings.app.environment != "production":

@@ -8,6 +8,7 @@ from domain.errors import PlatformError
 
 _STEPS = {
     "connection.host_forbidden": "name",
+    "path.forbidden": "name",
     "store.host_unknown": "name",
     "store.tls": "tls",
     "store.sign_in": "sign_in",

@@ -209,7 +209,7 @@ def _scratch(cli: Cli) -> Iterator[Cli]:
         "home": str(folder),
         "metadata.kind": "sqlite",
         "queue.kind": "memory",
-        "data_root": str(real.data_root),
+        "data_roots": ",".join(str(root) for root in real.confinement.roots),
         "secrets.file_root": str(real.secrets),
         "store.duckdb.path": str(chosen),
     }

@@ -2,13 +2,11 @@
 
 import platform
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from dependency_injector import containers, providers
 
-from domain.errors import InvalidInputError
 from domain.pipelines.connection import ConnectionSpec
 from domain.ports.cache import ICache
 from domain.ports.data_store import IDataStore
@@ -92,18 +90,6 @@ def installation(settings: Settings, paths: Paths) -> str:
     return f"{url.hostname}:{url.port}{url.path}"
 
 
-def confined(root: Path, relative: str) -> Path:
-    """A path of a connection under the data root, links resolved.
-
-    Raises:
-        InvalidInputError: it leads out of the root (`path.forbidden`).
-    """
-    path = root / relative
-    if not path.resolve().is_relative_to(root.resolve()):
-        raise InvalidInputError("A path stays inside the project's folder.", code="path.forbidden")
-    return path
-
-
 def postgres_connection(
     spec: ConnectionSpec, secrets: Mapping[str, Secret], paths: Paths, settings: Settings
 ) -> PostgresDataStore:
@@ -118,7 +104,7 @@ def postgres_connection(
             user=options["user"],
             password=secrets.get("password"),
             sslmode=options["sslmode"],
-            ssl_ca_cert=str(confined(paths.data_root, certificate)) if certificate else None,
+            ssl_ca_cert=str(paths.confinement.place(certificate)) if certificate else None,
             connect_timeout_seconds=options["connect_timeout_seconds"],
         ),
         installation(settings, paths),
@@ -130,13 +116,15 @@ def duckdb_connection(
 ) -> DuckDBDataStore:
     """A named DuckDB file."""
     chosen = settings.store.duckdb
-    path = confined(paths.data_root, spec.options["path"])
-    return DuckDBDataStore(DuckDBOptions(path, chosen.memory_limit, chosen.threads, paths.scratch))
+    path = paths.confinement.place(spec.options["path"])
+    return DuckDBDataStore(
+        DuckDBOptions(path, chosen.memory_limit, chosen.threads, paths.scratch, confinement=paths.confinement)
+    )
 
 
 def files_connection(spec: ConnectionSpec, secrets: Mapping[str, Secret], paths: Paths) -> FilesDataStore:
     """A folder of files."""
-    return FilesDataStore(confined(paths.data_root, spec.options["root"]))
+    return FilesDataStore(paths.confinement.place(spec.options["root"]), paths.confinement)
 
 
 def memory_connection(spec: ConnectionSpec, secrets: Mapping[str, Secret]) -> InMemoryDataStore:

@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from domain.errors import StoreRefusedError, StoreUnavailableError
+from infrastructure.confinement import Confinement
 from infrastructure.settings import Settings
+
+_CONFIGURATION = ("headrace.toml", "connections", "pipelines")
 
 
 @dataclass(frozen=True)
@@ -14,18 +17,23 @@ class Paths:
     """Absolute places. `home` is created at the first write, for its owner only."""
 
     home: Path
-    data_root: Path
     secrets: Path
-    python: Path = Path("python")
+    python: Path
+    confinement: Confinement
 
     @classmethod
     def of(cls, settings: Settings, project: Path) -> "Paths":
         """Resolve relative settings under the project's folder."""
-        home = settings.home or Path(".headrace")
-        root = settings.data_root or Path()
-        secrets = settings.secrets.file_root or Path("secrets")
-        places = (home, root, secrets, Path("python"))
-        return cls(*((project / place).absolute() for place in places))
+        base = project.absolute()
+        home = base / (settings.home or ".headrace")
+        secrets = base / (settings.secrets.file_root or "secrets")
+        python = base / "python"
+        kept = [home, secrets, python, *(base / name for name in _CONFIGURATION)]
+        kept += [
+            base / place for place in (settings.worker.drain_file, os.environ.get("HEADRACE_SECRETS_DIR")) if place
+        ]
+        roots = tuple(base / root for root in settings.data_roots or ("data",))
+        return cls(home, secrets, python, Confinement(base, roots, tuple(kept)))
 
     @property
     def records(self) -> Path:

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
+from domain.pipelines.local_path import leads_astray
 from entrypoints.documents.models import Name, identifier
 from entrypoints.documents.strict import Model
 
@@ -25,6 +26,7 @@ class PostgresOptions(Model):
     batch_size: Annotated[int, Field(ge=1, le=10_000, strict=True)] | None = None
 
     _identifiers = field_validator("database", "user")(identifier)
+    _inside = field_validator("ssl_ca_cert")(lambda value: value if value is None else _relative(value))
 
     @field_validator("host")
     @classmethod
@@ -63,8 +65,8 @@ class MemoryOptions(Model):
 
 
 def _relative(value: str) -> str:
-    if value.startswith(("/", "~")) or ".." in value.split("/") or "\x00" in value:
-        raise ValueError("a path is relative to the project and stays inside it")
+    if leads_astray(value):
+        raise ValueError("a path is relative to the project, stays inside it, and has no name that begins with a dot")
     return value
 
 

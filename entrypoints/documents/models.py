@@ -5,6 +5,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, Field, StringConstraints, field_validator, model_validator
 
+from domain.pipelines.local_path import leads_astray
 from domain.pipelines.quality import RUN_RULES, Reference
 from domain.pipelines.spec import FOREVER, parse_duration, parse_size
 from domain.pipelines.table import TableName, check_identifier
@@ -116,8 +117,10 @@ class Source(Model):
     @field_validator("path")
     @classmethod
     def _inside(cls, value: str | None) -> str | None:
-        if value is not None and (value.startswith(("/", "~")) or ".." in value.split("/") or "\x00" in value):
-            raise ValueError("a path is relative and stays inside the folder of its connection")
+        if value is not None and leads_astray(value):
+            raise ValueError(
+                "a path is relative, stays inside the folder of its connection, and has no name that begins with a dot"
+            )
         return value
 
     _key = field_validator("key")(lambda value: _key_columns(value))

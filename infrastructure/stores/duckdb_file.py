@@ -12,7 +12,8 @@ from typing import Any
 
 import duckdb
 
-from domain.errors import StoreUnavailableError
+from domain.errors import PlatformError, StoreRefusedError, StoreUnavailableError
+from infrastructure.confinement import Confinement
 from infrastructure.stores.duckdb_errors import not_opened
 from infrastructure.threads import OneThread
 
@@ -25,6 +26,8 @@ class DuckDBOptions:
     memory_limit: str = "1GB"
     threads: int = 2
     scratch: Path | None = None
+    confinement: Confinement | None = None
+    """What else says whether the file may be opened: nothing does of the settings' own."""
 
 
 class DuckDBFile:
@@ -112,16 +115,39 @@ class DuckDBFile:
         }
         try:
             if options.path is not None:
+                self._check(options.path)
                 options.path.parent.mkdir(parents=True, exist_ok=True)
             if options.scratch is not None:
                 config["temp_directory"] = str(options.scratch)
             connection = duckdb.connect(target, config=config)
+            self._check_opened(connection)
             connection.execute("SET GLOBAL TimeZone = 'UTC'")
             connection.execute("SET enable_external_access = false")
             connection.execute("SET lock_configuration = true")
         except (duckdb.Error, OSError) as error:
             raise not_opened(error, options.path) from error
         return connection
+
+    def _check(self, path: Path) -> None:
+        """Refuse a file, or the log beside it, that may not be reached, or that is no file: opening a pipe would never end."""
+        for place in (path, path.with_name(f"{path.name}.wal")):
+            if self._options.confinement is not None:
+                self._options.confinement.check(place)
+            if place.exists() and not place.is_file():
+                what = "a folder" if place.is_dir() else "a device or a pipe"
+                raise StoreRefusedError(
+                    f"{place} is {what}; the DuckDB file has to be a file.", code="store.not_duckdb"
+                )
+
+    def _check_opened(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """Look again: a link may have come between the look and the opening."""
+        if self._options.path is None:
+            return
+        try:
+            self._check(self._options.path)
+        except PlatformError:
+            connection.close()
+            raise
 
     def _let_go(self) -> None:
         connection, self._connection = self._connection, None

@@ -1,5 +1,6 @@
 """IDataStore over local CSV and Parquet files: a source whose files are pinned by size and etag."""
 
+import asyncio
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
@@ -29,22 +30,26 @@ from domain.ports.data_store import (
     TextRows,
 )
 from infrastructure.arrow import rechunk
+from infrastructure.confinement import Confinement
 from infrastructure.stores.csv_parts import Rows, TextPart, TextParts
 from infrastructure.stores.csv_sample import CsvSample
 from infrastructure.stores.csv_text import CsvFile, Dialect
 from infrastructure.stores.file_folders import FolderColumns
 from infrastructure.stores.file_formats import differing, format_of, format_of_all, refuse_options_of_csv
+from infrastructure.stores.file_matches import forbidden, is_inside, matches, tables_under
 from infrastructure.stores.parquet_files import ParquetData, columns_of_all, conform_file, note_on_times
 from infrastructure.threads import OneThread
 
 
 class FilesDataStore(IDataStore):
-    """CSV and Parquet files under one folder; links that lead out of it are refused."""
+    """CSV and Parquet files under one folder; links that lead out of it are refused, and what is hidden is not seen."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, confinement: Confinement | None = None) -> None:
         self._root = root
+        self._confinement = confinement or Confinement(root, (root,))
 
     async def open(self) -> None:
+        self._confinement.check(self._root)
         if not self._root.is_dir():
             raise StoreRefusedError(
                 f"The folder {self._root} of a files connection does not exist.", code="source.folder_missing"
@@ -61,12 +66,10 @@ class FilesDataStore(IDataStore):
         return StoreHealth(is_healthy=True)
 
     async def tables(self) -> Sequence[TableName]:
-        found = sorted(
-            path.relative_to(self._root).as_posix()
-            for path in self._root.rglob("*")
-            if path.is_file() and format_of(path.name) is not None
-        )
-        return [TableName(name) for name in found]
+        return [TableName(name) for name in await asyncio.to_thread(self._listed)]
+
+    def _listed(self) -> list[str]:
+        return tables_under(self._root, self._confinement)
 
     async def describe(self, table: TableName) -> TableSchema | None:
         options = {"hive_partitioning": True}  # All that there is, whatever a pipeline makes of it.
@@ -113,7 +116,7 @@ class FilesDataStore(IDataStore):
             thread.close()
 
     def _plan(self, source: SourceSpec, limit: int | None) -> SourcePlan:
-        paths = self._matches(source.path or "")
+        paths = matches(self._root, source.path or "", self._confinement)
         names = [path.relative_to(self._root).as_posix() for path in paths]
         is_csv = (source.format or format_of_all(names)) == "csv"
         sample, note = None, None
@@ -136,7 +139,7 @@ class FilesDataStore(IDataStore):
             columns=columns,
             streams=(Stream("0"),),
             ordered=True,
-            files=tuple(self._pin(path) for path in paths),
+            files=self._pinned(paths),
             limit=limit,
             is_text=is_csv,
             note=note,
@@ -144,18 +147,12 @@ class FilesDataStore(IDataStore):
             unproved=sample.unproved if sample else (),
         )
 
-    def _matches(self, pattern: str) -> list[Path]:
-        if pattern.startswith(("/", "~")) or ".." in Path(pattern).parts:
-            raise _forbidden()
-        root = self._root.resolve()
-        found = sorted(self._root.glob(pattern))
-        paths = [path for path in found if path.is_file()]
-        if not paths:
-            raise _nothing_found(pattern, self._root, is_folder=bool(found))
-        for path in paths:
-            if not path.resolve().is_relative_to(root):
-                raise _forbidden()
-        return paths
+    def _pinned(self, paths: Sequence[Path]) -> tuple[SourceFile, ...]:
+        """Say which files were looked at, once more where they lie: a link may have come in the place of one."""
+        permits = self._confinement.permits()
+        if not all(map(permits, paths)):
+            raise forbidden()
+        return tuple(self._pin(path) for path in paths)
 
     def _pin(self, path: Path) -> SourceFile:
         status = path.stat()
@@ -199,7 +196,7 @@ class FilesDataStore(IDataStore):
     ) -> AsyncIterator[IReader]:
         thread = OneThread("files-read")
         try:
-            yield FilesReader(self._root, thread, source, plan, (batch_rows, batch_bytes))
+            yield FilesReader((self._root, self._confinement), thread, source, plan, (batch_rows, batch_bytes))
         finally:
             thread.close()
 
@@ -213,9 +210,14 @@ class FilesReader(IReader):
     """Reads pinned files one after the other; a position is (file, rows of it)."""
 
     def __init__(
-        self, root: Path, thread: OneThread, source: SourceSpec, plan: SourcePlan, size: tuple[int, int]
+        self,
+        place: tuple[Path, Confinement],
+        thread: OneThread,
+        source: SourceSpec,
+        plan: SourcePlan,
+        size: tuple[int, int],
     ) -> None:
-        self._root = root
+        self._root, self._confinement = place
         self._thread = thread
         self._source = source
         self._plan = plan
@@ -233,7 +235,7 @@ class FilesReader(IReader):
             path = self._root / file.path
             self._check(path, file)
             done = skip if index == first else 0
-            for rows in rechunk(self._record_batches(path, file.path, done), *self._size):
+            for rows in rechunk(self._record_batches(path, file, done), *self._size):
                 self._check_columns(rows.column_names, file)
                 if limit is not None:
                     rows = rows.slice(0, limit)
@@ -258,7 +260,7 @@ class FilesReader(IReader):
             path = self._root / file.path
             self._check(path, file)
             done = skip if index == first else 0
-            for batch in self._record_batches(path, file.path, done):
+            for batch in self._record_batches(path, file, done):
                 self._check_columns(batch.schema.names, file)
                 done += batch.num_rows
                 fail_at("extract.mid_page")
@@ -276,6 +278,9 @@ class FilesReader(IReader):
         return conform_file(rows, self._plan.columns, name)
 
     def _check(self, path: Path, file: SourceFile) -> None:
+        if not is_inside(path, self._root):
+            raise forbidden()
+        self._confinement.check(path)
         try:
             status = path.stat()
         except OSError as error:
@@ -285,10 +290,13 @@ class FilesReader(IReader):
                 f"The file {file.path} changed after the read set was planned; start again with --full-refresh or reset."
             )
 
-    def _record_batches(self, path: Path, name: str, skip: int) -> Iterator[pa.RecordBatch]:
+    def _record_batches(self, path: Path, file: SourceFile, skip: int) -> Iterator[pa.RecordBatch]:
         """The rows behind the first `skip`, with the columns that the file's folders tell."""
-        told = None
+        told, name, is_opened = None, file.path, False
         for batch in self._all_batches(path, name):
+            if not is_opened:
+                self._check(path, file)  # What was opened is what was checked before.
+                is_opened = True
             if skip >= batch.num_rows:
                 skip -= batch.num_rows
                 continue
@@ -325,20 +333,6 @@ def _with(batch: pa.RecordBatch, told: Mapping[str, pa.Scalar]) -> pa.RecordBatc
     for name, value in told.items():
         batch = batch.append_column(name, pa.repeat(value, batch.num_rows))
     return batch
-
-
-def _forbidden() -> InvalidInputError:
-    return InvalidInputError("A path stays inside the folder of its connection.", code="path.forbidden")
-
-
-def _nothing_found(pattern: str, root: Path, *, is_folder: bool) -> NotFoundError:
-    if not is_folder:
-        what, such = f"No file matches {pattern}", "*.csv"
-    elif "*" in pattern or "?" in pattern:
-        what, such = f"{pattern} matches folders alone", f"{pattern.rstrip('/')}/*.parquet"
-    else:
-        what, such = f"{pattern} is a folder", f"{pattern.rstrip('/')}/*.csv"
-    return NotFoundError(f"{what} under {root}; write a pattern such as {such}.", code="file.not_found")
 
 
 def _read_only() -> InvalidInputError:

@@ -1,0 +1,105 @@
+"""Which local files connections may reach: those under the data roots, links resolved, that are neither hidden nor Headrace's."""
+
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from domain.errors import InvalidInputError
+from domain.pipelines.local_path import folded, is_hidden, leads_astray
+
+
+@dataclass(frozen=True)
+class Confinement:
+    """Relative paths resolve from `base`; what is `kept` is never reached, whichever root it lies under.
+
+    A hard link cannot be told from the file itself: whoever may make one can read the file anyway.
+    """
+
+    base: Path
+    roots: tuple[Path, ...]
+    kept: tuple[Path, ...] = ()
+
+    def place(self, relative: str) -> Path:
+        """Give the place of a path that a connection names.
+
+        Raises:
+            InvalidInputError: connections may not reach it (`path.forbidden`).
+        """
+        if leads_astray(relative):
+            raise self._hidden()
+        path = self.base / relative
+        self.check(path)
+        return path
+
+    def check(self, path: Path) -> None:
+        """Look where a path leads now.
+
+        Raises:
+            InvalidInputError: connections may not reach it (`path.forbidden`).
+        """
+        if self.permits()(path):
+            return
+        real = _real(path)
+        raise self._hidden() if any(real.is_relative_to(_real(root)) for root in self.roots) else self._outside()
+
+    def permits(self) -> Callable[[Path], bool]:
+        """Give what says of a path whether connections may reach it; made anew for each listing, as links change."""
+        roots = [_real(root) for root in self.roots]
+        kept = [_real(place) for place in self.kept]
+        names, identities = {_folded(place) for place in kept}, {*_identities(kept)}
+        known = dict[Path, bool]()
+
+        def is_kept(path: Path) -> bool:
+            """By its name, as it may not be there yet; and by what it is, as it may have other names."""
+            if path not in known:
+                is_own = _folded(path) in names or not identities.isdisjoint(_identities([path]))
+                known[path] = is_own or (path.parent != path and is_kept(path.parent))
+            return known[path]
+
+        def is_permitted(path: Path) -> bool:
+            real = _real(path)
+            is_shown = any(
+                real.is_relative_to(root) and not any(is_hidden(part) for part in real.relative_to(root).parts)
+                for root in roots
+            )
+            return is_shown and not is_kept(real)
+
+        return is_permitted
+
+    def _outside(self) -> InvalidInputError:
+        return InvalidInputError(
+            "A path of a connection leads to files that connections may not use. Paths are relative to the project and, links "
+            f"resolved, stay inside {self._told()}: move the files there, or list their folder in HEADRACE_DATA_ROOTS.",
+            code="path.forbidden",
+        )
+
+    def _hidden(self) -> InvalidInputError:
+        return InvalidInputError(
+            "A path of a connection leads to what connections never reach: names that begin with a dot, the home, the secrets, "
+            "python/, connections/, pipelines/ and headrace.toml, whatever HEADRACE_DATA_ROOTS says. Put the files into a "
+            f"folder of their own inside {self._told()}.",
+            code="path.forbidden",
+        )
+
+    def _told(self) -> str:
+        shown = (root.relative_to(self.base) if root.is_relative_to(self.base) else root for root in self.roots)
+        return " or ".join(f"{root}/" if str(root) != "." else "the project" for root in shown)
+
+
+def _real(path: Path) -> Path:
+    """Where a path leads, as far as it exists; unlike `Path.resolve`, of links in a circle too."""
+    return Path(os.path.realpath(path))
+
+
+def _folded(path: Path) -> str:
+    return folded(str(path))
+
+
+def _identities(paths: Iterable[Path]) -> Iterable[tuple[int, int]]:
+    for path in paths:
+        try:
+            status = path.stat()
+        except OSError:
+            continue
+        yield status.st_dev, status.st_ino

@@ -1,0 +1,120 @@
+"""Which files of a folder a pattern names; what is hidden, Headrace's own or elsewhere is not among them."""
+
+import fnmatch
+import os
+from pathlib import Path
+
+from domain.errors import InvalidInputError, NotFoundError
+from domain.pipelines.local_path import is_hidden, leads_astray
+from infrastructure.confinement import Confinement
+from infrastructure.stores.file_formats import format_of
+
+
+def tables_under(root: Path, confinement: Confinement) -> list[str]:
+    """List the CSV and Parquet files of a folder that a path may name."""
+    permits, found = confinement.permits(), list[str]()
+    if not permits(root):
+        return found
+    for folder, folders, files in os.walk(root):
+        folders[:] = [name for name in folders if permits(Path(folder, name))]
+        for name in files:
+            path = Path(folder, name)
+            if format_of(name) and not is_hidden(name) and is_inside(path, root) and permits(path) and path.is_file():
+                found.append(path.relative_to(root).as_posix())
+    return sorted(found)
+
+
+def matches(root: Path, pattern: str, confinement: Confinement) -> list[Path]:
+    """Find the files that a pattern names, in order. A wildcard passes over what connections never reach.
+
+    Raises:
+        InvalidInputError: it leads elsewhere, by its spelling or by a link (`path.forbidden`).
+        NotFoundError: there is no such file.
+    """
+    if leads_astray(pattern):
+        raise forbidden()
+    confinement.check(root)
+    steps = _Steps(root, confinement)
+    found = {root}
+    for part in (part for part in pattern.split("/") if part not in ("", ".")):
+        found = steps.below(found) if part == "**" else steps.children(found, part)
+    paths = sorted(path for path in found if path.is_file())
+    if not paths:
+        raise _nothing_found(pattern, root, is_folder=any(path.is_dir() for path in found))
+    return paths
+
+
+class _Steps:
+    """Goes from folders to what lies in them, looking at each step where it leads before anything behind it is looked at."""
+
+    def __init__(self, root: Path, confinement: Confinement) -> None:
+        self._root = Path(os.path.realpath(root))
+        self._permits = confinement.permits()
+
+    def children(self, folders: set[Path], part: str) -> set[Path]:
+        """What a part of a pattern names in folders."""
+        is_wild = any(sign in part for sign in "*?[")
+        found = set[Path]()
+        for folder in folders:
+            names = (name for name in _names(folder) if fnmatch.fnmatchcase(name, part)) if is_wild else (part,)
+            found |= {folder / name for name in names if self._is_reached(folder / name, is_wild=is_wild)}
+        return {path for path in found if path.exists()}
+
+    def below(self, folders: set[Path]) -> set[Path]:
+        """The folders and all that lie in them; links are not followed."""
+        found, waiting = set(folders), list(folders)
+        while waiting:
+            folder = waiting.pop()
+            inner = (folder / name for name in _names(folder))
+            new = {
+                path
+                for path in inner
+                if path not in found
+                and path.is_dir()
+                and not path.is_symlink()
+                and self._is_reached(path, is_wild=True)
+            }
+            found |= new
+            waiting += new
+        return found
+
+    def _is_reached(self, path: Path, *, is_wild: bool) -> bool:
+        if is_wild and is_hidden(path.name):
+            return False
+        real = Path(os.path.realpath(path))
+        if real.is_relative_to(self._root) and self._permits(path):
+            return True
+        if is_wild and not path.is_symlink():
+            return False
+        raise forbidden()
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return [path.name for path in folder.iterdir()]
+    except OSError:  # It is a file, or may not be read.
+        return []
+
+
+def is_inside(path: Path, root: Path) -> bool:
+    """Say whether a path leads, links resolved, to something under a folder."""
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))
+
+
+def forbidden() -> InvalidInputError:
+    """Say that a path leads out of its connection's folder, or to what connections never reach."""
+    return InvalidInputError(
+        "A path stays inside the folder of its connection, links resolved, and names nothing that begins with a dot and none "
+        "of Headrace's own files.",
+        code="path.forbidden",
+    )
+
+
+def _nothing_found(pattern: str, root: Path, *, is_folder: bool) -> NotFoundError:
+    if not is_folder:
+        what, such = f"No file matches {pattern}", "*.csv"
+    elif "*" in pattern or "?" in pattern:
+        what, such = f"{pattern} matches folders alone", f"{pattern.rstrip('/')}/*.parquet"
+    else:
+        what, such = f"{pattern} is a folder", f"{pattern.rstrip('/')}/*.csv"
+    return NotFoundError(f"{what} under {root}; write a pattern such as {such}.", code="file.not_found")
