@@ -297,7 +297,11 @@ class SecretSettings(Section):
 class ConnectionSettings(Section):
     """What connections may reach."""
 
-    allow_networks: Networks = setting((), "Private networks that connections may dial, such as 10.0.0.0/8.", later=4)
+    allow_networks: Networks = setting(
+        (),
+        "The loopback and private networks that connections may dial, such as 10.0.0.0/8; when none are named and one "
+        "organization has the installation for itself, all of them.",
+    )
 
 
 class Settings(BaseSettings):

@@ -9,6 +9,7 @@ from domain.errors import InvalidInputError, NotFoundError, Problem, SpecError
 from domain.identity.policy import Action, require
 from domain.identity.principal import Principal
 from domain.lineage.graph import Dataset, dataset, find_circle, reached_from
+from domain.pipelines.dialing import DialRules, Place
 from domain.pipelines.plan import ColumnForecast, Publishing, choose_publishing, guarantee
 from domain.pipelines.spec import DEFAULT_CONNECTION, PipelineSpec
 from domain.pipelines.steps import SqlStep
@@ -52,6 +53,7 @@ class Catalog:
     records: IRecords
     guard: IQueryGuard
     secrets: Sequence[ISecretProvider]
+    dialing: DialRules
 
     def validate(self, commands: Sequence[PutDocument]) -> None:
         """Check what a document says in SQL, what secrets it refers to, and that its wishes agree; opens nothing.
@@ -64,20 +66,26 @@ class Catalog:
             raise SpecError(problems)
 
     def _problems(self, command: PutDocument) -> Iterator[Problem]:
-        checks = self._checks_of_pipeline(command) if command.kind == "pipeline" else self._checks_of_secrets(command)
+        checks = (
+            self._checks_of_pipeline(command) if command.kind == "pipeline" else self._checks_of_connection(command)
+        )
         for place, check in checks:
             try:
                 check()
             except InvalidInputError as error:
                 yield Problem(f"{command.kind} {command.name}: {place}", error.code, error.message)
 
-    def _checks_of_secrets(self, command: PutDocument) -> list[_Check]:
+    def _checks_of_connection(self, command: PutDocument) -> list[_Check]:
         providers = {provider.scheme: provider for provider in self.secrets}
         checks: list[_Check] = []
         for option, reference in (command.body.get("secrets") or {}).items():
             scheme, _, name = reference.partition(":")
             if scheme in providers:
                 checks.append((f"secrets.{option}", partial(providers[scheme].check, name)))
+        options = command.body.get("options") or {}
+        if "host" in options:
+            place = Place(options["host"], options["port"], options["database"])
+            checks.append(("options.host", partial(self.dialing.check_literal, place)))
         return checks
 
     def _checks_of_pipeline(self, command: PutDocument) -> list[_Check]:

@@ -3,11 +3,12 @@
 import platform
 from collections.abc import Callable, Mapping
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from dependency_injector import containers, providers
 
 from domain.pipelines.connection import ConnectionSpec
+from domain.pipelines.dialing import DialRules, Place
 from domain.ports.cache import ICache
 from domain.ports.data_store import IDataStore
 from domain.ports.message_queue import IMessageQueue
@@ -15,6 +16,7 @@ from domain.ports.runtime import IClock
 from domain.ports.secrets import Secret
 from entrypoints.composition.paths import Paths
 from infrastructure.caches.memory import InMemoryCache
+from infrastructure.dialing import Dialer, resolved
 from infrastructure.metadata.records import SqlRecords, sqlite_url
 from infrastructure.queues.kafka import KafkaAddress, KafkaMessageQueue
 from infrastructure.queues.memory import InMemoryMessageQueue
@@ -90,8 +92,20 @@ def installation(settings: Settings, paths: Paths) -> str:
     return f"{url.hostname}:{url.port}{url.path}"
 
 
+def dial_rules(settings: Settings, paths: Paths) -> DialRules:
+    """What the connections of documents may dial; one organization has the installation for itself by now."""
+    records = None
+    if settings.metadata.kind == "postgres":
+        url = urlsplit(records_url(settings, paths))
+        host = url.hostname or ""
+        # Without a host, or with a folder as one, drivers go through a socket of this machine.
+        host = "127.0.0.1" if not host or "/" in unquote(host) else host
+        records = Place(host, url.port or 5432, unquote(url.path.removeprefix("/")))
+    return DialRules(is_shared=False, allowed=settings.connections.allow_networks, records=records)
+
+
 def postgres_connection(
-    spec: ConnectionSpec, secrets: Mapping[str, Secret], paths: Paths, settings: Settings
+    spec: ConnectionSpec, secrets: Mapping[str, Secret], paths: Paths, settings: Settings, dialer: Dialer
 ) -> PostgresDataStore:
     """A named Postgres."""
     options = spec.options
@@ -106,6 +120,7 @@ def postgres_connection(
             sslmode=options["sslmode"],
             ssl_ca_cert=str(paths.confinement.place(certificate)) if certificate else None,
             connect_timeout_seconds=options["connect_timeout_seconds"],
+            dialer=dialer,
         ),
         installation(settings, paths),
     )
@@ -160,8 +175,15 @@ class Gateways(containers.DeclarativeContainer):
             installation=providers.Callable(installation, settings, paths),
         ),
     )
+    dialing = providers.Singleton(dial_rules, settings, paths)
+    resolver = providers.Object(resolved)
     connection_store: providers.FactoryAggregate[Any] = providers.FactoryAggregate(
-        postgres=providers.Factory(postgres_connection, paths=paths, settings=settings),
+        postgres=providers.Factory(
+            postgres_connection,
+            paths=paths,
+            settings=settings,
+            dialer=providers.Singleton(Dialer, rules=dialing, resolve=resolver),
+        ),
         duckdb=providers.Factory(duckdb_connection, paths=paths, settings=settings),
         files=providers.Factory(files_connection, paths=paths),
         memory=providers.Factory(memory_connection),

@@ -160,7 +160,11 @@ class UseCases(containers.DeclarativeContainer):
         transformer=gateways.transformer,
     )
     catalog = providers.Singleton(
-        Catalog, records=gateways.records, guard=providers.Singleton(SqlQueryGuard), secrets=gateways.secrets
+        Catalog,
+        records=gateways.records,
+        guard=providers.Singleton(SqlQueryGuard),
+        secrets=gateways.secrets,
+        dialing=gateways.dialing,
     )
     tender = providers.Singleton(
         RunTender,

@@ -1,13 +1,15 @@
 """Where a Postgres is, and connecting to it."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote as percent_encode
 
 from domain.errors import MissingExtraError, PlatformError
+from domain.pipelines.dialing import Place
 from domain.pipelines.read_set import Lane, LaneOwner
 from domain.ports.secrets import Secret
+from infrastructure.dialing import Dialer
 from infrastructure.postgres_settings import pinned
 from infrastructure.stores.postgres_errors import not_connected
 
@@ -20,7 +22,7 @@ _ALIVE = {
     "tcp_user_timeout": "45000",
 }
 # What the environment would have libpq do and no other driver: two connections of one store would differ.
-_UNMOVED = {"client_encoding": "UTF8", "hostaddr": ""}
+_UNMOVED = {"client_encoding": "UTF8"}
 # The driver asks for the names of types before anything can be set, and knows none that comes in quotes.
 _UNQUOTED = "-c quote_all_identifiers=off"
 
@@ -31,7 +33,11 @@ READER = "headrace:reading"
 
 @dataclass(frozen=True)
 class PostgresAddress:
-    """Where a Postgres is and who signs in."""
+    """Where a Postgres is and who signs in.
+
+    A `dialer` says which addresses may be dialed; without one, as for the store of the settings, the driver finds them.
+    `dialed` are those of one attempt: drivers go on knowing the server by its name, which is what TLS checks.
+    """
 
     host: str
     port: int
@@ -41,6 +47,20 @@ class PostgresAddress:
     sslmode: str | None = None
     ssl_ca_cert: str | None = None
     connect_timeout_seconds: int = 10
+    dialer: Dialer | None = None
+    dialed: tuple[str, ...] = ()
+
+    def resolved(self) -> "PostgresAddress":
+        """Return this with the addresses that one attempt to connect may dial; blocking.
+
+        Raises:
+            InvalidInputError: it may dial none (`connection.host_forbidden`).
+            OSError: the host cannot be found.
+        """
+        if self.dialer is None:
+            return self
+        place = Place(self.host, self.port, self.database)
+        return replace(self, dialed=self.dialer.addresses(place, seconds=self.connect_timeout_seconds))
 
     def url(self, *, driver: str = "postgresql", application_name: str | None = None, settings: str = "") -> str:
         """Return the URL with the password in it, to be handed to a driver and nowhere else."""
@@ -49,8 +69,10 @@ class PostgresAddress:
             return percent_encode(text, safe="")
 
         secret = f":{encoded(self.password.reveal())}" if self.password is not None else ""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        base = f"{driver}://{encoded(self.user)}{secret}@{host}:{self.port}/{encoded(self.database)}"
+        host = f"[{self.host.strip('[]')}]" if ":" in self.host else self.host
+        # libpq pairs each host with an address; the other driver is told where to dial by its loop.
+        hosts = [f"{host}:{self.port}"] * (len(self.dialed) or 1 if driver == "postgresql" else 1)
+        base = f"{driver}://{encoded(self.user)}{secret}@{','.join(hosts)}/{encoded(self.database)}"
         options = {"sslmode": self.sslmode, "sslrootcert": self.ssl_ca_cert}
         if driver == "postgresql":  # What libpq understands besides.
             options |= {
@@ -59,6 +81,7 @@ class PostgresAddress:
                 **_ALIVE,
                 "options": settings,
                 **_UNMOVED,
+                "hostaddr": ",".join(self.dialed),
             }
         elif driver != "postgres":
             return base
@@ -110,6 +133,7 @@ def connect(address: PostgresAddress, application_name: str) -> Any:
         MissingExtraError: the driver is not installed.
         StoreUnavailableError: the server cannot be reached now.
         StoreRefusedError: `store.tls`, `store.sign_in`, `store.database_missing` or `store.host_unknown`.
+        InvalidInputError: the host may not be dialed (`connection.host_forbidden`).
     """
     try:
         from adbc_driver_manager import Error
@@ -117,8 +141,8 @@ def connect(address: PostgresAddress, application_name: str) -> Any:
     except ModuleNotFoundError as error:
         raise MissingExtraError("postgres", "A Postgres connection") from error
 
-    def opened(settings: str = "") -> tuple[Any, bool]:
-        connection = dbapi.connect(address.url(application_name=application_name, settings=settings), autocommit=True)
+    def opened(where: PostgresAddress, settings: str = "") -> tuple[Any, bool]:
+        connection = dbapi.connect(where.url(application_name=application_name, settings=settings), autocommit=True)
         try:
             with connection.cursor() as cursor:
                 cursor.execute(f"SELECT {pinned()}")
@@ -128,10 +152,11 @@ def connect(address: PostgresAddress, application_name: str) -> Any:
             raise
 
     try:
-        connection, knows_types = opened()
+        where = address.resolved()
+        connection, knows_types = opened(where)
         if not knows_types:
             connection.close()
-            connection, _ = opened(_UNQUOTED)
+            connection, _ = opened(where, _UNQUOTED)
         return connection
-    except Error as error:
+    except (Error, OSError) as error:
         raise address.not_connected(error) from error

@@ -18,6 +18,7 @@ from domain.pipelines.table import LOADED_AT, RUN_ID, Column
 from domain.pipelines.way import Passage
 from domain.ports.data_store import Committed, EncodedRows, IWriter, JudgedBatch, StreamSelection, Target
 from infrastructure.arrow import conform, row_too_large
+from infrastructure.dialing import DialingLoop
 from infrastructure.postgres_settings import pinned
 from infrastructure.sql import quote, quote_table
 from infrastructure.stores.key_steps import KeySteps
@@ -62,14 +63,18 @@ async def connected(address: PostgresAddress, name: str) -> AsyncIterator[Any]:
     Raises:
         MissingExtraError: the driver is not installed.
         StoreUnavailableError: the server cannot be reached.
+        InvalidInputError: the host may not be dialed (`connection.host_forbidden`).
     """
     try:
         import asyncpg
     except ModuleNotFoundError as error:
         raise MissingExtraError("postgres", "A Postgres connection") from error
     try:
+        # Finding the host may block. The time of connecting is the driver's own, after that.
+        where = await asyncio.to_thread(address.resolved)
         connection = await asyncpg.connect(
-            address.url(driver="postgres"),
+            where.url(driver="postgres"),
+            loop=DialingLoop(asyncio.get_running_loop(), where.dialed) if where.dialed else None,
             timeout=address.connect_timeout_seconds,
             server_settings={"application_name": name},
         )

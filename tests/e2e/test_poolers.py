@@ -9,6 +9,7 @@ import pytest
 from domain.errors import StoreRefusedError
 from infrastructure.metadata.records import SqlRecords
 from infrastructure.stores.postgres import PostgresDataStore
+from tests.databases import new_database
 from tests.e2e.inside import inside
 from tests.e2e.projects import postgres_connection, postgres_environment
 from tests.ports.backends import address_of
@@ -55,12 +56,18 @@ async def test_shared_sessions_are_refused_by_name_on_every_driver(shared: str) 
 
 @pytest.mark.invariant("D1")
 async def test_sessions_of_ones_own_carry_records_and_rows_on_every_way(
-    project: Path, own: str, somebody: Somebody
+    project: Path, own: str, postgres_server_url: str, somebody: Somebody
 ) -> None:
     somebody.does(
         "CREATE TABLE a (id int PRIMARY KEY, note text); INSERT INTO a SELECT g, 'n' FROM generate_series(1, 50) g"
     )
-    settings = {**postgres_environment(own), "HEADRACE_METADATA__KIND": "postgres"}
+    with new_database(postgres_server_url) as records:
+        beside = urlunsplit(urlsplit(own)._replace(path=urlsplit(records).path))
+        await all_ways(project, own, {**postgres_environment(beside), "HEADRACE_METADATA__KIND": "postgres"})
+    assert somebody.does("SELECT (SELECT count(*) FROM t0), (SELECT count(*) FROM t1)") == [(100, 50)]
+
+
+async def all_ways(project: Path, own: str, settings: dict[str, str]) -> None:
     async with inside(project, **settings) as headrace:
         for name in ("shop", "warehouse"):
             await headrace.put(postgres_connection(own, name))
@@ -73,4 +80,3 @@ async def test_sessions_of_ones_own_carry_records_and_rows_on_every_way(
             for _ in range(2):
                 report = await headrace.report(f"p{number}")
             assert report["way"] == way, report["way_because"]
-    assert somebody.does("SELECT (SELECT count(*) FROM t0), (SELECT count(*) FROM t1)") == [(100, 50)]
