@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from domain.errors import InvalidInputError, NotFoundError, Problem, SpecError
-from domain.identity.policy import Action, require
+from domain.errors import InvalidInputError, NotFoundError, PermissionDeniedError, Problem, SpecError
+from domain.identity.policy import Action, is_allowed, require
 from domain.identity.principal import Principal
 from domain.lineage.graph import Dataset, dataset, find_circle, reached_from
 from domain.pipelines.dialing import DialRules, Place
@@ -113,12 +113,14 @@ class Catalog:
 
         Raises:
             InvalidInputError: it names a connection that does not exist, or contradicts itself.
+            PermissionDeniedError: it starts after other pipelines, and the caller may not start it.
         """
         require(principal, _ACTIONS[command.kind])
         async with self.records.unit() as unit:
             before = await _records(unit, command.kind).get(principal.organization, command.name)
             await self._check(unit, principal.organization, command, ())
             self._refuse_circles(await self._specs(unit, principal.organization, [command]), [command])
+            _check_after(principal, command, before)
             stored = await self._put(unit, principal, command)
             await unit.commit()
         return stored, before is None
@@ -162,12 +164,15 @@ class Catalog:
             await unit.commit()
 
     async def plan(self, principal: Principal, commands: Sequence[PutDocument], *, prune: bool) -> list[Change]:
-        """Say what applying a set of documents would change; nothing is stored.
+        """Say what applying a set of documents would change; nothing is stored or opened.
 
         Raises:
             InvalidInputError: a document names a connection that is neither stored nor in the set.
+            PermissionDeniedError: there is a connection in the set, or a new `schedule.after`, that the caller may not store.
         """
-        require(principal, Action.READ)
+        require(principal, Action.PREVIEW)
+        if any(command.kind == "connection" for command in commands):
+            require(principal, Action.WRITE_CONNECTION)
         async with self.records.unit() as unit:
             return await self._changes(unit, principal, commands, prune=prune)
 
@@ -213,6 +218,7 @@ class Catalog:
         for command in sorted(commands, key=lambda command: (KINDS.index(command.kind), command.name)):
             await self._check(unit, organization, command, beside)
             before = await _records(unit, command.kind).get(organization, command.name)
+            _check_after(principal, command, before)
             changes.append(_change(command, before, _downstream(command.kind, command.name, flows)))
         if prune:
             given = {(command.kind, command.name) for command in commands}
@@ -231,7 +237,7 @@ class Catalog:
         if command.kind != "pipeline":
             return
         spec = PipelineSpec.from_document(command.body)
-        for name in {spec.source.connection, spec.destination.connection} - {DEFAULT_CONNECTION, *beside}:
+        for name in spec.connections - {DEFAULT_CONNECTION, *beside}:
             if await unit.connections.get(organization, name) is None:
                 raise InvalidInputError(
                     f"The pipeline {spec.name} names the connection {name}, which does not exist.",
@@ -285,6 +291,19 @@ class Catalog:
             names |= self.guard.relations(spec.source.query)
         for name in names:
             yield dataset(spec.source.connection, name)
+
+
+def _check_after(principal: Principal, command: PutDocument, before: StoredDocument | None) -> None:
+    """Who makes a pipeline start by itself has to be allowed to start it."""
+    if command.kind != "pipeline" or is_allowed(principal, Action.TRIGGER):
+        return
+    after = set(PipelineSpec.from_document(command.body).after)
+    stood = set(PipelineSpec.from_document(before.document).after) if before is not None else set()
+    if after and after != stood:
+        raise PermissionDeniedError(
+            f"schedule.after of {command.name} needs TRIGGER: it starts runs, and {principal.subject} may not {Action.TRIGGER.value} "
+            f"in {principal.organization}. Leave schedule.after as it is stored, or let a pipeline_admin put the document."
+        )
 
 
 def _target(spec: PipelineSpec) -> Dataset:

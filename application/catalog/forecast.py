@@ -1,6 +1,6 @@
 """What a plan foretells of each pipeline: its way, its columns with their types, and what to expect of a run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from application.catalog.documents import Catalog, Change, PutDocument, how_it_publishes
@@ -29,22 +29,67 @@ class PlanForecaster:
     async def plan(self, principal: Principal, commands: Sequence[PutDocument], *, prune: bool) -> list[Change]:
         """Say what applying a set of documents would change, and how its pipelines would then run.
 
+        Only what is stored is opened: a pipeline that names a connection which is new or changed in the set is told about
+        as far as the documents go.
+
         Raises:
-            InvalidInputError: as `Catalog.plan`.
+            InvalidInputError, PermissionDeniedError: as `Catalog.plan`.
+        """
+        changes = await self.catalog.plan(principal, commands, prune=prune)
+        bodies = {(command.kind, command.name): command.body for command in commands}
+        pending = {change.name for change in changes if change.kind == "connection" and change.action != "keep"}
+        found = []
+        for change in changes:
+            if change.kind == "pipeline" and change.action != "delete":
+                body = bodies[change.kind, change.name]
+                waits_for = sorted(PipelineSpec.from_document(body).connections & pending)
+                change = (
+                    await self._before_applied(principal.organization, change, body, waits_for)
+                    if waits_for
+                    else await self._foretold(principal.organization, change, body, self.stores, self.preparer)
+                )
+            found.append(change)
+        return found
+
+    async def plan_own(
+        self,
+        principal: Principal,
+        commands: Sequence[PutDocument],
+        *,
+        prune: bool,
+        standing_in: Mapping[str, IDataStore] | None = None,
+        only: Collection[str] | None = None,
+    ) -> list[Change]:
+        """As `plan`, for the owner of the documents in a process of his own: their connections are opened as they are given,
+        and closed again. `standing_in` are stores to look at in the place of connections that another process holds; `only`
+        names the pipelines to look at stores for.
         """
         changes = await self.catalog.plan(principal, commands, prune=prune)
         bodies = {(command.kind, command.name): command.body for command in commands}
         beside = {
             name: ConnectionSpec.from_document(body) for (kind, name), body in bodies.items() if kind == "connection"
         }
-        async with self.stores.beside(beside) as stores:
+        async with self.stores.beside(beside, standing_in or {}) as stores:
             preparer = replace(self.preparer, stores=stores)
             return [
                 await self._foretold(principal.organization, change, bodies[change.kind, change.name], stores, preparer)
-                if change.kind == "pipeline" and change.action != "delete"
+                if change.kind == "pipeline" and change.action != "delete" and (only is None or change.name in only)
                 else change
                 for change in changes
             ]
+
+    async def _before_applied(
+        self, organization: str, change: Change, body: Mapping[str, object], waits_for: Sequence[str]
+    ) -> Change:
+        spec = PipelineSpec.from_document(body)
+        published = how_it_publishes(spec) if change.action == "keep" else []
+        one = len(waits_for) == 1
+        later = (
+            f"way, types and columns: after the connection{'' if one else 's'} {' and '.join(waits_for)} "
+            f"{'is' if one else 'are'} applied"
+        )
+        notes = (*published, *change.notes, *await self._history(organization, spec.name), later)
+        return replace(change, notes=notes)
 
     async def _foretold(
         self, organization: str, change: Change, body: Mapping[str, object], stores: OpenStores, preparer: RunPreparer

@@ -34,12 +34,17 @@ class OpenStores:
         self._open: dict[tuple[str, str], tuple[ConnectionSpec, IDataStore]] = {}
         self._guard = asyncio.Lock()
         self._beside: Mapping[str, ConnectionSpec] = {}
+        self._standing_in: Mapping[str, IDataStore] = {}
 
     @asynccontextmanager
-    async def beside(self, specs: Mapping[str, ConnectionSpec]) -> AsyncIterator["OpenStores"]:
-        """Hand out stores as if these connections were stored too; what is opened for them is closed after the block."""
+    async def beside(
+        self, specs: Mapping[str, ConnectionSpec], standing_in: Mapping[str, IDataStore]
+    ) -> AsyncIterator["OpenStores"]:
+        """Hand out stores as if these connections were stored too, and `standing_in` in the place of connections by name;
+        what is opened for them is closed after the block.
+        """
         other = OpenStores(self._records, self._default, self._build, self._secrets.values())
-        other._beside = specs
+        other._beside, other._standing_in = specs, standing_in
         try:
             yield other
         finally:
@@ -78,7 +83,9 @@ class OpenStores:
             if found is not None:
                 del self._open[key]
                 await found[1].close()
-            store = self._default if spec == DEFAULT_SPEC else await self.built(organization, spec)
+            store = self._standing_in.get(spec.name)
+            if store is None:
+                store = self._default if spec == DEFAULT_SPEC else await self.built(organization, spec)
             try:
                 await store.open()
             except BaseException:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 from application.pipelines.doorbell import Doorbell
 from application.pipelines.launch import RunLauncher, TriggerRun
+from application.pipelines.showing import run_for
 from domain.errors import ConflictError, NotFoundError
 from domain.events import RunFinished
 from domain.failpoints import fail_at
@@ -47,7 +48,7 @@ class RunController:
         if after.state is RunState.QUEUED:
             # It was claimed once, so an owner has to seal it: ring for one.
             await self.doorbell.ring([Ring(after.organization, after.id, after.trace)])
-        return after
+        return run_for(principal, after)
 
     async def retry(self, principal: Principal, run_id: str, *, abandon: bool = False) -> Run:
         """Ask for a new run with the same wishes; it completes what the failed one left unfinished, or abandons it.

@@ -7,6 +7,7 @@ from typing import Any
 
 from application.connections.open_stores import OpenStores
 from application.pipelines.preparing import RunPreparer, transform_plan
+from application.pipelines.showing import event_for, run_for
 from domain.errors import ConflictError, NotFoundError
 from domain.identity.policy import Action, require
 from domain.identity.principal import Principal
@@ -100,10 +101,15 @@ class PipelineInspector:
             last = await unit.runs.last_of(principal.organization, name)
         if stored is None:
             raise NotFoundError(f"There is no pipeline named {name}.", code="pipeline.not_found")
-        return PipelineStatus(name, stored.revision, last)
+        return PipelineStatus(name, stored.revision, run_for(principal, last) if last is not None else None)
 
     async def state(self, principal: Principal, name: str) -> LaneState:
-        """Read position and watermark at the destination, taking nothing over from a running worker."""
+        """Read position and watermark at the destination, taking nothing over from a running worker.
+
+        The destination is opened for it and a position holds values of rows, so it is for who may preview; `status` tells
+        from the records how far a pipeline came.
+        """
+        require(principal, Action.PREVIEW)
         spec = await self.spec_of(principal, name)
         organization = principal.organization
         store = await self.stores.get(
@@ -152,7 +158,7 @@ class PipelineInspector:
             run = await unit.runs.get(principal.organization, run_id)
         if run is None:
             raise NotFoundError("There is no such run.", code="run.not_found")
-        return run
+        return run_for(principal, run)
 
     async def runs(
         self,
@@ -166,9 +172,10 @@ class PipelineInspector:
         """Return a page of runs, newest first."""
         require(principal, Action.READ)
         async with self.records.unit() as unit:
-            return await unit.runs.page(
+            page = await unit.runs.page(
                 principal.organization, pipeline=pipeline, state=state, after=after, limit=limit
             )
+        return replace(page, items=tuple(run_for(principal, run) for run in page.items))
 
     async def transitions(self, principal: Principal, run_id: str) -> Sequence[Transition]:
         """Return a run's history, oldest first."""
@@ -188,7 +195,8 @@ class PipelineInspector:
         await self.run(principal, run_id)
         async with self.records.unit() as unit:
             history = await unit.runs.transitions(principal.organization, run_id)
-            return history, await unit.events.of_run(principal.organization, run_id)
+            events = await unit.events.of_run(principal.organization, run_id)
+        return history, [event_for(principal, event) for event in events]
 
 
 def _at_work(run: Run) -> ConflictError:

@@ -34,7 +34,7 @@ class Rehearsal:
 
     async def content(self, principal: Principal, spec: PipelineSpec) -> Content:
         """Read a rehearsed pipeline's table; empty when it was never made."""
-        require(principal, Action.READ)
+        require(principal, Action.PREVIEW)
         store = await self._destination(principal, spec)
         described = await store.describe(spec.destination.table)
         if described is None:

@@ -199,6 +199,11 @@ class PipelineSpec:
         )
 
     @property
+    def connections(self) -> frozenset[str]:
+        """The connections that it names, `default` among them where it does."""
+        return frozenset({self.source.connection, self.destination.connection})
+
+    @property
     def fingerprint(self) -> str:
         """Hash of what a position depends on: source, cursor, key and destination.
 

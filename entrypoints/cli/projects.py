@@ -107,11 +107,12 @@ def plan(
     cli: Cli = context.obj
     documents = cli.documents(file)
     server = cli.server()
-    if server is not None:  # It owns the DuckDB file, so it alone can look at types and ways.
-        asked = {"documents": [dict(document.body) for document in documents], "prune": prune}
-        changes = server.request("POST", "/v1/plans", asked)["changes"]
+    if server is not None:
+        from entrypoints.cli.planning import planned_beside
+
+        changes = planned_beside(cli, server, documents, prune=prune)
     else:
-        changes = as_plain(cli.call(lambda use_cases: use_cases.planner.plan(cli.principal, documents, prune=prune)))
+        changes = as_plain(cli.call(lambda u: u.planner.plan_own(cli.principal, documents, prune=prune)))
     _show(changes, as_json=as_json)
     if exit_on_changes and any(change["action"] != "keep" for change in changes):
         raise typer.Exit(1)

@@ -32,6 +32,7 @@ from application.pipelines.spec_tests import SpecTester
 from application.pipelines.stream import StreamRunner
 from application.pipelines.tend import RunTender
 from domain.errors import PlatformError
+from domain.pipelines.connection import failing_step
 from domain.ports.runtime import IIdentifiers, ITelemetry
 from domain.ports.unit_of_work import WorkerRecord
 from entrypoints.use_cases import UseCases as AllUseCases
@@ -43,15 +44,15 @@ from infrastructure.settings import Settings
 
 
 def store_trouble(stores: OpenStores, organization: str) -> Callable[[], Awaitable[str | None]]:
-    """Readiness of the default store: opened if it is not, and tried."""
+    """Readiness of the default store: opened if it is not, and tried. Whoever asks has no key, so only the step is told."""
 
     async def check() -> str | None:
         try:
             store = await stores.get(organization, DEFAULT_SPEC)
         except PlatformError as error:
-            return error.message
+            return f"failed at {failing_step(error)} [{error.code}]; see: headrace connections test default"
         health = await store.health_check()
-        return None if health.is_healthy else f"{health.step}: {health.detail}"
+        return None if health.is_healthy else f"failed at {health.step}; see: headrace connections test default"
 
     return check
 

@@ -28,7 +28,8 @@ async def principal(request: Request) -> Principal:
     if scheme.lower() != "bearer":
         raise UnauthenticatedError("Send a valid key: Authorization: Bearer <key>.")
     found: UseCases = request.app.state.use_cases
-    return await found.authenticator.principal_of(key)
+    request.state.caller = await found.authenticator.principal_of(key)
+    return request.state.caller  # type: ignore[no-any-return]
 
 
 async def text_body(request: Request) -> tuple[str, bool]:

@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from application.pipelines.showing import said_to
 from domain import errors
 
 STATUS: dict[type[errors.PlatformError], int] = {
@@ -83,7 +84,8 @@ def register(app: FastAPI) -> None:
             headers["WWW-Authenticate"] = "Bearer"
         if status == 503:
             headers["Retry-After"] = "5"
-        return problem(request, status, error.code, error.message, problems=error.problems, headers=headers)
+        detail = said_to(getattr(request.state, "caller", None), error)
+        return problem(request, status, error.code, detail, problems=error.problems, headers=headers)
 
     async def invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)

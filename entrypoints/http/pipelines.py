@@ -73,7 +73,7 @@ async def status(name: str, cases: Cases, caller: Caller) -> dict[str, Any]:
 
 @router.get("/{name}/state")
 async def state(name: str, cases: Cases, caller: Caller) -> dict[str, Any]:
-    """Show position and watermark at the destination."""
+    """Show position and watermark at the destination, which is opened for it; needs the right to preview."""
     return state_body(name, await cases.inspector.state(caller, name))
 
 

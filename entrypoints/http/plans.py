@@ -16,7 +16,7 @@ router = APIRouter(prefix="/v1/plans", tags=["plans"])
 
 @router.post("", openapi_extra=bodies.request_schema(bodies.PlanBody))
 async def plan(request: Request, cases: Cases, caller: Caller) -> dict[str, Any]:
-    """Say what applying a set of documents would change; nothing is stored."""
+    """Say what applying a set of documents would change; nothing is stored, and nothing opened that is not stored."""
     wanted = bodies.checked(bodies.PlanBody, await json_body(request))
     changes = await cases.planner.plan(caller, _documents(wanted.documents), prune=wanted.prune)
     return {

@@ -29,7 +29,7 @@ async def list_runs(
 
 @router.get("/{run_id}", response_model=bodies.Run)
 async def get_run(run_id: str, cases: Cases, caller: Caller) -> Any:
-    """Show a run."""
+    """Show a run; sentences and names that tell of data are for those who may preview."""
     return run_body(await cases.inspector.run(caller, run_id))
 
 

@@ -1,0 +1,153 @@
+"""What of a run is shown to whom: numbers, times, states and codes to all who read; sentences and names to who may preview.
+
+Sentences about a run name columns, files and tables, and some a value's place. So what everybody sees is a list of what
+holds none of that, rather than a list of what is taken away.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from domain.errors import PlatformError, UnavailableError, WorkFailedError
+from domain.identity.policy import Action, is_allowed
+from domain.identity.principal import Principal
+from domain.pipelines.run import Run
+from domain.ports.unit_of_work import StoredEvent
+
+_REPORT = frozenset(
+    {
+        "read_set",
+        "adopted",
+        "complete_as_of",
+        "published",
+        "way",
+        "snapshots",
+        "counts",
+        "bytes_read",
+        "batches",
+        "retries",
+    }
+    | {"seconds", "rows_per_second", "rules", "landed", "merged", "stream", "state", "seq", "rows_read", "interrupted"}
+)
+_NESTED = ("streams", "read_sets")
+_EVENT = frozenset(
+    {
+        "organization",
+        "pipeline",
+        "run_id",
+        "batch_id",
+        "rows_read",
+        "rows_used",
+        "duration_seconds",
+        "rows_per_second",
+        "code",
+    }
+    | {
+        "rule",
+        "verdict",
+        "violations",
+        "violation",
+        "affected_rows",
+        "reason",
+        "retry",
+        "pause_seconds",
+        "attempt",
+        "fence",
+    }
+    | {"state", "cause"}
+)
+# A watermark is a value of the cursor; of a time or number nothing is learned but how far the table is complete.
+_TIME_OR_NUMBER = re.compile(r"[0-9TZ:+. -]{1,40}")
+_OF_STORES = frozenset(
+    {
+        "store",
+        "source",
+        "file",
+        "table",
+        "cursor",
+        "key",
+        "partitions",
+        "query",
+        "transform",
+        "columns",
+        "snapshot",
+        "value",
+    }
+    | {"destination", "schema", "merge", "delete_missing", "path", "secret", "disk_full", "identifier"}
+)
+_GENERAL = {
+    "quality": "A rule of the pipeline was violated.",
+    "transform": "A step of the pipeline does not fit the rows.",
+    "destination": "The rows do not fit the destination, or it was changed.",
+    "schema": "The rows do not fit the destination, or it was changed.",
+    "merge": "The rows do not fit the destination, or it was changed.",
+    "value": "A value does not fit its column.",
+    "run.conversion": "More rows did not convert than the pipeline allows.",
+    "run.timeout": "The run took longer than it may.",
+    "store": "A store cannot be used, or refused what was asked of it.",
+    "source": "What is read is not as the pipeline expects it.",
+    "file": "What is read is not as the pipeline expects it.",
+    "table": "What is read is not as the pipeline expects it.",
+    "query": "What is read is not as the pipeline expects it.",
+    "disk_full": "A disk is full.",
+}
+_WHO_MAY_SEE = " Who may preview the pipeline sees what it was."
+
+
+def sees_all(principal: Principal) -> bool:
+    """Whether somebody may see what tells of data."""
+    return is_allowed(principal, Action.PREVIEW)
+
+
+def general(code: str) -> str:
+    """The sentence about a failure that everybody may see."""
+    family = code.partition(".")[0]
+    return (_GENERAL.get(code) or _GENERAL.get(family) or "The work could not be done.") + _WHO_MAY_SEE
+
+
+def said_to(principal: Principal | None, error: PlatformError) -> str:
+    """What is said of an error: its own sentence, or the general one where a store had a part in it and the caller may not
+    look into stores.
+    """
+    is_of_store = isinstance(error, UnavailableError | WorkFailedError) or error.code.partition(".")[0] in _OF_STORES
+    is_hidden = principal is not None and not sees_all(principal) and is_of_store
+    return general(error.code) if is_hidden else error.message
+
+
+def run_for(principal: Principal, run: Run) -> Run:
+    """A run as somebody may see it."""
+    if sees_all(principal):
+        return run
+    error = run.error
+    if error is not None:
+        code = str(error.get("code"))
+        error = {
+            "code": code,
+            "message": general(code),
+            **{name: error[name] for name in ("retryable", "unavailable") if name in error},
+        }
+    return replace(run, error=error, report=_report(run.report) if run.report is not None else None)
+
+
+def event_for(principal: Principal, event: StoredEvent) -> StoredEvent:
+    """An event as somebody may see it."""
+    if sees_all(principal):
+        return event
+    payload = {name: value for name, value in event.payload.items() if name in _EVENT}
+    if event.payload.get("message") is not None:
+        payload["message"] = general(str(payload.get("code")))
+    return replace(event, payload=payload)
+
+
+def _report(report: Mapping[str, Any]) -> dict[str, Any]:
+    shown = {name: value for name, value in report.items() if name in _REPORT}
+    watermark = report.get("watermark")
+    if "watermark" in report:
+        shown["watermark"] = watermark if _TIME_OR_NUMBER.fullmatch(str(watermark)) else None
+    for name in _NESTED:
+        if name in report:
+            shown[name] = [_report(part) for part in report[name]]
+    if report.get("completed_first"):
+        shown["completed_first"] = _report(report["completed_first"])
+    return shown
