@@ -13,6 +13,7 @@ from domain.pipelines.horizon import ReadEnd
 from domain.pipelines.quarantine import RefusedRow
 from domain.pipelines.run import Run, Transition
 from domain.pipelines.table import TableSchema
+from domain.ports.identity import StoredKey
 from domain.ports.unit_of_work import StoredEvent, WorkerRecord
 
 
@@ -162,6 +163,19 @@ def logs_body(transitions: Sequence[Transition], events: Sequence[StoredEvent]) 
         for event in events
     ]
     return sorted(lines, key=lambda line: line["at"])
+
+
+def key_body(key: StoredKey, state: str) -> dict[str, Any]:
+    """What is stored of an API key; the key itself is nowhere."""
+    return {
+        "prefix": key.prefix,
+        "subject": key.subject,
+        "roles": list(key.roles),
+        "state": state,
+        "created_at": key.created_at.isoformat(),
+        "expires_at": key.expires_at.isoformat() if key.expires_at else None,
+        "revoked_at": key.revoked_at.isoformat() if key.revoked_at else None,
+    }
 
 
 def workers_body(workers: Sequence[WorkerRecord], depth: int | None) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from application.catalog.forecast import PlanForecaster
 from application.connections.open_stores import OpenStores
 from application.connections.probe import ConnectionProbe
 from application.events.announce import Announcer
-from application.identity.access import Authenticator
+from application.identity.access import Authenticator, KeyKeeper
 from application.operations.health import HealthMonitor, Life
 from application.operations.workers import WorkerRegistry
 from application.pipelines.claim import RunClaimer
@@ -42,6 +42,7 @@ class UseCases:
     tester: SpecTester
     probe: ConnectionProbe
     authenticator: Authenticator
+    keys: KeyKeeper
     tender: RunTender
     announcer: Announcer
     health: HealthMonitor

@@ -40,6 +40,11 @@ def is_allowed(principal: Principal, action: Action) -> bool:
     return any(action in PERMISSIONS[role] for role in principal.roles)
 
 
+def may_grant(principal: Principal, role: Role) -> bool:
+    """Say whether the principal may do all that a role allows: nobody hands out more than they have."""
+    return all(is_allowed(principal, action) for action in PERMISSIONS[role])
+
+
 def require(principal: Principal, action: Action) -> None:
     """Raise `PermissionDeniedError` unless one of the principal's roles allows the action."""
     if not is_allowed(principal, action):

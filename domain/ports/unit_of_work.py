@@ -9,8 +9,9 @@ from types import TracebackType
 from typing import Any, Self
 
 from domain.events import Event
-from domain.identity.principal import Principal, Role
+from domain.identity.principal import Principal
 from domain.pipelines.run import Finish, Ring, Run, RunState, Transition
+from domain.ports.identity import IIdentityRecords
 
 
 @dataclass(frozen=True)
@@ -188,22 +189,6 @@ class IRunRecords(ABC):
     @abstractmethod
     async def next_fence(self, organization: str, pipeline: str, *, above: int = 0) -> int:
         """Raise the pipeline's fence, above a destination's too, for work outside a run (reset) and return it."""
-
-
-class IIdentityRecords(ABC):
-    """Organizations and API keys."""
-
-    @abstractmethod
-    async def ensure_organization(self, slug: str) -> None:
-        """Create an organization if absent."""
-
-    @abstractmethod
-    async def add_key(self, principal: Principal, *, prefix: str, digest: str, expires_at: datetime | None) -> None:
-        """Store a key's digest; the key itself is never stored."""
-
-    @abstractmethod
-    async def find_key(self, prefix: str) -> tuple[str, Principal] | None:
-        """Return (digest, principal) of a live key."""
 
 
 @dataclass(frozen=True)
@@ -384,8 +369,3 @@ class IRecords(ABC):
     @abstractmethod
     async def changes(self) -> int:
         """A number that differs after another process wrote, where the database can tell cheaply; else always 0."""
-
-
-def role_set(names: Sequence[str]) -> frozenset[Role]:
-    """Read stored role names."""
-    return frozenset(Role(name) for name in names)

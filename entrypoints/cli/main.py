@@ -12,6 +12,7 @@ from entrypoints.cli import (
     connections,
     crashtest,
     demo,
+    keys,
     operations,
     pipelines,
     projects,
@@ -43,6 +44,7 @@ app.add_typer(runs.app, name="runs")
 app.add_typer(quarantine.app, name="quarantine")
 app.add_typer(workers.app, name="workers")
 app.add_typer(connections.app, name="connections")
+app.add_typer(keys.app, name="keys")
 app.add_typer(config.app, name="config")
 app.add_typer(config.database, name="db")
 

@@ -13,7 +13,7 @@ from application.connections.open_stores import DEFAULT_SPEC, OpenStores
 from application.connections.probe import ConnectionProbe
 from application.events.announce import Announcer, log_event
 from application.events.follow import FollowerStarter
-from application.identity.access import Authenticator
+from application.identity.access import Authenticator, KeyKeeper
 from application.operations.health import HealthMonitor, Life
 from application.operations.workers import WorkerRegistry
 from application.pipelines.claim import RunClaimer
@@ -194,6 +194,7 @@ class UseCases(containers.DeclarativeContainer):
             cache=gateways.cache.provided.health_check,
         ),
     )
+    api_keys = providers.Singleton(ApiKeys)
     everything = providers.Singleton(
         AllUseCases,
         catalog=catalog,
@@ -209,7 +210,8 @@ class UseCases(containers.DeclarativeContainer):
         rehearsal=providers.Singleton(Rehearsal, records=gateways.records, stores=stores),
         tester=providers.Singleton(SpecTester, transformer=gateways.transformer),
         probe=providers.Singleton(ConnectionProbe, stores=stores),
-        authenticator=providers.Singleton(Authenticator, records=gateways.records, keys=providers.Singleton(ApiKeys)),
+        authenticator=providers.Singleton(Authenticator, records=gateways.records, keys=api_keys),
+        keys=providers.Singleton(KeyKeeper, records=gateways.records, api_keys=api_keys, clock=gateways.clock),
         tender=tender,
         announcer=announcer,
         health=health,

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
 
-from sqlalchemy import Row, insert, or_, select, update
+from sqlalchemy import Row, insert, select, update
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -15,21 +15,18 @@ from domain.identity.principal import Principal
 from domain.ports.unit_of_work import (
     IAuditRecords,
     IEventOutbox,
-    IIdentityRecords,
     IUnitOfWork,
     StoredEvent,
-    role_set,
 )
 from infrastructure.metadata.documents import SqlDocumentRecords
+from infrastructure.metadata.identity import SqlIdentityRecords
 from infrastructure.metadata.records_errors import is_damaged, records_error
 from infrastructure.metadata.runs import SqlRunRecords
 from infrastructure.metadata.tables import (
-    api_keys,
     audit,
     connection_revisions,
     connections,
     events,
-    organizations,
     pipeline_revisions,
     pipelines,
 )
@@ -82,39 +79,6 @@ class SqlUnitOfWork(IUnitOfWork):
     async def commit(self) -> None:
         assert self._connection is not None
         await self._connection.commit()
-
-
-class SqlIdentityRecords(IIdentityRecords):
-    """Organizations and API keys."""
-
-    def __init__(self, connection: AsyncConnection) -> None:
-        self._connection = connection
-
-    async def ensure_organization(self, slug: str) -> None:
-        found = await self._connection.execute(select(organizations.c.id).where(organizations.c.id == slug))
-        if found.first() is None:
-            await self._connection.execute(insert(organizations).values(id=slug, created_at=datetime.now(UTC)))
-
-    async def add_key(self, principal: Principal, *, prefix: str, digest: str, expires_at: datetime | None) -> None:
-        await self._connection.execute(
-            insert(api_keys).values(
-                org_id=principal.organization,
-                prefix=prefix,
-                digest=digest,
-                subject=principal.subject,
-                roles=sorted(principal.roles),
-                created_at=datetime.now(UTC),
-                expires_at=expires_at,
-            )
-        )
-
-    async def find_key(self, prefix: str) -> tuple[str, Principal] | None:
-        is_live = or_(api_keys.c.expires_at.is_(None), api_keys.c.expires_at > datetime.now(UTC))
-        query = select(api_keys).where(api_keys.c.prefix == prefix, api_keys.c.revoked_at.is_(None), is_live)
-        row = (await self._connection.execute(query)).first()
-        if row is None:
-            return None
-        return row.digest, Principal(row.subject, row.org_id, role_set(row.roles))
 
 
 class SqlEventOutbox(IEventOutbox):

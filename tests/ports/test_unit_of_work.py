@@ -4,7 +4,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 
@@ -488,6 +488,33 @@ async def test_key_of_a_live_principal_is_found(records: SqlRecords) -> None:
     async with records.unit() as unit:
         assert await unit.identity.find_key("abc") == ("d" * 64, admin)
         assert await unit.identity.find_key("xyz") is None
+
+
+async def test_keys_are_listed_by_organization_and_revoked_once(records: SqlRecords) -> None:
+    admin = Principal("admin", "one", frozenset({Role.PLATFORM_ADMIN}))
+    viewer = Principal("viewer", "one", frozenset({Role.VIEWER}))
+    until = datetime.now(UTC) + timedelta(hours=1)
+    async with records.unit() as unit:
+        assert await unit.identity.has_organization("one")
+        assert not await unit.identity.has_organization("nobody")
+        await unit.identity.add_key(admin, prefix="abc", digest="d" * 64, expires_at=None)
+        await unit.identity.add_key(viewer, prefix="def", digest="e" * 64, expires_at=until)
+        await unit.commit()
+
+    async with records.unit() as unit:
+        assert not await unit.identity.revoke_key("two", "abc")
+        assert await unit.identity.revoke_key("one", "abc")
+        assert not await unit.identity.revoke_key("one", "abc")
+        await unit.commit()
+
+    async with records.unit() as unit:
+        first, second = await unit.identity.keys("one")
+        assert await unit.identity.keys("two") == []
+        assert await unit.identity.find_key("abc") is None
+        assert await unit.identity.find_key("def") == ("e" * 64, viewer)
+    assert (first.prefix, first.roles, first.expires_at) == ("abc", ("platform_admin",), None)
+    assert first.revoked_at is not None
+    assert (second.prefix, second.roles, second.expires_at, second.revoked_at) == ("def", ("viewer",), until, None)
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgres"])

@@ -43,24 +43,26 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.mark.line("26")
-@pytest.mark.parametrize(
-    "host",
-    [
+def test_address_that_is_never_dialed_is_refused_when_it_is_put(server: Server) -> None:
+    for host in (
         "169.254.169.254", "169.254.7.7", "2852039166", "0xa9fea9fe", "0251.0376.0251.0376", "169.254.43518",
         "::ffff:169.254.169.254", "[::ffff:169.254.169.254]", "64:ff9b::a9fe:a9fe", "64:ff9b:1::a00:1", "fe80::1",
         "fd00:ec2::254", "100.100.100.200", "2002:a9fe:a9fe::1", "224.0.0.1", "255.255.255.255",
-    ],
-)  # fmt: skip
-def test_address_that_is_never_dialed_is_refused_when_it_is_put(host: str, server: Server) -> None:
-    said = refused_at_both_doors(server, with_change("options.host", host, SHOP), CODE, kind="connection", name="shop")
-
-    assert host not in said
+    ):  # fmt: skip
+        answer = server.call("PUT", "/v1/connections/shop", with_change("options.host", host, SHOP))
+        assert (answer.status, answer.body["code"]) == (422, CODE), host
+        assert host not in str(answer.body)
+    for host in ("2852039166", "[::ffff:169.254.169.254]"):
+        refused_at_both_doors(server, with_change("options.host", host, SHOP), CODE, kind="connection", name="shop")
 
 
 @pytest.mark.line("26")
-@pytest.mark.parametrize("host", ["127.0.0.1", "0x7f.1", "2130706433", "::1", "0", "10.0.0.1", "100.64.0.1", "fd12::1"])
-def test_near_address_is_accepted_for_one_organization(host: str, server: Server) -> None:
-    accepted_at_both_doors(server, with_change("options.host", host, SHOP), kind="connection", name="shop")
+def test_near_address_is_accepted_for_one_organization(server: Server) -> None:
+    for host in ("127.0.0.1", "2130706433", "::1", "0", "10.0.0.1", "100.64.0.1", "fd12::1"):
+        answer = server.call("PUT", "/v1/connections/shop", with_change("options.host", host, SHOP))
+        assert answer.status in (200, 201), answer.body
+    server.call("DELETE", "/v1/connections/shop")
+    accepted_at_both_doors(server, with_change("options.host", "0x7f.1", SHOP), kind="connection", name="shop")
 
 
 @pytest.mark.line("26")

@@ -1,0 +1,102 @@
+"""API keys: issue, list, revoke."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from entrypoints.cli.context import Cli
+from entrypoints.cli.render import AsJson, print_json, print_table
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+app = typer.Typer(help="Keys of the HTTP API, each with a role.", no_args_is_help=True)
+
+
+@app.command()
+def issue(
+    context: typer.Context,
+    role: Annotated[
+        str, typer.Option(help="viewer, runner, data_engineer, pipeline_admin or platform_admin.", show_default=False)
+    ],
+    name: Annotated[
+        str | None,
+        typer.Option("--name", "--subject", help="Whose key it is, for the audit trail; by default the role."),
+    ] = None,
+    expires_in: Annotated[
+        str | None, typer.Option(help="How long it is good for, such as 12h or 30d; without, until it is revoked.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a key and print it, once: only a digest of it is stored."""
+    from application.identity.access import IssueKey
+    from entrypoints.rendering import key_body
+
+    cli: Cli = context.obj
+    wanted = IssueKey(role, name, _duration(expires_in))
+    issued = cli.call(lambda use_cases: use_cases.keys.issue(cli.principal, wanted))
+    if as_json:
+        print_json({"key": issued.key, **key_body(issued.stored, "live")})
+        return
+    print(issued.key)
+    until = f"expires {issued.stored.expires_at:%Y-%m-%d %H:%M} UTC" if issued.stored.expires_at else "does not expire"
+    print(f"{role} key of {issued.stored.subject}; {until}; it is not shown again", file=sys.stderr)
+
+
+@app.command("list")
+def list_keys(context: typer.Context, as_json: AsJson = False) -> None:
+    """List the keys by prefix, with whose they are; the keys themselves are stored nowhere."""
+    from entrypoints.rendering import key_body
+
+    cli: Cli = context.obj
+    found = cli.call(lambda use_cases: use_cases.keys.page(cli.principal))
+    if as_json:
+        print_json({"items": [key_body(key, state) for key, state in found]})
+        return
+    rows = [
+        [
+            key.prefix, key.subject, " ".join(key.roles), state, f"{key.created_at:%Y-%m-%d %H:%M}",
+            f"{key.expires_at:%Y-%m-%d %H:%M}" if key.expires_at else "never",
+        ]
+        for key, state in found
+    ]  # fmt: skip
+    print_table(["prefix", "name", "role", "state", "created", "expires"], rows)
+
+
+@app.command()
+def revoke(
+    context: typer.Context,
+    prefix: Annotated[str, typer.Argument(help="The key's prefix, from headrace keys list.")],
+    as_json: AsJson = False,
+) -> None:
+    """Revoke a key; a running headrace up refuses it from the next request on."""
+    from entrypoints.rendering import key_body
+
+    cli: Cli = context.obj
+    revoked = cli.call(lambda use_cases: use_cases.keys.revoke(cli.principal, prefix))
+    print_json(key_body(revoked, "revoked")) if as_json else print(f"revoked {revoked.prefix} of {revoked.subject}")
+    if _is_own(cli, revoked.prefix):
+        print(
+            f"This was the key in {cli.paths.admin_key}: remove that file, and the next headrace up makes another.",
+            file=sys.stderr,
+        )
+
+
+def _is_own(cli: Cli, prefix: str) -> bool:
+    try:
+        return cli.paths.admin_key.read_text(encoding="ascii").startswith(f"hr_{prefix}_")
+    except (OSError, ValueError):
+        return False
+
+
+def _duration(text: str | None) -> timedelta | None:
+    from domain.errors import InvalidInputError
+    from domain.pipelines.spec import parse_duration
+
+    try:
+        return parse_duration(text) if text is not None else None
+    except ValueError as error:
+        raise InvalidInputError(f"--expires-in: {error}.", code="key.expiry") from error
