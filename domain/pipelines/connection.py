@@ -12,6 +12,8 @@ _STEPS = {
     "store.host_unknown": "name",
     "store.tls": "tls",
     "store.sign_in": "sign_in",
+    "store.sign_in_method": "sign_in",
+    "store.password_in_clear": "sign_in",
     "store.database_missing": "sign_in",
 }
 

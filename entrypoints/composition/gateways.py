@@ -120,6 +120,7 @@ def postgres_connection(
             sslmode=options["sslmode"],
             ssl_ca_cert=str(paths.confinement.place(certificate)) if certificate else None,
             connect_timeout_seconds=options["connect_timeout_seconds"],
+            require_auth=options.get("require_auth"),
             dialer=dialer,
         ),
         installation(settings, paths),

@@ -22,6 +22,7 @@ class PostgresOptions(Model):
     user: Annotated[str, StringConstraints(min_length=1, max_length=63)]
     sslmode: Literal["disable", "prefer", "require", "verify-ca", "verify-full"] = "prefer"
     ssl_ca_cert: str | None = None
+    require_auth: Literal["scram-sha-256"] | None = None
     connect_timeout_seconds: Annotated[int, Field(ge=1, le=300, strict=True)] = 10
     batch_size: Annotated[int, Field(ge=1, le=10_000, strict=True)] | None = None
 

@@ -23,6 +23,7 @@ from infrastructure.metadata.records_errors import records_ahead, records_error,
 from infrastructure.metadata.unit_of_work import SqlUnitOfWork
 from infrastructure.postgres_poolers import ASK, Backend, share_sessions
 from infrastructure.postgres_settings import pinned
+from infrastructure.postgres_sign_in import sign_in_of, signed_in
 
 HEAD_REVISION = "0003"
 _MIGRATIONS = Path(__file__).parent / "migrations"
@@ -168,6 +169,10 @@ class SqlRecords(IRecords):
             raise UnavailableError("The platform's records are not open.", code="records.unavailable")
         return self._engine
 
+    async def _signed_in(self) -> Any:
+        target = sign_in_of(str(self._url.render_as_string(hide_password=False)))
+        return await signed_in(target, timeout=self._timeout_seconds, application_name="headrace-records")
+
     def _create_engine(self, *, pool_size: int | None = None) -> AsyncEngine:
         if self._url.get_backend_name() == "sqlite":
             return _sqlite_engine(self._url, self._timeout_seconds)
@@ -178,10 +183,7 @@ class SqlRecords(IRecords):
                 max_overflow=self._max_overflow,
                 pool_timeout=self._timeout_seconds,
                 hide_parameters=True,
-                connect_args={
-                    "timeout": self._timeout_seconds,
-                    "server_settings": {"application_name": "headrace-records"},
-                },
+                async_creator=self._signed_in,
             )
         except ModuleNotFoundError as error:
             raise MissingExtraError("postgres", "Records on Postgres") from error

@@ -28,6 +28,17 @@ _REFUSED = (
         "The file of the platform's records cannot be opened: it is a folder, or its folder does not let this user.",
     ),
     (
+        ("server requested a cleartext password",),
+        "records.password_in_clear",
+        "The database of the platform's records asks for the password in clear, and it is sent so under verified TLS only: use "
+        "sslmode=verify-full and sslrootcert, or have the server ask for scram-sha-256.",
+    ),
+    (
+        ("authentication method requirement",),
+        "records.sign_in_method",
+        "The database of the platform's records asks to be signed in to in a way that is not allowed, such as Kerberos.",
+    ),
+    (
         ("Name or service not known", "No address associated"),
         "records.host_unknown",
         "The host of the platform's records has a name that nobody knows.",

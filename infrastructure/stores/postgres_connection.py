@@ -11,6 +11,7 @@ from domain.pipelines.read_set import Lane, LaneOwner
 from domain.ports.secrets import Secret
 from infrastructure.dialing import Dialer
 from infrastructure.postgres_settings import pinned
+from infrastructure.postgres_sign_in import SignIn, forget_surroundings
 from infrastructure.stores.postgres_errors import not_connected
 
 # A peer that has fallen silent is noticed within a minute, by probes when idle and by unanswered data when busy.
@@ -47,6 +48,7 @@ class PostgresAddress:
     sslmode: str | None = None
     ssl_ca_cert: str | None = None
     connect_timeout_seconds: int = 10
+    require_auth: str | None = None
     dialer: Dialer | None = None
     dialed: tuple[str, ...] = ()
 
@@ -73,20 +75,32 @@ class PostgresAddress:
         # libpq pairs each host with an address; the other driver is told where to dial by its loop.
         hosts = [f"{host}:{self.port}"] * (len(self.dialed) or 1 if driver == "postgresql" else 1)
         base = f"{driver}://{encoded(self.user)}{secret}@{','.join(hosts)}/{encoded(self.database)}"
-        options = {"sslmode": self.sslmode, "sslrootcert": self.ssl_ca_cert}
-        if driver == "postgresql":  # What libpq understands besides.
-            options |= {
-                "application_name": application_name,
-                "connect_timeout": str(self.connect_timeout_seconds),
-                **_ALIVE,
-                "options": settings,
-                **_UNMOVED,
-                "hostaddr": ",".join(self.dialed),
-            }
-        elif driver != "postgres":
+        if driver != "postgresql":
             return base
-        given = "&".join(f"{name}={encoded(value)}" for name, value in options.items() if value is not None)
-        return f"{base}?{given}" if given else base
+        options = {
+            **self.sign_in.for_libpq(),
+            "application_name": application_name or "headrace",
+            "connect_timeout": str(self.connect_timeout_seconds),
+            **_ALIVE,
+            "options": settings,
+            **_UNMOVED,
+            "hostaddr": ",".join(self.dialed),
+        }
+        return f"{base}?{'&'.join(f'{name}={encoded(value)}' for name, value in options.items())}"
+
+    @property
+    def sign_in(self) -> SignIn:
+        """How sessions of every driver sign in."""
+        return SignIn(
+            host=self.host,
+            port=self.port,
+            database=self.database,
+            user=self.user,
+            password=self.password,
+            sslmode=self.sslmode,
+            ssl_ca_cert=self.ssl_ca_cert,
+            require_auth=self.require_auth,
+        )
 
     def not_connected(self, error: Exception) -> PlatformError:
         """Say why there is no session here."""
@@ -140,6 +154,8 @@ def connect(address: PostgresAddress, application_name: str) -> Any:
         from adbc_driver_postgresql import dbapi
     except ModuleNotFoundError as error:
         raise MissingExtraError("postgres", "A Postgres connection") from error
+
+    forget_surroundings()
 
     def opened(where: PostgresAddress, settings: str = "") -> tuple[Any, bool]:
         connection = dbapi.connect(where.url(application_name=application_name, settings=settings), autocommit=True)

@@ -333,6 +333,8 @@ def _cut(message: str) -> str:
 
 # What libpq and asyncpg say when there is no session yet; the server's own SQLSTATE is told by asyncpg only.
 _WORDS_OF_CONNECTING = (
+    (r"server requested a cleartext password", "clear"),
+    (r"authentication method requirement", "method"),
     (r"certificate|does not support SSL|SSL error|rejected SSL", "tls"),
     (r"Temporary failure in name resolution", "08001"),
     (r"could not translate host name|Name or service not known|No address associated", "host"),
@@ -347,7 +349,19 @@ def not_connected(error: Exception, *, place: str, user: str, database: str, ssl
     """Say why there is no session: only what may pass by itself is worth another try."""
     text = str(error)
     state = next((s for words, s in _WORDS_OF_CONNECTING if re.search(words, text)), None)
-    match getattr(error, "sqlstate", None) or state:
+    match state if state in ("clear", "method") else getattr(error, "sqlstate", None) or state:
+        case "clear":
+            return StoreRefusedError(
+                f"Postgres at {place} asks for the password in clear, and it is sent so under verified TLS only: use sslmode "
+                "verify-full with ssl_ca_cert, or have the server ask for scram-sha-256.",
+                code="store.password_in_clear",
+            )
+        case "method":
+            return StoreRefusedError(
+                f"Postgres at {place} asks to be signed in to in a way that this connection does not allow, such as "
+                "Kerberos, or another one than its require_auth.",
+                code="store.sign_in_method",
+            )
         case "tls":
             return StoreRefusedError(
                 f"Postgres at {place} and sslmode {sslmode} do not go together: the server speaks no TLS, or its "

@@ -20,6 +20,7 @@ from domain.ports.data_store import Committed, EncodedRows, IWriter, JudgedBatch
 from infrastructure.arrow import conform, row_too_large
 from infrastructure.dialing import DialingLoop
 from infrastructure.postgres_settings import pinned
+from infrastructure.postgres_sign_in import signed_in
 from infrastructure.sql import quote, quote_table
 from infrastructure.stores.key_steps import KeySteps
 from infrastructure.stores.landing import landing_gone, landing_of
@@ -72,13 +73,13 @@ async def connected(address: PostgresAddress, name: str) -> AsyncIterator[Any]:
     try:
         # Finding the host may block. The time of connecting is the driver's own, after that.
         where = await asyncio.to_thread(address.resolved)
-        connection = await asyncpg.connect(
-            where.url(driver="postgres"),
-            loop=DialingLoop(asyncio.get_running_loop(), where.dialed) if where.dialed else None,
+        connection = await signed_in(
+            where.sign_in,
             timeout=address.connect_timeout_seconds,
-            server_settings={"application_name": name},
+            application_name=name,
+            loop=DialingLoop(asyncio.get_running_loop(), where.dialed) if where.dialed else None,
         )
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, TimeoutError) as error:
         raise address.not_connected(error) from error
     peer = connection._transport.get_extra_info("socket")  # asyncpg has no door to its socket.
     if peer is not None and peer.family in (socket.AF_INET, socket.AF_INET6):
