@@ -26,7 +26,7 @@ from infrastructure.stores.csv_faults import (
 )
 
 # Small enough to stay in a core's cache between being split and being copied, which takes half the time of a large one.
-_BLOCK_BYTES = 512 * 1024
+BLOCK_BYTES = 512 * 1024
 _LONGEST_ROW_BYTES = 64 * 1024 * 1024
 _HEADER_BYTES = 1024 * 1024
 _LINE_END = re.compile(rb"\r\n|\n|\r")
@@ -108,13 +108,13 @@ class CsvFile:
         is_whole = bool(rows.num_rows) and _is_end(rows)
         return (rows.slice(0, rows.num_rows - 1) if is_whole else rows), is_whole
 
-    def batches(self) -> Generator[pa.RecordBatch]:
-        """Read the rows, every value as text.
+    def batches(self, block_bytes: int = BLOCK_BYTES) -> Generator[pa.RecordBatch]:
+        """Read the rows, every value as text, about so many bytes at a time.
 
         Raises:
             InvalidInputError: the file is not well formed, or not in the encoding, with the line.
         """
-        names, done, block_bytes = self.header(), 0, _BLOCK_BYTES
+        names, done = self.header(), 0
         while True:
             try:
                 for batch in self._parsed(names, done, block_bytes):

@@ -33,12 +33,15 @@ from infrastructure.arrow import rechunk
 from infrastructure.confinement import Confinement
 from infrastructure.stores.csv_parts import Rows, TextPart, TextParts
 from infrastructure.stores.csv_sample import CsvSample
-from infrastructure.stores.csv_text import CsvFile, Dialect
+from infrastructure.stores.csv_text import BLOCK_BYTES, CsvFile, Dialect
 from infrastructure.stores.file_folders import FolderColumns
 from infrastructure.stores.file_formats import differing, format_of, format_of_all, refuse_options_of_csv
 from infrastructure.stores.file_matches import forbidden, is_inside, matches, tables_under
 from infrastructure.stores.parquet_files import ParquetData, columns_of_all, conform_file, note_on_times
 from infrastructure.threads import OneThread
+
+_PULLED_BYTES = 2 * 1024 * 1024
+"""Of text that the destination pulls: its vectors of 2,048 rows are full then, and none of it is copied on the way."""
 
 
 class FilesDataStore(IDataStore):
@@ -260,7 +263,7 @@ class FilesReader(IReader):
             path = self._root / file.path
             self._check(path, file)
             done = skip if index == first else 0
-            for batch in self._record_batches(path, file, done):
+            for batch in self._record_batches(path, file, done, _PULLED_BYTES):
                 self._check_columns(batch.schema.names, file)
                 done += batch.num_rows
                 fail_at("extract.mid_page")
@@ -290,10 +293,12 @@ class FilesReader(IReader):
                 f"The file {file.path} changed after the read set was planned; start again with --full-refresh or reset."
             )
 
-    def _record_batches(self, path: Path, file: SourceFile, skip: int) -> Iterator[pa.RecordBatch]:
+    def _record_batches(
+        self, path: Path, file: SourceFile, skip: int, block_bytes: int = BLOCK_BYTES
+    ) -> Iterator[pa.RecordBatch]:
         """The rows behind the first `skip`, with the columns that the file's folders tell."""
         told, name, is_opened = None, file.path, False
-        for batch in self._all_batches(path, name):
+        for batch in self._all_batches(path, name, block_bytes):
             if not is_opened:
                 self._check(path, file)  # What was opened is what was checked before.
                 is_opened = True
@@ -311,9 +316,9 @@ class FilesReader(IReader):
         columns = tuple((name, kind) for name, kind in self._plan.columns if name not in names)
         return FolderColumns(columns).scalars(path, is_text=self._plan.is_text)
 
-    def _all_batches(self, path: Path, name: str) -> Iterator[pa.RecordBatch]:
+    def _all_batches(self, path: Path, name: str, block_bytes: int) -> Iterator[pa.RecordBatch]:
         if self._plan.is_text:
-            yield from self._csv(path, name).batches()
+            yield from self._csv(path, name).batches(block_bytes)
             return
         yield from ParquetData(path, name).batches(self._size[0])
 
