@@ -17,6 +17,7 @@ from application.pipelines.reporting import in_total, published_report, unfinish
 from domain.errors import (
     BusyError,
     FencedError,
+    InvalidInputError,
     NotFoundError,
     PlatformError,
     StoreUnavailableError,
@@ -113,7 +114,7 @@ class RunSettler:
             left = await self._sealed(claim)
         except FencedError:
             return
-        except (UnavailableError, NotFoundError, BusyError) as why:
+        except (UnavailableError, NotFoundError, BusyError, InvalidInputError) as why:
             reason = "sealing" if why.code == StoreUnavailableError.code else f"sealing: {why.code}"
             async with self.records.unit() as unit:
                 await unit.runs.note(claim.run.id, claim.fence, reason=reason)

@@ -33,6 +33,7 @@ from infrastructure.stores.postgres_reading import Reading, bind
 from infrastructure.stores.postgres_selection import Selection
 from infrastructure.stores.postgres_types import native_of
 from infrastructure.stores.sql_writer import Checkpoints, SqlWriter
+from infrastructure.threads import OneThread
 
 FORMAT = "postgres-binary-copy"
 _CLOSE_SECONDS = 5.0
@@ -71,8 +72,7 @@ async def connected(address: PostgresAddress, name: str) -> AsyncIterator[Any]:
     except ModuleNotFoundError as error:
         raise MissingExtraError("postgres", "A Postgres connection") from error
     try:
-        # Finding the host may block. The time of connecting is the driver's own, after that.
-        where = await asyncio.to_thread(address.resolved)
+        where = await _resolved(address)  # The time of connecting is the driver's own, after that.
         connection = await signed_in(
             where.sign_in,
             timeout=address.connect_timeout_seconds,
@@ -97,6 +97,17 @@ async def connected(address: PostgresAddress, name: str) -> AsyncIterator[Any]:
         await asyncio.wait_for(connection.close(), _CLOSE_SECONDS)
     except Exception:  # noqa: BLE001 - a broken connection cannot be closed any better
         connection.terminate()
+
+
+async def _resolved(address: PostgresAddress) -> PostgresAddress:
+    """Find the host off the loop, in a thread that keeps no process from its end."""
+    if address.dialer is None:
+        return address
+    thread = OneThread("resolve")
+    try:
+        return await thread.call(address.resolved)
+    finally:
+        thread.close()
 
 
 def _is_whole(selection: Selection, order: Sequence[str]) -> bool:

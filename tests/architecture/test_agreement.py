@@ -109,6 +109,16 @@ def test_guide_lists_every_rule_and_every_state_of_a_refused_row() -> None:
     assert {state.value for state in RefusedState} <= set(rows)
 
 
+def test_guide_and_command_name_every_role() -> None:
+    from domain.identity.principal import Role
+    from entrypoints.cli.keys import issue
+
+    guide = (ROOT / "docs/guides/running.md").read_text()
+    keys = guide.partition("## Keys")[2].partition("\n## ")[0]
+    assert re.findall(r"^\| `([a-z_]+)` \|", keys, re.MULTILINE) == [role.value for role in Role]
+    assert all(role.value in str(issue.__annotations__["role"]) for role in Role)
+
+
 def test_guide_names_every_code_of_a_store_that_is_tried_again() -> None:
     """And none that is not: a table that lacks one tells people to wait for nobody."""
     retried = {errors.StoreUnavailableError.code}

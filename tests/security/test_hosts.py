@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import socket
 import ssl
 import subprocess
@@ -27,9 +28,16 @@ from infrastructure.settings_sources import load_settings
 from infrastructure.stores.postgres_connection import PostgresAddress, connect
 from infrastructure.stores.postgres_passage import connected
 from tests.databases import postgres
-from tests.e2e.api import Server, serving
+from tests.e2e.api import Server, headrace, serving
 from tests.e2e.inside import ME, Inside
-from tests.e2e.projects import new_project, postgres_connection, postgres_environment
+from tests.e2e.projects import (
+    new_project,
+    people_pipeline,
+    postgres_connection,
+    postgres_environment,
+    with_people,
+    write,
+)
 from tests.security.test_bad_input import SHOP, accepted_at_both_doors, refused_at_both_doors, with_change
 
 CODE = "connection.host_forbidden"
@@ -284,6 +292,49 @@ async def test_certificate_is_that_of_the_name_although_an_address_is_dialed(
 
     assert server.asked == [NAME]
     assert (server.signed_in, caught.value.code) == ((1, "store.too_many_connections") if is_good else (0, "store.tls"))
+
+
+@pytest.mark.line("27")
+async def test_loop_goes_on_while_a_name_is_resolved(postgres_database: str) -> None:
+    waited, may_answer = list[bool](), threading.Event()
+
+    def slow(host: str, port: int) -> Sequence[str]:
+        waited.append(may_answer.wait(5))
+        return ["127.0.0.1"]
+
+    at = urlsplit(postgres_database)
+    address = PostgresAddress(
+        NAME, at.port or 5432, at.path[1:], "postgres", sslmode="disable", dialer=Dialer(DialRules(), slow)
+    )
+    asyncio.get_running_loop().call_later(0.05, may_answer.set)
+    async with connected(address, "test") as connection:
+        assert await connection.fetchval("SELECT 1") == 1
+
+    assert waited == [True]
+
+
+@pytest.mark.line("27")
+def test_run_whose_destination_became_forbidden_waits_for_somebody_who_may(
+    tmp_path: Path, postgres_database: str
+) -> None:
+    folder = new_project(tmp_path / "project")
+    with_people(folder)
+    write(folder, "connections/warehouse.yaml", postgres_connection(postgres_database))
+    write(folder, "pipelines/people.yaml", people_pipeline(connection="warehouse"))
+    killed = headrace(folder, "run", "pipelines/people.yaml", HEADRACE_FAILPOINT="batch.before_commit:3:kill")
+    assert killed.returncode == -9
+
+    narrowed = {"HEADRACE_CONNECTIONS__ALLOW_NETWORKS": "10.0.0.0/8"}
+    refused = headrace(folder, "run", "people", **narrowed)
+    (run,) = json.loads(headrace(folder, "runs", "list", "--json").stdout)["items"]
+    resumed = headrace(folder, "run", "people")
+
+    assert refused.returncode != 0
+    assert CODE in refused.stderr
+    assert "unexpected" not in refused.stderr
+    assert (run["state"], run["reason"]) == ("running", f"sealing: {CODE}")
+    assert resumed.returncode == 0, resumed.stderr
+    assert postgres(postgres_database, "SELECT count(*), count(DISTINCT id) FROM people") == [(989, 989)]
 
 
 async def test_driver_is_told_each_address_with_the_name() -> None:
