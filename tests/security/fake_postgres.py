@@ -86,3 +86,42 @@ class FakePostgres:
                 connection.sendall(piece)
             sent = connection.recv(65536)
             self.received += sent
+
+
+class TlsRelay:
+    """Speaks TLS before a real server that does not."""
+
+    def __init__(self, server_port: int, tls: ssl.SSLContext) -> None:
+        self.secured = 0
+        self._server_port = server_port
+        self._tls = tls
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._listening.getsockname()[1])
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        self._listening.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                threading.Thread(target=self._relay, args=(self._listening.accept()[0],), daemon=True).start()
+
+    def _relay(self, connection: socket.socket) -> None:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", self._server_port)) as server:
+            assert connection.recv(8)[4:] == struct.pack("!I", 80877103)
+            connection.sendall(b"S")
+            client = self._tls.wrap_socket(connection, server_side=True)
+            self.secured += 1
+            client.settimeout(0.01)  # One thread at a time may use it.
+            server.settimeout(0.01)
+            with client:
+                while True:
+                    for source, sink in ((client, server), (server, client)):
+                        with suppress(TimeoutError):
+                            data = source.recv(65536)
+                            if not data:
+                                return
+                            sink.settimeout(10)
+                            sink.sendall(data)
+                            sink.settimeout(0.01)

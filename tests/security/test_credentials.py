@@ -4,19 +4,31 @@ import asyncio
 import hashlib
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+import uvloop
 
 from domain.errors import PlatformError
 from domain.ports.secrets import Secret
 from infrastructure.metadata.records import SqlRecords
 from infrastructure.stores.postgres_connection import PostgresAddress, connect
 from infrastructure.stores.postgres_passage import connected
-from tests.security.fake_postgres import CLEAR, KERBEROS, MD5, OK, READY, SCRAM, FakePostgres, certificate, much_work
+from tests.security.fake_postgres import (
+    CLEAR,
+    KERBEROS,
+    MD5,
+    OK,
+    READY,
+    SCRAM,
+    FakePostgres,
+    TlsRelay,
+    certificate,
+    much_work,
+)
 from tests.servers import PostgresServer
 
 CANARY = "canary-of-the-password"
@@ -64,6 +76,11 @@ def tls(certified: tuple[Path, Path]) -> ssl.SSLContext:
     context.load_verify_locations(certified[0])
     context.verify_mode = ssl.CERT_OPTIONAL  # It would take the certificate of a client that offers one.
     return context
+
+
+async def large_text(address: PostgresAddress) -> int:
+    async with connected(address, "headrace") as connection:
+        return len(await connection.fetchval("SELECT repeat('x', 3000000)"))
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +144,39 @@ async def test_password_is_sent_in_clear_to_a_server_that_is_known(
 @pytest.mark.parametrize("door", DOORS)
 async def test_other_methods_are_as_good_as_before(door: str, user: str, strict: PostgresServer) -> None:
     await sign_in(door, replace(ADDRESS, port=strict.port, user=user))
+
+
+@pytest.mark.parametrize("door", ["asyncpg", "records"])
+def test_loop_of_the_server_process_is_watched_alike(door: str, strict: PostgresServer, tls: ssl.SSLContext) -> None:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        for context, mode in ((None, "disable"), (tls, "require")):
+            server = FakePostgres(CLEAR, OK + READY, tls=context, is_slow=True)
+            error = runner.run(refusal(door, replace(ADDRESS, port=server.port, sslmode=mode)))
+            server.close()
+            assert error.code.endswith(".password_in_clear")
+            assert CANARY.encode() not in server.received
+        for user in ("trust", "md5", "scram"):
+            runner.run(sign_in(door, replace(ADDRESS, port=strict.port, user=user)))
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+@pytest.mark.parametrize("mode", ["prefer", "verify-full"])
+def test_session_under_tls_carries_rows(
+    mode: str,
+    loop: Callable[[], asyncio.AbstractEventLoop],
+    strict: PostgresServer,
+    tls: ssl.SSLContext,
+    certified: tuple[Path, Path],
+) -> None:
+    relay = TlsRelay(strict.port, tls)
+    ca = str(certified[0]) if mode.startswith("verify") else None
+    address = replace(ADDRESS, port=relay.port, user="scram", sslmode=mode, ssl_ca_cert=ca)
+    with asyncio.Runner(loop_factory=loop) as runner:
+        for door in DOORS:
+            runner.run(sign_in(door, address))
+        assert runner.run(large_text(address)) == 3_000_000
+    relay.close()
+    assert relay.secured >= 4
 
 
 @pytest.mark.parametrize("door", DOORS)
