@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import quote as percent_encode
 
 from domain.ports.secrets import Secret
 
@@ -67,6 +68,25 @@ class SignIn:
         """How TLS is used."""
         return self.sslmode or "prefer"
 
+    def url(self) -> str:
+        """Return the URL that `sign_in_of` reads, with the password in it."""
+
+        def encoded(text: str) -> str:
+            return percent_encode(text, safe="")
+
+        secret = f":{encoded(self.password.reveal())}" if self.password is not None else ""
+        is_socket = self.host.startswith("/")
+        host = "" if is_socket else f"[{self.host.strip('[]')}]" if ":" in self.host else self.host
+        query = {
+            "host": self.host if is_socket else None,
+            "sslmode": self.sslmode,
+            "sslrootcert": self.ssl_ca_cert,
+            "require_auth": self.require_auth,
+        }
+        given = "&".join(f"{name}={encoded(value)}" for name, value in query.items() if value is not None)
+        place = f"{host}:{self.port}/{encoded(self.database)}"
+        return f"postgresql+asyncpg://{encoded(self.user)}{secret}@{place}" + (f"?{given}" if given else "")
+
     def for_libpq(self) -> dict[str, str]:
         """Return the parameters beside host, port, database, user and password that the environment could give otherwise."""
         forbidden = ("!gss", "!sspi") if self.mode in VERIFIED else ("!password", "!gss", "!sspi")
@@ -91,6 +111,8 @@ def sign_in_of(url: str) -> SignIn:
         query = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
     except ValueError:
         raise ValueError("is not the URL of a Postgres: postgresql://USER:PASSWORD@HOST:PORT/DATABASE") from None
+    if parts.scheme not in ("postgresql", "postgres", "postgresql+asyncpg"):
+        raise ValueError("is not the URL of a Postgres: postgresql://USER:PASSWORD@HOST:PORT/DATABASE")
     mode = query.pop("sslmode", query.pop("ssl", None))
     host = query.pop("host", None) or parts.hostname or ""
     found = SignIn(

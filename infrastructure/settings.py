@@ -2,19 +2,13 @@
 
 import ipaddress
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from domain.errors import Problem
 from infrastructure.environment_names import check_listed, check_prefix
-
-_KNOWN_SECRETS = frozenset(
-    {"password", "postgres", "secret", "changeme", "change-me", "admin", "headrace", "test", "123456", "default", ""}
-)
 
 
 def _ascii_digits(value: Any) -> Any:
@@ -45,6 +39,7 @@ Int = Annotated[int, BeforeValidator(_ascii_digits)]
 Port = Annotated[Int, Field(ge=1, le=65535)]
 Networks = Annotated[tuple[Annotated[str, BeforeValidator(_network)], ...], BeforeValidator(_list)]
 Folders = Annotated[tuple[str, ...], BeforeValidator(_list)]
+SslMode = Literal["disable", "prefer", "require", "verify-ca", "verify-full"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 Lower = BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)
 
@@ -96,7 +91,16 @@ class MetadataSettings(Section):
     """The platform's own records."""
 
     kind: Literal["sqlite", "postgres"] = setting("sqlite", "Where Headrace keeps specs, runs and keys.")
-    url: SecretStr | None = setting(None, "A Postgres URL for the records alone, instead of DB_*.")
+    url: SecretStr | None = setting(
+        None, "A Postgres URL for the records alone, instead of DB_* and the settings below; ?sslmode=… may follow."
+    )
+    host: str | None = setting(None, "Host of the Postgres of the records; by default that of DB_*.")
+    port: Port | None = setting(None, "Port; by default that of DB_*, or 5432 beside a host of its own.")
+    name: str | None = setting(None, "Database of the records; by default that of DB_*.")
+    user: str | None = setting(None, "Role of the records, which owns the schema headrace; by default that of DB_*.")
+    password: SecretStr | None = setting(None, "Password of that role.")
+    sslmode: SslMode | None = setting(None, "TLS to a host of its own; by default as for DB_*, or prefer.")
+    ssl_ca_cert: Path | None = setting(None, "Certificates that vouch for that host: with verify-ca and verify-full.")
     upgrade_on_open: bool = setting(True, "Bring the records' schema up to date at start.")
 
 
@@ -132,6 +136,8 @@ class DatabaseSettings(Section):
     name: str | None = setting(None, "Database.", env="DB_NAME")
     user: str | None = setting(None, "User.", env="DB_USER")
     password: SecretStr | None = setting(None, "Password.", env="DB_PASSWORD")
+    sslmode: SslMode | None = setting(None, "TLS to the Postgres; prefer when not set.")
+    ssl_ca_cert: Path | None = setting(None, "Certificates that vouch for it: with verify-ca and verify-full.")
     pool_size: Annotated[Int, Field(ge=1, le=1000)] = setting(
         5, "Connections kept for the records.", env="DB_POOL_SIZE"
     )
@@ -347,40 +353,3 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Take nothing but what the loader gives."""
         return (init_settings,)
-
-    @property
-    def uses_database(self) -> bool:
-        """Whether DB_* is in use."""
-        return self.store.kind == "postgres" or (self.metadata.kind == "postgres" and self.metadata.url is None)
-
-
-def problems_across(settings: Settings) -> Iterator[Problem]:
-    """Check what only several settings together can tell: sections in use, and the rules of production."""
-    if settings.uses_database:
-        for name in ("host", "name", "user"):
-            if getattr(settings.database, name) is None:
-                why = "store.kind" if settings.store.kind == "postgres" else "metadata.kind"
-                yield Problem(f"DB_{name.upper()}", "settings.missing", f"is required because {why} is postgres")
-    if settings.queue.kind == "redis" and settings.redis.host is None:
-        yield Problem("REDIS_HOST", "settings.missing", "is required because queue.kind is redis")
-    if settings.queue.kind == "kafka" and settings.kafka.bootstrap_servers is None:
-        yield Problem("KAFKA_BOOTSTRAP_SERVERS", "settings.missing", "is required because queue.kind is kafka")
-    if settings.data_root is not None:
-        why = "is for several organizations, which a later version brings; list the folders of data in HEADRACE_DATA_ROOTS"
-        yield Problem("HEADRACE_DATA_ROOT", "settings.later", f"{why}, and write paths relative to the project")
-    if settings.run.batch_size is not None and settings.run.batch_size > settings.run.max_batch_size:
-        yield Problem("BATCH_SIZE", "settings.range", "is larger than MAX_BATCH_SIZE")
-    if settings.app.environment != "production":
-        return
-    if settings.app.debug:
-        yield Problem("DEBUG", "settings.production", "is not allowed in production")
-    if settings.telemetry.sampling_rate < 0.1:
-        yield Problem("OTEL_SAMPLING_RATE", "settings.production", "is below 0.1, which production refuses")
-    secrets = {
-        "DB_PASSWORD": settings.database.password,
-        "REDIS_PASSWORD": settings.redis.password,
-        "SNOWFLAKE_PASSWORD": settings.snowflake.password,
-    }
-    for name, secret in secrets.items():
-        if secret is not None and secret.get_secret_value().lower() in _KNOWN_SECRETS:
-            yield Problem(name, "settings.production", "is a well-known value, which production refuses")

@@ -14,7 +14,8 @@ from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 
 from domain.errors import Problem, SettingsError
-from infrastructure.settings import Settings, problems_across
+from infrastructure.settings import Settings
+from infrastructure.settings_rules import problems_across
 
 PREFIX = "HEADRACE_"
 # Names with our prefix that are not settings of the tree.

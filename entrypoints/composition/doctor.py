@@ -8,6 +8,7 @@ import sys
 
 from entrypoints.composition.paths import Paths
 from infrastructure.settings import Settings
+from infrastructure.settings_rules import SHARED, shares_credentials
 
 _FREE_SHARE = 0.1
 
@@ -21,6 +22,8 @@ def findings(settings: Settings, paths: Paths, is_served: bool) -> list[tuple[st
         _extra(settings),
         _disk(paths),
     ]
+    if shares_credentials(settings):
+        rows.append(("credentials", True, f"warning: HEADRACE_METADATA__USER {SHARED}"))
     if paths.home.exists():
         mode = stat.S_IMODE(paths.home.stat().st_mode)
         is_closed = mode & 0o077 == 0

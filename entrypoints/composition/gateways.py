@@ -23,7 +23,8 @@ from infrastructure.queues.memory import InMemoryMessageQueue
 from infrastructure.queues.redis_streams import RedisAddress, RedisStreamsMessageQueue
 from infrastructure.secrets.environment import EnvironmentSecretProvider
 from infrastructure.secrets.files import FileSecretProvider
-from infrastructure.settings import DatabaseSettings, Settings
+from infrastructure.settings import Settings
+from infrastructure.settings_rules import records_sign_in, store_sign_in
 from infrastructure.settings_sources import is_setting_name
 from infrastructure.stores.duckdb import DuckDBDataStore
 from infrastructure.stores.duckdb_file import DuckDBOptions
@@ -41,16 +42,9 @@ def embedded_options(settings: Settings, paths: Paths) -> DuckDBOptions:
     return DuckDBOptions(chosen.path or paths.data, chosen.memory_limit, chosen.threads, paths.scratch)
 
 
-def database_address(database: DatabaseSettings) -> PostgresAddress:
+def database_address(settings: Settings) -> PostgresAddress:
     """The Postgres of DB_*."""
-    password = database.password.get_secret_value() if database.password else None
-    return PostgresAddress(
-        host=database.host or "",
-        port=database.port,
-        database=database.name or "",
-        user=database.user or "",
-        password=Secret(password) if password is not None else None,
-    )
+    return PostgresAddress(**vars(store_sign_in(settings)))
 
 
 def redis_address(settings: Settings) -> RedisAddress:
@@ -79,9 +73,7 @@ def records_url(settings: Settings, paths: Paths) -> str:
     """Where the platform's records are."""
     if settings.metadata.kind == "sqlite":
         return sqlite_url(paths.records)
-    if settings.metadata.url is not None:
-        return settings.metadata.url.get_secret_value().replace("postgresql://", "postgresql+asyncpg://", 1)
-    return database_address(settings.database).url(driver="postgresql+asyncpg")
+    return records_sign_in(settings).url()
 
 
 def installation(settings: Settings, paths: Paths) -> str:
@@ -172,7 +164,7 @@ class Gateways(containers.DeclarativeContainer):
         memory=providers.Singleton(InMemoryDataStore),
         postgres=providers.Singleton(
             PostgresDataStore,
-            address=providers.Callable(database_address, settings.provided.database),
+            address=providers.Callable(database_address, settings),
             installation=providers.Callable(installation, settings, paths),
         ),
     )

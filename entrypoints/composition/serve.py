@@ -23,6 +23,7 @@ from entrypoints.worker.background import BackgroundTasks
 from entrypoints.worker.main import Worker
 from entrypoints.worker.ticker import Ticker
 from infrastructure.settings import Settings
+from infrastructure.settings_rules import SHARED, shares_credentials
 
 API, WORKER = "api", "worker"
 UP = f"{API} {WORKER}"
@@ -98,6 +99,9 @@ class _Process:
         self._refuse_drained()
         listener = self._listener()
         try:
+            if shares_credentials(self._settings):
+                sentence = f"HEADRACE_METADATA__USER {SHARED}."
+                structlog.get_logger("headrace").warning("records.credentials_shared", message=sentence)
             async with running(self._container, with_store=True) as use_cases:
                 if life.is_draining:
                     return 0  # The signal came while things were being opened.

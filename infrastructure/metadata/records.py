@@ -124,7 +124,9 @@ class SqlRecords(IRecords):
             async with self._opened().begin() as connection:
                 if connection.dialect.name == "postgresql":
                     await connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})"))
-                    await connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {_SCHEMA}"))
+                    # A role that owns the schema may not be one that may make schemas.
+                    if (await connection.execute(text(f"SELECT to_regnamespace('{_SCHEMA}')"))).scalar() is None:
+                        await connection.execute(text(f"CREATE SCHEMA {_SCHEMA}"))
                 await connection.run_sync(run_migrations)
         except (DBAPIError, OSError) as error:
             raise records_error(error) from error

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from domain.errors import SettingsError
+from infrastructure.postgres_sign_in import sign_in_of
+from infrastructure.settings_rules import records_sign_in, shares_credentials
 from infrastructure.settings_sources import catalog, is_setting_name, load_settings, shown
 
 SECRET = "correct-horse-battery"
@@ -72,7 +74,114 @@ def test_only_sections_in_use_are_required(tmp_path: Path) -> None:
         root=tmp_path,
         environment={"HEADRACE_METADATA__KIND": "postgres", "HEADRACE_METADATA__URL": "postgresql://u@h/d"},
     )
-    assert not url.settings.uses_database
+    assert records_sign_in(url.settings).host == "h"
+
+
+BOTH = {"HEADRACE_STORE__KIND": "postgres", "HEADRACE_METADATA__KIND": "postgres"}
+DB = {"DB_HOST": "db", "DB_NAME": "d", "DB_USER": "writer", "DB_PASSWORD": SECRET}
+OWN = {"HEADRACE_METADATA__USER": "keeper", "HEADRACE_METADATA__PASSWORD": "another-secret"}
+ELSEWHERE = {"HEADRACE_METADATA__HOST": "other", "HEADRACE_METADATA__NAME": "r"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected", "password"),
+    [
+        (DB, ("db", 5432, "d", "writer", None), SECRET),
+        (DB | OWN, ("db", 5432, "d", "keeper", None), "another-secret"),
+        (DB | {"HEADRACE_METADATA__USER": "keeper"}, ("db", 5432, "d", "keeper", None), None),
+        (DB | OWN | {"HEADRACE_METADATA__NAME": "r"}, ("db", 5432, "r", "keeper", None), "another-secret"),
+        (
+            DB | {"DB_PORT": "6000", "HEADRACE_DATABASE__SSLMODE": "require"},
+            ("db", 6000, "d", "writer", "require"),
+            SECRET,
+        ),
+        (
+            DB | OWN | ELSEWHERE | {"DB_PORT": "6000", "HEADRACE_DATABASE__SSLMODE": "require"},
+            ("other", 5432, "r", "keeper", None),
+            "another-secret",
+        ),
+        (
+            {"HEADRACE_METADATA__URL": "postgresql://k%40x:p%2Fw@[::1]:6001/r?sslmode=disable"},
+            ("::1", 6001, "r", "k@x", "disable"),
+            "p/w",
+        ),
+        ({"HEADRACE_METADATA__URL": "postgres://k@/r?host=/run/pg"}, ("/run/pg", 5432, "r", "k", None), None),
+    ],
+)
+def test_records_sign_in_as_they_are_told(
+    settings: dict[str, str], expected: tuple[object, ...], password: str | None, tmp_path: Path
+) -> None:
+    given = {"HEADRACE_METADATA__KIND": "postgres", **settings}
+    found = records_sign_in(load_settings(root=tmp_path, environment=given).settings)
+    for each in (found, sign_in_of(found.url())):
+        assert (each.host, each.port, each.database, each.user, each.sslmode) == expected
+        assert (each.password.reveal() if each.password else None) == password
+    assert SECRET not in repr(found)
+
+
+@pytest.mark.parametrize(
+    ("settings", "names"),
+    [
+        (DB | ELSEWHERE, {"HEADRACE_METADATA__USER"}),
+        (DB | {"HEADRACE_METADATA__PASSWORD": "x"}, {"HEADRACE_METADATA__USER"}),
+        (OWN, {"DB_HOST", "DB_NAME"}),
+        (OWN | {"HEADRACE_METADATA__HOST": "other"}, {"HEADRACE_METADATA__NAME"}),
+        (
+            OWN | {"HEADRACE_METADATA__URL": "postgresql://u@h/d"},
+            {"HEADRACE_METADATA__USER", "HEADRACE_METADATA__PASSWORD"},
+        ),
+        ({"HEADRACE_METADATA__URL": f"mysql://u:{SECRET}@h/d"}, {"HEADRACE_METADATA__URL"}),
+        ({"HEADRACE_METADATA__URL": f"postgresql://u:{SECRET}@h/d?passfile=/x"}, {"HEADRACE_METADATA__URL"}),
+        ({"HEADRACE_METADATA__URL": f"postgresql://u:{SECRET}@h/d?sslmode=verify-full"}, {"HEADRACE_METADATA__URL"}),
+        ({"HEADRACE_METADATA__URL": f"postgresql://u:{SECRET}@h/d?sslmode=on"}, {"HEADRACE_METADATA__URL"}),
+        ({"HEADRACE_METADATA__URL": f"postgresql://u:{SECRET}@h:99999/d"}, {"HEADRACE_METADATA__URL"}),
+        ({"HEADRACE_METADATA__URL": f"postgresql://:{SECRET}@h/d"}, {"HEADRACE_METADATA__URL"}),
+        ({"HEADRACE_METADATA__URL": "postgresql:///d"}, {"HEADRACE_METADATA__URL"}),
+        (DB | {"HEADRACE_DATABASE__SSLMODE": "verify-full"}, {"HEADRACE_DATABASE__SSL_CA_CERT"}),
+        (DB | {"HEADRACE_METADATA__SSL_CA_CERT": "x"}, {"HEADRACE_METADATA__SSL_CA_CERT"}),
+    ],
+)
+def test_half_of_an_address_is_refused(settings: dict[str, str], names: set[str], tmp_path: Path) -> None:
+    found = problems(tmp_path, HEADRACE_METADATA__KIND="postgres", **settings)
+    assert set(found) == names
+    assert not any(SECRET in said for said in found.values())
+
+
+SHARING = [
+    DB,
+    DB | {"HEADRACE_METADATA__NAME": "r"},
+    DB | {"HEADRACE_METADATA__USER": "writer", "HEADRACE_METADATA__PASSWORD": "another-secret"},
+    DB | {"HEADRACE_METADATA__URL": f"postgresql://writer:{SECRET}@DB:5432/r"},
+    DB | {"DB_HOST": "localhost", "HEADRACE_METADATA__URL": "postgresql://writer@127.0.0.1/d"},
+]
+
+
+@pytest.mark.parametrize("settings", SHARING)
+def test_records_do_not_sign_in_as_the_store_does_in_production(settings: dict[str, str], tmp_path: Path) -> None:
+    assert shares_credentials(load_settings(root=tmp_path, environment=BOTH | settings).settings)
+    found = problems(tmp_path, ENVIRONMENT="production", **(BOTH | settings))
+    assert set(found) == {"HEADRACE_METADATA__USER"}
+    assert "HEADRACE_METADATA__PASSWORD" in found["HEADRACE_METADATA__USER"]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        BOTH | DB | OWN,
+        BOTH | DB | OWN | ELSEWHERE,
+        BOTH | DB | {"HEADRACE_METADATA__URL": "postgresql://keeper:another-secret@db/d"},
+        DB | {"HEADRACE_METADATA__KIND": "postgres"},
+        DB | {"HEADRACE_STORE__KIND": "postgres"},
+    ],
+)
+def test_records_with_credentials_of_their_own_are_for_production(settings: dict[str, str], tmp_path: Path) -> None:
+    loaded = load_settings(root=tmp_path, environment=settings | {"ENVIRONMENT": "production"})
+    assert not shares_credentials(loaded.settings)
+
+
+def test_known_password_in_the_url_of_the_records_is_refused_in_production(tmp_path: Path) -> None:
+    settings = {"HEADRACE_METADATA__KIND": "postgres", "HEADRACE_METADATA__URL": "postgresql://u:postgres@h/d"}
+    assert set(problems(tmp_path, ENVIRONMENT="production", **settings)) == {"HEADRACE_METADATA__URL"}
 
 
 @pytest.mark.parametrize(

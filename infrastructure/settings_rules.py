@@ -1,0 +1,154 @@
+"""What only several settings together can tell: sections in use, who signs in where, and the rules of production."""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
+
+from pydantic import SecretStr
+
+from domain.errors import Problem
+from domain.ports.secrets import Secret
+from infrastructure.postgres_sign_in import VERIFIED, SignIn, sign_in_of
+from infrastructure.settings import Settings
+
+_KNOWN_SECRETS = frozenset(
+    {"password", "postgres", "secret", "changeme", "change-me", "admin", "headrace", "test", "123456", "default", ""}
+)
+_METADATA = "HEADRACE_METADATA__"
+_OF_RECORDS = ("host", "port", "name", "user", "password", "sslmode", "ssl_ca_cert")
+
+SHARED = (
+    "is needed with HEADRACE_METADATA__PASSWORD: the records sign in with the credentials of the store, so whoever gets past "
+    "the guard of a query or destination could write keys and runs; give them a role of their own that owns the schema headrace"
+)
+"""What to say of credentials that the store and the records share."""
+
+
+def store_sign_in(settings: Settings) -> SignIn:
+    """How the store of DB_* is signed in to."""
+    database = settings.database
+    return SignIn(
+        host=database.host or "",
+        port=database.port,
+        database=database.name or "",
+        user=database.user or "",
+        password=_secret(database.password),
+        sslmode=database.sslmode,
+        ssl_ca_cert=str(database.ssl_ca_cert) if database.ssl_ca_cert else None,
+    )
+
+
+def records_sign_in(settings: Settings) -> SignIn:
+    """How the records on Postgres are signed in to; what they do not say themselves is that of DB_*.
+
+    Raises:
+        ValueError: their URL is not one.
+    """
+    own, store = settings.metadata, store_sign_in(settings)
+    if own.url is not None:
+        return sign_in_of(own.url.get_secret_value())
+    found = replace(store, database=own.name or store.database)
+    if own.host is not None:
+        found = replace(found, host=own.host, port=5432, sslmode=None, ssl_ca_cert=None, user="", password=None)
+    if own.port is not None:
+        found = replace(found, port=own.port)
+    if own.user is not None:
+        found = replace(found, user=own.user, password=_secret(own.password))
+    if own.sslmode is not None:
+        found = replace(found, sslmode=own.sslmode, ssl_ca_cert=str(own.ssl_ca_cert) if own.ssl_ca_cert else None)
+    return found
+
+
+def shares_credentials(settings: Settings) -> bool:
+    """Whether the records sign in as the store of the settings does."""
+    if settings.store.kind != "postgres" or settings.metadata.kind != "postgres":
+        return False
+    try:
+        records = records_sign_in(settings)
+    except ValueError:
+        return False
+    return _who(records) == _who(store_sign_in(settings))
+
+
+def _who(found: SignIn) -> tuple[str, int, str]:
+    host = found.host.lower().rstrip(".").strip("[]")
+    return "localhost" if host in ("127.0.0.1", "::1") else host, found.port, found.user
+
+
+def _secret(value: SecretStr | None) -> Secret | None:
+    return Secret(value.get_secret_value()) if value is not None else None
+
+
+def _problems_of_databases(settings: Settings) -> Iterator[Problem]:
+    """Where the store and the records are, if they are on Postgres, and how TLS is used."""
+    if settings.store.kind == "postgres":
+        for name in ("host", "name", "user"):
+            if getattr(settings.database, name) is None:
+                yield Problem(f"DB_{name.upper()}", "settings.missing", "is required because store.kind is postgres")
+    for section, prefix in ((settings.database, "HEADRACE_DATABASE__"), (settings.metadata, _METADATA)):
+        if (section.sslmode in VERIFIED) != (section.ssl_ca_cert is not None):
+            why = "is given if SSLMODE is verify-ca or verify-full, and only then"
+            yield Problem(f"{prefix}SSL_CA_CERT", "settings.missing", why)
+    if settings.metadata.kind == "postgres":
+        yield from _problems_of_records(settings)
+
+
+def _problems_of_records(settings: Settings) -> Iterator[Problem]:
+    given = [name for name in _OF_RECORDS if getattr(settings.metadata, name) is not None]
+    try:
+        found = records_sign_in(settings)
+    except ValueError as error:
+        yield Problem(f"{_METADATA}URL", "settings.value", str(error))
+        return
+    if settings.metadata.url is not None:
+        for name in given:
+            yield Problem(
+                f"{_METADATA}{name.upper()}", "settings.contradiction", "says what HEADRACE_METADATA__URL says"
+            )
+        return
+    if settings.metadata.password is not None and settings.metadata.user is None:
+        yield Problem(
+            f"{_METADATA}USER", "settings.missing", "is required because HEADRACE_METADATA__PASSWORD is given"
+        )
+    prefix = _METADATA if settings.metadata.host is not None else "DB_"
+    for name, value in {"host": found.host, "name": found.database, "user": found.user}.items():
+        is_told = settings.store.kind == "postgres" and prefix == "DB_"
+        if not value and not is_told and not (name == "user" and settings.metadata.password is not None):
+            yield Problem(
+                f"{prefix}{name.upper()}", "settings.missing", "is required because metadata.kind is postgres"
+            )
+
+
+def problems_across(settings: Settings) -> Iterator[Problem]:
+    """Check what only several settings together can tell: sections in use, and the rules of production."""
+    yield from _problems_of_databases(settings)
+    if settings.queue.kind == "redis" and settings.redis.host is None:
+        yield Problem("REDIS_HOST", "settings.missing", "is required because queue.kind is redis")
+    if settings.queue.kind == "kafka" and settings.kafka.bootstrap_servers is None:
+        yield Problem("KAFKA_BOOTSTRAP_SERVERS", "settings.missing", "is required because queue.kind is kafka")
+    if settings.data_root is not None:
+        why = "is for several organizations, which a later version brings; list the folders of data in HEADRACE_DATA_ROOTS"
+        yield Problem("HEADRACE_DATA_ROOT", "settings.later", f"{why}, and write paths relative to the project")
+    if settings.run.batch_size is not None and settings.run.batch_size > settings.run.max_batch_size:
+        yield Problem("BATCH_SIZE", "settings.range", "is larger than MAX_BATCH_SIZE")
+    if settings.app.environment != "production":
+        return
+    if shares_credentials(settings):
+        yield Problem(f"{_METADATA}USER", "settings.production", f"{SHARED}; sharing is for development")
+    if settings.app.debug:
+        yield Problem("DEBUG", "settings.production", "is not allowed in production")
+    if settings.telemetry.sampling_rate < 0.1:
+        yield Problem("OTEL_SAMPLING_RATE", "settings.production", "is below 0.1, which production refuses")
+    secrets = {
+        "DB_PASSWORD": settings.database.password,
+        f"{_METADATA}PASSWORD": settings.metadata.password,
+        "REDIS_PASSWORD": settings.redis.password,
+        "SNOWFLAKE_PASSWORD": settings.snowflake.password,
+    }
+    if settings.metadata.url is not None and settings.metadata.kind == "postgres":
+        with suppress(ValueError):
+            password = records_sign_in(settings).password
+            secrets[f"{_METADATA}URL"] = SecretStr(password.reveal()) if password is not None else None
+    for name, secret in secrets.items():
+        if secret is not None and secret.get_secret_value().lower() in _KNOWN_SECRETS:
+            yield Problem(name, "settings.production", "is a well-known value, which production refuses")
