@@ -85,6 +85,7 @@ _GENERAL = {
     "value": "A value does not fit its column.",
     "run.conversion": "More rows did not convert than the pipeline allows.",
     "run.timeout": "The run took longer than it may.",
+    "connection": "A connection may not be opened as it is.",
     "store": "A store cannot be used, or refused what was asked of it.",
     "source": "What is read is not as the pipeline expects it.",
     "file": "What is read is not as the pipeline expects it.",

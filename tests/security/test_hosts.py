@@ -314,6 +314,26 @@ async def test_loop_goes_on_while_a_name_is_resolved(postgres_database: str) -> 
 
 
 @pytest.mark.line("27")
+async def test_statement_is_canceled_at_the_address_that_was_dialed(postgres_database: str) -> None:
+    asked = list[str]()
+
+    def once(host: str, port: int) -> Sequence[str]:
+        asked.append(host)
+        return ["127.0.0.1"] if len(asked) == 1 else ["169.254.169.254"]
+
+    at = urlsplit(postgres_database)
+    address = PostgresAddress(
+        NAME, at.port or 5432, at.path[1:], "postgres", sslmode="disable", dialer=Dialer(DialRules(), once)
+    )
+    async with connected(address, "test") as connection:
+        with pytest.raises(TimeoutError):
+            await connection.execute("SELECT pg_sleep(30)", timeout=0.2)
+        async with asyncio.timeout(10):  # Nothing is asked of it before the server has given up.
+            assert await connection.fetchval("SELECT 1") == 1
+    assert asked == [NAME]
+
+
+@pytest.mark.line("27")
 def test_run_whose_destination_became_forbidden_waits_for_somebody_who_may(
     tmp_path: Path, postgres_database: str
 ) -> None:
