@@ -144,3 +144,18 @@ def _code_of(call: ast.Call, error: str) -> set[str]:
     codes = [keyword.value for keyword in call.keywords if keyword.arg == "code"] if name == error else []
     found = {code.value for code in codes if isinstance(code, ast.Constant) and isinstance(code.value, str)}
     return found | ({str(given[1])} if len(given) > 1 and given[0] == error else set())
+
+
+def test_sessions_with_a_postgres_are_opened_in_one_way() -> None:
+    allowed = {"infrastructure/postgres_sign_in.py": "asyncpg", "infrastructure/stores/postgres_connection.py": "dbapi"}
+    found = {
+        f"{path.relative_to(ROOT)}": node.value.id
+        for folder in ("infrastructure", "entrypoints", "application", "domain")
+        for path in (ROOT / folder).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute)
+        and node.attr in ("connect", "create_pool")
+        and isinstance(node.value, ast.Name)
+        if node.value.id in ("asyncpg", "dbapi", "adbc_driver_postgresql", "psycopg")
+    }
+    assert found == allowed

@@ -16,6 +16,7 @@ from domain.pipelines.spec import Mode
 from domain.pipelines.table import Column, TableName
 from infrastructure.stores.postgres import PostgresDataStore
 from infrastructure.stores.postgres_errors import translate
+from tests.databases import new_database
 from tests.ports.backends import address_of
 from tests.ports.loading import COLUMNS, LANE, TABLE, read_set, target
 from tests.somebody import Somebody
@@ -117,23 +118,18 @@ STATEMENTS = [
 @pytest.fixture(scope="module")
 def prepared(postgres_server_url: str) -> Iterator[str]:
     """A database of things that refuse; a session of its own holds one table."""
-    with dbapi.connect(f"{postgres_server_url}/postgres", autocommit=True) as connection, connection.cursor() as cursor:
-        cursor.execute("drop database if exists refusals with (force)")
-        cursor.execute("create database refusals")
-        url = f"{postgres_server_url}/refusals"
-        with dbapi.connect(url) as holder, holder.cursor() as held:
-            for statement in PREPARED:
-                held.execute(statement)
-            held.execute("drop role if exists plain_reader")
-            held.execute("create role plain_reader")
-            held.execute("create table held (id int)")
-            holder.commit()
-            held.execute("lock table held")
-            yield url
-            holder.rollback()
-            held.execute("drop role plain_reader")
-            holder.commit()
-        cursor.execute("drop database refusals with (force)")
+    with new_database(postgres_server_url) as url, dbapi.connect(url) as holder, holder.cursor() as held:
+        for statement in PREPARED:
+            held.execute(statement)
+        # Roles are the server's: another worker of the suite may have made it, or be about to.
+        held.execute(
+            "do $$ begin create role plain_reader; exception when duplicate_object or unique_violation then null; end $$"
+        )
+        held.execute("create table held (id int)")
+        holder.commit()
+        held.execute("lock table held")
+        yield url
+        holder.rollback()
 
 
 def by_adbc(url: str, statements: list[str], *, streamed: bool) -> PlatformError | None:

@@ -79,7 +79,10 @@ def tls(certified: tuple[Path, Path]) -> ssl.SSLContext:
 
 
 async def large_text(address: PostgresAddress) -> int:
+    """Read a large text in a session whose statement before was canceled."""
     async with connected(address, "headrace") as connection:
+        with pytest.raises(TimeoutError):
+            await connection.fetchval("SELECT pg_sleep(30)", timeout=0.1)
         return len(await connection.fetchval("SELECT repeat('x', 3000000)"))
 
 
@@ -175,6 +178,7 @@ def test_session_under_tls_carries_rows(
         for door in DOORS:
             runner.run(sign_in(door, address))
         assert runner.run(large_text(address)) == 3_000_000
+        assert runner.run(large_text(replace(ADDRESS, port=strict.port, user="scram", sslmode="disable"))) == 3_000_000
     relay.close()
     assert relay.secured >= 4
 
