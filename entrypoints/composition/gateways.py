@@ -3,7 +3,7 @@
 import platform
 from collections.abc import Callable, Mapping
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from dependency_injector import containers, providers
 
@@ -84,15 +84,14 @@ def installation(settings: Settings, paths: Paths) -> str:
     return f"{url.hostname}:{url.port}{url.path}"
 
 
-def dial_rules(settings: Settings, paths: Paths) -> DialRules:
+def dial_rules(settings: Settings) -> DialRules:
     """What the connections of documents may dial; one organization has the installation for itself by now."""
     records = None
     if settings.metadata.kind == "postgres":
-        url = urlsplit(records_url(settings, paths))
-        host = url.hostname or ""
+        signs_in = records_sign_in(settings)
         # Without a host, or with a folder as one, drivers go through a socket of this machine.
-        host = "127.0.0.1" if not host or "/" in unquote(host) else host
-        records = Place(host, url.port or 5432, unquote(url.path.removeprefix("/")))
+        host = "127.0.0.1" if not signs_in.host or "/" in signs_in.host else signs_in.host
+        records = Place(host, signs_in.port, signs_in.database)
     return DialRules(is_shared=False, allowed=settings.connections.allow_networks, records=records)
 
 
@@ -168,7 +167,7 @@ class Gateways(containers.DeclarativeContainer):
             installation=providers.Callable(installation, settings, paths),
         ),
     )
-    dialing = providers.Singleton(dial_rules, settings, paths)
+    dialing = providers.Singleton(dial_rules, settings)
     resolver = providers.Object(resolved)
     connection_store: providers.FactoryAggregate[Any] = providers.FactoryAggregate(
         postgres=providers.Factory(

@@ -19,7 +19,7 @@ from dependency_injector import providers
 
 from application.catalog.documents import PutDocument
 from domain.errors import PlatformError
-from domain.pipelines.dialing import DialRules
+from domain.pipelines.dialing import DialRules, Place
 from domain.pipelines.run import RunState
 from entrypoints.composition.container import build_container
 from entrypoints.composition.lifecycle import running
@@ -226,6 +226,26 @@ async def test_database_of_the_records_is_refused_and_default_lies_there(
     assert beside is None
     assert beside_tried.is_healthy, beside_tried.detail
     assert own.is_healthy, own.detail
+
+
+@pytest.mark.line("26")
+@pytest.mark.parametrize(
+    ("settings", "place"),
+    [
+        ({"DB_HOST": "db", "DB_NAME": "d", "DB_USER": "u"}, Place("db", 5432, "d")),
+        ({"HEADRACE_METADATA__URL": "postgresql://u:p%2F@records:6543/own%20one"}, Place("records", 6543, "own one")),
+        ({"HEADRACE_METADATA__URL": "postgresql://u@[::1]/d"}, Place("::1", 5432, "d")),
+        (
+            {"DB_HOST": "db", "DB_NAME": "d", "DB_USER": "u", "HEADRACE_METADATA__NAME": "own"}
+            | {"HEADRACE_METADATA__USER": "r", "HEADRACE_METADATA__PASSWORD": "p"},
+            Place("db", 5432, "own"),
+        ),
+    ],
+)
+def test_records_are_where_the_settings_say(settings: dict[str, str], place: Place, tmp_path: Path) -> None:
+    loaded = load_settings(root=tmp_path, environment={"HEADRACE_METADATA__KIND": "postgres", **settings}).settings
+
+    assert build_container(loaded, tmp_path).gateways.container.dialing().records == place
 
 
 class TlsServer:
