@@ -15,6 +15,8 @@ _STEPS = {
     "store.sign_in_method": "sign_in",
     "store.password_in_clear": "sign_in",
     "store.database_missing": "sign_in",
+    "secret.forbidden": "sign_in",
+    "secret.not_found": "sign_in",
 }
 
 

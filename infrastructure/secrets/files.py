@@ -41,9 +41,12 @@ class FileSecretProvider(ISecretProvider):
         if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX_BYTES:
             raise InvalidInputError("A secret is a regular file of at most 64 KiB.", code="secret.forbidden")
         try:
-            return Secret(path.read_text(encoding="utf-8").rstrip("\r\n"))
+            text = path.read_text(encoding="utf-8").rstrip("\r\n")
         except (OSError, UnicodeDecodeError) as error:
             raise NotFoundError(f"The secret file:{name} cannot be read.", code="secret.not_found") from error
+        if "\x00" in text:  # Drivers quote what they cannot send.
+            raise InvalidInputError("A secret is a text without NUL.", code="secret.forbidden")
+        return Secret(text)
 
 
 def _outside() -> InvalidInputError:

@@ -135,6 +135,7 @@ def providers(tmp_path: Path) -> dict[str, ISecretProvider]:
     (tmp_path / "outside").write_text("no")
     (root / "link").symlink_to(tmp_path / "outside")
     os.mkfifo(root / "pipe")
+    (root / "nul").write_text("hunter2\0")
     environment = {"SECRET_SHOP": "hunter2", "SHOP_PASSWORD": "hunter2", "OTHER": "no", "BATCH_SIZE": "no"}
     environment |= dict.fromkeys(OF_THE_PROCESS, "no")
     return {
@@ -179,6 +180,7 @@ async def test_unknown_reference_is_named(scheme: str, tmp_path: Path) -> None:
         ("file", "../outside"),
         ("file", "link"),
         ("file", "pipe"),
+        ("file", "nul"),
         ("file", "/etc/passwd"),
         ("file", "a/../../outside"),
         ("file", ""),

@@ -1,10 +1,14 @@
 """What a connection document may name as its secret, at both doors."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from domain.errors import SpecError
 from tests.e2e.api import Server, headrace, serving
+from tests.e2e.inside import ME, inside
+from tests.e2e.projects import new_project, postgres_connection
 from tests.security.test_bad_input import SHOP, accepted_at_both_doors, refused_at_both_doors
 
 LISTED = "HEADRACE_SECRETS__ENVIRONMENT_NAMES"
@@ -59,6 +63,25 @@ def test_reference_to_what_is_not_the_connections_is_refused(server: Server, ref
 def test_reference_of_the_connections_own_is_accepted(server: Server, reference: str) -> None:
     document = {**SHOP, "secrets": {"password": reference}}
     accepted_at_both_doors(server, document, kind="connection", name="shop")
+
+
+@pytest.mark.line("30")
+async def test_stored_reference_is_refused_at_each_use_once_it_is_not_allowed(
+    tmp_path: Path, postgres_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SHOP_PASSWORD", "unused")
+    project = new_project(tmp_path / "project")
+    document = postgres_connection(postgres_database, "shop") + "secrets: {password: 'env:SHOP_PASSWORD'}\n"
+    async with inside(project, **{LISTED: "SHOP_PASSWORD"}) as there:
+        await there.put(document)
+        assert (await there.use_cases.probe.test(ME, "shop")).is_healthy
+    async with inside(project) as there:
+        tried = await there.use_cases.probe.test(ME, "shop")
+        with pytest.raises(SpecError, match="SECRET_SHOP_PASSWORD"):
+            await there.put(document)
+
+    assert (tried.is_healthy, tried.step) == (False, "sign_in")
+    assert 'secrets: {password: "env:SECRET_SHOP_PASSWORD"}' in (tried.detail or "")
 
 
 def test_refusal_prints_the_line_to_write(server: Server) -> None:
