@@ -61,7 +61,7 @@ class RunPreparer:
             described = await store.describe(source.table)
             if described is None and source.cursor is not None:
                 raise NotFoundError(
-                    f'relation "{source.table}" does not exist: the source has no such table or view.',
+                    f"{source.table} does not exist: the source has no such table or view.",
                     code="table.not_found",
                 )
             if described is not None and described.primary_key:

@@ -16,6 +16,7 @@ from domain.errors import (
     StoreUnavailableError,
     WorkFailedError,
 )
+from infrastructure.engine_words import said_by_duckdb
 
 _TYPE = re.compile(r"\bto (?:type )?([A-Z][A-Z0-9_]*(?:\([0-9, ]+\))?)")
 _NOT_NULL = re.compile(r"NOT NULL constraint failed: ([\w.\"]+)")
@@ -23,14 +24,14 @@ _DISK_FULL = "No space left"
 
 
 def translate(error: duckdb.Error) -> PlatformError:
-    """Turn a driver's error into one of ours. Only errors about the text of a query keep their first line."""
+    """Turn a driver's error into one of ours. Of what it says of a query's text the names are kept."""
     text = str(error).strip()
     first_line = text.splitlines()[0][:300] if text else ""
     if _DISK_FULL in text:  # Told by whatever was being done, COMMIT too.
         return StoreUnavailableError("The disk is full.", code="disk_full")
     for kinds, words, answer in _ANSWERS:
         if isinstance(error, kinds) and re.search(words, text):
-            return answer(first_line)
+            return answer(said_by_duckdb(error) if answer in _ABOUT_TEXT else first_line)
     return StoreUnavailableError(f"DuckDB failed ({type(error).__name__}).")
 
 
@@ -38,7 +39,10 @@ def not_opened(error: duckdb.Error | OSError, path: Path | None) -> PlatformErro
     """Say why a DuckDB file does not open: what is no file of DuckDB's stays none, however often it is tried."""
     text = str(error)
     if isinstance(error, OSError):
-        return StoreRefusedError(f"The folder of {path} cannot be used: {error.strerror}.", code="store.not_openable")
+        return StoreRefusedError(
+            f"The folder of {path} cannot be made or used: see who may write there, and whether a file is in its place.",
+            code="store.not_openable",
+        )
     if path is None or _DISK_FULL in text or "Could not set lock" in text:
         return translate(error)
     if path.is_dir():
@@ -105,13 +109,16 @@ def _constraint(first_line: str) -> PlatformError:
     return SchemaMismatchError(f"A row violates {what}.", code="destination.constraint")
 
 
+_NO_TABLE = _with(NotFoundError, "table.not_found", "In the database, {reason}.")
+_NO_QUERY = _with(InvalidInputError, "query.invalid", "DuckDB does not take the query: {reason}.")
+_ABOUT_TEXT = (_NO_TABLE, _NO_QUERY)
 # The first that fits is the answer; a class stands before the classes that it derives from.
 _ANSWERS: tuple[tuple[tuple[type[duckdb.Error], ...], str, Callable[[str], PlatformError]], ...] = (
     ((duckdb.IOException,), "Could not set lock", _busy),
     (
         (duckdb.CatalogException,),
         r"(Table|View|Schema)\b.* does not exist|does not exist.*(table|schema)",
-        _with(NotFoundError, "table.not_found", "{reason}"),
+        _NO_TABLE,
     ),
     (
         (duckdb.DependencyException,),
@@ -126,7 +133,7 @@ _ANSWERS: tuple[tuple[tuple[type[duckdb.Error], ...], str, Callable[[str], Platf
     (
         (duckdb.CatalogException, duckdb.BinderException, duckdb.ParserException),
         "",
-        _with(InvalidInputError, "query.invalid", "{reason}"),
+        _NO_QUERY,
     ),
     ((duckdb.ConstraintException,), "", _constraint),
     (

@@ -1,7 +1,7 @@
 """What Postgres says in ours: one table from its SQLSTATEs to a code, a sentence, and whether trying again may help.
 
-Of what the server says only the names of things are passed on, never a value: DETAIL is never read, and of messages about
-data only the type is. What the server said of itself is told as that; only a connection that is gone "broke off".
+Of what the server says only the names of things are passed on, never its text or a value: DETAIL is never read, and of
+messages about data only the type is. What the server said of itself is told as that; only a connection that is gone "broke off".
 """
 
 import re
@@ -19,6 +19,7 @@ from domain.errors import (
     StoreUnavailableError,
     WorkFailedError,
 )
+from infrastructure.engine_words import said_by_postgres
 from infrastructure.postgres_poolers import ADVICE
 
 
@@ -38,7 +39,7 @@ class Diagnosis:
 
 @dataclass(frozen=True)
 class Answer:
-    """Which of our errors a SQLSTATE is. `{reason}` stands for what the server said."""
+    """Which of our errors a SQLSTATE is. `{reason}` stands for what the server said, in our words."""
 
     kind: type[PlatformError]
     code: str
@@ -63,7 +64,7 @@ _READ_ONLY = Answer(
 )
 _DATABASE = Answer(StoreRefusedError, "store.database_missing", "The database is not there (any more): {reason}.")
 _SIGN_IN = Answer(StoreRefusedError, "store.sign_in", "Postgres refused to sign in: {reason}.")
-_STATEMENT = Answer(InvalidInputError, "query.invalid", "{reason}")
+_STATEMENT = Answer(InvalidInputError, "query.invalid", "Postgres does not take the statement: {reason}.")
 _LIMIT = Answer(WorkFailedError, "store.limit", "Postgres has a limit: {reason}.")
 _FAILED = Answer(WorkFailedError, "query.failed", "Postgres could not carry out a statement: {reason}.")
 _NOT_READY = Answer(WorkFailedError, "store.not_ready", "Postgres cannot use something as it is: {reason}.")
@@ -128,15 +129,17 @@ _BY_STATE = {
     ),
     "28": _SIGN_IN,
     "2BP01": Answer(
-        WorkFailedError, "destination.depended_on", "{reason}: drop what depends on it first, or use another mode."
+        WorkFailedError,
+        "destination.depended_on",
+        "Postgres keeps it, as {reason}: drop what depends on it first, or use another mode.",
     ),
     "3D": _DATABASE,
-    "3F": Answer(NotFoundError, "table.not_found", "{reason}"),
+    "3F": Answer(NotFoundError, "table.not_found", "In the database, {reason}."),
     "40": _CONFLICT,
     "42": _STATEMENT,
-    "42501": Answer(InvalidInputError, "store.permission", "Postgres does not allow it: {reason}"),
-    "42P01": Answer(NotFoundError, "table.not_found", "{reason}"),
-    "42P07": Answer(ConflictError, "destination.exists", "{reason}"),
+    "42501": Answer(InvalidInputError, "store.permission", "Postgres does not allow it: {reason}."),
+    "42P01": Answer(NotFoundError, "table.not_found", "In the database, {reason}."),
+    "42P07": Answer(ConflictError, "destination.exists", "In the database, {reason}."),
     "44": Answer(SchemaMismatchError, "destination.constraint", "A row violates the check option of a view."),
     "53": Answer(StoreUnavailableError, "store.overloaded", "The Postgres server lacks resources: {reason}."),
     "53100": Answer(StoreUnavailableError, "disk_full", "The disk of the Postgres server is full."),
@@ -190,7 +193,7 @@ _BY_WORDS = (
     ("55000", "cannot merge into view", _NOT_A_TABLE),
     ("2202", "0x00", Answer(SchemaMismatchError, "value.nul", "{value}.")),
     ("22P05", "escape sequence", Answer(SchemaMismatchError, "value.nul", "{value}.")),
-    ("23514", "no partition", Answer(SchemaMismatchError, "destination.no_partition", "{reason}.")),
+    ("23514", "no partition", Answer(SchemaMismatchError, "destination.no_partition", "At the destination, {reason}.")),
     ("55000", "recovery is in progress", _READ_ONLY),
     ("57014", "user request", Answer(StoreUnavailableError, "query.canceled", "Somebody canceled a statement of this run.")),
     ("57P05", "", Answer(StoreUnavailableError, "store.idle_timeout", "Postgres ended a session that had waited longer than idle_session_timeout.")),
@@ -241,7 +244,7 @@ def translate(error: Exception, *, writes: bool = False) -> PlatformError:
         is_conflict = found.state.startswith("40")
         answer = Answer(answer.kind, answer.code, _FUNCTION.sentence) if is_conflict else _FUNCTION
     sentence = answer.sentence.format(
-        reason=_cut(found.message),
+        reason=said_by_postgres(found.state, found.message),
         value=_value(found) if "{value}" in answer.sentence else "",
         constraint=_violated(found) if "{constraint}" in answer.sentence else "",
         function=f" ({found.function})" if found.function else "",
@@ -311,8 +314,7 @@ def _value(found: Diagnosis) -> str:
     elif kind:
         what = f"a value that is no {kind[1].strip()}"
     else:
-        about = re.split(r"[\":]", _cut(found.message))[0].strip()  # What follows may be the value.
-        what = f"a value that Postgres cannot take ({about})"
+        what = f"a value that Postgres cannot take (SQLSTATE {found.state})"
     place = f"column {found.column}" + (f" of {found.table}" if found.table else "")
     return f"The {place} holds {what}" if found.column else f"There is {what}"
 
@@ -325,10 +327,6 @@ def _violated(found: Diagnosis) -> str:
         return f"the column {found.column}" + (f" of {found.table}" if found.table else "") + ", which holds no NULL"
     named = _NAMED.search(found.message)
     return f"a constraint of the table: {named[0]}" if named else "a constraint of the table"
-
-
-def _cut(message: str) -> str:
-    return message.strip().rstrip(".")[:300]
 
 
 # What libpq and asyncpg say when there is no session yet; the server's own SQLSTATE is told by asyncpg only.

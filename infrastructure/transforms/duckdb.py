@@ -17,6 +17,7 @@ from domain.pipelines.table import DELETED, ORDINAL, Column
 from domain.ports.data_store import Batch, Conversions, JudgedBatch
 from domain.ports.transformer import IPreparedTransform, ITransformer, TransformPlan
 from infrastructure.arrow import arrow_type, columns_of, to_table
+from infrastructure.engine_words import said_by_duckdb
 from infrastructure.records import shape_of
 from infrastructure.sql import check_row_predicate, quote
 from infrastructure.threads import OneThread
@@ -206,7 +207,10 @@ class DuckDBTransform(IPreparedTransform):
                 arriving, arrives_as_text = returned.schema, False
                 columns = columns_of(arriving)
         except duckdb.Error as error:
-            raise InvalidInputError(f"{_first_line(error)}{texts_among(columns)}", code="transform.invalid") from error
+            raise InvalidInputError(
+                f"A step or rule cannot be planned: {said_by_duckdb(error)}.{texts_among(columns)}",
+                code="transform.invalid",
+            ) from error
 
     def _compile_judging(self, connection: duckdb.DuckDBPyConnection, stages: Stages) -> None:
         """Convert to the types of the destination's columns, where they exist and differ, then judge."""
@@ -371,7 +375,3 @@ class DuckDBTransform(IPreparedTransform):
 
 def _names(columns: Sequence[Column]) -> list[str]:
     return [column.name for column in columns]
-
-
-def _first_line(error: duckdb.Error) -> str:
-    return str(error).strip().splitlines()[0][:300]
