@@ -58,6 +58,10 @@ class Standing:
     since: int
 
 
+STANDBY = "standby"
+"""The life of a source whose clock stands still while nothing is written on its primary."""
+
+
 @dataclass(frozen=True)
 class Horizon:
     """The last observation of a source and the transactions that were open at it; it travels from run to run."""

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
-from domain.pipelines.horizon import MARGIN, Horizon, Moment, ReadEnd, Transaction, clock_text
+from domain.pipelines.horizon import MARGIN, STANDBY, Horizon, Moment, ReadEnd, Transaction, clock_text
 from infrastructure.stores.cursor_axis import Axis, micros
 
 _NAMED = 3
@@ -186,11 +186,11 @@ def ended(begin: Beginning, horizon: Horizon, transactions: Sequence[Transaction
         complete_as_of=complete,
         holding=tuple(holding.values()),
         passed=tuple(passed_over.values()),
-        ahead=_ahead(axis, greatest, end, horizon.at),
+        ahead=_ahead(axis, greatest, end, horizon),
     )
 
 
-def _ahead(axis: Axis, greatest: int, end: int | None, now: int) -> tuple[str, ...]:
+def _ahead(axis: Axis, greatest: int, end: int | None, horizon: Horizon) -> tuple[str, ...]:
     """Say what was seen and is left for a later time; what was stamped within the last moments needs no words."""
     column = axis.cursor.column
     if axis.kind == "date" and end is not None and greatest >= end:
@@ -200,7 +200,12 @@ def _ahead(axis: Axis, greatest: int, end: int | None, now: int) -> tuple[str, .
             else "everywhere (cursor.timezone says where it counts)"
         )
         return (f"Rows whose {column} is {axis.text(end)} or later are not read yet: that day has to be over {where}.",)
-    if not axis.is_clock or axis.begins(greatest) <= now + MARGIN:
+    if not axis.is_clock or axis.begins(greatest) <= horizon.at + MARGIN:
+        if horizon.life == STANDBY and end is not None and greatest >= end and axis.is_clock:
+            return (
+                f"Rows whose {column} is {axis.text(end)} or later are not read yet: the standby has replayed nothing that was "
+                "committed later, and such a row may still come.",
+            )
         return ()
     return (
         f"Rows have a {column} up to {axis.text(greatest)}, ahead of the source's clock: they are read when it gets there.",

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from domain.errors import InvalidInputError
-from domain.pipelines.horizon import MARGIN, Horizon, Moment, ReadEnd, Transaction
+from domain.pipelines.horizon import MARGIN, STANDBY, Horizon, Moment, ReadEnd, Transaction
 from domain.pipelines.spec import CursorSpec, SourceSpec
 from infrastructure.sql import quote
 from infrastructure.stores.cursor_axis import Axis
@@ -56,7 +56,6 @@ _REPLAYED = (
     "pg_snapshot_xmin(pg_current_snapshot())::text::bigint, pg_snapshot_xmax(pg_current_snapshot())::text::bigint"
 )
 _PRIMARY = "primary before "
-_STANDBY = "standby"
 # More of what is in progress on a primary is not told apart.
 _STANDING = 16
 # As much as a name of Postgres may have; the name of a prepared transaction has up to 200.
@@ -132,7 +131,7 @@ class PostgresHorizon:
         axis, greatest = look.axis, look.greatest
         now, began_at, is_standby = self._session.execute(_CLOCK)[0]
         # What is open on the primary may have begun before its standby did.
-        life, since = (_STANDBY, None) if is_standby else (f"server {began_at}", began_at)
+        life, since = (STANDBY, None) if is_standby else (f"server {began_at}", began_at)
         at = now
         if is_standby:
             replayed, _, xmax = self._session.execute(_REPLAYED)[0]
@@ -149,7 +148,7 @@ class PostgresHorizon:
         return Horizon.observed(before, moment, transactions), transactions
 
     def _transactions(self, look: _Look, life: str, known: Iterable[str]) -> list[Transaction]:
-        if life == _STANDBY:
+        if life == STANDBY:
             return self._primary(known)
         session = self._session
         found = []

@@ -90,3 +90,30 @@ async def test_rows_that_a_standby_applies_late_are_read_once(
     with pytest.raises(InvalidInputError) as refused:
         await Reading(standby, "moments", CursorSpec("at", is_strict=True)).goes_on()
     assert refused.value.code == "cursor.unknown"
+
+
+@pytest.mark.clause("IDataStore", 30)
+async def test_rows_that_wait_for_a_standbys_clock_are_told_and_read_once_it_has_moved_on(
+    pair: tuple[PostgresServer, StandbyServer], standby: PostgresDataStore
+) -> None:
+    with somebody_in(f"{pair[0].url}/postgres") as somebody:
+        somebody.does(
+            "CREATE TABLE seconds (id int PRIMARY KEY, at timestamptz(0) NOT NULL "
+            "DEFAULT date_trunc('second', clock_timestamp()))"
+        )
+        somebody.does(
+            "INSERT INTO seconds (id) VALUES (1)"
+        )  # Nothing is written after it, so the standby's clock stands.
+        await sees(pair, "SELECT count(*) FROM pg_class WHERE relname = 'seconds'", [(1,)])
+        await sees(pair, "SELECT count(*) FROM seconds", [(1,)])
+        reading = Reading(standby, "seconds", CursorSpec("at"))
+        await reading.goes_on()
+        assert reading.ids == []
+        assert "are not read yet: the standby has replayed nothing" in " ".join(reading.end.sentences)
+
+        await asyncio.sleep(1.1)
+        somebody.does("INSERT INTO seconds (id) VALUES (2)")
+        await sees(pair, "SELECT count(*) FROM seconds", [(2,)])
+        await reading.goes_on()
+
+    assert reading.ids == [1]
