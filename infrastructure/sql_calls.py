@@ -5,8 +5,9 @@ import re
 from sqlglot import exp
 
 from domain.errors import QueryRefusedError
-from domain.pipelines.table import INTERNAL_PREFIX
+from domain.pipelines.table import INTERNAL_PREFIX, RESERVED, is_reserved_schema
 
+_RELATION = "query.forbidden_relation"
 _NAME = re.compile(r"[a-z_][a-z0-9_$]*")
 
 # They run text that they are given, reach files, other servers or other sessions, or leave something behind.
@@ -74,6 +75,8 @@ def check_calls(tree: exp.Expr, dialect: str) -> None:
             raise _forbidden(min(names_of(function)))
     for table in tree.find_all(exp.Table):
         _check_relation(table.name, dialect)
+        if any(is_reserved_schema(part) for part in (table.db, table.catalog)):
+            raise QueryRefusedError(f"The query names a relation that may not be read: {RESERVED}.", code=_RELATION)
 
 
 def names_of(function: exp.Func) -> set[str]:

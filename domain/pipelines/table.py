@@ -22,7 +22,12 @@ DELETED_AT = "_headrace_deleted_at"
 
 MAX_IDENTIFIER_BYTES = 63
 _IDENTIFIER = re.compile(r"[^\x00\r\n\"]+")
-_SYSTEM_SCHEMAS = frozenset({"pg_catalog", "information_schema", "pg_toast"})
+RECORDS_SCHEMA = "headrace"
+"""Where the platform's records are on Postgres."""
+
+RESERVED = (
+    "the schemas headrace, pg_* and information_schema, and tables whose names start with _headrace, cannot be used"
+)
 
 
 @dataclass(frozen=True)
@@ -54,10 +59,10 @@ class TableName:
             raise ValueError("a table is written as table or schema.table")
         for part in parts:
             check_identifier(part)
-        if len(parts) == 2 and (parts[0].lower() in _SYSTEM_SCHEMAS or parts[0].lower().startswith("pg_")):
-            raise ValueError("tables of the system's own schemas cannot be used")
+        if len(parts) == 2 and is_reserved_schema(parts[0]):
+            raise ValueError(f"the schema belongs to Headrace or the database ({RESERVED})")
         if parts[-1].lower().startswith(INTERNAL_PREFIX):
-            raise ValueError("tables whose names start with _headrace belong to Headrace")
+            raise ValueError(f"the table belongs to Headrace or the database ({RESERVED})")
         return cls(table=parts[-1], schema=parts[0] if len(parts) == 2 else None)
 
     def beside(self, table: str) -> "TableName":
@@ -99,6 +104,12 @@ class TableSchema:
     def column(self, name: str) -> Column | None:
         """Find a column by its exact name."""
         return next((column for column in self.columns if column.name == name), None)
+
+
+def is_reserved_schema(name: str) -> bool:
+    """Say whether a schema is the records' or the database's own, however its name is written."""
+    lowered = name.lower()
+    return lowered in (RECORDS_SCHEMA, "information_schema") or lowered.startswith("pg_")
 
 
 def check_identifier(text: str) -> None:

@@ -102,6 +102,9 @@ def _check(
     return checked.model_dump(mode="json", exclude_none=True, by_alias=True)
 
 
+_CODES = {"stays inside": "path.forbidden", "belongs to Headrace or the database": "identifier.reserved"}
+
+
 def _note(parsed: ParsedText, item: Any, above: tuple[str | int, ...], model: type[BaseModel]) -> None:
     path = above + _document_path(parsed.value, above, item["loc"])
     message = item["msg"].removeprefix("Value error, ")
@@ -112,7 +115,7 @@ def _note(parsed: ParsedText, item: Any, above: tuple[str | int, ...], model: ty
         case "missing":
             code, message = "spec.missing", "is required"
         case "value_error":
-            code = "path.forbidden" if "stays inside" in message else "spec.value"
+            code = next((code for words, code in _CODES.items() if words in message), "spec.value")
         case _:
             code = "spec.value"
     parsed.add(path, code, message[:1].lower() + message[1:])

@@ -33,6 +33,7 @@ from infrastructure.stores.duckdb_cursor import describe_selection, fetch, great
 from infrastructure.stores.duckdb_file import DuckDBFile, DuckDBOptions
 from infrastructure.stores.duckdb_keys import check_place, is_proved, why_untrusted
 from infrastructure.stores.duckdb_reading import DuckDBReader, batches_of
+from infrastructure.stores.duckdb_reserved import refuse_read
 from infrastructure.stores.duckdb_selection import bounds, bounds_of, from_item
 from infrastructure.stores.duckdb_session import DuckDBSession
 from infrastructure.stores.duckdb_snapshot import SharedCursors
@@ -94,6 +95,7 @@ class DuckDBDataStore(IDataStore):
     async def read(self, source: SourceSpec, *, batch_rows: int) -> AsyncGenerator[Batch, None]:
         text, parameters = from_item(source)
         async with self._cursor() as (cursor, thread):
+            await thread.call(refuse_read, cursor, source)
             columns = await thread.call(describe_selection, cursor, text, parameters)
             selected = f"(SELECT {', '.join(sent(c.name, c.type) for c in columns)} FROM {text})"
             async with aclosing(thread.iterate(batches_of(cursor, selected, parameters, batch_rows))) as batches:
@@ -141,6 +143,7 @@ class DuckDBDataStore(IDataStore):
         ends: tuple[CursorEnd | None, ReadEnd | None],
     ) -> SourcePlan:
         end, before = ends
+        refuse_read(cursor, source)
         text, parameters = from_item(source)
         columns = describe_selection(cursor, text, parameters)
         kinds = {column.name: column.type for column in columns}

@@ -11,6 +11,7 @@ from domain.pipelines.table import Column
 from infrastructure.duckdb_types import logical_of
 from infrastructure.sql import quote
 from infrastructure.stores.cursor_axis import ENDLESS, Axis
+from infrastructure.stores.duckdb_reserved import refuse_read
 from infrastructure.stores.duckdb_selection import bounds, from_item
 from infrastructure.stores.duckdb_session import named, translate
 
@@ -22,6 +23,7 @@ def greatest_of(cursor: duckdb.DuckDBPyConnection, source: SourceSpec) -> tuple[
         InvalidInputError: no such column, one that cannot be a cursor, or NULL in it (`cursor.null`).
     """
     assert source.cursor is not None
+    refuse_read(cursor, source)
     text, parameters = from_item(source)
     column = source.cursor.column
     kinds = {found.name: found.type for found in describe_selection(cursor, text, parameters)}

@@ -17,6 +17,7 @@ from infrastructure.arrow import conform, rechunk
 from infrastructure.duckdb_types import logical_of, sent
 from infrastructure.sql import quote
 from infrastructure.stores.duckdb_cursor import natives_of
+from infrastructure.stores.duckdb_reserved import refuse_read
 from infrastructure.stores.duckdb_selection import belonging, from_item
 from infrastructure.stores.duckdb_session import named, translate
 from infrastructure.stores.planned import check_planned
@@ -55,6 +56,7 @@ class DuckDBReader(IReader):
         plan, (text, parameters) = self._plan, from_item(self._source)
         columns = tuple(Column(name, kind) for name, kind in plan.columns)
         names = [column.name for column in columns]
+        await self._thread.call(refuse_read, self._cursor, self._source)
         natives = await self._thread.call(natives_of, self._cursor, text, parameters)
         check_planned(columns, [Column(name, logical_of(native)) for name, native in natives.items()])
         where, bound = belonging(self._source, plan, self._stream, after, natives)

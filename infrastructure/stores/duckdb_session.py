@@ -20,6 +20,7 @@ from infrastructure.sql import quote, quote_table
 from infrastructure.stores.duckdb_catalog import describe
 from infrastructure.stores.duckdb_errors import translate as translate
 from infrastructure.stores.duckdb_limits import as_arrow_has_them, natives_of_table, refuse_cut_times
+from infrastructure.stores.duckdb_reserved import refuse_read, refuse_reserved
 from infrastructure.stores.duckdb_selection import belonging, from_item
 from infrastructure.stores.landing import landing_changed
 from infrastructure.stores.planned import check_planned
@@ -135,6 +136,7 @@ class DuckDBSession(Session):
     def insert_selected(
         self, table: TableName, selection: StreamSelection, constants: Mapping[str, tuple[str, str]]
     ) -> int:
+        refuse_read(self._cursor, selection.source)
         text, parameters = from_item(selection.source)
         natives = {row[0]: row[1] for row in self._run(f"DESCRIBE SELECT * FROM {text}", named(parameters)).fetchall()}
         where, bound = belonging(selection.source, selection.plan, selection.stream, selection.after, natives)
@@ -210,6 +212,9 @@ class DuckDBSession(Session):
             for text in (f'"{schema}"."{table}"', *((f'"{table}"',) if schema == "main" else ()))
         }
         return set(names) <= tables
+
+    def refuse_reserved(self, table: TableName) -> None:
+        refuse_reserved(self._cursor, table)
 
     def describe(self, table: TableName) -> TableSchema | None:
         try:

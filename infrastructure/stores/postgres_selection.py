@@ -15,6 +15,7 @@ from infrastructure.arrow import arrow_type, logical_type, rechunk
 from infrastructure.sql import bind_names, parse_query, quote, quote_table
 from infrastructure.stores.planned import check_planned
 from infrastructure.stores.positions import TIES, is_plain, told_as_text, whole_ties
+from infrastructure.stores.postgres_reserved import Catalog, refuse_read, system_held
 from infrastructure.stores.postgres_types import logical_of
 
 # 4714-11-24 BC, in days and in microseconds since 1970.
@@ -31,7 +32,7 @@ _BELOW_ALL = {
 }
 
 
-class Described(Protocol):
+class Described(Catalog, Protocol):
     """What a selection needs of a session."""
 
     def bind(self, settings: Mapping[str, str]) -> None:
@@ -75,7 +76,10 @@ class Selection:
         else:
             raise InvalidInputError("A Postgres source names a table or a query.", code="source.kind")
         session.bind(settings)
-        return cls(text, session.result_types(f"SELECT * FROM {text} LIMIT 0"), settings)
+        before = system_held(session) if source.query is not None else frozenset()
+        natives = session.result_types(f"SELECT * FROM {text} LIMIT 0")
+        refuse_read(session, source, before)
+        return cls(text, natives, settings)
 
     def check(self, planned: Sequence[Column]) -> None:
         """Refuse a source whose columns are not what the read set says any more."""

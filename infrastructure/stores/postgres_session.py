@@ -34,6 +34,7 @@ from infrastructure.stores.postgres_limits import refuse_far_times
 from infrastructure.stores.postgres_merge import hold_merged, merge
 from infrastructure.stores.postgres_predecessors import end_holders, naming_holders, run_patiently
 from infrastructure.stores.postgres_replace import bound_of, clear, is_referred, swap
+from infrastructure.stores.postgres_reserved import refuse_reserved
 from infrastructure.stores.postgres_selection import Selection
 from infrastructure.stores.postgres_types import logical_of, native_of, needs_cast, with_binary_uuids
 from infrastructure.stores.sql_session import (
@@ -55,8 +56,7 @@ _RECONNECT_PAUSES_SECONDS = (0.1, 0.5, 1.0, 2.0, 4.0)
 # The driver gathers this much before it hands on a batch; its default is four times as much.
 _BATCH_BYTES_OPTION = "adbc.postgresql.batch_size_hint_bytes"
 _UNNAMED = re.compile(r"unnamed<oid:([0-9]+)>")
-_USE_COPY_OPTION = "adbc.postgresql.use_copy"
-_BATCH_BYTES = 4 * 1024 * 1024
+_USE_COPY_OPTION, _BATCH_BYTES = "adbc.postgresql.use_copy", 4 * 1024 * 1024
 
 
 class PostgresSession(Session):
@@ -273,10 +273,14 @@ class PostgresSession(Session):
         except Exception as error:
             raise translate(error) from error
 
+    def refuse_reserved(self, table: TableName) -> None:
+        refuse_reserved(self, table)
+
     def uuid(self, text: str) -> pa.Scalar:
         return pa.scalar(UUID(text).bytes, pa.binary(16))
 
     def describe(self, table: TableName) -> TableSchema | None:
+        self.refuse_reserved(table)
         found = describe(self, table)
         return replace(found, bound=bound_of(self, table)) if found is not None else None
 

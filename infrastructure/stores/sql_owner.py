@@ -91,6 +91,7 @@ class SqlOwner(IOwner):
         return state
 
     def _prepare(self) -> None:
+        self._session.refuse_reserved(self._table)
         if not self._has_tables:
             self._session.create_internal_tables(self._table.schema)
         self._insert_head()
@@ -272,6 +273,7 @@ class SqlOwner(IOwner):
     def _dangling(self, target: Target, reference: Reference) -> int:
         if target.shadow is None:
             raise ConflictError("A references rule needs a staging table.", code="run.no_staging")
+        self._session.refuse_reserved(reference.table)
         stage, column = quote_table(target.table.beside(target.shadow)), f"staged.{quote(reference.column)}"
         found = f"SELECT 1 FROM {quote_table(reference.table)} AS other WHERE other.{quote(reference.other)} = {column}"
         rows = self._session.execute(

@@ -92,6 +92,10 @@ class Session(ABC):
         is written in one way.
         """
 
+    @abstractmethod
+    def refuse_reserved(self, table: TableName) -> None:
+        """Refuse a table that only by another name is one of Headrace's or the database's own (`identifier.reserved`)."""
+
     def uuid(self, text: str) -> pa.Scalar:
         """Spell a UUID as `ingest` takes it without converting it again for each row."""
         return pa.scalar(text)

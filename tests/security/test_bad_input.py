@@ -276,7 +276,8 @@ def test_query_that_is_not_one_read(server: Server, query: str, code: str) -> No
     ],
 )
 def test_identifiers(server: Server, name: str) -> None:
-    code = "spec.yaml" if "\x00" in name else "spec.value"
+    is_reserved = name.startswith(("pg_catalog.", "information_schema.", "_headrace"))
+    code = "spec.yaml" if "\x00" in name else "identifier.reserved" if is_reserved else "spec.value"
     refused_at_both_doors(server, with_change("destination.table", name), code)
     if "." not in name and not name.startswith("_headrace"):
         refused_at_both_doors(server, with_change("source.key", [name]), code)

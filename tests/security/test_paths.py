@@ -233,11 +233,8 @@ async def test_settings_own_duckdb_file_is_exempt(tmp_path: Path) -> None:
     ("kind", "options"),
     [
         ("duckdb", {"path": "state/drain"}),
-        ("duckdb", {"path": "state/records.db"}),
-        ("duckdb", {"path": "headrace.toml"}),
         ("duckdb", {"path": "python/hook.py"}),
         ("files", {"root": "state"}),
-        ("files", {"root": "secrets"}),
     ],
 )
 def test_connections_of_both_doors(server: Server, kind: str, options: dict[str, str]) -> None:
