@@ -202,7 +202,7 @@ def test_column_that_changes_its_type_while_batches_come(project: Path, postgres
     """Between two batches of one attempt: whatever lands is what the source has, or the run fails by name."""
     settings = numbers(project, postgres_database, way)
     text = (project / "pipelines/numbers.yaml").read_text()
-    write(project, "pipelines/numbers.yaml", text.replace("batch_rows: 250", "batch_rows: 1"))
+    write(project, "pipelines/numbers.yaml", text.replace("batch_rows: 250", "batch_rows: 3"))
     with serving(project, **settings) as server:
         for name in ("connections/shop", "pipelines/numbers"):
             text = (project / f"{name}.yaml").read_text()
