@@ -51,6 +51,11 @@ def sql_type(logical: str) -> str:
     return _SIMPLE.get(logical, "VARCHAR")
 
 
+def catalog_type(logical: str) -> str:
+    """Spell the same type as DuckDB's catalog names it."""
+    return "TIMESTAMP WITH TIME ZONE" if logical == "timestamptz" else sql_type(logical)
+
+
 def is_nested(logical: str) -> bool:
     """Whether a type holds other types."""
     return logical.startswith(("list<", "struct<", "map<"))

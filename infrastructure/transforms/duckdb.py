@@ -21,7 +21,7 @@ from infrastructure.engine_words import said_by_duckdb
 from infrastructure.records import shape_of
 from infrastructure.sql import check_row_predicate, quote
 from infrastructure.threads import OneThread
-from infrastructure.transforms.conversions import sql_type
+from infrastructure.transforms.conversions import catalog_type
 from infrastructure.transforms.failures import batch_error, culprit
 from infrastructure.transforms.keys import last_of_each
 from infrastructure.transforms.profiles import profiled_columns, profiles
@@ -70,7 +70,7 @@ class DuckDBTransformer(ITransformer):
 
     def conversions(self, plan: TransformPlan) -> Conversions:
         columns = [
-            (plan.landing_name(name), sql_type(kind), converting(name, kind, is_guess=name in plan.guessed))
+            (plan.landing_name(name), catalog_type(kind), converting(name, kind, is_guess=name in plan.guessed))
             for name, kind in ((column.name, column.type) for column in plan.source)
         ]
         return Conversions("duckdb", tuple(columns))

@@ -49,9 +49,9 @@ async def test_who_holds_a_read_back_is_told_until_it_is_over(
         late.does("SET application_name = 'till'; BEGIN; INSERT INTO events (id) VALUES (1)")
         somebody.does("INSERT INTO events (id) VALUES (2)")
         async with running(build_container(settings, project), with_store=True) as use_cases:
-            [_, planned] = await use_cases.planner.plan(ME, commands, prune=False)
             for command in commands:
                 await use_cases.catalog.put(ME, command)
+            [_, planned] = await use_cases.planner.plan(ME, commands, prune=False)
             held = await ran(use_cases)
             during = state_body("events", await use_cases.inspector.state(ME, "events"))
             late.does("COMMIT")

@@ -22,6 +22,13 @@ FILES = "connection: landing, path: '*.csv'"
 ROW_BY_ROW = "transform: [{sql: select * from batch}]\n"
 
 
+VALUES = {
+    "uuid": "0189dbb0-8a30-7630-ae80-51d222fda047", "json": "{}", "float32": "1.5", "int16": "12", "uint8": "200",
+    "timestamptz": "2024-01-02 10:20:30+02:00", "timestamp": "2024-01-02T10:20:30.5", "date": "2024-01-02", "time": "10:20:30",
+    "bool": "true",
+}  # fmt: skip
+
+
 @pytest.fixture
 async def here(project: Path) -> AsyncIterator[Inside]:
     async with inside(project) as opened:
@@ -168,7 +175,10 @@ async def test_file_that_breaks_off_is_told_with_its_line_and_nothing_of_its_par
         ("quality: [{rule: unique, columns: [id]}]\n", ""),
         ("typed: uuid", "conversion"),
         ("typed: json", "conversion"),
-        ("typed: float32", ""),
+        *(
+            (f"typed: {kind}", "")
+            for kind in ("timestamptz", "timestamp", "date", "time", "bool", "uint8", "float32", "int16")
+        ),
         ("quality: [{rule: row_count, min: 1}]\n", ""),
     ],
 )
@@ -176,7 +186,7 @@ async def test_who_looks_at_values_gets_them(more: str, why: str, here: Inside, 
     numbered(project, a=range(5))
     kind, options = more.removeprefix("typed: "), ""
     if kind != more:  # What DuckDB has a type of its own for is text on the way through a transform.
-        value = {"uuid": "0189dbb0-8a30-7630-ae80-51d222fda047", "json": "{}", "float32": "1.5"}[kind]
+        value = VALUES[kind]
         write(project, "data/a.csv", "id,note\n" + f"{value},x\n" * 5)
         options, more = f", options: {{types: {{id: {kind}}}}}", ""
     await here.pipeline("notes", f"{FILES}{options}", "table: notes", more)
