@@ -168,7 +168,8 @@ class Catalog:
 
         Raises:
             InvalidInputError: a document names a connection that is neither stored nor in the set.
-            PermissionDeniedError: there is a connection in the set, or a new `schedule.after`, that the caller may not store.
+            PermissionDeniedError: there is a connection in the set, or a new `schedule.after`, that the caller may not
+                store.
         """
         require(principal, Action.PREVIEW)
         if any(command.kind == "connection" for command in commands):
@@ -301,8 +302,9 @@ def _check_after(principal: Principal, command: PutDocument, before: StoredDocum
     stood = set(PipelineSpec.from_document(before.document).after) if before is not None else set()
     if after and after != stood:
         raise PermissionDeniedError(
-            f"schedule.after of {command.name} needs TRIGGER: it starts runs, and {principal.subject} may not {Action.TRIGGER.value} "
-            f"in {principal.organization}. Leave schedule.after as it is stored, or let a pipeline_admin put the document."
+            f"schedule.after of {command.name} needs TRIGGER: it starts runs, and {principal.subject} may not "
+            f"{Action.TRIGGER.value} in {principal.organization}. Leave schedule.after as it is stored, or let a "
+            "pipeline_admin put the document."
         )
 
 

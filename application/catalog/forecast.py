@@ -29,8 +29,8 @@ class PlanForecaster:
     async def plan(self, principal: Principal, commands: Sequence[PutDocument], *, prune: bool) -> list[Change]:
         """Say what applying a set of documents would change, and how its pipelines would then run.
 
-        Only what is stored is opened: a pipeline that names a connection which is new or changed in the set is told about
-        as far as the documents go.
+        Only what is stored is opened: a pipeline that names a connection which is new or changed in the set is told
+        about as far as the documents go.
 
         Raises:
             InvalidInputError, PermissionDeniedError: as `Catalog.plan`.
@@ -60,9 +60,9 @@ class PlanForecaster:
         standing_in: Mapping[str, IDataStore] | None = None,
         only: Collection[str] | None = None,
     ) -> list[Change]:
-        """As `plan`, for the owner of the documents in a process of his own: their connections are opened as they are given,
-        and closed again. `standing_in` are stores to look at in the place of connections that another process holds; `only`
-        names the pipelines to look at stores for.
+        """As `plan`, for the owner of the documents in a process of their own: the connections are opened as they are
+        given, and closed again. `standing_in` are stores to look at in the place of connections that another process
+        holds; `only` names the pipelines to look at stores for.
         """
         changes = await self.catalog.plan(principal, commands, prune=prune)
         bodies = {(command.kind, command.name): command.body for command in commands}

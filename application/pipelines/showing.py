@@ -16,66 +16,29 @@ from domain.pipelines.run import Run
 from domain.ports.unit_of_work import StoredEvent
 
 _REPORT = frozenset(
-    {
-        "read_set",
-        "adopted",
-        "complete_as_of",
-        "published",
-        "way",
-        "snapshots",
-        "counts",
-        "bytes_read",
-        "batches",
-        "retries",
-    }
-    | {"seconds", "rows_per_second", "rules", "landed", "merged", "stream", "state", "seq", "rows_read", "interrupted"}
-)
+    [
+        "read_set", "adopted", "complete_as_of", "published", "way", "snapshots", "counts", "bytes_read", "batches",
+        "retries", "seconds", "rows_per_second", "rules", "landed", "merged", "stream", "state", "seq", "rows_read",
+        "interrupted",
+    ]
+)  # fmt: skip
 _NESTED = ("streams", "read_sets")
 _EVENT = frozenset(
-    {
-        "organization",
-        "pipeline",
-        "run_id",
-        "batch_id",
-        "rows_read",
-        "rows_used",
-        "duration_seconds",
-        "rows_per_second",
-        "code",
-    }
-    | {
-        "rule",
-        "verdict",
-        "violations",
-        "violation",
-        "affected_rows",
-        "reason",
-        "retry",
-        "pause_seconds",
-        "attempt",
-        "fence",
-    }
-    | {"state", "cause"}
-)
+    [
+        "organization", "pipeline", "run_id", "batch_id", "rows_read", "rows_used", "duration_seconds",
+        "rows_per_second", "code", "rule", "verdict", "violations", "violation", "affected_rows", "reason", "retry",
+        "pause_seconds", "attempt", "fence", "state", "cause",
+    ]
+)  # fmt: skip
 # A watermark is a value of the cursor; of a time or number nothing is learned but how far the table is complete.
 _TIME_OR_NUMBER = re.compile(r"[0-9TZ:+. -]{1,40}")
 _OF_STORES = frozenset(
-    {
-        "store",
-        "source",
-        "file",
-        "table",
-        "cursor",
-        "key",
-        "partitions",
-        "query",
-        "transform",
-        "columns",
-        "snapshot",
-        "value",
-    }
-    | {"destination", "schema", "merge", "delete_missing", "path", "secret", "disk_full", "identifier"}
-)
+    [
+        "store", "source", "file", "table", "cursor", "key", "partitions", "query", "transform", "columns",
+        "snapshot", "value", "destination", "schema", "merge", "delete_missing", "path", "secret", "disk_full",
+        "identifier",
+    ]
+)  # fmt: skip
 _GENERAL = {
     "quality": "A rule of the pipeline was violated.",
     "transform": "A step of the pipeline does not fit the rows.",

@@ -98,7 +98,7 @@ class DuckDBSession(Session):
             return self.merge_from("_headrace_rows", names, target, is_batch=True)
 
     @contextmanager
-    def _registered(self, rows: pa.Table) -> Iterator[None]:
+    def _registered(self, rows: pa.Table | pa.RecordBatchReader) -> Iterator[None]:
         """Let statements read rows as `_headrace_rows`, and keep none of them after."""
         try:
             self._cursor.register("_headrace_rows", rows)
@@ -181,16 +181,15 @@ class DuckDBSession(Session):
             bound[f"constant_{number}"] = value
             values.append(f"CAST($constant_{number} AS {native_of(kind)})")
         insert = f"INSERT INTO {quote_table(table)} ({names}) SELECT {', '.join(values)} FROM _headrace_rows"
-        try:
-            self._cursor.register("_headrace_rows", pa.RecordBatchReader.from_stream(rows))
-            count = int(self._cursor.execute(insert, named(bound)).fetchall()[0][0])
-            self._cursor.unregister("_headrace_rows")
-        except duckdb.Error as error:
-            if rows.error is not None:
-                raise rows.error from error
-            if NOT_CONVERTED in str(error):
-                raise ConversionError("A value does not convert.") from error
-            raise translate(error) from error
+        with self._registered(pa.RecordBatchReader.from_stream(rows)):
+            try:
+                count = int(self._cursor.execute(insert, named(bound)).fetchall()[0][0])
+            except duckdb.Error as error:
+                if rows.error is not None:
+                    raise rows.error from error
+                if NOT_CONVERTED in str(error):
+                    raise ConversionError("A value does not convert.") from error
+                raise
         if count != rows.num_rows:
             raise StoreUnavailableError(f"{rows.num_rows} rows were read and {count} written; nothing of them is kept.")
 
