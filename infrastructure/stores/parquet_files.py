@@ -186,9 +186,8 @@ def columns_of_all(files: Sequence[ParquetData]) -> tuple[tuple[str, str], ...]:
     """
     columns, schema = files[0].columns(), files[0].schema()
     unknown = {field.name for field in schema if pa.types.is_null(field.type)}
-    for file in (
-        files[1:] if unknown else ()
-    ):  # What holds nothing but NULL has the type of the next file that knows one.
+    # What holds nothing but NULL has the type of the next file that knows one.
+    for file in files[1:] if unknown else ():
         found = {name: kind for name, kind in file.columns() if not pa.types.is_null(file.schema().field(name).type)}
         columns = tuple((name, found.get(name, kind) if name in unknown else kind) for name, kind in columns)
         unknown -= found.keys()

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from domain.errors import MissingExtraError, NotFoundError, StoreUnavailableError, WorkFailedError
+from domain.errors import ConflictError, MissingExtraError, NotFoundError, StoreUnavailableError, WorkFailedError
 from domain.failpoints import fail_at
 from domain.pipelines.checkpoint import CheckpointUpdate, Position
 from domain.pipelines.read_set import SourcePlan, Stream
@@ -352,17 +352,20 @@ class PostgresWriter(IWriter):
         )
         # The lock keeps the table as it is, and another session does not see what is being copied: so both at once.
         landed = checkpoint.counts.produced - rows.num_rows
-        checking = asyncio.ensure_future(self._decoded.beside(self._decoded.check_landing, landed))
-        try:
-            await connection.copy_to_table(
-                landing.table,
-                schema_name=landing.schema,
-                columns=list(rows.columns),
-                source=_chunks(rows.chunks),
-                format="binary",
-            )
-        finally:
-            await checking
+        checking = self._decoded.beside(self._decoded.check_landing, landed)
+        copying = connection.copy_to_table(
+            landing.table,
+            schema_name=landing.schema,
+            columns=list(rows.columns),
+            source=_chunks(rows.chunks),
+            format="binary",
+        )
+        outcomes: tuple[Any, Any] = await asyncio.gather(checking, copying, return_exceptions=True)
+        checked, copied = outcomes
+        # A table that others have changed explains all else; but a session that broke off beside a full disk does not.
+        for failure in (checked if isinstance(checked, ConflictError) else None, copied, checked):
+            if isinstance(failure, BaseException):
+                raise failure
         fail_at("batch.mid_rows")
         fail_at("batch.before_commit")
 

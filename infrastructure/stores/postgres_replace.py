@@ -99,9 +99,9 @@ def clear(session: Session, stage: TableName, table: TableName, key: Sequence[st
     gone = f" WHERE NOT EXISTS (SELECT 1 FROM {quote_table(stage)} AS staged WHERE {same})" if key else ""
     with _told(session, table):
         # Rows that a policy hides would stay behind the new ones: then the deletion is refused.
-        before = session.execute("SELECT current_setting('row_security'), set_config('row_security', 'off', true)")[0][
-            0
-        ]
+        [[before, _]] = session.execute(
+            "SELECT current_setting('row_security'), set_config('row_security', 'off', true)"
+        )
         session.execute(f"DELETE FROM {quote_table(table)} AS target{gone}")
         session.execute("SELECT set_config('row_security', $1, true)", (before,))
 

@@ -294,9 +294,8 @@ class SqlWriter(IWriter):
         rows = rows.select([column.name for column in target.columns])
         columns = self._landing_columns(held, rows.column_names)
         rows = conform(rows, columns)
-        self.check_landing(
-            checkpoint.counts.produced - rows.num_rows
-        )  # After the types, whose change would be told with the column.
+        # After the types, whose change would be told with the column.
+        self.check_landing(checkpoint.counts.produced - rows.num_rows)
         constants: list[tuple[str, pa.Scalar]] = []
         if target.metadata_columns:
             constants.append((RUN_ID, session.uuid(target.run_id)))
