@@ -1,0 +1,232 @@
+"""A few warm children that calls take turns on: bounded in number, in who waits, in memory and in time."""
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, ParamSpec, TypeVar
+
+import structlog
+
+from domain.errors import PlatformError, UnavailableError
+from infrastructure.bench.in_process import Calls
+from infrastructure.bench.process import (
+    ChildEndedError,
+    ChildLimits,
+    ChildProcess,
+    CrashedError,
+    OutgrownError,
+    OverdueError,
+)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_WAIT_SECONDS = 30.0
+
+
+class _Call:
+    """One call on its way: whoever made it may give it up from another thread."""
+
+    def __init__(self, answers: Callable[..., Any] | None) -> None:
+        self.answers = answers
+        self._guard = threading.Lock()
+        self._child: ChildProcess | None = None
+        self.is_given_up = False
+
+    def give_up(self) -> None:
+        with self._guard:
+            self.is_given_up = True
+            if self._child is not None:
+                self._child.kill()
+
+    def on(self, child: ChildProcess | None) -> bool:
+        """Say which child works on it from now on; False if it was given up before."""
+        with self._guard:
+            self._child = child
+            return not self.is_given_up
+
+
+class Bench(Calls):
+    """Calls functions in children.
+
+    A child starts when it is first needed, or by `warm`, and is kept. One that was outgrown, overdue or broken is ended, and
+    another takes its place. `refused` makes an error of ours of what became of a call: one of memory, time and the
+    child's end, in a sentence that a person can act on.
+    """
+
+    def __init__(
+        self,
+        limits: ChildLimits,
+        refused: Callable[[str, ChildLimits], PlatformError],
+        *,
+        children: int = 2,
+        queue: int = 32,
+        modules: Sequence[str] = (),
+    ) -> None:
+        self.limits = limits
+        self._refused = refused
+        self._most = children
+        self._queue = queue
+        self._modules = modules
+        self._idle: list[ChildProcess] = []
+        self._working: set[ChildProcess] = set()
+        self._admitted = 0
+        self._is_closed = False
+        self._is_kept_warm = False
+        self._changed = threading.Condition()
+        self._threads: ThreadPoolExecutor | None = None
+
+    def warm(self) -> None:
+        """Have a child ready for the next call, now and after each failure; does not wait for it."""
+        self._is_kept_warm = True
+        self._start_one_more()
+
+    def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call a function and wait for it.
+
+        Raises:
+            PlatformError: what it has raised, what `refused` says, or `worker.busy`.
+        """
+        self._admit()
+        result: T = self._run(_Call(None), function, args, kwargs)
+        return result
+
+    async def acall(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """As `call`; a caller that is cancelled ends the child that works for it."""
+        return await self.acall_answering(None, function, *args, **kwargs)
+
+    async def acall_answering(
+        self, answers: Callable[..., Any] | None, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """As `acall`, for a function that asks: `answers` is called with the question, in a thread."""
+        self._admit()
+        call = _Call(answers)
+        future = asyncio.get_running_loop().run_in_executor(self._pool(), self._run, call, function, args, kwargs)
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            call.give_up()
+            future.add_done_callback(_heard)
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([future])
+            raise
+
+    async def close(self) -> None:
+        """End all children; calls that are being made fail."""
+        with self._changed:
+            self._is_closed = True
+            children = [*self._idle, *self._working]
+            idle, self._idle = self._idle, []
+            self._changed.notify_all()
+        for child in children:
+            child.kill()
+        for child in idle:
+            child.close()
+        if self._threads is not None:
+            await asyncio.to_thread(self._threads.shutdown)
+
+    @property
+    def pids(self) -> list[int]:
+        """The children there are."""
+        with self._changed:
+            return [child.pid for child in (*self._idle, *self._working)]
+
+    def _pool(self) -> ThreadPoolExecutor:
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(self._most + self._queue, "bench")
+        return self._threads
+
+    def _admit(self) -> None:
+        with self._changed:
+            if self._is_closed or self._admitted >= self._most + self._queue:
+                raise _busy()
+            self._admitted += 1
+
+    def _run(self, call: _Call, function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        try:
+            child = self._taken(call)
+        except BaseException:
+            self._leave(None)
+            raise
+        is_sound = False
+        try:
+            result = child.call(function, args, kwargs, call.answers) if call.on(child) else None
+            is_sound = not child.is_spent
+            return result
+        except PlatformError:
+            is_sound = not child.is_spent
+            raise
+        except CrashedError as error:
+            structlog.get_logger("headrace").error(
+                "bench.crashed", function=function.__name__, error=error.args[0], place=error.args[-1]
+            )
+            raise PlatformError(f"Something unexpected failed ({error.args[0]}); the log has the details.") from error
+        except OutgrownError as error:
+            raise self._refused("memory", self.limits) from error
+        except OverdueError as error:
+            raise self._refused("time", self.limits) from error
+        except ChildEndedError as error:
+            raise self._refused("end", self.limits) from error
+        finally:
+            call.on(None)
+            self._leave(child, is_sound=is_sound and not call.is_given_up)
+
+    def _taken(self, call: _Call) -> ChildProcess:
+        """Take a child that waits for work, or start one; wait for a place."""
+        until = time.monotonic() + _WAIT_SECONDS
+        with self._changed:
+            while len(self._working) >= self._most:
+                if call.is_given_up or self._is_closed or not self._changed.wait(until - time.monotonic()):
+                    raise _busy()
+            while self._idle:
+                child = self._idle.pop()
+                if child.is_alive:
+                    self._working.add(child)
+                    return child
+                child.close()
+            child = self._started()
+            self._working.add(child)
+            return child
+
+    def _leave(self, child: ChildProcess | None, *, is_sound: bool = False) -> None:
+        with self._changed:
+            self._admitted -= 1
+            if child is not None:
+                self._working.discard(child)
+            if child is not None and is_sound and not self._is_closed:
+                self._idle.append(child)
+                child = None
+            self._changed.notify()
+        if child is not None:
+            child.close()
+            if self._is_kept_warm:
+                self._start_one_more()
+
+    def _start_one_more(self) -> None:
+        with self._changed, contextlib.suppress(PlatformError):  # Without one, the next call starts it and tells.
+            if not (self._is_closed or self._idle or self._working):
+                self._idle.append(self._started())
+
+    def _started(self) -> ChildProcess:
+        try:
+            return ChildProcess(self.limits, self._modules)
+        except OSError as error:
+            raise UnavailableError(
+                f"No process can be started to look at this ({error.strerror}): try again, and see whether this machine "
+                "is short of memory or processes.",
+                code="worker.busy",
+            ) from error
+
+
+def _heard(future: "asyncio.Future[Any]") -> None:
+    if not future.cancelled():
+        future.exception()
+
+
+def _busy() -> UnavailableError:
+    return UnavailableError(
+        "Too many queries and documents are being looked at already: try again in a moment.", code="worker.busy"
+    )

@@ -1,0 +1,183 @@
+"""One child process as its parent sees it: started, asked, waited for until a deadline, and killed."""
+
+import contextlib
+import os
+import pickle
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from domain.errors import PlatformError
+from infrastructure.bench import asking
+from infrastructure.bench.answers import UnreadableAnswerError, error_of_value, read
+from infrastructure.bench.frames import TooLongError, receive, send
+from infrastructure.bench.loading import load
+
+_START_SECONDS = 30.0
+_MEBIBYTE = 1024 * 1024
+# Read by loaders and by the interpreter; all else, secrets above all, stays here.
+_KEPT = ("LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONHOME", "SYSTEMROOT")
+_QUIET = {
+    "ARROW_DEFAULT_MEMORY_POOL": "system",
+    "ARROW_IO_THREADS": "1",
+    "JE_ARROW_MALLOC_CONF": "background_thread:false",
+    "MALLOC_ARENA_MAX": "2",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "PYTHONSAFEPATH": "1",
+}
+
+
+class ChildEndedError(Exception):
+    """A child that is there no more, by itself or since something killed it."""
+
+
+class OutgrownError(Exception):
+    """A call that needs more memory than the child may take."""
+
+
+class OverdueError(Exception):
+    """A call that is not done within its time."""
+
+
+class CrashedError(Exception):
+    """A bug of ours in a function: the error's type and place, as it may tell values."""
+
+
+@dataclass(frozen=True)
+class ChildLimits:
+    """What a child may take; `seconds` is for one call, None where its caller watches it."""
+
+    memory_mb: int
+    seconds: float | None
+
+    @property
+    def answer_bytes(self) -> int:
+        """The longest answer that is read: what one says takes room here too."""
+        return self.memory_mb * _MEBIBYTE // 4
+
+
+class ChildProcess:
+    """A child that has been started. One call at a time; `kill` may come from any thread."""
+
+    def __init__(self, limits: ChildLimits, modules: Sequence[str]) -> None:
+        self._limits = limits
+        self._is_ready = False
+        self.is_spent = False
+        self._connection, theirs = socket.socketpair()
+        try:
+            with theirs:
+                # Not forked from here, as a fork of a process with threads may hang, and would hold this one's memory.
+                self._process = subprocess.Popen(
+                    [
+                        sys.executable,
+                        "-s",
+                        "-m",
+                        "infrastructure.bench.child",
+                        str(theirs.fileno()),
+                        str(limits.memory_mb),
+                    ],
+                    env=_environment(),
+                    cwd="/",
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    pass_fds=[theirs.fileno()],
+                    start_new_session=True,
+                )
+            self._send((None, load, (tuple(modules),), {}), until=None)
+        except BaseException:
+            self._connection.close()
+            raise
+
+    @property
+    def pid(self) -> int:
+        """Its number."""
+        return self._process.pid
+
+    @property
+    def is_alive(self) -> bool:
+        """It has not ended."""
+        return self._process.poll() is None
+
+    def call(
+        self,
+        function: Callable[..., Any],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        answers: Callable[..., Any] | None,
+    ) -> Any:
+        """Have a function called, and wait for what it gives.
+
+        Raises:
+            PlatformError: what it has raised.
+            ChildEndedError, OutgrownError, OverdueError: the child is of no use any more.
+            CrashedError: it has raised something else.
+        """
+        seconds = self._limits.seconds
+        try:
+            if not self._is_ready:
+                self._answer(time.monotonic() + _START_SECONDS, None)
+                self._is_ready = True
+            until = None if seconds is None else time.monotonic() + seconds
+            self._send((seconds, function, args, kwargs), until)
+            return self._answer(until, answers)
+        except TooLongError as error:
+            raise OutgrownError from error
+        except TimeoutError as error:
+            raise OverdueError from error
+        except (EOFError, OSError, UnreadableAnswerError) as error:
+            raise ChildEndedError from error
+
+    def kill(self) -> None:
+        """End it, whatever it does."""
+        self._process.kill()
+
+    def close(self) -> None:
+        """End it and wait for its end."""
+        self.kill()
+        self._connection.close()
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError):
+            self._process.stdin.close()
+        self._process.wait()
+
+    def _send(self, request: tuple[Any, ...], until: float | None) -> None:
+        send(self._connection, [pickle.dumps(request, protocol=pickle.HIGHEST_PROTOCOL)], until=until)
+
+    def _answer(self, until: float | None, answers: Callable[..., Any] | None) -> Any:
+        while True:
+            answer = read(receive(self._connection, most_bytes=self._limits.answer_bytes, until=until))
+            if not isinstance(answer, dict):
+                raise UnreadableAnswerError("no answer")
+            if "question" not in answer:
+                return self._outcome(answer)
+            send(self._connection, [asking.answered(answers, tuple(answer["question"]))], until=until)
+
+    def _outcome(self, answer: dict[str, Any]) -> Any:
+        self.is_spent = bool(answer.get("is_spent"))
+        if "value" in answer:
+            return answer["value"]
+        if "error" in answer:
+            raise _told(answer["error"])
+        if "crashed" in answer:
+            raise CrashedError(*(str(part)[:200] for part in answer["crashed"]))
+        raise OutgrownError
+
+
+def _told(value: Any) -> PlatformError:
+    try:
+        return error_of_value(value)
+    except Exception as error:
+        raise UnreadableAnswerError("no error") from error
+
+
+def _environment() -> dict[str, str]:
+    kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
+    # The child finds what this process has found, whatever told it where: an installation, a variable, the way it was started.
+    return kept | _QUIET | {"PYTHONPATH": os.pathsep.join(str(Path(place).absolute()) for place in sys.path if place)}
