@@ -1,59 +1,27 @@
 """One frozen tree of settings in sections; `settings_sources.py` fills it and knows where each value came from."""
 
-import ipaddress
-import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from infrastructure.environment_names import check_listed, check_prefix
-
-
-def _ascii_digits(value: Any) -> Any:
-    """Pydantic takes `5_432`, and Python any Unicode digit; a setting takes neither."""
-    if isinstance(value, bool):
-        raise ValueError("must be a whole number")
-    if isinstance(value, str) and not re.fullmatch(r"-?[0-9]{1,18}", value):
-        raise ValueError("must be a whole number in ASCII digits")
-    return value
-
-
-def _network(value: Any) -> Any:
-    """Check one network in CIDR form."""
-    try:
-        ipaddress.ip_network(value)
-    except ValueError as error:
-        raise ValueError("must be a network such as 10.0.0.0/8") from error
-    return value
-
-
-def _list(value: Any) -> Any:
-    return [item.strip() for item in value.split(",") if item.strip()] if isinstance(value, str) else value
-
+from infrastructure.settings_limits import LimitSettings
+from infrastructure.settings_parts import (
+    Folders,
+    Int,
+    LogLevel,
+    Lower,
+    Networks,
+    Port,
+    Section,
+    SslMode,
+    listed,
+    setting,
+)
 
 _SERVERS = r"^[A-Za-z0-9.\-\[\]:]+:[0-9]{1,5}(,[A-Za-z0-9.\-\[\]:]+:[0-9]{1,5})*$"
-
-Int = Annotated[int, BeforeValidator(_ascii_digits)]
-Port = Annotated[Int, Field(ge=1, le=65535)]
-Networks = Annotated[tuple[Annotated[str, BeforeValidator(_network)], ...], BeforeValidator(_list)]
-Folders = Annotated[tuple[str, ...], BeforeValidator(_list)]
-SslMode = Literal["disable", "prefer", "require", "verify-ca", "verify-full"]
-LogLevel = Literal["debug", "info", "warning", "error"]
-Lower = BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)
-
-
-def setting(default: Any, description: str, *, env: str | tuple[str, ...] = (), later: int | None = None) -> Any:
-    """Declare a setting: its meaning, its names in the user's documents, and the step from which it acts."""
-    names: list[Any] = [env] if isinstance(env, str) else list(env)
-    return Field(default, description=description, json_schema_extra={"env": names, "later": later})
-
-
-class Section(BaseModel):
-    """A frozen group of settings; unknown names are errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
 class AppSettings(Section):
@@ -240,7 +208,7 @@ class RunSettings(Section):
 class TransformSettings(Section):
     """Python functions as transform steps."""
 
-    python_allowed: Annotated[tuple[str, ...], BeforeValidator(_list)] | None = setting(
+    python_allowed: Annotated[tuple[str, ...], BeforeValidator(listed)] | None = setting(
         None, "Names of Python steps that may run; without it, all that are installed and those of the project."
     )
 
@@ -292,7 +260,7 @@ class SecretSettings(Section):
     environment_prefix: Annotated[str, AfterValidator(check_prefix)] = setting(
         "SECRET_", "What the names of `env:` references start with; never nothing, and never HEADRACE_."
     )
-    environment_names: Annotated[tuple[Annotated[str, AfterValidator(check_listed)], ...], BeforeValidator(_list)] = (
+    environment_names: Annotated[tuple[Annotated[str, AfterValidator(check_listed)], ...], BeforeValidator(listed)] = (
         setting(
             (),
             "Further names that `env:` references may use, such as SHOP_PASSWORD; none of settings, AWS_*, PG* and the like.",
@@ -341,6 +309,7 @@ class Settings(BaseSettings):
     logs: LogSettings = LogSettings()
     secrets: SecretSettings = SecretSettings()
     connections: ConnectionSettings = ConnectionSettings()
+    limits: LimitSettings = LimitSettings()
 
     @classmethod
     def settings_customise_sources(

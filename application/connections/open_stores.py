@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
+from weakref import WeakValueDictionary
 
 from domain.errors import InvalidInputError, NotFoundError
 from domain.pipelines.connection import ConnectionSpec
@@ -32,7 +33,8 @@ class OpenStores:
         self._build = build
         self._secrets = {provider.scheme: provider for provider in secrets}
         self._open: dict[tuple[str, str], tuple[ConnectionSpec, IDataStore]] = {}
-        self._guard = asyncio.Lock()
+        # One for each connection: a host that does not answer keeps only those waiting who want that host.
+        self._guards: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
         self._beside: Mapping[str, ConnectionSpec] = {}
         self._standing_in: Mapping[str, IDataStore] = {}
 
@@ -76,7 +78,7 @@ class OpenStores:
             StoreUnavailableError: it cannot be opened.
         """
         key = (organization, spec.name)
-        async with self._guard:
+        async with self._guard(key):
             found = self._open.get(key)
             if found is not None and found[0] == spec:
                 return found[1]
@@ -107,10 +109,17 @@ class OpenStores:
 
     async def close(self) -> None:
         """Close every store, the last opened first; all are tried even if one fails."""
-        async with self._guard:
-            stores = [store for _, store in reversed(self._open.values())]
-            self._open.clear()
-        results = await asyncio.gather(*(store.close() for store in stores), return_exceptions=True)
+        keys = reversed([*dict.fromkeys([*self._open, *self._guards])])
+        results = await asyncio.gather(*(self._close(key) for key in keys), return_exceptions=True)
         for result in results:
             if isinstance(result, BaseException):
                 raise result
+
+    async def _close(self, key: tuple[str, str]) -> None:
+        async with self._guard(key):  # What is being opened is waited for.
+            found = self._open.pop(key, None)
+            if found is not None:
+                await found[1].close()
+
+    def _guard(self, key: tuple[str, str]) -> asyncio.Lock:
+        return self._guards.setdefault(key, asyncio.Lock())

@@ -109,9 +109,8 @@ class Cli:
 
     def documents(self, path: Path | None) -> list[PutDocument]:
         """Read the documents of a file or project folder, all problems at once."""
-        from application.catalog.documents import PutDocument
         from domain.errors import InvalidInputError
-        from entrypoints.documents.project import document_files, read_all
+        from entrypoints.documents.project import document_files
 
         self.file = self.file or path
         folder = path or self.project.folder
@@ -123,7 +122,16 @@ class Cli:
                 f"There are no documents in {folder}: connections/*.yaml and pipelines/*.yaml are looked for.",
                 code="project.empty",
             )
-        return [PutDocument(found.kind, found.name, found.body) for found in read_all(files, self.project.variables)]
+        return self.read(files)
+
+    def read(self, files: list[Path]) -> list[PutDocument]:
+        """Read these files, all problems at once."""
+        from application.catalog.documents import PutDocument
+        from entrypoints.composition.configuration import document_limits
+        from entrypoints.documents.project import read_all
+
+        found = read_all(files, self.project.variables, document_limits(self.loaded.settings))
+        return [PutDocument(document.kind, document.name, document.body) for document in found]
 
 
 def _user() -> str:

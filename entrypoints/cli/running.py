@@ -217,14 +217,12 @@ def named(cli: Cli, target: str) -> tuple[str, list[PutDocument]]:
 
 def _connections(cli: Cli, file: Path, names: set[str | None]) -> list[PutDocument]:
     """The named connections that lie in the project, or beside the file when there is no project."""
-    from application.catalog.documents import PutDocument
-    from entrypoints.documents.project import document_files, read_all
+    from entrypoints.documents.project import document_files
 
     folders = {cli.project.folder, file.absolute().parent, file.absolute().parent.parent}
     paths = {path for folder in folders for path in document_files(folder) if path.parent.name == "connections"}
     chosen = [path for path in sorted(paths) if path.stem in names]
-    found = read_all(chosen, cli.project.variables)
-    return [PutDocument(document.kind, document.name, document.body) for document in found]
+    return cli.read(chosen)
 
 
 def _parameters(given: list[str] | None) -> dict[str, Any]:

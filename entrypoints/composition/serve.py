@@ -13,6 +13,7 @@ import uvicorn
 from application.operations.health import Life
 from domain.errors import PlatformError, Problem, SettingsError, UnavailableError
 from domain.failpoints import fail_at
+from entrypoints.composition.configuration import document_limits
 from entrypoints.composition.container import Container
 from entrypoints.composition.lifecycle import ensure_admin_key, running
 from entrypoints.composition.paths import Paths
@@ -152,7 +153,12 @@ class _Process:
         settings = self._settings
         if API in self._roles:
             await ensure_admin_key(use_cases, self._paths)
-            app = create_app(use_cases, title=settings.app.name, max_body_bytes=settings.http.max_body_bytes)
+            app = create_app(
+                use_cases,
+                title=settings.app.name,
+                max_body_bytes=settings.http.max_body_bytes,
+                limits=document_limits(settings),
+            )
         else:
             app = create_probes(use_cases)
         config = uvicorn.Config(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from domain.errors import PlatformError, Problem, SpecError
+from entrypoints.documents.limits import DocumentLimits
 from entrypoints.documents.reading import CheckedDocument, read_file
 
 _ENDINGS = (".yaml", ".yml", ".json")
@@ -83,7 +84,7 @@ def document_files(folder: Path) -> list[Path]:
     return found
 
 
-def read_all(paths: list[Path], variables: Mapping[str, Any]) -> list[CheckedDocument]:
+def read_all(paths: list[Path], variables: Mapping[str, Any], limits: DocumentLimits) -> list[CheckedDocument]:
     """Read documents, reporting the problems of all of them together.
 
     Raises:
@@ -94,7 +95,7 @@ def read_all(paths: list[Path], variables: Mapping[str, Any]) -> list[CheckedDoc
     seen: dict[tuple[str, str], str] = {}
     for path in paths:
         try:
-            document = read_file(path, variables)
+            document = read_file(path, variables, limits)
         except SpecError as error:
             problems += error.problems
             continue

@@ -12,9 +12,10 @@ from pydantic import BaseModel, ValidationError
 from domain.errors import InvalidInputError, Problem, SpecError
 from entrypoints.documents.connection_models import OPTIONS, ConnectionDocument
 from entrypoints.documents.later import found_later, without
+from entrypoints.documents.limits import DocumentLimits
 from entrypoints.documents.models import PipelineDocument
 from entrypoints.documents.strict import known_keys
-from entrypoints.documents.yaml_text import ParsedText, parse_json, parse_text, substitute
+from entrypoints.documents.yaml_text import LIMITS, ParsedText, parse_json, parse_text, substitute
 
 _VARIABLES_ALLOWED = re.compile(
     r"(source|destination)\.(connection|table|path)|source\.(cursor\.column|key\.[0-9]+|parameters\.[a-z0-9_]+)"
@@ -33,7 +34,7 @@ class CheckedDocument:
     filename: str
 
 
-def read_file(path: Path, variables: Mapping[str, Any]) -> CheckedDocument:
+def read_file(path: Path, variables: Mapping[str, Any], limits: DocumentLimits = LIMITS) -> CheckedDocument:
     """Read a document from a file.
 
     Raises:
@@ -41,23 +42,39 @@ def read_file(path: Path, variables: Mapping[str, Any]) -> CheckedDocument:
         InvalidInputError: the file cannot be read.
     """
     try:
-        text = path.read_bytes().decode("utf-8")
+        with path.open("rb") as file:
+            content = file.read(limits.document_bytes + 1)
+        if len(content) > limits.document_bytes:
+            raise SpecError([Problem(str(path), "spec.too_large", limits.too_large())])
+        text = content.decode("utf-8")
     except OSError as error:
         raise InvalidInputError(f"{path} cannot be read: {error.strerror}.", code="file.unreadable") from error
     except UnicodeDecodeError as error:
         raise SpecError([Problem(str(path), "spec.yaml", "The document is not UTF-8.")]) from error
-    return read_text(text, str(path), variables, is_json=path.suffix == ".json")
+    return read_text(text, str(path), variables, is_json=path.suffix == ".json", limits=limits)
 
 
-def read_text(text: str, filename: str, variables: Mapping[str, Any], *, is_json: bool = False) -> CheckedDocument:
+def read_text(
+    text: str, filename: str, variables: Mapping[str, Any], *, is_json: bool = False, limits: DocumentLimits = LIMITS
+) -> CheckedDocument:
     """Read a document from text.
 
     Raises:
         SpecError: with every problem.
     """
-    parsed = parse_json(text, filename) if is_json else parse_text(text, filename)
+    return read_parsed((parse_json if is_json else parse_text)(text, filename, limits), variables, limits)
+
+
+def read_parsed(parsed: ParsedText, variables: Mapping[str, Any], limits: DocumentLimits = LIMITS) -> CheckedDocument:
+    """Read a document from the values of a text.
+
+    Raises:
+        SpecError: with every problem.
+    """
     if not isinstance(parsed.value, dict):
         raise SpecError([Problem(parsed.place(()), "spec.yaml", "A document is a mapping of keys to values.")])
+    for path, code, sentence in limits.exceeded(parsed.value):
+        raise SpecError([Problem(parsed.place(path), code, f"{'.'.join(map(str, path))}: {sentence}")])
     substitute(parsed, variables, _VARIABLES_ALLOWED)
     later = list(found_later(parsed.value))
     for path, name in later:
@@ -69,7 +86,7 @@ def read_text(text: str, filename: str, variables: Mapping[str, Any], *, is_json
         if kinds[0] == "connection":
             body = _check_options(parsed, body)
         if body is not None and not parsed.problems:
-            return CheckedDocument(kinds[0], body[kinds[0]], body, filename)
+            return CheckedDocument(kinds[0], body[kinds[0]], body, parsed.filename)
     elif not parsed.problems:
         parsed.add((), "spec.kind", "a document has exactly one kind key: connection or pipeline")
     raise SpecError(parsed.problems)

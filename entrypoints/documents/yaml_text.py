@@ -3,19 +3,21 @@
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
+from yaml.composer import Composer
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from yaml.resolver import Resolver
 
 from domain.errors import Problem, SpecError
+from entrypoints.documents.limits import DocumentLimits
 from entrypoints.documents.numbers import number_of
 
-MAX_DEPTH = 40
-MAX_BYTES = 10 * 1024 * 1024
-_MAX_NODES = 200_000
+LIMITS = DocumentLimits()
 
 Path = tuple[str | int, ...]
 
@@ -51,16 +53,16 @@ class ParsedText:
         self.problems.append(Problem(self.place(path), code, text))
 
 
-def parse_text(text: str, filename: str) -> ParsedText:
+def parse_text(text: str, filename: str, limits: DocumentLimits = LIMITS) -> ParsedText:
     """Read one YAML or JSON document.
 
     Raises:
         SpecError: it cannot be read at all (`spec.yaml`); smaller problems are in the result.
     """
-    _check_shape(text, filename)
+    _check_text(text, filename, limits)
     parsed = ParsedText(filename)
     try:
-        node = yaml.compose(text, Loader=_NoAliases)
+        node = _Composer(text, filename, limits).get_single_node()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"{filename}:{mark.line + 1}:{mark.column + 1}" if mark else filename
@@ -74,20 +76,22 @@ def parse_text(text: str, filename: str) -> ParsedText:
     return parsed
 
 
-def parse_json(text: str, filename: str) -> ParsedText:
+def parse_json(text: str, filename: str, limits: DocumentLimits = LIMITS) -> ParsedText:
     """Read one JSON document; problems name the path, as JSON has no lines worth telling.
 
     Raises:
         SpecError: it cannot be read at all (`spec.yaml`).
     """
-    _check_shape(text, filename)
+    check_json_shape(text, filename, limits)
     parsed = ParsedText(filename)
 
     def mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        names = [name for name, _ in pairs]
-        for name in sorted({name for name in names if names.count(name) > 1}):
-            parsed.add((name,), "spec.duplicate_key", "is written twice")
-        return dict(pairs)
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            counts = Counter(name for name, _ in pairs)
+            for name in sorted(name for name, count in counts.items() if count > 1):
+                parsed.add((name,), "spec.duplicate_key", "is written twice")
+        return found
 
     def constant(name: str) -> None:
         parsed.add((), "spec.value", f"{name} is not a number")
@@ -117,45 +121,83 @@ def _check_strings(value: Any, path: Path, parsed: ParsedText) -> None:
         parsed.add(path, "spec.value", "is too large a number")
 
 
-class _NoAliases(yaml.SafeLoader):
-    """Aliases make small text large, so there are none."""
+class _PurePython(yaml.reader.Reader, yaml.scanner.Scanner, yaml.parser.Parser):
+    """What gives the events of a text where there is no libyaml, several times slower."""
 
-    _count = 0
+    def __init__(self, stream: str) -> None:
+        yaml.reader.Reader.__init__(self, stream)
+        yaml.scanner.Scanner.__init__(self)
+        yaml.parser.Parser.__init__(self)
+
+
+_Events: Any = vars(yaml.cyaml)["CParser"] if yaml.__with_libyaml__ else _PurePython
+
+
+class _Composer(Composer, _Events, Resolver):  # type: ignore[misc]
+    """Aliases make small text large, so there are none; and there are so many nodes, so deep, and no more."""
+
+    def __init__(self, text: str, filename: str, limits: DocumentLimits) -> None:
+        _Events.__init__(self, text)
+        Composer.__init__(self)
+        Resolver.__init__(self)
+        self._filename, self._limits = filename, limits
+        self._count = self._depth = 0
 
     def compose_node(self, parent: Node | None, index: Any) -> Node | None:
+        event = self.peek_event()
         if self.check_event(yaml.AliasEvent):
-            raise yaml.composer.ComposerError(None, None, "aliases are not allowed", self.get_mark())
+            raise yaml.composer.ComposerError(None, None, "aliases are not allowed", event.start_mark)
         self._count += 1
-        if self._count > _MAX_NODES:
-            raise yaml.composer.ComposerError(None, None, "the document has too many parts", self.get_mark())
+        self._depth += 1
+        place = f"{self._filename}:{event.start_mark.line + 1}:{event.start_mark.column + 1}"
+        if self._count > self._limits.document_nodes:
+            raise SpecError([Problem(place, "spec.too_many_nodes", self._limits.too_many())])
+        if self._depth > self._limits.document_depth and not isinstance(event, yaml.ScalarEvent):
+            raise SpecError([Problem(place, "spec.yaml", self._limits.too_deep())])
         node: Node | None = super().compose_node(parent, index)
+        self._depth -= 1
         return node
 
 
-def _check_shape(text: str, filename: str) -> None:
-    """Refuse what would cost too much to parse, before parsing it."""
-    if len(text) > MAX_BYTES:
-        raise SpecError([Problem(filename, "spec.yaml", "The document is larger than 10 MiB.")])
+def _check_text(text: str, filename: str, limits: DocumentLimits) -> None:
+    """Refuse what no document is, before looking at it."""
+    if len(text) > limits.document_bytes or len(text.encode(errors="replace")) > limits.document_bytes:
+        raise SpecError([Problem(filename, "spec.too_large", limits.too_large())])
     if "\x00" in text or _SURROGATE.search(text):
         raise SpecError([Problem(filename, "spec.yaml", "The document holds NUL or half a surrogate pair.")])
-    depth = 0
-    for character in text:
-        if character in "[{":
-            depth += 1
-            if depth > MAX_DEPTH:
-                raise SpecError([Problem(filename, "spec.yaml", f"The document nests deeper than {MAX_DEPTH}.")])
-        elif character in "]}":
-            depth = max(0, depth - 1)
-    for number, line in enumerate(text.splitlines(), start=1):
-        indent = len(line) - len(line.lstrip(" -?"))
-        if indent > MAX_DEPTH * 10:
-            raise SpecError([Problem(f"{filename}:{number}:1", "spec.yaml", "The document nests too deep.")])
+
+
+_JSON_PARTS = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[{\]},:]', re.DOTALL)
+"""Strings, in one step each and whether they end or not, and what stands between values."""
+
+
+def check_json_shape(text: str, filename: str, limits: DocumentLimits) -> None:
+    """Count levels, and keys and values, without making any of them.
+
+    Raises:
+        SpecError: there is more than a document may have.
+    """
+    _check_text(text, filename, limits)
+    depth, count = 0, 1
+    for found in _JSON_PARTS.finditer(text):
+        match text[found.start()]:
+            case "[" | "{":
+                depth += 1
+                count += 1
+                if depth > limits.document_depth:
+                    raise SpecError([Problem(filename, "spec.yaml", limits.too_deep())])
+            case "]" | "}":
+                depth -= 1
+            case "," | ":":
+                count += 1
+            case _:
+                continue
+        if count > limits.document_nodes:
+            raise SpecError([Problem(filename, "spec.too_many_nodes", limits.too_many())])
 
 
 def _value(node: Node, path: Path, parsed: ParsedText) -> Any:
     parsed.places.setdefault(path, (node.start_mark.line + 1, node.start_mark.column + 1))
-    if len(path) > MAX_DEPTH:
-        raise SpecError([Problem(parsed.place(path), "spec.yaml", f"The document nests deeper than {MAX_DEPTH}.")])
     if not isinstance(node, ScalarNode) and node.tag not in _CORE_TAGS:
         parsed.add(path, "spec.yaml", "tags are not allowed")
         return None
@@ -188,7 +230,7 @@ def _scalar(node: ScalarNode, path: Path, parsed: ParsedText) -> Any:
     if "\x00" in text or _SURROGATE.search(text):
         parsed.add(path, "spec.yaml", "holds NUL or half a surrogate pair")
         return ""
-    if node.style is not None:
+    if node.style:  # Plain text has none, or an empty one, as the parser has it.
         if kind != "str":
             parsed.add(path, "spec.yaml", "tags are not allowed")
         return text

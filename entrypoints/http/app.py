@@ -6,7 +6,9 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
+from entrypoints.documents.limits import DocumentLimits
 from entrypoints.http import bodies, connections, errors, pipelines, plans, probes, quarantine, runs, workers
+from entrypoints.http.body_reader import BodyReader
 from entrypoints.http.middleware import RequestContext
 from entrypoints.use_cases import UseCases
 
@@ -16,7 +18,9 @@ _PROBLEM: dict[str, Any] = {
 }
 
 
-def create_app(use_cases: UseCases, *, title: str, max_body_bytes: int) -> FastAPI:
+def create_app(
+    use_cases: UseCases, *, title: str, max_body_bytes: int, limits: DocumentLimits | None = None
+) -> FastAPI:
     """Build the API over a set of use cases. The API page comes with a later version; /openapi.json is there."""
     app = FastAPI(
         title=title,
@@ -26,6 +30,7 @@ def create_app(use_cases: UseCases, *, title: str, max_body_bytes: int) -> FastA
         generate_unique_id_function=_operation_id,
     )
     app.state.use_cases = use_cases
+    app.state.bodies = BodyReader(limits or DocumentLimits(), max_body_bytes)
     app.add_middleware(RequestContext, use_cases=use_cases, max_body_bytes=max_body_bytes)
     errors.register(app)
     app.include_router(probes.router)

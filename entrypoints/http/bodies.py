@@ -1,5 +1,6 @@
 """The bodies of requests and answers, strict and closed; OpenAPI is made from them."""
 
+import json
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
@@ -194,6 +195,11 @@ def checked(model: type[B], value: dict[str, Any]) -> B:
                 Problem(f"body.{path}", code, f"{path}: {'is not a known key' if is_unknown else item['msg']}")
             )
         raise SpecError(found) from error
+
+
+def as_text(value: Any) -> str:
+    """Write a value as JSON, to measure it."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 def request_schema(model: type[BaseModel]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from domain.errors import InvalidInputError
 from domain.pipelines.table import TableName
 from entrypoints.documents.connection_models import ConnectionDocument
 from entrypoints.http import bodies
-from entrypoints.http.dependencies import Caller, Cases, document
+from entrypoints.http.dependencies import Bodies, Caller, Cases, ConnectionWriter
 from entrypoints.http.documents import get_document, list_documents, put_document
 from entrypoints.http.pipelines import Cursor, Limit
 from entrypoints.rendering import table_body
@@ -29,9 +29,11 @@ async def get_connection(name: str, cases: Cases, caller: Caller, response: Resp
 
 
 @router.put("/{name}", response_model=bodies.Document, openapi_extra=bodies.document_schema(ConnectionDocument))
-async def put_connection(name: str, request: Request, cases: Cases, caller: Caller, response: Response) -> Any:
+async def put_connection(
+    name: str, request: Request, cases: Cases, caller: ConnectionWriter, reader: Bodies, response: Response
+) -> Any:
     """Store a connection; it is opened when it is first used."""
-    return await put_document(cases, caller, await document(request, "connection", name), response)
+    return await put_document(cases, caller, await reader.document(request, "connection", name), response)
 
 
 @router.delete("/{name}", status_code=204)

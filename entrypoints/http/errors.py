@@ -8,6 +8,7 @@ import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from application.pipelines.showing import said_to
@@ -43,6 +44,9 @@ _CODES = {
     400: "request.malformed",
 }
 
+_SHOWN = 100
+"""So many problems of a document are listed: who has more reads no more of them, and each takes room."""
+
 
 def problem(
     request: Request,
@@ -61,7 +65,7 @@ def problem(
         "code": code,
         "detail": detail,
         "request_id": getattr(request.state, "request_id", None),
-        "errors": [{"loc": item.place, "code": item.code, "msg": item.message} for item in problems],
+        "errors": [{"loc": item.place, "code": item.code, "msg": item.message} for item in problems[:_SHOWN]],
     }
     return Response(
         json.dumps(body, ensure_ascii=True), status, dict(headers or {}), media_type="application/problem+json"
@@ -100,6 +104,9 @@ def register(app: FastAPI) -> None:
         code = _CODES.get(error.status_code, "request.refused")
         return problem(request, error.status_code, code, str(error.detail), headers=error.headers)
 
+    async def cut_off(request: Request, _error: Exception) -> Response:
+        return problem(request, 400, "request.cut_off", "The body ended before it was complete.")
+
     async def unexpected(request: Request, error: Exception) -> Response:
         structlog.get_logger("headrace").error("request.failed", exc_info=error, path=request.url.path)
         return problem(request, 500, "internal", "Something unexpected failed; the log has the details.")
@@ -107,4 +114,5 @@ def register(app: FastAPI) -> None:
     app.add_exception_handler(errors.PlatformError, ours)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, framework)
+    app.add_exception_handler(ClientDisconnect, cut_off)
     app.add_exception_handler(Exception, unexpected)

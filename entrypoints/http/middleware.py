@@ -40,14 +40,17 @@ class RequestContext:
         started = time.perf_counter()
         status = 500
 
-        received = 0
+        length = given_headers.get("content-length", "0")
+        announced, received = int(length) if length.isdecimal() else 0, 0
 
         async def receive_within_limit() -> MutableMapping[str, Any]:
             nonlocal received
+            if announced > self._max_body_bytes:
+                raise self._too_large()
             message = await receive()
             received += len(message.get("body", b""))
             if received > self._max_body_bytes:
-                raise HTTPException(413, f"A body has at most {self._max_body_bytes} bytes.")
+                raise self._too_large()
             return message
 
         async def send_with_id(message: MutableMapping[str, Any]) -> None:
@@ -76,6 +79,9 @@ class RequestContext:
                     status=status,
                     seconds=round(time.perf_counter() - started, 4),
                 )
+
+    def _too_large(self) -> HTTPException:
+        return HTTPException(413, f"A body has at most {self._max_body_bytes:,} bytes (HEADRACE_HTTP__MAX_BODY_BYTES).")
 
 
 def _is_probe(path: str) -> bool:

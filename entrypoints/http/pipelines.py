@@ -9,7 +9,7 @@ from domain.failpoints import fail_at
 from domain.pipelines.run import RunRequest
 from entrypoints.documents.models import PipelineDocument
 from entrypoints.http import bodies
-from entrypoints.http.dependencies import Caller, Cases, document, json_body
+from entrypoints.http.dependencies import Bodies, Caller, Cases, Previewer, Resetter, SpecWriter, Starter
 from entrypoints.http.documents import document_body, get_document, list_documents, put_document
 from entrypoints.rendering import preview_body, run_body, state_body, status_body
 
@@ -32,9 +32,11 @@ async def get_pipeline(name: str, cases: Cases, caller: Caller, response: Respon
 
 
 @router.put("/{name}", response_model=bodies.Document, openapi_extra=bodies.document_schema(PipelineDocument))
-async def put_pipeline(name: str, request: Request, cases: Cases, caller: Caller, response: Response) -> Any:
+async def put_pipeline(
+    name: str, request: Request, cases: Cases, caller: SpecWriter, reader: Bodies, response: Response
+) -> Any:
     """Store a pipeline; each change makes a new revision."""
-    return await put_document(cases, caller, await document(request, "pipeline", name), response)
+    return await put_document(cases, caller, await reader.document(request, "pipeline", name), response)
 
 
 @router.delete("/{name}", status_code=204)
@@ -55,9 +57,11 @@ async def list_revisions(name: str, cases: Cases, caller: Caller) -> Any:
     response_model=bodies.Run,
     openapi_extra=bodies.request_schema(bodies.TriggerBody),
 )
-async def trigger(name: str, request: Request, cases: Cases, caller: Caller, response: Response) -> Any:
+async def trigger(
+    name: str, request: Request, cases: Cases, caller: Starter, reader: Bodies, response: Response
+) -> Any:
     """Ask for a run; the answer is given once it is stored."""
-    wanted = bodies.checked(bodies.TriggerBody, await json_body(request))
+    wanted = await reader.json(request, bodies.TriggerBody)
     command = TriggerRun(name, RunRequest(**wanted.model_dump()))
     run = await cases.launcher.launch(caller, command)
     fail_at("api.after_commit_before_response")
@@ -78,16 +82,16 @@ async def state(name: str, cases: Cases, caller: Caller) -> dict[str, Any]:
 
 
 @router.post("/{name}/reset", openapi_extra=bodies.request_schema(bodies.ResetBody))
-async def reset(name: str, request: Request, cases: Cases, caller: Caller) -> dict[str, Any]:
+async def reset(name: str, request: Request, cases: Cases, caller: Resetter, reader: Bodies) -> dict[str, Any]:
     """Forget the unfinished load and move the watermark; rows stay."""
-    wanted = bodies.checked(bodies.ResetBody, await json_body(request))
+    wanted = await reader.json(request, bodies.ResetBody)
     return state_body(name, await cases.inspector.reset(caller, name, wanted.to))
 
 
 @router.post("/{name}/preview", openapi_extra=bodies.request_schema(bodies.PreviewBody))
-async def preview(name: str, request: Request, cases: Cases, caller: Caller) -> dict[str, Any]:
+async def preview(name: str, request: Request, cases: Cases, caller: Previewer, reader: Bodies) -> dict[str, Any]:
     """Show the first rows after transforms and rules; writes nothing."""
-    wanted = bodies.checked(bodies.PreviewBody, await json_body(request))
+    wanted = await reader.json(request, bodies.PreviewBody)
     spec = await cases.inspector.spec_of(caller, name)
     return preview_body(
         await cases.inspector.preview(

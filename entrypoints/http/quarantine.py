@@ -6,7 +6,7 @@ from fastapi import APIRouter, HTTPException, Query, Request, Response
 
 from domain.pipelines.quarantine import RefusedState
 from entrypoints.http import bodies
-from entrypoints.http.dependencies import Caller, Cases, json_body
+from entrypoints.http.dependencies import Bodies, Caller, Cases, Starter
 from entrypoints.http.pipelines import Cursor, Limit
 from entrypoints.rendering import place_of, refused_page_body, run_body
 
@@ -39,9 +39,9 @@ async def list_refused(
     response_model=bodies.Run,
     openapi_extra=bodies.request_schema(bodies.ReplayBody),
 )
-async def replay(request: Request, cases: Cases, caller: Caller, response: Response) -> Any:
+async def replay(request: Request, cases: Cases, caller: Starter, reader: Bodies, response: Response) -> Any:
     """Ask for a run that takes a pipeline's open refused rows through its transforms and rules once more."""
-    wanted = bodies.checked(bodies.ReplayBody, await json_body(request))
+    wanted = await reader.json(request, bodies.ReplayBody)
     run = await cases.quarantine.replay(caller, wanted.pipeline, run=wanted.run)
     response.headers["Location"] = f"/v1/runs/{run.id}"
     return run_body(run)

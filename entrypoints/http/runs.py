@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from domain.pipelines.run import RunState
 from entrypoints.http import bodies
-from entrypoints.http.dependencies import Caller, Cases, json_body
+from entrypoints.http.dependencies import Bodies, Caller, Cases, Starter
 from entrypoints.http.pipelines import Cursor, Limit
 from entrypoints.rendering import logs_body, run_body, transition_body
 
@@ -58,9 +58,11 @@ async def cancel_run(run_id: str, cases: Cases, caller: Caller) -> Any:
     response_model=bodies.Run,
     openapi_extra=bodies.request_schema(bodies.RetryBody),
 )
-async def retry_run(run_id: str, request: Request, cases: Cases, caller: Caller, response: Response) -> Any:
+async def retry_run(
+    run_id: str, request: Request, cases: Cases, caller: Starter, reader: Bodies, response: Response
+) -> Any:
     """Ask for a new run with the same wishes; it completes what the failed one left unfinished."""
-    wanted = bodies.checked(bodies.RetryBody, await json_body(request))
+    wanted = await reader.json(request, bodies.RetryBody)
     run = await cases.controller.retry(caller, run_id, abandon=wanted.abandon)
     response.headers["Location"] = f"/v1/runs/{run.id}"
     return run_body(run)

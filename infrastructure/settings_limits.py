@@ -1,0 +1,28 @@
+"""How much a document may say."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from infrastructure.settings_parts import Int, Section, setting
+
+
+class LimitSettings(Section):
+    """What is refused by name before it costs more than it may."""
+
+    document_bytes: Annotated[Int, Field(ge=1024, le=16_777_216)] = setting(
+        256 * 1024, "Largest document, and largest body of a call that takes none (spec.too_large, body.too_large)."
+    )
+    document_depth: Annotated[Int, Field(ge=5, le=100)] = setting(
+        40, "How deep lists and mappings of a document may nest (spec.yaml)."
+    )
+    document_nodes: Annotated[Int, Field(ge=100, le=1_000_000)] = setting(
+        30_000, "The most keys and values of a document, each counted (spec.too_many_nodes)."
+    )
+    columns: Annotated[Int, Field(ge=1, le=100_000)] = setting(
+        5_000, "The most columns that a part of a document names (spec.too_many_columns)."
+    )
+    steps: Annotated[Int, Field(ge=1, le=10_000)] = setting(
+        100, "The most steps of a pipeline's transform (spec.too_many_steps)."
+    )
+    rules: Annotated[Int, Field(ge=1, le=10_000)] = setting(500, "The most rules of a pipeline (spec.too_many_rules).")
