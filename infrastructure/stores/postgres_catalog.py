@@ -1,7 +1,10 @@
 """What the catalog of a Postgres says of a table's columns, and whether they store what comes unchanged."""
 
 import json
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+import pyarrow as pa
 
 from domain.errors import SchemaMismatchError
 from domain.pipelines.table import Column, TableName, TableSchema
@@ -18,17 +21,41 @@ COLUMNS_OF = (
 
 # A table with children shows rows that no index of its own has; a partitioned one has none of its own.
 HAS_CHILDREN = "c.relkind = 'r' AND EXISTS (SELECT 1 FROM pg_inherits h WHERE h.inhparent = c.oid)"
-_COMPUTED = "SELECT attname::text FROM pg_attribute WHERE attrelid = to_regclass($1) AND attgenerated <> '' AND NOT attisdropped"
+COLUMNS_AS_JSON = """
+  SELECT coalesce(json_agg(json_build_array(a.attname, format_type(a.atttypid, a.atttypmod), NOT a.attnotnull) ORDER BY a.attnum), '[]')
+  FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped"""
+"""(name, native type, nullable) of the columns of a table c."""
 
+_COMPUTED = """
+  SELECT json_agg(a.attname) FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attgenerated <> '' AND NOT a.attisdropped"""
+_KEY = f"""
+  SELECT json_agg(a.attname ORDER BY k.place)
+  FROM pg_index i CROSS JOIN LATERAL unnest(i.indkey) WITH ORDINALITY AS k(attnum, place)
+  JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+  WHERE i.indrelid = c.oid AND i.indisprimary AND NOT ({HAS_CHILDREN})"""
 _UNIQUES = """
-SELECT c.relname::text, json_agg(DISTINCT a.attname::text)::text
-FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
-CROSS JOIN LATERAL (
-  SELECT unnest((i.indkey::int2[])[0:i.indnkeyatts - 1])::int AS num
-  UNION SELECT refobjsubid FROM pg_depend
-  WHERE classid = 'pg_class'::regclass AND objid = i.indexrelid AND refobjid = i.indrelid AND i.indexprs IS NOT NULL) AS d
-JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = d.num
-WHERE i.indrelid = to_regclass($1) AND (i.indisunique OR i.indisexclusion) AND i.indimmediate AND d.num > 0 GROUP BY 1 ORDER BY 1"""
+  SELECT json_agg(u.told ORDER BY u.name) FROM (
+    SELECT x.relname AS name, json_build_array(x.relname, json_agg(DISTINCT a.attname::text)) AS told
+    FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid
+    CROSS JOIN LATERAL (
+      SELECT unnest((i.indkey::int2[])[0:i.indnkeyatts - 1])::int AS num
+      UNION SELECT refobjsubid FROM pg_depend
+      WHERE classid = 'pg_class'::regclass AND objid = i.indexrelid AND refobjid = i.indrelid AND i.indexprs IS NOT NULL) AS d
+    JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = d.num
+    WHERE i.indrelid = c.oid AND (i.indisunique OR i.indisexclusion) AND i.indimmediate AND d.num > 0 GROUP BY 1) AS u"""
+_DESCRIBED = (
+    f"SELECT ({COLUMNS_AS_JSON})::text, ({_KEY})::text, ({_COMPUTED})::text, ({_UNIQUES})::text "
+    "FROM pg_class c WHERE c.oid = to_regclass($1)"
+)
+
+
+_UNNAMED = re.compile(r"unnamed<oid:([0-9]+)>")
+_TOLD = """
+SELECT coalesce(format_type(t.oid, f.modifier), format_type(f.number::oid, f.modifier))
+FROM ROWS FROM (json_to_recordset($1::json) AS (name text, number bigint, modifier int)) WITH ORDINALITY
+  AS f(name, number, modifier, place)
+LEFT JOIN pg_type t ON t.typname = f.name AND t.typnamespace = 'pg_catalog'::regnamespace
+ORDER BY f.place"""
 
 
 def catalog_columns(session: Session, table: TableName) -> list[tuple[str, str, bool]]:
@@ -51,24 +78,15 @@ def collations(session: Session, table: TableName) -> dict[str, str]:
 
 def describe(session: Session, table: TableName) -> TableSchema | None:
     """Describe a table, view or foreign table, or None."""
-    columns = catalog_columns(session, table)
+    found = session.execute(_DESCRIBED, (quote_table(table),))
+    columns, key, computed, uniques = (json.loads(text or "[]") for text in found[0]) if found else ([],) * 4
     if not columns:
         return None
-    key = session.execute(
-        "SELECT a.attname::text FROM pg_index i CROSS JOIN LATERAL unnest(i.indkey) WITH ORDINALITY AS k(attnum, place) "
-        "JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum "
-        "WHERE i.indrelid = to_regclass($1) AND i.indisprimary AND NOT EXISTS (SELECT 1 FROM pg_class c "
-        f"WHERE c.oid = i.indrelid AND {HAS_CHILDREN}) ORDER BY k.place",
-        (quote_table(table),),
-    )
-    computed = {name for (name,) in session.execute(_COMPUTED, (quote_table(table),))}
     return TableSchema(
         name=table,
-        columns=tuple(Column(name, logical_of(kind), nullable, name in computed) for name, kind, nullable in columns),
-        primary_key=tuple(row[0] for row in key),
-        uniques=tuple(
-            (name, tuple(json.loads(names))) for name, names in session.execute(_UNIQUES, (quote_table(table),))
-        ),
+        columns=tuple(Column(name, logical_of(kind), is_null, name in computed) for name, kind, is_null in columns),
+        primary_key=tuple(key),
+        uniques=tuple((name, tuple(names)) for name, names in uniques),
     )
 
 
@@ -110,3 +128,17 @@ def plain_tables(session: Session, names: Iterable[str]) -> bool:
         for name in names
     ]
     return all(rows and rows[0][0] is True for rows in found)
+
+
+def types_told(session: Session, fields: Sequence[pa.Field]) -> dict[str, str]:
+    """The native types of a result's fields; nothing for those whose type the driver does not tell."""
+    asked = []
+    for field in fields:
+        told = field.metadata or {}
+        name = (told.get(b"POSTGRESQL:type") or told[b"ADBC:postgresql:typname"]).decode()
+        # Ranges, and what was created after the driver learned the types, are known by number alone.
+        number = _UNNAMED.fullmatch(name)
+        modifier = int(told.get(b"POSTGRESQL:typmod", b"-1"))
+        asked.append({"name": None if number else name, "number": number and int(number[1]), "modifier": modifier})
+    rows = session.execute(_TOLD, (json.dumps(asked),))
+    return {field.name: str(kind or "") for field, (kind,) in zip(fields, rows, strict=True)}

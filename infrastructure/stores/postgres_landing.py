@@ -2,35 +2,63 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from domain.pipelines.table import RUN_ID, TableName
 from infrastructure.sql import quote, quote_table
+from infrastructure.stores.postgres_catalog import COLUMNS_AS_JSON
 from infrastructure.stores.postgres_hiding import may_suppress
 from infrastructure.stores.sql_session import Session
 
 # A table and the file that it lies in, or the files of its partitions; TRUNCATE and whatever writes it anew gives it another.
-_IDENTITY = """
-SELECT c.oid::text || ':' || CASE c.relkind WHEN 'p' THEN (
+_IDENTITY = """c.oid::text || ':' || CASE c.relkind WHEN 'p' THEN (
     SELECT coalesce(string_agg(l.oid::text || '/' || l.relfilenode::text, ',' ORDER BY l.oid), '')
     FROM pg_partition_tree(c.oid) p JOIN pg_class l ON l.oid = p.relid WHERE p.isleaf)
-  ELSE c.relfilenode::text END
-FROM pg_class c WHERE c.oid = to_regclass($1)"""
+  ELSE c.relfilenode::text END"""
 # A foreign table or a view would have to be asked at length, and a table that may only be written to answers nothing, nor
 # does one of which a policy may hide every row.
-_MAY_BE_LOOKED_AT = """
-SELECT c.relkind IN ('r', 'p') AND has_table_privilege(c.oid, 'SELECT') AND NOT row_security_active(c.oid)
-FROM pg_class c WHERE c.oid = to_regclass($1)"""
+_MAY_BE_LOOKED_AT = (
+    "c.relkind IN ('r', 'p') AND has_table_privilege(c.oid, 'SELECT') AND NOT row_security_active(c.oid)"
+)
+_OF_TABLE = "FROM pg_class c WHERE c.oid = to_regclass($1)"
+_LOOK = f"SELECT (SELECT n.nspname::text FROM pg_namespace n WHERE n.oid = c.relnamespace), {_IDENTITY}, {_MAY_BE_LOOKED_AT}, ({COLUMNS_AS_JSON})::text {_OF_TABLE}"
+
+
+@dataclass(frozen=True)
+class Held:
+    """What a table is while it is held: where its name leads, what tells it from another, whether it may be asked for rows,
+    and (name, native type, nullable) of its columns.
+    """
+
+    schema: str | None
+    identity: str | None
+    may_be_looked_at: bool
+    columns: tuple[tuple[str, str, bool], ...]
+
+
+def look_at(session: Session, table: TableName) -> Held:
+    """Ask all that a batch has to know of a table, at once; a batch is small, and each question is a round trip."""
+    found = session.execute(_LOOK, (quote_table(table),))
+    if not found:
+        return Held(table.schema, None, may_be_looked_at=False, columns=())
+    schema, told, may_be_looked_at, columns = found[0]
+    return Held(
+        schema,
+        told,
+        bool(may_be_looked_at),
+        tuple((name, kind, is_null) for name, kind, is_null in json.loads(columns)),
+    )
 
 
 def identity(session: Session, table: TableName) -> str | None:
     """Tell a table from one that took its place, or from itself written anew; None where there is none."""
-    found = session.execute(_IDENTITY, (quote_table(table),))
+    found = session.execute(f"SELECT {_IDENTITY} {_OF_TABLE}", (quote_table(table),))
     return str(found[0][0]) if found else None
 
 
 def may_be_looked_at(session: Session, table: TableName) -> bool:
     """Whether asking what rows a table has gets an answer, and soon."""
-    return bool(session.execute(_MAY_BE_LOOKED_AT, (quote_table(table),)) == [(True,)])
+    return bool(session.execute(f"SELECT {_MAY_BE_LOOKED_AT} {_OF_TABLE}", (quote_table(table),)) == [(True,)])
 
 
 def keeps_rows(session: Session, table: TableName, before: str, runs: Sequence[str] | None) -> bool:

@@ -41,6 +41,12 @@ WHERE {_OURS} OR {_SYSTEM}
 UNION ALL SELECT 1 FROM (SELECT coalesce($2, current_schema())) AS n(nspname)
 WHERE to_regclass($1) IS NULL AND (n.nspname = 'headrace' OR {_SYSTEM})
 LIMIT 1"""
+# Most tables lead nowhere.
+_LEADS = f"""
+SELECT coalesce(
+  (SELECT {_OURS} OR {_SYSTEM} OR c.relhasrules OR c.relhassubclass OR EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = c.oid)
+   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = to_regclass($1)),
+  (SELECT n.nspname = 'headrace' OR {_SYSTEM} FROM (SELECT coalesce($2, current_schema())) AS n(nspname)))"""
 # A transaction that only reads has locked what it reads, whatever the text made of the names. One that writes has locked more.
 _READ = f"""
 WITH RECURSIVE named AS (SELECT to_regclass(t)::oid AS oid FROM json_array_elements_text($1::json) AS t),
@@ -68,8 +74,10 @@ def refuse_reserved(session: Catalog, table: TableName) -> None:
     Raises:
         InvalidInputError: it is, or leads to, one that is reserved (`identifier.reserved`).
     """
-    is_own = table.table.startswith(INTERNAL_PREFIX)
-    if not is_own and session.execute(_WRITTEN, (quote_table(table), table.schema)):
+    named = (quote_table(table), table.schema)
+    if table.table.startswith(INTERNAL_PREFIX) or session.execute(_LEADS, named) == [(False,)]:
+        return
+    if session.execute(_WRITTEN, named):
         raise InvalidInputError(
             f"The table {table} is, or leads to, one that belongs to Headrace or the database: the schema headrace, tables whose "
             "names start with _headrace, and the system's own schemas cannot be used; choose another table.",

@@ -1,7 +1,6 @@
 """One Postgres connection as the fence sees it: ADBC for rows, COPY inside the transaction, types checked first."""
 
 import hashlib
-import re
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
@@ -26,6 +25,7 @@ from infrastructure.stores.postgres_catalog import (
     check_type,
     collations,
     describe,
+    types_told,
 )
 from infrastructure.stores.postgres_connection import PostgresAddress, connect
 from infrastructure.stores.postgres_errors import translate
@@ -55,7 +55,6 @@ _TEMPORARY = "pg_temp"
 _RECONNECT_PAUSES_SECONDS = (0.1, 0.5, 1.0, 2.0, 4.0)
 # The driver gathers this much before it hands on a batch; its default is four times as much.
 _BATCH_BYTES_OPTION = "adbc.postgresql.batch_size_hint_bytes"
-_UNNAMED = re.compile(r"unnamed<oid:([0-9]+)>")
 _USE_COPY_OPTION, _BATCH_BYTES = "adbc.postgresql.use_copy", 4 * 1024 * 1024
 
 
@@ -72,17 +71,21 @@ class PostgresSession(Session):
         self._connection = connect(address, application_name)
         self._cursor = self._connection.cursor()
         self._natives: dict[str, dict[str, str]] = {}
+        self._held: dict[str, postgres_landing.Held] = {}
         self._stages: dict[str, str] = {}
         self._writes = False
 
     def begin(self) -> None:
         self._writes = True
+        self._held.clear()
         self.execute("BEGIN")
 
     def commit(self) -> None:
+        self._held.clear()
         self.execute("COMMIT")
 
     def rollback(self) -> None:
+        self._held.clear()
         with suppress(PlatformError):  # If the connection is gone, the server has rolled back.
             self.execute("ROLLBACK")
         self._stages.clear()
@@ -147,31 +150,15 @@ class PostgresSession(Session):
                 schema = reader.schema
         except Exception as error:
             raise translate(error) from error
-        types: dict[str, str] = {}
-        for field in schema:
-            if field.name in types:
-                raise InvalidInputError(f"Two columns are named {field.name}.", code="query.duplicate_column")
-            types[field.name] = self._type_of(field)
+        if repeated := {name for name in schema.names if schema.names.count(name) > 1}:
+            raise InvalidInputError(f"Two columns are named {min(repeated)}.", code="query.duplicate_column")
+        types = types_told(self, schema)
         own = [name for name, native in types.items() if not native]
         if own:  # Whose schema the driver does not tell. A row of NULLs has the types that the query gives.
             kinds = ", ".join(f"pg_typeof(described.{quote(name)})::text" for name in own)
             rows = self.execute(f"SELECT {kinds} FROM (SELECT 1) AS always LEFT JOIN ({sql}) AS described ON true")
             types |= dict(zip(own, rows[0], strict=True))
         return types
-
-    def _type_of(self, field: pa.Field) -> str:
-        described = field.metadata or {}
-        name = (described.get(b"POSTGRESQL:type") or described[b"ADBC:postgresql:typname"]).decode()
-        modifier = int(described.get(b"POSTGRESQL:typmod", b"-1"))
-        if number := _UNNAMED.fullmatch(name):  # Ranges, and what was created after the driver learned the types.
-            rows = self.execute("SELECT format_type($1::bigint::oid, $2::int)", (int(number[1]), modifier))
-        else:
-            rows = self.execute(
-                "SELECT format_type(t.oid, $2::int) FROM pg_type t WHERE t.typname = $1 "
-                "AND t.typnamespace = 'pg_catalog'::regnamespace",
-                (name, modifier),
-            )
-        return str(rows[0][0]) if rows else ""
 
     def ingest(self, table: TableName, rows: pa.Table, columns: Sequence[Column]) -> None:
         self._append(table, rows, self._native_types(table))
@@ -218,7 +205,9 @@ class PostgresSession(Session):
             if table.schema == _TEMPORARY:
                 self._cursor.adbc_ingest(table.table, rows, mode="append", temporary=True)
             else:
-                self._cursor.adbc_ingest(table.table, rows, mode="append", db_schema_name=table.schema)
+                held = self._held.get(str(table))  # The driver would ask for the schema.
+                schema = held.schema if held is not None else table.schema
+                self._cursor.adbc_ingest(table.table, rows, mode="append", db_schema_name=schema)
         except Exception as error:
             raise translate(error) from error
 
@@ -292,9 +281,12 @@ class PostgresSession(Session):
                 self.execute(f"LOCK TABLE {quote_table(table)} IN ROW EXCLUSIVE MODE")
         except NotFoundError:
             return None
-        found = catalog_columns(self, table)  # Somebody may have changed a type since the batch before.
-        self._natives[str(table)] = {name: kind for name, kind, _ in found}
-        return TableSchema(table, tuple(Column(name, logical_of(kind), is_null) for name, kind, is_null in found))
+        held = postgres_landing.look_at(self, table)  # Somebody may have changed a type since the batch before.
+        self._held[str(table)] = held
+        self._natives[str(table)] = {name: kind for name, kind, _ in held.columns}
+        return TableSchema(
+            table, tuple(Column(name, logical_of(kind), is_null) for name, kind, is_null in held.columns)
+        )
 
     def _native_types(self, table: TableName) -> dict[str, str]:
         key = str(table)
@@ -303,13 +295,16 @@ class PostgresSession(Session):
         return self._natives[key]
 
     def identity(self, table: TableName) -> str | None:
-        return postgres_landing.identity(self, table)
+        held = self._held.get(str(table))
+        return held.identity if held is not None else postgres_landing.identity(self, table)
 
     def keeps_rows(self, table: TableName, before: str, runs: Sequence[str] | None) -> bool:
         return postgres_landing.keeps_rows(self, table, before, runs)
 
     def is_filled(self, table: TableName) -> bool | None:
-        return super().is_filled(table) if postgres_landing.may_be_looked_at(self, table) else None
+        held = self._held.get(str(table))
+        may_be_looked_at = held.may_be_looked_at if held else postgres_landing.may_be_looked_at(self, table)
+        return super().is_filled(table) if may_be_looked_at else None
 
     def may_suppress(self, table: TableName) -> bool:
         return may_suppress(self, table)

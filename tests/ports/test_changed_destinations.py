@@ -19,6 +19,7 @@ from infrastructure.stores.duckdb import DuckDBDataStore
 from infrastructure.stores.duckdb_file import DuckDBOptions
 from infrastructure.stores.memory import InMemoryDataStore
 from infrastructure.stores.postgres import PostgresDataStore
+from infrastructure.stores.postgres_session import PostgresSession
 from tests.ports.backends import address_of
 from tests.ports.loading import ACCEPTED, LANE, TABLE, batch, ids, read_set, rows, target, token_of
 
@@ -444,3 +445,30 @@ async def test_rows_that_the_database_hides_are_not_lost(hiding: str, postgres_d
                 admin.execute(f"DROP OWNED BY {role}")
                 admin.execute(f"DROP ROLE {role}")
     assert not (await load.store.lane_state(LANE, TABLE)).is_loading
+
+
+async def test_batch_on_a_postgres_asks_for_all_that_it_has_to_know_at_once(
+    postgres_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Batches are small: each question more of one is a part of what a load costs."""
+    asked: list[str] = []
+    execute = PostgresSession.execute
+    monkeypatch.setattr(
+        PostgresSession, "execute", lambda self, sql, *rest: [asked.append(sql), execute(self, sql, *rest)][1]
+    )
+    store = PostgresDataStore(address_of(postgres_database))
+    await store.open()
+    load = await Load(store, "appended").opened()
+    async with aclosing(load.batches()) as batches:
+        for _ in range(2):
+            await anext(batches)
+        asked.clear()
+
+        await anext(batches)
+
+    beginnings = [sql.split()[0] for sql in asked]
+    assert beginnings == ["BEGIN", "UPDATE", "LOCK", "SELECT", "SELECT", "COMMIT"], asked
+    asked.clear()
+    await store.plan(SourceSpec(table=TABLE), lo=None, limit=None)
+    assert sum("format_type" in sql for sql in asked) <= 2, asked
+    await store.close()
