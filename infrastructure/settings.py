@@ -213,6 +213,22 @@ class TransformSettings(Section):
     )
 
 
+class CheckSettings(Section):
+    """The child processes in which queries and documents are parsed, planned, previewed and tested."""
+
+    memory_mb: Annotated[Int, Field(ge=200, le=65_536)] = setting(
+        400, "Memory that one may take; what needs more is refused (query.too_large)."
+    )
+    seconds: Annotated[float, Field(ge=0.1, le=300)] = setting(
+        10.0,
+        "How long looking at one query, or at one batch of a preview, may take; then it is refused (query.too_large).",
+    )
+    children: Annotated[Int, Field(ge=1, le=64)] = setting(2, "How many there are at most; the first is kept ready.")
+    queue: Annotated[Int, Field(ge=0, le=1000)] = setting(
+        32, "How many queries may wait for one; more are answered 503 (worker.busy)."
+    )
+
+
 class WorkerSettings(Section):
     """Processes that execute runs."""
 
@@ -303,6 +319,7 @@ class Settings(BaseSettings):
     kafka: KafkaSettings = KafkaSettings()
     run: RunSettings = RunSettings()
     transforms: TransformSettings = TransformSettings()
+    checks: CheckSettings = CheckSettings()
     worker: WorkerSettings = WorkerSettings()
     flags: FlagSettings = FlagSettings()
     http: HttpSettings = HttpSettings()

@@ -22,6 +22,8 @@ import application
 import domain
 import entrypoints
 import infrastructure
+from infrastructure.bench.child import main as bench_child
+from tests.forked import BENCH, ForkClient, fork_children_of_benches
 
 # What the program imports while it works, beside its own modules.
 _LATER = (
@@ -62,7 +64,7 @@ def load() -> None:
 def serve(requests: socket.socket) -> list[str]:
     """Answer requests with pids until the tests are gone; returns in each child, with its arguments."""
     while True:
-        message, files, _, _ = socket.recv_fds(requests, 1 << 20, 3)
+        message, files, _, _ = socket.recv_fds(requests, 1 << 20, 4)
         if not message:
             os._exit(0)
         asked = json.loads(message)
@@ -85,7 +87,7 @@ def _become(asked: dict[str, object], files: list[int]) -> list[str]:
     """Take the folder, the environment and the standard streams that were asked for; nothing else stays open."""
     for number, file in enumerate(files):
         os.dup2(file, number)
-    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+    os.closerange(len(files), os.sysconf("SC_OPEN_MAX"))
     if asked["start_new_session"]:
         os.setsid()
     os.chdir(str(asked["folder"]))
@@ -97,6 +99,36 @@ def _become(asked: dict[str, object], files: list[int]) -> list[str]:
 
 
 def _live(arguments: list[str]) -> NoReturn:
+    """Be the program, or a child of its bench."""
+    if arguments[:1] == [BENCH]:
+        # What is loaded here beside what a child needs is no part of what it may take.
+        bench_child(["3", str(int(arguments[1]) + _data_megabytes())])
+        os._exit(0)
+    own = _fork_server_of_its_own()
+    fork_children_of_benches(lambda: own)
+    _be_the_program(arguments)
+
+
+def _data_megabytes() -> int:
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmData:")[2].split()[0]) // 1024
+
+
+def _fork_server_of_its_own() -> ForkClient:
+    """Fork another server while there is but one thread, so that the program's benches get their children as quickly."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    if os.fork() == 0:
+        ours.close()
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for number in range(3):
+            os.dup2(nothing, number)
+        os.setsid()
+        _live(serve(theirs))
+    theirs.close()
+    return ForkClient(ours)
+
+
+def _be_the_program(arguments: list[str]) -> NoReturn:
     """Be the program: its threads are joined, its exit handlers run and its streams are flushed as at any other end.
 
     Only the memory is not taken apart piece by piece, which takes longer than most commands do.

@@ -1,6 +1,6 @@
 """Documents put, read, planned, applied and deleted: one story for pipelines and connections."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,7 +17,8 @@ from domain.ports.secrets import ISecretProvider
 from domain.ports.security import IQueryGuard
 from domain.ports.unit_of_work import IDocumentRecords, IRecords, IUnitOfWork, Page, StoredDocument
 
-_Check = tuple[str, Callable[[], object]]  # Where in the document, and what refuses it.
+_Check = tuple[str, Callable[[], object | Awaitable[None]]]  # Where in the document, and what refuses it.
+_Reads = dict[str, list[Dataset]]  # What pipelines read, by their names.
 _PIPELINE = "a pipeline"  # No connection can have this name.
 KINDS = ("connection", "pipeline")
 _ACTIONS = {"connection": Action.WRITE_CONNECTION, "pipeline": Action.WRITE_SPEC}
@@ -55,23 +56,25 @@ class Catalog:
     secrets: Sequence[ISecretProvider]
     dialing: DialRules
 
-    def validate(self, commands: Sequence[PutDocument]) -> None:
+    async def validate(self, commands: Sequence[PutDocument]) -> None:
         """Check what a document says in SQL, what secrets it refers to, and that its wishes agree; opens nothing.
 
         Raises:
             SpecError: with every problem of every document.
         """
-        problems = [problem for command in commands for problem in self._problems(command)]
+        problems = [problem for command in commands async for problem in self._problems(command)]
         if problems:
             raise SpecError(problems)
 
-    def _problems(self, command: PutDocument) -> Iterator[Problem]:
+    async def _problems(self, command: PutDocument) -> AsyncIterator[Problem]:
         checks = (
             self._checks_of_pipeline(command) if command.kind == "pipeline" else self._checks_of_connection(command)
         )
         for place, check in checks:
             try:
-                check()
+                checked = check()
+                if isinstance(checked, Awaitable):
+                    await checked
             except InvalidInputError as error:
                 yield Problem(f"{command.kind} {command.name}: {place}", error.code, error.message)
 
@@ -116,10 +119,12 @@ class Catalog:
             PermissionDeniedError: it starts after other pipelines, and the caller may not start it.
         """
         require(principal, _ACTIONS[command.kind])
+        await self.validate([command])  # Before anything is held that others wait for.
         async with self.records.unit() as unit:
             before = await _records(unit, command.kind).get(principal.organization, command.name)
             await self._check(unit, principal.organization, command, ())
-            self._refuse_circles(await self._specs(unit, principal.organization, [command]), [command])
+            specs = await self._specs(unit, principal.organization, [command])
+            self._refuse_circles(specs, await self._reads(specs), [command])
             _check_after(principal, command, before)
             stored = await self._put(unit, principal, command)
             await unit.commit()
@@ -174,6 +179,7 @@ class Catalog:
         require(principal, Action.PREVIEW)
         if any(command.kind == "connection" for command in commands):
             require(principal, Action.WRITE_CONNECTION)
+        await self.validate(commands)
         async with self.records.unit() as unit:
             return await self._changes(unit, principal, commands, prune=prune)
 
@@ -181,6 +187,7 @@ class Catalog:
         """Store a set of documents in one transaction; with `prune`, forget those not in the set."""
         for kind in {command.kind for command in commands} or set(KINDS):
             require(principal, _ACTIONS[kind])
+        await self.validate(commands)
         async with self.records.unit() as unit:
             changes = await self._changes(unit, principal, commands, prune=prune)
             for command in sorted(commands, key=lambda command: KINDS.index(command.kind)):
@@ -213,8 +220,9 @@ class Catalog:
         organization = principal.organization
         beside = {command.name for command in commands if command.kind == "connection"}
         specs = await self._specs(unit, organization, commands)
-        self._refuse_circles(specs, commands)
-        flows = [flow for spec in specs.values() for flow in self._uses(spec)]
+        reads = await self._reads(specs)
+        self._refuse_circles(specs, reads, commands)
+        flows = [flow for spec in specs.values() for flow in _uses(spec, reads)]
         changes = []
         for command in sorted(commands, key=lambda command: (KINDS.index(command.kind), command.name)):
             await self._check(unit, organization, command, beside)
@@ -233,8 +241,7 @@ class Catalog:
     async def _check(
         self, unit: IUnitOfWork, organization: str, command: PutDocument, beside: Sequence[str] | set[str]
     ) -> None:
-        """Check what the document alone cannot tell: that its connections exist and its wishes agree."""
-        self.validate([command])
+        """Check what the document alone cannot tell: that its connections exist."""
         if command.kind != "pipeline":
             return
         spec = PipelineSpec.from_document(command.body)
@@ -253,10 +260,22 @@ class Catalog:
         stored |= {command.name: command.body for command in commands if command.kind == "pipeline"}
         return {name: PipelineSpec.from_document(body) for name, body in stored.items()}
 
-    def _refuse_circles(self, specs: Mapping[str, PipelineSpec], commands: Sequence[PutDocument]) -> None:
+    async def _reads(self, specs: Mapping[str, PipelineSpec]) -> _Reads:
+        """Name what each pipeline reads."""
+        reads: _Reads = {}
+        for spec in specs.values():
+            names = {str(spec.source.table)} if spec.source.table else set()
+            if spec.source.query is not None:
+                names |= await self.guard.relations(spec.source.query)
+            reads[spec.name] = [dataset(spec.source.connection, name) for name in names]
+        return reads
+
+    def _refuse_circles(
+        self, specs: Mapping[str, PipelineSpec], reads: _Reads, commands: Sequence[PutDocument]
+    ) -> None:
         """Refuse documents that would make data flow in a circle, together with what is stored."""
         given = [specs[command.name] for command in commands if command.kind == "pipeline"]
-        circle = find_circle(flow for spec in specs.values() for flow in self._flows(spec)) if given else None
+        circle = find_circle(flow for spec in specs.values() for flow in _flows(spec, reads)) if given else None
         if circle is not None:
             tables = " → ".join(f"{connection}:{table}" for connection, table in circle)
             raise InvalidInputError(f"These pipelines would move data in a circle: {tables}.", code="spec.circle")
@@ -273,25 +292,20 @@ class Catalog:
             names = " → ".join(name for _, name in waits)
             raise InvalidInputError(f"These pipelines would start each other for ever: {names}.", code="spec.circle")
 
-    def _flows(self, spec: PipelineSpec) -> Iterator[tuple[Dataset, Dataset]]:
-        for source in self._sources(spec):
-            yield source, _target(spec)
 
-    def _uses(self, spec: PipelineSpec) -> Iterator[tuple[Dataset, Dataset]]:
-        """The flows with the pipeline itself as a place on the way, and from the pipelines that it runs after."""
-        pipeline = (_PIPELINE, spec.name)
-        yield pipeline, _target(spec)
-        for source in self._sources(spec):
-            yield source, pipeline
-        for name in spec.after:
-            yield (_PIPELINE, name), pipeline
+def _flows(spec: PipelineSpec, reads: _Reads) -> Iterator[tuple[Dataset, Dataset]]:
+    for source in reads[spec.name]:
+        yield source, _target(spec)
 
-    def _sources(self, spec: PipelineSpec) -> Iterator[Dataset]:
-        names = {str(spec.source.table)} if spec.source.table else set()
-        if spec.source.query is not None:
-            names |= self.guard.relations(spec.source.query)
-        for name in names:
-            yield dataset(spec.source.connection, name)
+
+def _uses(spec: PipelineSpec, reads: _Reads) -> Iterator[tuple[Dataset, Dataset]]:
+    """The flows with the pipeline itself as a place on the way, and from the pipelines that it runs after."""
+    pipeline = (_PIPELINE, spec.name)
+    yield pipeline, _target(spec)
+    for source in reads[spec.name]:
+        yield source, pipeline
+    for name in spec.after:
+        yield (_PIPELINE, name), pipeline
 
 
 def _check_after(principal: Principal, command: PutDocument, before: StoredDocument | None) -> None:

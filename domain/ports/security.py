@@ -31,14 +31,15 @@ class IQueryGuard(ABC):
     2. A transform is one row-wise, repeatable SELECT over `batch`; a rule's predicate is one such expression.
     3. What cannot be parsed is refused.
     4. The relations of a query are those it reads, without its own CTEs; of what cannot be parsed none are known.
+    5. What takes too much memory or time to be judged is refused (`query.too_large`), and the event loop goes on meanwhile.
     """
 
     @abstractmethod
-    def relations(self, query: str) -> frozenset[str]:
+    async def relations(self, query: str) -> frozenset[str]:
         """Name the tables a query reads, as `table` or `schema.table`."""
 
     @abstractmethod
-    def check_source(self, query: str) -> None:
+    async def check_source(self, query: str) -> None:
         """Check a source query.
 
         Raises:
@@ -46,7 +47,7 @@ class IQueryGuard(ABC):
         """
 
     @abstractmethod
-    def check_transform(self, sql: str) -> None:
+    async def check_transform(self, sql: str) -> None:
         """Check a transform.
 
         Raises:
@@ -54,7 +55,7 @@ class IQueryGuard(ABC):
         """
 
     @abstractmethod
-    def check_predicate(self, expression: str) -> None:
+    async def check_predicate(self, expression: str) -> None:
         """Check the expression of an `sql` rule.
 
         Raises:

@@ -107,6 +107,16 @@ class Cli:
 
         return asyncio.run(opened())
 
+    def look(self, action: Callable[[UseCases], Awaitable[T]]) -> T:
+        """Do one thing for which nothing is opened."""
+        from entrypoints.composition.lifecycle import unopened
+
+        async def looked() -> T:
+            async with unopened(self.container) as use_cases:
+                return await action(use_cases)
+
+        return asyncio.run(looked())
+
     def documents(self, path: Path | None) -> list[PutDocument]:
         """Read the documents of a file or project folder, all problems at once."""
         from domain.errors import InvalidInputError

@@ -34,7 +34,7 @@ def planned_beside(
 
     async def look(use_cases: UseCases) -> list[Any]:
         held = await _held_by_server(cli, use_cases, specs.values(), pending)
-        standing_in = {name: _stand_in(server, use_cases, name, specs.values()) for name in held}
+        standing_in = {name: await _stand_in(server, use_cases, name, specs.values()) for name in held}
         return await use_cases.planner.plan_own(
             cli.principal, documents, prune=prune, standing_in=standing_in, only=specs
         )
@@ -65,7 +65,7 @@ async def _held_by_server(
     return held
 
 
-def _stand_in(
+async def _stand_in(
     server: RemoteServer, use_cases: UseCases, connection: str, specs: Collection[PipelineSpec]
 ) -> IDataStore:
     from entrypoints.composition.standing_in import duckdb_as_described
@@ -77,7 +77,7 @@ def _stand_in(
         if spec.source.table is not None:
             names.add(str(spec.source.table))
         if spec.source.query is not None:
-            names |= set(use_cases.catalog.guard.relations(spec.source.query))
+            names |= await use_cases.catalog.guard.relations(spec.source.query)
     found = [_described(server, connection, name) for name in sorted(names)]
     return duckdb_as_described([schema for schema in found if schema is not None])
 

@@ -12,7 +12,7 @@ from entrypoints.cli.errors import printable
 from entrypoints.cli.render import AsJson, as_plain, print_json
 
 if TYPE_CHECKING:
-    from entrypoints.use_cases import UseCases
+    pass
 
 File = Annotated[Path | None, typer.Option("--file", "-f", help="A file or folder instead of the project.")]
 Prune = Annotated[bool, typer.Option("--prune", help="Also forget stored documents that are not in the folder.")]
@@ -87,8 +87,7 @@ def validate(context: typer.Context, file: File = None, as_json: AsJson = False)
     """Check documents without storing or opening anything."""
     cli: Cli = context.obj
     documents = cli.documents(file)
-    use_cases: UseCases = cli.container.use_cases.everything()
-    use_cases.catalog.validate(documents)
+    cli.look(lambda use_cases: use_cases.catalog.validate(documents))
     if as_json:
         print_json([{"kind": document.kind, "name": document.name} for document in documents])
         return

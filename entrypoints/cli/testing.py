@@ -11,6 +11,7 @@ from entrypoints.cli.context import Cli
 from entrypoints.cli.render import AsJson, print_json
 
 if TYPE_CHECKING:
+    from application.pipelines.spec_tests import TestOutcome
     from entrypoints.use_cases import UseCases
 
 
@@ -25,8 +26,6 @@ def run_tests(
     as_json: AsJson = False,
 ) -> None:
     """Run the tests in pipeline documents; nothing is opened, read or written."""
-    import asyncio
-
     from domain.errors import NotFoundError
     from domain.pipelines.spec import PipelineSpec
     from entrypoints.documents.project import is_file_name
@@ -41,9 +40,12 @@ def run_tests(
     ]
     if name is not None and not specs:
         raise NotFoundError(f"There is no pipeline named {name} in this project.", code="pipeline.not_found")
-    use_cases: UseCases = cli.container.use_cases.everything()
-    use_cases.catalog.validate(documents)
-    outcomes = asyncio.run(use_cases.tester.run(specs))
+
+    async def tested(use_cases: UseCases) -> list[TestOutcome]:
+        await use_cases.catalog.validate(documents)
+        return await use_cases.tester.run(specs)
+
+    outcomes = cli.look(tested)
     failed = [outcome for outcome in outcomes if not outcome.passed]
     if as_json:
         print_json([{**vars(outcome), "passed": outcome.passed} for outcome in outcomes])

@@ -14,6 +14,7 @@ from domain.ports.data_store import IDataStore
 from domain.ports.message_queue import IMessageQueue
 from domain.ports.runtime import IClock
 from domain.ports.secrets import Secret
+from entrypoints.composition.benches import checking_bench
 from entrypoints.composition.paths import Paths
 from infrastructure.caches.memory import InMemoryCache
 from infrastructure.dialing import Dialer, resolved
@@ -167,6 +168,7 @@ class Gateways(containers.DeclarativeContainer):
             installation=providers.Callable(installation, settings, paths),
         ),
     )
+    bench = providers.Singleton(checking_bench, settings)
     dialing = providers.Singleton(dial_rules, settings)
     resolver = providers.Object(resolved)
     connection_store: providers.FactoryAggregate[Any] = providers.FactoryAggregate(

@@ -23,6 +23,7 @@ async def running(container: Container, *, with_store: bool) -> AsyncIterator[Us
     gateways = container.gateways
     use_cases: UseCases = container.use_cases.everything()
     async with AsyncExitStack() as stack:
+        stack.push_async_callback(gateways.bench().close)
         for part in (gateways.records(), gateways.cache(), gateways.queue()):
             stack.push_async_callback(part.close)
             await part.open()
@@ -39,6 +40,15 @@ async def running(container: Container, *, with_store: bool) -> AsyncIterator[Us
             use_cases.life.begin_shutdown()
             await use_cases.doorbell.settle()
     use_cases.life.state = LifeState.STOPPED
+
+
+@asynccontextmanager
+async def unopened(container: Container) -> AsyncIterator[UseCases]:
+    """Hand out the use cases for what needs no store, record or home."""
+    use_cases: UseCases = container.use_cases.everything()
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(container.gateways.bench().close)
+        yield use_cases
 
 
 async def ensure_admin_key(use_cases: UseCases, paths: Paths) -> str:

@@ -103,6 +103,7 @@ class _Process:
             if shares_credentials(self._settings):
                 sentence = f"HEADRACE_METADATA__USER {SHARED}."
                 structlog.get_logger("headrace").warning("records.credentials_shared", message=sentence)
+            self._container.gateways.bench().warm()  # It gets ready while stores are opened.
             async with running(self._container, with_store=True) as use_cases:
                 if life.is_draining:
                     return 0  # The signal came while things were being opened.

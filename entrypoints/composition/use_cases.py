@@ -163,7 +163,7 @@ class UseCases(containers.DeclarativeContainer):
     catalog = providers.Singleton(
         Catalog,
         records=gateways.records,
-        guard=providers.Singleton(SqlQueryGuard),
+        guard=providers.Singleton(SqlQueryGuard, bench=gateways.bench),
         secrets=gateways.secrets,
         dialing=gateways.dialing,
     )

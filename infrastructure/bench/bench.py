@@ -53,7 +53,7 @@ class Bench(Calls):
     """Calls functions in children.
 
     A child starts when it is first needed, or by `warm`, and is kept. One that was outgrown, overdue or broken is ended, and
-    another takes its place. `refused` makes an error of ours of what became of a call: one of memory, time and the
+    another takes its place. Where one is kept warm, it has imported `modules` before it is asked. `refused` makes an error of ours of what became of a call: one of memory, time and the
     child's end, in a sentence that a person can act on.
     """
 
@@ -212,7 +212,7 @@ class Bench(Calls):
 
     def _started(self) -> ChildProcess:
         try:
-            return ChildProcess(self.limits, self._modules)
+            return ChildProcess(self.limits, self._modules if self._is_kept_warm else ())
         except OSError as error:
             raise UnavailableError(
                 f"No process can be started to look at this ({error.strerror}): try again, and see whether this machine "

@@ -72,24 +72,7 @@ class ChildProcess:
         self._connection, theirs = socket.socketpair()
         try:
             with theirs:
-                # Not forked from here, as a fork of a process with threads may hang, and would hold this one's memory.
-                self._process = subprocess.Popen(
-                    [
-                        sys.executable,
-                        "-s",
-                        "-m",
-                        "infrastructure.bench.child",
-                        str(theirs.fileno()),
-                        str(limits.memory_mb),
-                    ],
-                    env=_environment(),
-                    cwd="/",
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                    pass_fds=[theirs.fileno()],
-                    start_new_session=True,
-                )
+                self._process = execute(theirs.fileno(), limits.memory_mb, _environment())
             self._send((None, load, (tuple(modules),), {}), until=None)
         except BaseException:
             self._connection.close()
@@ -168,6 +151,23 @@ class ChildProcess:
         if "crashed" in answer:
             raise CrashedError(*(str(part)[:200] for part in answer["crashed"]))
         raise OutgrownError
+
+
+def execute(connection: int, memory_mb: int, environment: Mapping[str, str]) -> "subprocess.Popen[bytes]":
+    """Start a child that answers on a descriptor.
+
+    It is not forked from here, as a fork of a process with threads may hang, and would hold this one's memory.
+    """
+    return subprocess.Popen(
+        [sys.executable, "-s", "-m", "infrastructure.bench.child", str(connection), str(memory_mb)],
+        env=environment,
+        cwd="/",
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        pass_fds=[connection],
+        start_new_session=True,
+    )
 
 
 def _told(value: Any) -> PlatformError:

@@ -1,14 +1,22 @@
 """One suite for IQueryGuard."""
 
+import asyncio
+from collections.abc import AsyncIterator
+
 import pytest
 
 from domain.errors import InvalidInputError, QueryRefusedError
+from infrastructure.bench.bench import Bench
+from infrastructure.bench.process import ChildLimits
+from infrastructure.bench.refusals import query_too_large
 from infrastructure.security.query_guard import SqlQueryGuard
 
 
 @pytest.fixture(params=["sqlglot"])
-def guard() -> SqlQueryGuard:
-    return SqlQueryGuard()
+async def guard() -> AsyncIterator[SqlQueryGuard]:
+    bench = Bench(ChildLimits(400, 5.0), query_too_large)
+    yield SqlQueryGuard(bench)
+    await bench.close()
 
 
 @pytest.mark.clause("IQueryGuard", 1)
@@ -23,37 +31,60 @@ def guard() -> SqlQueryGuard:
         ('select * from a."_HEADRACE_checkpoint"', "query.forbidden_relation"),
     ],
 )
-def test_source_query_only_reads(guard: SqlQueryGuard, query: str, code: str) -> None:
+async def test_source_query_only_reads(guard: SqlQueryGuard, query: str, code: str) -> None:
     with pytest.raises(QueryRefusedError) as caught:
-        guard.check_source(query)
+        await guard.check_source(query)
 
     assert caught.value.code == code
-    guard.check_source("with a as (select 1 as id) select * from a union all select 2 -- fine")
+    await guard.check_source("with a as (select 1 as id) select * from a union all select 2 -- fine")
 
 
 @pytest.mark.clause("IQueryGuard", 2)
 @pytest.mark.parametrize("sql", ["select sum(id) from batch", "select now() from batch", "select * from other"])
-def test_transform_is_row_wise_and_repeatable(guard: SqlQueryGuard, sql: str) -> None:
+async def test_transform_is_row_wise_and_repeatable(guard: SqlQueryGuard, sql: str) -> None:
     with pytest.raises(InvalidInputError):
-        guard.check_transform(sql)
+        await guard.check_transform(sql)
     with pytest.raises(InvalidInputError):
-        guard.check_predicate("id = (select max(id) from batch)")
+        await guard.check_predicate("id = (select max(id) from batch)")
 
-    guard.check_transform("select *, id + 1 as next from batch where id > 0")
-    guard.check_predicate("id > 0 and name is not null -- fine")
+    await guard.check_transform("select *, id + 1 as next from batch where id > 0")
+    await guard.check_predicate("id > 0 and name is not null -- fine")
 
 
 @pytest.mark.clause("IQueryGuard", 3)
 @pytest.mark.parametrize("text", ["selec 1", "", "select 1) as x; drop table y; --", "select 'open"])
-def test_what_cannot_be_parsed_is_refused(guard: SqlQueryGuard, text: str) -> None:
+async def test_what_cannot_be_parsed_is_refused(guard: SqlQueryGuard, text: str) -> None:
     for check in (guard.check_source, guard.check_transform, guard.check_predicate):
         with pytest.raises(InvalidInputError):
-            check(text)
+            await check(text)
 
 
 @pytest.mark.clause("IQueryGuard", 4)
-def test_relations_are_what_a_query_reads(guard: SqlQueryGuard) -> None:
+async def test_relations_are_what_a_query_reads(guard: SqlQueryGuard) -> None:
     query = "with own as (select * from a.b) select * from own join c on true where id in (select id from d)"
 
-    assert guard.relations(query) == {"a.b", "c", "d"}
-    assert guard.relations("selec 1") == frozenset()
+    assert await guard.relations(query) == {"a.b", "c", "d"}
+    assert await guard.relations("selec 1") == frozenset()
+
+
+@pytest.mark.clause("IQueryGuard", 5)
+@pytest.mark.line("11")
+async def test_what_takes_too_long_is_refused_and_others_go_on(guard: SqlQueryGuard) -> None:
+    doubling = "date(" * 40 + "'2020-01-01'" + ")" * 40
+    bench = Bench(ChildLimits(400, 0.5), query_too_large, modules=["infrastructure.security.query_guard"])
+    bench.warm()
+    hasty = SqlQueryGuard(bench)
+    checks = (hasty.check_transform(f"select {doubling} as d from batch"), hasty.check_predicate(f"{doubling} is null"))
+    tasks = [asyncio.create_task(check) for check in checks]
+    turns = 0
+    while not all(task.done() for task in tasks):
+        await asyncio.sleep(0.01)
+        turns += 1
+
+    for task in tasks:
+        with pytest.raises(InvalidInputError) as caught:
+            await task
+        assert caught.value.code == "query.too_large"
+    assert turns > 1
+    await bench.close()
+    await guard.check_transform("select date('2020-01-01') as d from batch")

@@ -26,14 +26,23 @@ from domain.errors import (
 )
 from domain.pipelines.quality import OnViolation
 from domain.pipelines.table import Column
-from infrastructure.bench import answers
+from infrastructure.bench import answers, process
 from infrastructure.bench.bench import Bench
 from infrastructure.bench.process import ChildLimits
 from infrastructure.bench.refusals import query_too_large
+from tests.forked import executed
 from tests.security import bench_work
 
 _MODULES = ("tests.security.bench_work",)
 _ONES = "select " + "1+" * 30_000 + "1"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _executed() -> Iterator[None]:
+    """Here the start itself is tested."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(process, "execute", executed)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +55,7 @@ def bench() -> Iterator[Bench]:
 @pytest.fixture
 async def hasty() -> AsyncIterator[Bench]:
     bench = Bench(ChildLimits(400, 0.2), query_too_large, children=1, queue=1, modules=_MODULES)
+    bench.warm()
     yield bench
     await bench.close()
 

@@ -15,7 +15,7 @@ import pytest_asyncio
 from benchmarks.measuring import peak_mb
 from domain.errors import PlatformError, QueryRefusedError, WorkFailedError
 from domain.pipelines.spec import SourceSpec
-from infrastructure.security.query_guard import SqlQueryGuard
+from infrastructure.security.query_guard import judge_source
 from infrastructure.sql_calls import check_calls
 from infrastructure.stores.duckdb import DuckDBDataStore
 from infrastructure.stores.duckdb_file import DuckDBOptions
@@ -65,7 +65,7 @@ def test_function_that_reaches_beyond_the_tables(server: Server, query: str, twi
 
     refused_at_both_doors(server, with_change("source.query", query, QUERY), code)
 
-    SqlQueryGuard().check_source(twin)
+    judge_source(twin)
 
 
 @pytest.mark.line("10", "12")
@@ -94,10 +94,10 @@ def test_what_the_real_server_can_do_is_refused_unless_it_is_known(postgres_data
         names | {"table_to_xml", "schema_to_xml", "database_to_xml", "pg_stat_get_activity", "pg_config"}
     ):
         if name in _HARMLESS:
-            SqlQueryGuard().check_source(f"select {name}(a) from t")
+            judge_source(f"select {name}(a) from t")
         else:
             with pytest.raises(QueryRefusedError) as caught:
-                SqlQueryGuard().check_source(f"select {name}(a) from t")
+                judge_source(f"select {name}(a) from t")
             assert caught.value.code == "query.forbidden_function"
 
 
