@@ -8,6 +8,7 @@ from typing import Any
 from application.pipelines.inspect import PipelineStatus, Preview
 from application.pipelines.quarantine import RefusedPage
 from application.pipelines.reporting import end_body
+from domain.errors import InvalidInputError
 from domain.pipelines.checkpoint import LaneState, Position
 from domain.pipelines.horizon import ReadEnd
 from domain.pipelines.quarantine import RefusedRow
@@ -15,6 +16,7 @@ from domain.pipelines.run import Run, Transition
 from domain.pipelines.table import TableSchema
 from domain.ports.identity import StoredKey
 from domain.ports.unit_of_work import StoredEvent, WorkerRecord
+from entrypoints.cursors import cursor_of, place_of
 
 
 def preview_body(preview: Preview) -> dict[str, Any]:
@@ -62,26 +64,24 @@ def run_body(run: Run) -> dict[str, Any]:
     }
 
 
-_CURSOR = re.compile(r"([0-9a-f-]{36})~([A-Za-z0-9_-]{1,20})~([0-9]{1,18})~([0-9]{1,18})")
+_REFUSED = re.compile(r"[0-9a-f-]{36}~[A-Za-z0-9_-]{1,20}~[0-9]{1,18}~[0-9]{1,18}")
 
 
-def place_of(cursor: str | None) -> Position | None:
-    """The place that a cursor over refused rows names.
+def refused_place_of(organization: str, pipeline: str, cursor: str | None) -> Position | None:
+    """The place that a cursor over the refused rows of a pipeline names.
 
     Raises:
-        ValueError: it is none of ours.
+        InvalidInputError: it is none of ours (`request.cursor`).
     """
-    if cursor is None:
-        return None
-    found = _CURSOR.fullmatch(cursor)
-    if found is None:
-        raise ValueError("The cursor is not one of ours.")
-    return found.groups()
+    place = place_of(organization, f"refused rows of {pipeline}", cursor, parts=4)
+    if place is not None and not _REFUSED.fullmatch("~".join(place)):
+        raise InvalidInputError("The cursor is none that a page of this list has given.", code="request.cursor")
+    return place
 
 
-def refused_page_body(page: RefusedPage) -> dict[str, Any]:
+def refused_page_body(organization: str, pipeline: str, page: RefusedPage) -> dict[str, Any]:
     """Refused rows, and the cursor of the next page."""
-    cursor = "~".join(page.next_place) if page.next_place is not None else None
+    cursor = cursor_of(organization, f"refused rows of {pipeline}", page.next_place)
     return {"items": [refused_body(row) for row in page.rows], "next_cursor": cursor}
 
 

@@ -7,6 +7,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from infrastructure.environment_names import check_listed, check_prefix
+from infrastructure.settings_http import HttpSettings
 from infrastructure.settings_limits import LimitSettings
 from infrastructure.settings_parts import (
     Folders,
@@ -235,7 +236,10 @@ class WorkerSettings(Section):
     drain_file: Path | None = setting(
         None, "While this file is there, the process drains and stops (spot notices); by default drain in the home."
     )
-    host: str = setting("127.0.0.1", "Address of the probes of headrace worker.")
+    host: str = setting(
+        "127.0.0.1",
+        "Address of the probes of headrace worker; anything but loopback needs HEADRACE_HTTP__ALLOW_REMOTE.",
+    )
     port: Annotated[Int, Field(ge=0, le=65535)] | None = setting(
         None, "Port of the probes of headrace worker; none are served without one."
     )
@@ -246,20 +250,6 @@ class FlagSettings(Section):
 
     enable_caching: bool = setting(True, "Answer features from the cache.", env="ENABLE_CACHING", later=5)
     enable_rate_limiting: bool = setting(True, "Limit requests.", env="ENABLE_RATE_LIMITING", later=4)
-
-
-class HttpSettings(Section):
-    """The API's socket."""
-
-    host: str = setting("127.0.0.1", "Address to bind; anything but loopback is reachable by others.")
-    port: Annotated[Int, Field(ge=0, le=65535)] = setting(8080, "Port to bind; 0 takes a free one.")
-    max_body_bytes: Annotated[Int, Field(ge=1024, le=1_073_741_824)] = setting(
-        10 * 1024 * 1024, "Largest request body."
-    )
-    grace_seconds: Annotated[Int, Field(ge=1, le=600)] = setting(25, "How long a shutdown may take.")
-    ready_timeout_seconds: Annotated[float, Field(ge=0.1, le=60)] = setting(
-        2.0, "How long readiness waits for each part."
-    )
 
 
 class LogSettings(Section):

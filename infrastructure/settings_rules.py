@@ -1,5 +1,6 @@
 """What only several settings together can tell: sections in use, who signs in where, and the rules of production."""
 
+import ipaddress
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -22,6 +23,27 @@ SHARED = (
     "the guard of a query or destination could write keys and runs; give them a role of their own that owns the schema headrace"
 )
 """What to say of credentials that the store and the records share."""
+
+
+REACHABLE = "is no loopback address, so that others can connect"
+"""What to say of an address that others than this machine reach."""
+
+
+def remote_addresses(settings: Settings) -> list[tuple[str, str]]:
+    """The addresses to bind that others than this machine reach, by the settings that name them."""
+    found = {"HEADRACE_HTTP__HOST": settings.http.host}
+    if settings.worker.port is not None:
+        found["HEADRACE_WORKER__HOST"] = settings.worker.host
+    return [(name, host) for name, host in found.items() if not _is_loopback(host)]
+
+
+def _is_loopback(host: str) -> bool:
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
 
 
 def store_sign_in(settings: Settings) -> SignIn:
@@ -131,6 +153,9 @@ def problems_across(settings: Settings) -> Iterator[Problem]:
         yield Problem("HEADRACE_DATA_ROOT", "settings.later", f"{why}, and write paths relative to the project")
     if settings.run.batch_size is not None and settings.run.batch_size > settings.run.max_batch_size:
         yield Problem("BATCH_SIZE", "settings.range", "is larger than MAX_BATCH_SIZE")
+    if not settings.http.allow_remote:
+        for name, _ in remote_addresses(settings):
+            yield Problem(name, "settings.remote", f"{REACHABLE}; say so with HEADRACE_HTTP__ALLOW_REMOTE=true")
     if settings.app.environment != "production":
         return
     if shares_credentials(settings):

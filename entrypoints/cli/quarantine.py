@@ -13,7 +13,6 @@ from entrypoints.cli.render import AsJson, as_plain, print_json, print_table
 from entrypoints.cli.running import run_command
 
 if TYPE_CHECKING:
-    from domain.pipelines.checkpoint import Position
     from entrypoints.use_cases import UseCases
 
 _SHOWN_CHARACTERS = 120
@@ -46,8 +45,7 @@ def list_refused(
         query = urlencode({name: value for name, value in asked.items() if value is not None})
         found = server.request("GET", f"/v1/quarantine?{query}")
     else:
-        place = _place(cursor)
-        found = cli.call(lambda use_cases: _listed(cli, use_cases, pipeline, state, run, place, limit))
+        found = cli.call(lambda use_cases: _listed(cli, use_cases, pipeline, state, run, cursor, limit))
     if as_json:
         print_json(found)
         return
@@ -86,26 +84,17 @@ async def _listed(
     pipeline: str,
     state: str | None,
     run: str | None,
-    after: Position | None,
+    cursor: str | None,
     limit: int,
 ) -> dict[str, Any]:
     from domain.pipelines.quarantine import RefusedState
-    from entrypoints.rendering import refused_page_body
+    from entrypoints.rendering import refused_page_body, refused_place_of
 
+    organization = cli.principal.organization
     chosen = RefusedState(state) if state is not None else None
-    return refused_page_body(
-        await use_cases.quarantine.page(cli.principal, pipeline, state=chosen, run=run, after=after, limit=limit)
-    )
-
-
-def _place(cursor: str | None) -> Position | None:
-    from domain.errors import InvalidInputError
-    from entrypoints.rendering import place_of
-
-    try:
-        return place_of(cursor)
-    except ValueError as error:
-        raise InvalidInputError(str(error), code="quarantine.cursor") from error
+    after = refused_place_of(organization, pipeline, cursor)
+    page = await use_cases.quarantine.page(cli.principal, pipeline, state=chosen, run=run, after=after, limit=limit)
+    return refused_page_body(organization, pipeline, page)
 
 
 def _state(given: str | None) -> str | None:

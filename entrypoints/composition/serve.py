@@ -19,12 +19,14 @@ from entrypoints.composition.lifecycle import ensure_admin_key, running
 from entrypoints.composition.paths import Paths
 from entrypoints.composition.server_file import read_server, remove_server, write_server
 from entrypoints.http.app import create_app, create_probes
+from entrypoints.http.hosts import AllowedHosts
+from entrypoints.http.transport import TransportLimits, protocol_within
 from entrypoints.use_cases import UseCases
 from entrypoints.worker.background import BackgroundTasks
 from entrypoints.worker.main import Worker
 from entrypoints.worker.ticker import Ticker
 from infrastructure.settings import Settings
-from infrastructure.settings_rules import SHARED, shares_credentials
+from infrastructure.settings_rules import REACHABLE, SHARED, remote_addresses, shares_credentials
 
 API, WORKER = "api", "worker"
 UP = f"{API} {WORKER}"
@@ -73,6 +75,19 @@ def _refuse_unshared(settings: Settings, role: str) -> None:
         raise SettingsError(problems)
 
 
+def _transport_limits(settings: Settings) -> TransportLimits:
+    """What a connection may cost."""
+    http = settings.http
+    return TransportLimits(
+        header_seconds=http.header_timeout_seconds,
+        body_seconds=http.body_timeout_seconds,
+        answer_seconds=http.answer_timeout_seconds,
+        header_bytes=http.max_header_bytes,
+        headers=http.max_headers,
+        connections=http.max_connections,
+    )
+
+
 def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:
     try:
         import uvloop
@@ -100,6 +115,8 @@ class _Process:
         self._refuse_drained()
         listener = self._listener()
         try:
+            for name, address in remote_addresses(self._settings) if listener is not None else ():
+                structlog.get_logger("headrace").warning("server.remote", message=f"{name} ({address}) {REACHABLE}.")
             if shares_credentials(self._settings):
                 sentence = f"HEADRACE_METADATA__USER {SHARED}."
                 structlog.get_logger("headrace").warning("records.credentials_shared", message=sentence)
@@ -159,6 +176,7 @@ class _Process:
                 title=settings.app.name,
                 max_body_bytes=settings.http.max_body_bytes,
                 limits=document_limits(settings),
+                hosts=AllowedHosts((*settings.http.allowed_hosts, settings.http.host)),
             )
         else:
             app = create_probes(use_cases)
@@ -169,14 +187,16 @@ class _Process:
             access_log=False,
             server_header=False,
             proxy_headers=False,
+            http=protocol_within(_transport_limits(settings)),
+            ws="none",
+            timeout_keep_alive=settings.http.keep_alive_seconds,
             timeout_graceful_shutdown=max(1, int(self._margin)),
         )
         server = _Server(config)
         waiting = listener.dup()  # Keeps what was connected and not yet accepted when the server closes its own.
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         serving.add_done_callback(lambda _: use_cases.life.begin_shutdown())  # Should it end by itself, so do we.
-        host, port = listener.getsockname()[:2]
-        url = f"http://{host}:{port}"
+        url = _url_of(listener)
         if self._roles == UP:
             write_server(self._paths.server, url)
         if API in self._roles:
@@ -254,6 +274,13 @@ def _refuse_waiting(listener: socket.socket) -> None:
                 connection.shutdown(socket.SHUT_WR)
                 while connection.recv(65536):
                     pass
+
+
+def _url_of(listener: socket.socket) -> str:
+    """Where this machine reaches the listener."""
+    host, port = listener.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _bind(host: str, port: int) -> socket.socket:

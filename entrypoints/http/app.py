@@ -3,12 +3,16 @@
 from importlib.metadata import version
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
+from starlette.routing import Route
 
+from entrypoints.documents.connection_models import ConnectionDocument
 from entrypoints.documents.limits import DocumentLimits
+from entrypoints.documents.models import PipelineDocument
 from entrypoints.http import bodies, connections, errors, pipelines, plans, probes, quarantine, runs, workers
 from entrypoints.http.body_reader import BodyReader
+from entrypoints.http.hosts import AllowedHosts
 from entrypoints.http.middleware import RequestContext
 from entrypoints.use_cases import UseCases
 
@@ -17,9 +21,25 @@ _PROBLEM: dict[str, Any] = {
     "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemBody"}}},
 }
 
+_READ_BY_ROUTES = (
+    PipelineDocument,
+    ConnectionDocument,
+    bodies.TriggerBody,
+    bodies.RetryBody,
+    bodies.PreviewBody,
+    bodies.ResetBody,
+    bodies.PlanBody,
+    bodies.ReplayBody,
+)
+
 
 def create_app(
-    use_cases: UseCases, *, title: str, max_body_bytes: int, limits: DocumentLimits | None = None
+    use_cases: UseCases,
+    *,
+    title: str,
+    max_body_bytes: int,
+    limits: DocumentLimits | None = None,
+    hosts: AllowedHosts | None = None,
 ) -> FastAPI:
     """Build the API over a set of use cases. The API page comes with a later version; /openapi.json is there."""
     app = FastAPI(
@@ -31,11 +51,15 @@ def create_app(
     )
     app.state.use_cases = use_cases
     app.state.bodies = BodyReader(limits or DocumentLimits(), max_body_bytes)
-    app.add_middleware(RequestContext, use_cases=use_cases, max_body_bytes=max_body_bytes)
+    app.add_middleware(
+        RequestContext, use_cases=use_cases, max_body_bytes=max_body_bytes, hosts=hosts or AllowedHosts()
+    )
     errors.register(app)
     app.include_router(probes.router)
-    for module in (pipelines, connections, runs, quarantine, plans, workers):
+    modules = (pipelines, connections, runs, quarantine, plans, workers)
+    for module in modules:
         app.include_router(module.router, responses=dict.fromkeys((401, 403, 404, 409, 422, 503), _PROBLEM))
+    app.state.routes = _routes(app, probes.router, *(module.router for module in modules))
     _with_problem_schema(app)
     return app
 
@@ -44,10 +68,15 @@ def create_probes(use_cases: UseCases) -> FastAPI:
     """Build the probes of a process that only works."""
     app = FastAPI(title="probes", version=version("headrace"), docs_url=None, redoc_url=None, openapi_url=None)
     app.state.use_cases = use_cases
-    app.add_middleware(RequestContext, use_cases=use_cases, max_body_bytes=1024)
+    app.add_middleware(RequestContext, use_cases=use_cases, max_body_bytes=1024, hosts=AllowedHosts())
     errors.register(app)
     app.include_router(probes.router)
+    app.state.routes = _routes(app, probes.router)
     return app
+
+
+def _routes(*routers: FastAPI | APIRouter) -> list[Route]:
+    return [route for router in routers for route in router.routes if isinstance(route, Route)]
 
 
 def _operation_id(route: APIRoute) -> str:
@@ -55,22 +84,22 @@ def _operation_id(route: APIRoute) -> str:
 
 
 def _with_problem_schema(app: FastAPI) -> None:
-    """Put the problem's schema and the key into OpenAPI."""
+    """Put into OpenAPI what routes do not say themselves: problems, bodies that they read themselves, and the key."""
     original = app.openapi
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             schema = original()
             components = schema.setdefault("components", {})
-            schemas = components.setdefault("schemas", {})
-            problem = bodies.ProblemBody.model_json_schema(ref_template="#/components/schemas/{model}")
-            schemas.update(problem.pop("$defs", {}))
-            schemas["ProblemBody"] = problem
+            components.setdefault("schemas", {}).update(bodies.described(bodies.ProblemBody, *_READ_BY_ROUTES))
             components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
             for path, operations in schema["paths"].items():
-                if path.startswith("/v1/"):
-                    for operation in operations.values():
+                for operation in operations.values():
+                    if path.startswith("/v1/"):
                         operation["security"] = [{"key": []}]
+                    statuses = (400, *((413, 415) if "requestBody" in operation else ()))
+                    operation["responses"] |= {str(status): _PROBLEM for status in statuses}
+                    operation["responses"] = dict(sorted(operation["responses"].items()))
         assert app.openapi_schema is not None
         return app.openapi_schema
 

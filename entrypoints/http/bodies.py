@@ -202,13 +202,30 @@ def as_text(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
+_SCHEMAS = "#/components/schemas/{model}"
+
+
 def request_schema(model: type[BaseModel]) -> dict[str, Any]:
-    """OpenAPI's description of a body that a route reads itself."""
-    return {"requestBody": {"content": {"application/json": {"schema": model.model_json_schema()}}}}
+    """OpenAPI's description of a body that a route reads itself; where nothing is required of it, none is an empty object."""
+    is_required = any(field.is_required() for field in model.model_fields.values())
+    return {"requestBody": {"required": is_required, "content": {"application/json": {"schema": _named(model)}}}}
 
 
 def document_schema(model: type[BaseModel]) -> dict[str, Any]:
     """OpenAPI's description of a document, in YAML or JSON."""
-    schema = model.model_json_schema()
-    content = {"application/yaml": {"schema": schema}, "application/json": {"schema": schema}}
+    content = {kind: {"schema": _named(model)} for kind in ("application/yaml", "application/json")}
     return {"requestBody": {"required": True, "content": content}}
+
+
+def described(*models: type[BaseModel]) -> dict[str, Any]:
+    """The schemas of models that no route has as a parameter, and of what they consist of, by name."""
+    found: dict[str, Any] = {}
+    for model in models:
+        schema = model.model_json_schema(ref_template=_SCHEMAS)
+        found |= schema.pop("$defs", {})
+        found[model.__name__] = schema
+    return found
+
+
+def _named(model: type[BaseModel]) -> dict[str, str]:
+    return {"$ref": _SCHEMAS.format(model=model.__name__)}

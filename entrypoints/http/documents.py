@@ -7,6 +7,7 @@ from fastapi import Response
 from application.catalog.documents import PutDocument
 from domain.identity.principal import Principal
 from domain.ports.unit_of_work import StoredDocument
+from entrypoints.cursors import cursor_of, place_of
 from entrypoints.use_cases import UseCases
 
 
@@ -40,5 +41,8 @@ async def list_documents(
     cases: UseCases, caller: Principal, kind: str, cursor: str | None, limit: int
 ) -> dict[str, Any]:
     """Answer a page of documents."""
-    page = await cases.catalog.page(caller, kind, after=cursor, limit=limit)
-    return {"items": [document_body(stored) for stored in page.items], "next_cursor": page.next_cursor}
+    place = place_of(caller.organization, kind, cursor)
+    page = await cases.catalog.page(caller, kind, after=place[0] if place else None, limit=limit)
+    following = (page.next_cursor,) if page.next_cursor is not None else None
+    next_cursor = cursor_of(caller.organization, kind, following)
+    return {"items": [document_body(stored) for stored in page.items], "next_cursor": next_cursor}

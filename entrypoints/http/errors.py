@@ -36,6 +36,8 @@ STATUS: dict[type[errors.PlatformError], int] = {
     errors.MissingExtraError: 503,
     errors.PlatformError: 500,
 }
+_STATUS_OF_CODES = {"request.cursor": 400}
+"""What is wrong with the request itself, where others of its class are about what it says."""
 _CODES = {
     404: "not_found",
     405: "method_not_allowed",
@@ -73,8 +75,16 @@ def problem(
 
 
 def status_of(error: errors.PlatformError) -> int:
-    """Find the status of the nearest class in the table."""
+    """Find the status of the nearest class in the table, unless that of the code is another."""
+    if error.code in _STATUS_OF_CODES:
+        return _STATUS_OF_CODES[error.code]
     return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
+
+
+def _methods_at(request: Request) -> list[str]:
+    """All methods of a path: a router tells those of the first route that it finds there."""
+    path = request.scope["path"]
+    return sorted({m for route in request.app.state.routes if route.path_regex.match(path) for m in route.methods})
 
 
 def register(app: FastAPI) -> None:
@@ -102,7 +112,10 @@ def register(app: FastAPI) -> None:
     async def framework(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         code = _CODES.get(error.status_code, "request.refused")
-        return problem(request, error.status_code, code, str(error.detail), headers=error.headers)
+        headers = dict(error.headers or {})
+        if error.status_code == 405:
+            headers["Allow"] = ", ".join(_methods_at(request))
+        return problem(request, error.status_code, code, str(error.detail), headers=headers)
 
     async def cut_off(request: Request, _error: Exception) -> Response:
         return problem(request, 400, "request.cut_off", "The body ended before it was complete.")

@@ -9,7 +9,10 @@ from typing import Any
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
 
+from entrypoints.http.errors import problem
+from entrypoints.http.hosts import AllowedHosts
 from entrypoints.use_cases import UseCases
 
 Scope = MutableMapping[str, Any]
@@ -18,15 +21,17 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,100}")
+_NUL = re.compile(rb"\x00|%00")
 
 
 class RequestContext:
     """Gives every request an id, puts it into log lines and the answer, and logs the request once."""
 
-    def __init__(self, app: App, *, use_cases: UseCases, max_body_bytes: int) -> None:
+    def __init__(self, app: App, *, use_cases: UseCases, max_body_bytes: int, hosts: AllowedHosts) -> None:
         self._app = app
         self._use_cases = use_cases
         self._max_body_bytes = max_body_bytes
+        self._hosts = hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection of the server."""
@@ -68,7 +73,9 @@ class RequestContext:
         span = self._use_cases.telemetry.span("http.request", trace=given_headers.get("traceparent"))
         with span, structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
-                await self._app(scope, receive_within_limit, send_with_id)
+                refusal = self._refusal(scope, given_headers)
+                app = self._app if refusal is None else problem(Request(scope), 400, *refusal)
+                await app(scope, receive_within_limit, send_with_id)
             finally:
                 log = structlog.get_logger("headrace")
                 line = log.info if status >= 500 or not _is_probe(scope["path"]) else log.debug
@@ -79,6 +86,22 @@ class RequestContext:
                     status=status,
                     seconds=round(time.perf_counter() - started, 4),
                 )
+
+    def _refusal(self, scope: Scope, headers: Headers) -> tuple[str, str] | None:
+        """What is wrong with a request whatever it asks for: code and sentence."""
+        if any(ord(character) < 32 or ord(character) == 127 for character in scope["path"]):
+            return "request.malformed", "The path holds a control character."
+        if _NUL.search(scope["query_string"]):
+            return "request.malformed", "The query holds NUL."
+        if _is_probe(scope["path"]):  # Asked by a kubelet, by the address of the pod.
+            return None
+        given = headers.getlist("host")
+        if len(given) != 1 or not self._hosts.takes(given[0]):
+            return (
+                "request.host",
+                "The header Host names another server; HEADRACE_HTTP__ALLOWED_HOSTS lists the names of this one.",
+            )
+        return None
 
     def _too_large(self) -> HTTPException:
         return HTTPException(413, f"A body has at most {self._max_body_bytes:,} bytes (HEADRACE_HTTP__MAX_BODY_BYTES).")

@@ -16,7 +16,8 @@ from entrypoints.rendering import preview_body, run_body, state_body, status_bod
 router = APIRouter(prefix="/v1/pipelines", tags=["pipelines"])
 
 Limit = Annotated[int, Query(ge=1, le=500)]
-Cursor = Annotated[str | None, Query(max_length=100)]
+# Not checked by the framework, whose answer would be 422: a cursor is ours, or the request is malformed.
+Cursor = Annotated[str | None, Query(json_schema_extra={"pattern": "^[A-Za-z0-9_-]{1,600}$"})]
 
 
 @router.get("", response_model=bodies.DocumentPage)

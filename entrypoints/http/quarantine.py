@@ -2,13 +2,13 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, HTTPException, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from domain.pipelines.quarantine import RefusedState
 from entrypoints.http import bodies
 from entrypoints.http.dependencies import Bodies, Caller, Cases, Starter
 from entrypoints.http.pipelines import Cursor, Limit
-from entrypoints.rendering import place_of, refused_page_body, run_body
+from entrypoints.rendering import refused_page_body, refused_place_of, run_body
 
 router = APIRouter(prefix="/v1/quarantine", tags=["quarantine"])
 
@@ -24,13 +24,9 @@ async def list_refused(
     run: Annotated[str | None, Query(max_length=36)] = None,
 ) -> Any:
     """List a pipeline's refused rows, oldest first."""
-    try:
-        after = place_of(cursor)
-    except ValueError as error:
-        raise HTTPException(400, str(error)) from error
-    return refused_page_body(
-        await cases.quarantine.page(caller, pipeline, state=state, run=run, after=after, limit=limit)
-    )
+    after = refused_place_of(caller.organization, pipeline, cursor)
+    page = await cases.quarantine.page(caller, pipeline, state=state, run=run, after=after, limit=limit)
+    return refused_page_body(caller.organization, pipeline, page)
 
 
 @router.post(

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 
 from domain.pipelines.run import RunState
+from entrypoints.cursors import cursor_of, place_of
 from entrypoints.http import bodies
 from entrypoints.http.dependencies import Bodies, Caller, Cases, Starter
 from entrypoints.http.pipelines import Cursor, Limit
@@ -23,8 +24,12 @@ async def list_runs(
     state: RunState | None = None,
 ) -> Any:
     """List runs, newest first."""
-    page = await cases.inspector.runs(caller, pipeline=pipeline, state=state, after=cursor, limit=limit)
-    return {"items": [run_body(run) for run in page.items], "next_cursor": page.next_cursor}
+    place = place_of(caller.organization, "run", cursor)
+    after = place[0] if place else None
+    page = await cases.inspector.runs(caller, pipeline=pipeline, state=state, after=after, limit=limit)
+    following = (page.next_cursor,) if page.next_cursor is not None else None
+    next_cursor = cursor_of(caller.organization, "run", following)
+    return {"items": [run_body(run) for run in page.items], "next_cursor": next_cursor}
 
 
 @router.get("/{run_id}", response_model=bodies.Run)

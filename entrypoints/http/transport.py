@@ -1,0 +1,209 @@
+"""What a connection may cost before there is a request: uvicorn's protocol with deadlines, a bounded head and a number of connections."""
+
+import json
+from asyncio import TimerHandle
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import Any
+
+import httptools
+import structlog
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+_MOST_IN_A_ROW = 16
+"""Requests that a client may send before the first of them is answered."""
+
+
+@dataclass(frozen=True)
+class TransportLimits:
+    """How long a client may take, how large a head is, and how many connections there are."""
+
+    header_seconds: float = 10
+    body_seconds: float = 60
+    answer_seconds: float = 60
+    header_bytes: int = 32 * 1024
+    headers: int = 100
+    connections: int = 512
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """What the connections of a server know of each other."""
+
+    limits: TransportLimits
+    waiting: "OrderedDict[BoundedProtocol, None]" = field(default_factory=OrderedDict)
+    """Connections of which nobody waits for an answer, the one that has been so for longest first."""
+
+
+def protocol_within(limits: TransportLimits) -> type[HttpToolsProtocol]:
+    """Make the protocol of one server."""
+    return type("Protocol", (BoundedProtocol,), {"shared": _Shared(limits)})
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """One connection. Its times are those of the whole head and the whole body: a byte now and then does not prolong them."""
+
+    shared: _Shared
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self._limits = self.shared.limits
+        self._deadline: TimerHandle | None = None
+        self._leaving: TimerHandle | None = None
+        self._is_in_head = True
+        self._head_bytes = 0
+        self._is_refused = False
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._wait()
+        self._begin(self._limits.header_seconds)
+        if len(self.connections) <= self._limits.connections:
+            return
+        longest = next(iter(self.shared.waiting))
+        if longest is self:
+            self._refuse(503, "server.connections", "There are too many connections.")
+        else:  # Who asks for nothing gives the place to who may.
+            longest._is_refused = True
+            longest.transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._cancel()
+        if self._leaving is not None:
+            self._leaving.cancel()
+        self.shared.waiting.pop(self, None)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._is_refused:
+            return
+        self._unset_keepalive_if_required()
+        if self._is_in_head:
+            self._head_bytes += len(data)
+            if self._deadline is None:
+                self._begin(self._limits.header_seconds)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            return  # Nothing is spoken here but HTTP, in which the request is answered.
+        except httptools.HttpParserError as error:
+            if not isinstance(error.__context__, _RefusedError):
+                self._refuse(400, "request.malformed", "This is no request of HTTP/1.1.")
+            return
+        if self._is_in_head and self._head_bytes > self._limits.header_bytes:
+            self._refuse_head()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        if len(self.pipeline) >= _MOST_IN_A_ROW:
+            self._refuse(400, "request.malformed", "Too many requests were sent before the first was answered.")
+            raise _RefusedError
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._is_in_head:  # What comes behind a body is no header of its request.
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        if size > self._limits.header_bytes or len(self.headers) > self._limits.headers:
+            self._refuse_head()
+            raise _RefusedError
+        self._is_in_head = False
+        self.shared.waiting.pop(self, None)
+        self._begin(self._limits.body_seconds)
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._cancel()
+        self._is_in_head, self._head_bytes = True, 0
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.transport.is_closing():
+            self._leave()
+        elif self.cycle.response_complete:
+            self._wait()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._leave()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._leaving is not None and not self.transport.is_closing():
+            self._leaving.cancel()
+            self._leaving = None
+
+    def _wait(self) -> None:
+        """Stand behind the others of whom nothing is asked."""
+        self.shared.waiting[self] = None
+        self.shared.waiting.move_to_end(self)
+
+    def _begin(self, seconds: float) -> None:
+        self._cancel()
+        self._deadline = self.loop.call_later(seconds, self._too_slow)
+
+    def _cancel(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _leave(self) -> None:
+        """Give the client a time to take what it was sent."""
+        if self._leaving is None:
+            self._leaving = self.loop.call_later(self._limits.answer_seconds, self.transport.abort)
+
+    def _too_slow(self) -> None:
+        if self._is_in_head and self.cycle is not None and not self.cycle.response_complete:
+            self._begin(
+                self._limits.header_seconds
+            )  # The next request is begun, the one before has its answer still to come.
+            return
+        what = "head" if self._is_in_head else "body"
+        seconds = self._limits.header_seconds if self._is_in_head else self._limits.body_seconds
+        self._refuse(408, "request.slow", f"The {what} of the request took longer than {seconds:g} seconds.")
+
+    def _refuse_head(self) -> None:
+        sentence = f"The line and headers of a request have at most {self._limits.header_bytes:,} bytes and {self._limits.headers} headers."
+        self._refuse(431, "request.headers_too_large", sentence)
+
+    def _refuse(self, status: int, code: str, sentence: str) -> None:
+        """Answer, unless an answer is on its way, and close."""
+        if self._is_refused or self.transport.is_closing():
+            return
+        self._is_refused = True
+        self._cancel()
+        if self.cycle is None or self.cycle.response_complete:
+            is_silent = status == 408 and not self._head_bytes  # A connection on which nothing was begun is no request.
+            if not is_silent:
+                structlog.get_logger("headrace").info("http.refused", status=status, code=code)
+                self.transport.write(_answer(status, code, sentence))
+        elif not self.pipeline and not self.cycle.response_started:
+            self.transport.write(_answer(status, code, sentence))
+            self.cycle.disconnected = True  # Whoever works on it, and logs it, hears that nobody waits for it any more.
+            self.cycle.message_event.set()
+        self.transport.close()
+        self._leave()
+
+
+class _RefusedError(Exception):
+    """Ends the parsing of what was answered already."""
+
+
+def _answer(status: int, code: str, sentence: str) -> bytes:
+    body = {
+        "type": f"urn:headrace:{code}",
+        "title": code.replace(".", " ").replace("_", " "),
+        "status": status,
+        "code": code,
+        "detail": sentence,
+        "request_id": None,
+        "errors": [],
+    }
+    content = json.dumps(body).encode()
+    head = (
+        f"Content-Type: application/problem+json\r\nContent-Length: {len(content)}\r\nConnection: close\r\n"
+        "X-Content-Type-Options: nosniff\r\n\r\n"
+    )
+    return STATUS_LINE[status] + head.encode() + content
