@@ -6,7 +6,7 @@ LOCKED := --python $(BIN)/python --require-hashes --compile-bytecode --build-con
 	-r pyproject.toml -c requirements.lock
 OWN := domain application infrastructure entrypoints
 
-.PHONY: demo test check prove bench faults mutants churn up lock system clean
+.PHONY: demo test check prove bench faults mutants churn fuzz up lock system clean
 COUNT ?= 1000
 MINUTES ?= 10
 
@@ -40,6 +40,10 @@ mutants: .venv/test.stamp
 
 churn: .venv/test.stamp
 	$(BIN)/python -m tests.faults.churn --minutes $(MINUTES) $(ARGS)
+
+fuzz: .venv/test.stamp
+	HEADRACE_TEST_ALL_PAYLOADS=1 $(BIN)/pytest -q tests/security/test_payloads.py
+	$(BIN)/python -m tests.security.fuzz --minutes $(MINUTES) $(ARGS)
 
 lock: .venv/uv.stamp
 	$(UV) pip compile --quiet --universal --generate-hashes --no-annotate --no-header --all-extras \

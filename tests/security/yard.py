@@ -4,6 +4,7 @@ import hashlib
 import http.client
 import json
 import sqlite3
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -42,7 +43,7 @@ class Said:
 class Yard:
     server: Server
     keys: dict[Role, str]
-    folder: Path
+    outside: Path
     database: str
     files: Files
     bird: Canary
@@ -82,10 +83,10 @@ class Yard:
     def armed(self, text: str) -> bytes:
         """A payload with the canaries' places in it."""
         for place, canary_place in (
-            ("/etc/passwd", str(self.folder / "outside/canary.csv")),
+            ("/etc/passwd", str(self.outside / "canary.csv")),
             ("127.0.0.1:1/", f"127.0.0.1:{self.bird.port}/"),
             ("port=1'", f"port={self.bird.port}'"),
-            ("/tmp/x", str(self.folder / "outside/written")),
+            ("/tmp/x", str(self.outside / "written")),
         ):
             text = text.replace(place, canary_place)
         return text.encode("utf-8", "surrogatepass")
@@ -94,21 +95,21 @@ class Yard:
         """Nothing was opened, dialled, called or written."""
         assert self.files.opened() == set()
         assert self.bird.dialled == 0
-        assert not (self.folder / "outside/told").exists()
-        assert sorted(path.name for path in (self.folder / "outside").iterdir()) == ["canary.csv"]
+        assert not (self.outside / "told").exists()
+        assert sorted(path.name for path in self.outside.iterdir()) == ["canary.csv"]
         assert postgres(self.database, "select count(*), max(id) from victim") == [(3, 3)]
         assert postgres(self.database, "select is_called from canary_seq") == [(False,)]
 
     def records(self) -> dict[str, Any]:
         """What is stored, without what a running server notes about itself."""
         found: dict[str, Any] = {}
-        with sqlite3.connect(f"file:{self.folder / 'project/.headrace/records.db'}?mode=ro", uri=True) as records:
+        with sqlite3.connect(f"file:{self.server.folder / '.headrace/records.db'}?mode=ro", uri=True) as records:
             names = [name for (name,) in records.execute("select name from sqlite_master where type = 'table'")]
             for name in names:
                 if name not in ("workers", "leases"):
                     rows = sorted(repr(row) for row in records.execute(f'select * from "{name}"'))
                     found[name] = (len(rows), hashlib.sha256("".join(rows).encode()).hexdigest())
-        project = self.folder / "project"
+        project = self.server.folder
         found["files"] = sorted(
             str(path.relative_to(project))
             for path in project.rglob("*")
@@ -144,14 +145,20 @@ def all_at_once(action: Callable[[T], R], given: Sequence[T], *, threads: int = 
 
 
 @contextmanager
+def _outside() -> Iterator[Path]:
+    """A folder outside of the project that the database's server reaches, who may be somebody else."""
+    with tempfile.TemporaryDirectory(prefix="headrace-outside-") as name:
+        folder = Path(name)
+        folder.chmod(0o777)
+        (folder / "canary.csv").write_text("a,b\n1,2\n")
+        yield folder
+
+
+@contextmanager
 def yard(folder: Path, server_url: str) -> Iterator[Yard]:
     """Start it."""
-    project, outside = folder / "project", folder / "outside"
+    project = folder / "project"
     (project / "data").mkdir(parents=True)
-    outside.mkdir()
-    folder.chmod(0o755)
-    outside.chmod(0o777)  # The database's server may run as somebody else.
-    (outside / "canary.csv").write_text("a,b\n1,2\n")
     (project / "headrace.toml").write_text("[settings]\n")
     kept = [project / name for name in ("canary.csv", "canary.json", "canary.parquet", "data/canary.csv")]
     for path in kept:
@@ -162,6 +169,7 @@ def yard(folder: Path, server_url: str) -> Iterator[Yard]:
         connection.execute("create sequence canary_seq")
         connection.execute("create macro canary(a) as nextval('canary_seq') + a")
     with (
+        _outside() as outside,
         new_database(server_url) as database,
         watched(outside / "canary.csv", *kept) as files,
         canary() as bird,
@@ -177,4 +185,4 @@ def yard(folder: Path, server_url: str) -> Iterator[Yard]:
             name = yaml.safe_load(text)["connection"]
             answer = server.call("PUT", f"/v1/connections/{name}", text, kind="application/yaml")
             assert answer.status == 201, answer.body
-        yield Yard(server, keys, folder, database, files, bird, threading.local())
+        yield Yard(server, keys, outside, database, files, bird, threading.local())
