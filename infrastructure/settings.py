@@ -207,7 +207,13 @@ class RunSettings(Section):
 
 
 class TransformSettings(Section):
-    """Python functions as transform steps."""
+    """The steps and rules of pipelines."""
+
+    memory_mb: Annotated[Int, Field(ge=200, le=1_048_576)] = setting(
+        1024,
+        "Memory that the steps and rules of one stream of a run may take for a batch, where they may make more of a row than "
+        "it was; a run whose steps need more fails (transform.too_large).",
+    )
 
     python_allowed: Annotated[tuple[str, ...], BeforeValidator(listed)] | None = setting(
         None, "Names of Python steps that may run; without it, all that are installed and those of the project."

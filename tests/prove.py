@@ -17,7 +17,7 @@ from domain.ports import cache, data_store, engine, message_queue, secrets, secu
 PORTS = {
     "IDataStore": (data_store.IDataStore, ("memory", "duckdb", "postgres")),
     "IUnitOfWork": (unit_of_work.IUnitOfWork, ("sqlite", "postgres")),
-    "ITransformer": (transformer.ITransformer, ("duckdb",)),
+    "ITransformer": (transformer.ITransformer, ("duckdb", "child")),
     "IEngine": (engine.IEngine, ("local",)),
     "ICache": (cache.ICache, ("memory",)),
     "IMessageQueue": (message_queue.IMessageQueue, ("memory", "redis", "kafka")),

@@ -230,7 +230,7 @@ class RunPreparer:
             keeps_values=transform.keeps_values and not target.discarded and spec.source.refused is None,
             only_converts=transform.only_converts and not target.discarded and spec.source.refused is None,
             merges=target.merges,
-            seen=self.transformer.looks_at(transform),
+            seen=await self.transformer.looks_at(transform),
             width=len(transform.source),
             is_limited=plan.limit is not None,
             ordered=plan.ordered,

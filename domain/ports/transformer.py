@@ -117,7 +117,7 @@ class ITransformer(ABC):
         """
 
     @abstractmethod
-    def looks_at(self, plan: TransformPlan) -> tuple[str, ...]:
+    async def looks_at(self, plan: TransformPlan) -> tuple[str, ...]:
         """Name the source columns whose values the rules of a plan without steps look at, in the source's order."""
 
     @abstractmethod

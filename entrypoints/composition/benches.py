@@ -2,10 +2,10 @@
 
 from infrastructure.bench.bench import Bench
 from infrastructure.bench.process import ChildLimits
-from infrastructure.bench.refusals import query_too_large
+from infrastructure.bench.refusals import query_too_large, transform_too_large
 from infrastructure.settings import Settings
 
-_MODULES = ("infrastructure.security.query_guard",)
+_MODULES = ("infrastructure.security.query_guard", "infrastructure.transforms.in_child")
 
 
 def checking_bench(settings: Settings) -> Bench:
@@ -13,3 +13,11 @@ def checking_bench(settings: Settings) -> Bench:
     chosen = settings.checks
     limits = ChildLimits(chosen.memory_mb, chosen.seconds)
     return Bench(limits, query_too_large, children=chosen.children, queue=chosen.queue, modules=_MODULES)
+
+
+def running_bench(settings: Settings) -> Bench:
+    """Where batches of runs go through steps that may make more of a row than it was; a run has a time-out of its own."""
+    limits = ChildLimits(settings.transforms.memory_mb, None)
+    return Bench(
+        limits, transform_too_large, children=settings.run.concurrency * 64, queue=settings.run.concurrency * 64
+    )

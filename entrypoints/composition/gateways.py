@@ -14,7 +14,7 @@ from domain.ports.data_store import IDataStore
 from domain.ports.message_queue import IMessageQueue
 from domain.ports.runtime import IClock
 from domain.ports.secrets import Secret
-from entrypoints.composition.benches import checking_bench
+from entrypoints.composition.benches import checking_bench, running_bench
 from entrypoints.composition.paths import Paths
 from infrastructure.caches.memory import InMemoryCache
 from infrastructure.dialing import Dialer, resolved
@@ -33,6 +33,7 @@ from infrastructure.stores.files import FilesDataStore
 from infrastructure.stores.memory import InMemoryDataStore
 from infrastructure.stores.postgres import PostgresDataStore
 from infrastructure.stores.postgres_connection import PostgresAddress
+from infrastructure.transforms.bench import BenchTransformer, StepPlanner
 from infrastructure.transforms.duckdb import DuckDBTransformer
 from infrastructure.transforms.python import PythonHooks
 
@@ -221,11 +222,26 @@ class Gateways(containers.DeclarativeContainer):
         ),
         providers.Singleton(FileSecretProvider, root=paths.provided.secrets),
     )
-    transformer = providers.Singleton(
+    running_bench = providers.Singleton(running_bench, settings)
+    hooks = providers.Singleton(
+        PythonHooks, allowed=settings.provided.transforms.python_allowed, folder=paths.provided.python
+    )
+    own_transformer = providers.Singleton(
         DuckDBTransformer,
         memory_limit=settings.provided.store.duckdb.memory_limit,
         threads=settings.provided.store.duckdb.threads,
-        hooks=providers.Singleton(
-            PythonHooks, allowed=settings.provided.transforms.python_allowed, folder=paths.provided.python
-        ),
+        hooks=hooks,
+    )
+    planner = providers.Singleton(StepPlanner, bench=bench)
+    checking_transformer = providers.Singleton(
+        BenchTransformer, inner=own_transformer, planner=planner, bench=bench, hooks=hooks, threads=1
+    )
+    running_transformer = providers.Singleton(
+        BenchTransformer,
+        inner=own_transformer,
+        planner=planner,
+        bench=running_bench,
+        hooks=hooks,
+        threads=settings.provided.store.duckdb.threads,
+        keeps_own=True,
     )

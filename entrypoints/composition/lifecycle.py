@@ -24,6 +24,7 @@ async def running(container: Container, *, with_store: bool) -> AsyncIterator[Us
     use_cases: UseCases = container.use_cases.everything()
     async with AsyncExitStack() as stack:
         stack.push_async_callback(gateways.bench().close)
+        stack.push_async_callback(gateways.running_bench().close)
         for part in (gateways.records(), gateways.cache(), gateways.queue()):
             stack.push_async_callback(part.close)
             await part.open()
@@ -48,6 +49,7 @@ async def unopened(container: Container) -> AsyncIterator[UseCases]:
     use_cases: UseCases = container.use_cases.everything()
     async with AsyncExitStack() as stack:
         stack.push_async_callback(container.gateways.bench().close)
+        stack.push_async_callback(container.gateways.running_bench().close)
         yield use_cases
 
 

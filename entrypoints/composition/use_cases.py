@@ -104,13 +104,13 @@ class UseCases(containers.DeclarativeContainer):
         RunPreparer,
         stores=stores,
         patience=patience,
-        transformer=gateways.transformer,
+        transformer=gateways.checking_transformer,
         default_batch_rows=settings.provided.run.batch_size,
         max_batch_rows=settings.provided.run.max_batch_size,
         default_batch_bytes=settings.provided.run.batch_bytes,
     )
     stream_runner = providers.Singleton(
-        StreamRunner, stores=stores, transformer=gateways.transformer, patience=patience
+        StreamRunner, stores=stores, transformer=gateways.running_transformer, patience=patience
     )
     engine = providers.Singleton(LocalEngine, run_stream=stream_runner.provided.run)
     claimer = providers.Singleton(RunClaimer, records=gateways.records, announcer=announcer, owner=owner, lease=lease)
@@ -158,7 +158,7 @@ class UseCases(containers.DeclarativeContainer):
         records=gateways.records,
         stores=stores,
         preparer=preparer,
-        transformer=gateways.transformer,
+        transformer=gateways.checking_transformer,
     )
     catalog = providers.Singleton(
         Catalog,
@@ -208,7 +208,7 @@ class UseCases(containers.DeclarativeContainer):
         inspector=inspector,
         quarantine=providers.Singleton(QuarantineReviewer, stores=stores, inspector=inspector, launcher=launcher),
         rehearsal=providers.Singleton(Rehearsal, records=gateways.records, stores=stores),
-        tester=providers.Singleton(SpecTester, transformer=gateways.transformer),
+        tester=providers.Singleton(SpecTester, transformer=gateways.checking_transformer),
         probe=providers.Singleton(ConnectionProbe, stores=stores),
         authenticator=providers.Singleton(Authenticator, records=gateways.records, keys=api_keys),
         keys=providers.Singleton(KeyKeeper, records=gateways.records, api_keys=api_keys, clock=gateways.clock),

@@ -6,7 +6,7 @@ of ours, and our errors. Reading makes nothing else, and imports nothing.
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from decimal import Decimal
 from enum import Enum
@@ -32,7 +32,7 @@ def written(value: Any) -> list[bytes]:
     return [text, *chunks]
 
 
-def read(parts: list[bytes]) -> Any:
+def read(parts: Sequence[bytes | bytearray]) -> Any:
     """Read an answer.
 
     Raises:
@@ -119,7 +119,7 @@ def _kind(module: str, name: str) -> type:
     return kind
 
 
-def _value(plain: Any, chunks: list[bytes]) -> Any:
+def _value(plain: Any, chunks: Sequence[bytes | bytearray]) -> Any:
     if not isinstance(plain, dict):
         if isinstance(plain, list):
             raise UnreadableAnswerError("a list without a kind")
@@ -127,7 +127,7 @@ def _value(plain: Any, chunks: list[bytes]) -> Any:
     [(kind, inner)] = plain.items()
     match kind:
         case "bytes":
-            return chunks[inner]
+            return bytes(chunks[inner])
         case "decimal":
             return Decimal(inner)
         case "enum":
@@ -147,5 +147,5 @@ def _value(plain: Any, chunks: list[bytes]) -> Any:
     raise UnreadableAnswerError("no kind of value")
 
 
-def _values(items: list[Any], chunks: list[bytes]) -> Iterator[Any]:
+def _values(items: list[Any], chunks: Sequence[bytes | bytearray]) -> Iterator[Any]:
     return (_value(item, chunks) for item in items)

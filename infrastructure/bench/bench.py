@@ -114,6 +114,14 @@ class Bench(Calls):
                 await asyncio.wait([future])
             raise
 
+    def let_go(self, needed: int) -> None:
+        """End children that nobody needs any more, beyond so many."""
+        with self._changed:
+            count = max(0, min(len(self._idle), len(self._idle) + len(self._working) - needed))
+            gone, self._idle = self._idle[:count], self._idle[count:]
+        for child in gone:
+            child.close()
+
     async def close(self) -> None:
         """End all children; calls that are being made fail."""
         with self._changed:
@@ -147,7 +155,7 @@ class Bench(Calls):
 
     def _run(self, call: _Call, function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         try:
-            child = self._taken(call)
+            child = self._taken(call, args[0] if args else None)
         except BaseException:
             self._leave(None)
             raise
@@ -174,20 +182,22 @@ class Bench(Calls):
             call.on(None)
             self._leave(child, is_sound=is_sound and not call.is_given_up)
 
-    def _taken(self, call: _Call) -> ChildProcess:
-        """Take a child that waits for work, or start one; wait for a place."""
+    def _taken(self, call: _Call, subject: object) -> ChildProcess:
+        """Take a child that waits for work, or start one; wait for a place. One that worked on the same is better."""
         until = time.monotonic() + _WAIT_SECONDS
         with self._changed:
             while len(self._working) >= self._most:
                 if call.is_given_up or self._is_closed or not self._changed.wait(until - time.monotonic()):
                     raise _busy()
-            while self._idle:
-                child = self._idle.pop()
-                if child.is_alive:
-                    self._working.add(child)
-                    return child
-                child.close()
-            child = self._started()
+            child = None
+            while self._idle and child is None:
+                same = [place for place, one in enumerate(self._idle) if one.subject is subject]
+                child = self._idle.pop(same[0] if same else -1)
+                if not child.is_alive:
+                    child.close()
+                    child = None
+            child = child or self._started()
+            child.subject = subject
             self._working.add(child)
             return child
 

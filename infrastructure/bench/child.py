@@ -33,7 +33,7 @@ def main(arguments: Sequence[str]) -> None:
     asking.through(requests)
     with contextlib.suppress(EOFError, OSError):
         while True:
-            [request] = receive(requests, most_bytes=sys.maxsize)
+            request = receive(requests, most_bytes=sys.maxsize)
             answer = _answered(request)
             if _resident_bytes() > memory_mb * _MEBIBYTE // 2:
                 answer["is_spent"] = True
@@ -93,9 +93,9 @@ def _limit_cpu(seconds: float | None) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (bound, most))
 
 
-def _answered(request: bytes) -> dict[str, Any]:
+def _answered(request: list[bytearray]) -> dict[str, Any]:
     try:
-        seconds, function, args, kwargs = pickle.loads(request)
+        seconds, function, args, kwargs = pickle.loads(request[0], buffers=request[1:])
         _limit_cpu(seconds)
         return {"value": function(*args, **kwargs)}
     except PlatformError as error:

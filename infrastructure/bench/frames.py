@@ -3,6 +3,7 @@
 import socket
 import struct
 import time
+from collections.abc import Sequence
 
 _COUNT = struct.Struct(">I")
 _LENGTH = struct.Struct(">Q")
@@ -13,20 +14,21 @@ class TooLongError(Exception):
     """A message with more parts or bytes than may be sent here."""
 
 
-def send(to: socket.socket, parts: list[bytes], *, until: float | None = None) -> None:
+def send(to: socket.socket, parts: Sequence[bytes | bytearray | memoryview], *, until: float | None = None) -> None:
     """Send a message.
 
     Raises:
         TimeoutError: it was not taken until then, by the monotonic clock.
         OSError: nobody takes it any more.
     """
-    head = _COUNT.pack(len(parts)) + b"".join(_LENGTH.pack(len(part)) for part in parts)
-    for part in (head, *parts):
+    views = [memoryview(part).cast("B") for part in parts]
+    head = _COUNT.pack(len(views)) + b"".join(_LENGTH.pack(view.nbytes) for view in views)
+    for view in (memoryview(head), *views):
         _wait_until(to, until)
-        to.sendall(part)
+        to.sendall(view)
 
 
-def receive(source: socket.socket, *, most_bytes: int, until: float | None = None) -> list[bytes]:
+def receive(source: socket.socket, *, most_bytes: int, until: float | None = None) -> list[bytearray]:
     """Wait for a message.
 
     Raises:
@@ -41,7 +43,7 @@ def receive(source: socket.socket, *, most_bytes: int, until: float | None = Non
     lengths = [_LENGTH.unpack_from(head, _LENGTH.size * number)[0] for number in range(count)]
     if sum(lengths) > most_bytes:
         raise TooLongError
-    return [bytes(_exactly(source, length, until)) if length else b"" for length in lengths]
+    return [_exactly(source, length, until) for length in lengths]
 
 
 def _exactly(source: socket.socket, count: int, until: float | None) -> bytearray:

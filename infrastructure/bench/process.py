@@ -69,6 +69,7 @@ class ChildProcess:
         self._limits = limits
         self._is_ready = False
         self.is_spent = False
+        self.subject: object = None
         self._connection, theirs = socket.socketpair()
         try:
             with theirs:
@@ -131,7 +132,9 @@ class ChildProcess:
         self._process.wait()
 
     def _send(self, request: tuple[Any, ...], until: float | None) -> None:
-        send(self._connection, [pickle.dumps(request, protocol=pickle.HIGHEST_PROTOCOL)], until=until)
+        aside: list[pickle.PickleBuffer] = []  # Rows are sent as they lie, and lie there as they came.
+        pickled = pickle.dumps(request, protocol=5, buffer_callback=aside.append)
+        send(self._connection, [pickled, *(buffer.raw() for buffer in aside)], until=until)
 
     def _answer(self, until: float | None, answers: Callable[..., Any] | None) -> Any:
         while True:

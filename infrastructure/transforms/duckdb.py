@@ -50,10 +50,10 @@ class DuckDBTransformer(ITransformer):
         prepared = DuckDBTransform(plan, thread, runs, memory_limit=self._memory_limit, threads=self._threads)
         thread.interrupt = prepared.interrupt
         try:
-            if prepared.passes_through or prepared.only_converts:
-                check_rules(plan, prepared.columns)
+            if prepared.is_known:
+                prepared.begin()
             else:
-                await thread.call(prepared.open)
+                await thread.call(prepared.begin)
             yield prepared
         finally:
             if not (prepared.passes_through or thread.is_abandoned):
@@ -65,7 +65,7 @@ class DuckDBTransformer(ITransformer):
         batch: Batch = pa.table(columns, names=list(names))
         return batch
 
-    def looks_at(self, plan: TransformPlan) -> tuple[str, ...]:
+    async def looks_at(self, plan: TransformPlan) -> tuple[str, ...]:
         return looked_at(plan)
 
     def conversions(self, plan: TransformPlan) -> Conversions:
@@ -115,10 +115,10 @@ class DuckDBTransform(IPreparedTransform):
     async def apply(self, batch: Batch) -> JudgedBatch:
         if self.passes_through:
             return self._apply(to_table(batch))
-        return await self._thread.call(self._landed, to_table(batch))
+        return await self._thread.call(self.judge, to_table(batch))
 
-    def _landed(self, batch: pa.Table) -> JudgedBatch:
-        """What is accepted, under the destination's names, and one row for each key."""
+    def judge(self, batch: pa.Table) -> JudgedBatch:
+        """Judge a batch: what is accepted, under the destination's names, and one row for each key; blocking."""
         judged = self._apply(batch)
         names = [self._plan.landing_name(name) for name in to_table(judged.accepted).column_names]
         accepted = to_table(judged.accepted).rename_columns(names)
@@ -148,11 +148,19 @@ class DuckDBTransform(IPreparedTransform):
             self._connection.interrupt()
 
     def empty(self) -> JudgedBatch:
-        columns = list(self.columns)
-        if self._plan.deleted_when is not None:
-            columns.append(Column(DELETED, "bool"))
-        arrays = [pa.array([], arrow_type(column.type)) for column in columns]
-        return JudgedBatch(pa.table(arrays, names=_names(columns)), REFUSED.empty_table(), Counts(), {})
+        return nothing_judged(self.columns, self._plan)
+
+    @property
+    def is_known(self) -> bool:
+        """Its columns are known before it is compiled."""
+        return self.passes_through or self.only_converts
+
+    def begin(self) -> None:
+        """Compile it, or check the rules where that can wait; blocking."""
+        if self.is_known:
+            check_rules(self._plan, self.columns)
+        else:
+            self.open()
 
     def open(self) -> None:
         """Start the instance and compile; blocking."""
@@ -371,6 +379,13 @@ class DuckDBTransform(IPreparedTransform):
         if refused:
             stats["first_errors"] = first_errors(batch, refused, self._plan.rules)
         return stats
+
+
+def nothing_judged(columns: Sequence[Column], plan: TransformPlan) -> JudgedBatch:
+    """What becomes of no rows."""
+    columns = [*columns, *([Column(DELETED, "bool")] if plan.deleted_when is not None else [])]
+    arrays = [pa.array([], arrow_type(column.type)) for column in columns]
+    return JudgedBatch(pa.table(arrays, names=_names(columns)), REFUSED.empty_table(), Counts(), {})
 
 
 def _names(columns: Sequence[Column]) -> list[str]:

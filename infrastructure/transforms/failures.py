@@ -7,6 +7,7 @@ import duckdb
 from domain.errors import PlatformError, WorkFailedError
 from domain.ports.transformer import TransformPlan
 
+TOO_LARGE = "transform.too_large"
 _COLUMN = re.compile(r"when casting from source column (\S+)")
 _TYPE = re.compile(r"\bto (?:type )?([A-Z][A-Z0-9_]*(?:\([0-9, ]+\))?)")
 
@@ -14,7 +15,7 @@ _TYPE = re.compile(r"\bto (?:type )?([A-Z][A-Z0-9_]*(?:\([0-9, ]+\))?)")
 def batch_error(error: duckdb.Error, culprit: str) -> PlatformError:
     """Turn an error into ours. The driver's text would show the value, so of it only names are passed on."""
     if isinstance(error, duckdb.OutOfMemoryException):
-        return WorkFailedError(f"{culprit} needs more memory than it may use.", code="transform.memory")
+        return WorkFailedError(f"{culprit} needs more memory than it may use.", code=TOO_LARGE)
     text = str(error).partition("\n")[0]
     if "according to format specifier" in text:
         return WorkFailedError(

@@ -1,5 +1,6 @@
 """Renames, casts, drops, Python functions, keys and names at the destination: what steps do to rows and counts."""
 
+from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -13,16 +14,23 @@ from domain.pipelines.quality import OnViolation, Rule
 from domain.pipelines.steps import CastStep, DropStep, PythonStep, RenameStep, SqlStep, Step
 from domain.pipelines.table import DELETED, ORDINAL, Column
 from domain.ports.data_store import JudgedBatch
-from domain.ports.transformer import TransformPlan
-from infrastructure.transforms.duckdb import DuckDBTransformer
+from domain.ports.transformer import ITransformer, TransformPlan
+from infrastructure.bench.bench import Bench
 from infrastructure.transforms.python import PythonHooks
+from tests.ports.transformers import one_bench, transformer_on
 
 ROWS = pa.table({"id": pa.array([1, 2, 3], pa.int64()), "qty": pa.array(["1", "x", "3"])})
 SOURCE = (Column("id", "int64"), Column("qty", "string"))
 
 
-@pytest.fixture(params=["duckdb"])
-def transformer(tmp_path: Path) -> DuckDBTransformer:
+@pytest.fixture(scope="module")
+def bench() -> Iterator[Bench]:
+    with one_bench() as bench:
+        yield bench
+
+
+@pytest.fixture(params=["duckdb", "child"])
+def transformer(request: pytest.FixtureRequest, bench: Bench, tmp_path: Path) -> ITransformer:
     (tmp_path / "hooks.py").write_text(
         "import pyarrow as pa, pyarrow.compute as pc\n"
         "def twice(rows):\n    return pa.concat_tables([rows, rows])\n"
@@ -34,10 +42,10 @@ def transformer(tmp_path: Path) -> DuckDBTransformer:
         "def foreign(rows):\n    return rows.set_column(rows.schema.get_field_index('_headrace_ordinal'), "
         "'_headrace_ordinal', pc.add(rows['_headrace_ordinal'], 100))\n"
     )
-    return DuckDBTransformer(hooks=PythonHooks(folder=tmp_path))
+    return transformer_on(request.param, bench, tmp_path)
 
 
-async def applied(transformer: DuckDBTransformer, *steps: Step, rows: pa.Table = ROWS, **plan: Any) -> JudgedBatch:
+async def applied(transformer: ITransformer, *steps: Step, rows: pa.Table = ROWS, **plan: Any) -> JudgedBatch:
     async with transformer.prepare(TransformPlan(source=plan.pop("source", SOURCE), steps=steps, **plan)) as prepared:
         judged = await prepared.apply(rows)
         accepted = pa.table(judged.accepted)
@@ -50,7 +58,7 @@ def accepted(judged: JudgedBatch) -> list[dict[str, Any]]:
 
 
 @pytest.mark.clause("ITransformer", 3)
-async def test_rename_cast_and_drop_follow_each_other(transformer: DuckDBTransformer) -> None:
+async def test_rename_cast_and_drop_follow_each_other(transformer: ITransformer) -> None:
     judged = await applied(
         transformer,
         RenameStep({"qty": "quantity", "id": "key"}),
@@ -71,7 +79,7 @@ async def test_rename_cast_and_drop_follow_each_other(transformer: DuckDBTransfo
 
 
 @pytest.mark.clause("ITransformer", 3)
-async def test_rows_that_fail_in_different_casts_are_each_counted_once(transformer: DuckDBTransformer) -> None:
+async def test_rows_that_fail_in_different_casts_are_each_counted_once(transformer: ITransformer) -> None:
     rows = pa.table({"id": pa.array([1, 2, 3], pa.int64()), "qty": ["x", "300", "7"]})
 
     judged = await applied(
@@ -87,7 +95,7 @@ async def test_rows_that_fail_in_different_casts_are_each_counted_once(transform
     ("name", "used", "produced", "filtered"), [("upper", 3, 3, 0), ("twice", 3, 6, 0), ("odd", 2, 2, 1)]
 )
 async def test_python_steps_are_counted_over_source_rows(
-    name: str, used: int, produced: int, filtered: int, transformer: DuckDBTransformer
+    name: str, used: int, produced: int, filtered: int, transformer: ITransformer
 ) -> None:
     judged = await applied(transformer, PythonStep(f"local.hooks:{name}"))
 
@@ -98,7 +106,7 @@ async def test_python_steps_are_counted_over_source_rows(
 
 
 @pytest.mark.clause("ITransformer", 2)
-async def test_all_that_came_of_a_refused_row_is_refused_with_it(transformer: DuckDBTransformer) -> None:
+async def test_all_that_came_of_a_refused_row_is_refused_with_it(transformer: ITransformer) -> None:
     rule = Rule("sql", OnViolation.QUARANTINE, expression="id <> 2")
 
     judged = await applied(
@@ -116,9 +124,7 @@ async def test_all_that_came_of_a_refused_row_is_refused_with_it(transformer: Du
     ("name", "code"),
     [("broken", "transform.python"), ("fewer", "transform.python"), ("foreign", "transform.python")],
 )
-async def test_python_step_that_breaks_the_rules_fails_by_name(
-    name: str, code: str, transformer: DuckDBTransformer
-) -> None:
+async def test_python_step_that_breaks_the_rules_fails_by_name(name: str, code: str, transformer: ITransformer) -> None:
     with pytest.raises(WorkFailedError) as failed:
         await applied(transformer, PythonStep(f"local.hooks:{name}"))
 
@@ -143,7 +149,7 @@ async def test_python_step_that_is_not_there_or_not_allowed_is_refused(tmp_path:
         assert unknown.value.code == "transform.python_unknown"
 
 
-async def test_python_functions_tell_where_they_come_from(transformer: DuckDBTransformer) -> None:
+async def test_python_functions_tell_where_they_come_from(transformer: ITransformer) -> None:
     plan = TransformPlan(source=SOURCE, steps=(PythonStep("local.hooks:odd"),))
 
     async with transformer.prepare(plan) as prepared:
@@ -158,7 +164,7 @@ async def test_python_functions_tell_where_they_come_from(transformer: DuckDBTra
      RenameStep({"id": "QTY"})],
     ids=str,
 )  # fmt: skip
-async def test_step_over_a_column_that_is_not_there_is_refused(step: Step, transformer: DuckDBTransformer) -> None:
+async def test_step_over_a_column_that_is_not_there_is_refused(step: Step, transformer: ITransformer) -> None:
     with pytest.raises(InvalidInputError) as refused:
         await applied(transformer, step)
 
@@ -166,7 +172,7 @@ async def test_step_over_a_column_that_is_not_there_is_refused(step: Step, trans
 
 
 @pytest.mark.clause("ITransformer", 7)
-async def test_last_row_of_each_key_of_a_batch_is_accepted(transformer: DuckDBTransformer) -> None:
+async def test_last_row_of_each_key_of_a_batch_is_accepted(transformer: ITransformer) -> None:
     rows = pa.table({"id": pa.array([1, 2, 1, 3, 2], pa.int64()), "qty": ["a", "b", "c", "d", "e"]})
 
     judged = await applied(transformer, rows=rows, key=("id",))
@@ -178,13 +184,13 @@ async def test_last_row_of_each_key_of_a_batch_is_accepted(transformer: DuckDBTr
     assert refused.value.code == "merge.key_null"
 
 
-async def test_rows_say_whether_their_key_is_gone(transformer: DuckDBTransformer) -> None:
+async def test_rows_say_whether_their_key_is_gone(transformer: ITransformer) -> None:
     judged = await applied(transformer, deleted_when="qty = 'x'")
 
     assert pc.sum(pa.table(judged.accepted).column(DELETED)).as_py() == 1
 
 
-async def test_names_take_the_destinations_case(transformer: DuckDBTransformer) -> None:
+async def test_names_take_the_destinations_case(transformer: ITransformer) -> None:
     rows = pa.table({"OrderID": pa.array([1], pa.int64()), "Qty": ["1"]})
     source = (Column("OrderID", "int64"), Column("Qty", "string"))
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
@@ -13,19 +14,26 @@ from domain.pipelines.quality import OnViolation, Rule
 from domain.pipelines.steps import SqlStep
 from domain.pipelines.table import Column
 from domain.ports.data_store import JudgedBatch
-from domain.ports.transformer import TransformPlan
-from infrastructure.transforms.duckdb import DuckDBTransformer
+from domain.ports.transformer import ITransformer, TransformPlan
+from infrastructure.bench.bench import Bench
+from tests.ports.transformers import one_bench, transformer_on
 
 QUARANTINE = OnViolation.QUARANTINE
 
 
-@pytest.fixture(params=["duckdb"])
-def transformer() -> DuckDBTransformer:
-    return DuckDBTransformer()
+@pytest.fixture(scope="module")
+def bench() -> Iterator[Bench]:
+    with one_bench() as bench:
+        yield bench
+
+
+@pytest.fixture(params=["duckdb", "child"])
+def transformer(request: pytest.FixtureRequest, bench: Bench) -> ITransformer:
+    return transformer_on(request.param, bench)
 
 
 async def applied(
-    transformer: DuckDBTransformer,
+    transformer: ITransformer,
     table: pa.Table,
     *steps: str,
     rules: tuple[Rule, ...] = (),
@@ -58,7 +66,7 @@ def refused(judged: JudgedBatch) -> list[dict[str, Any]]:
 
 @pytest.mark.clause("ITransformer", 1)
 @pytest.mark.invariant("D6")
-async def test_each_row_is_counted_once(transformer: DuckDBTransformer) -> None:
+async def test_each_row_is_counted_once(transformer: ITransformer) -> None:
     table = pa.table({"id": ["1", "x", "3", "4", "5"], "v": ["1", "1", "1", "99", "1"]})
 
     judged = await applied(
@@ -77,7 +85,7 @@ async def test_each_row_is_counted_once(transformer: DuckDBTransformer) -> None:
 
 
 @pytest.mark.clause("ITransformer", 2)
-async def test_refused_row_is_kept_as_it_was_read(transformer: DuckDBTransformer) -> None:
+async def test_refused_row_is_kept_as_it_was_read(transformer: ITransformer) -> None:
     table = pa.table({"id": [1, 2], "name": ["ada", "bob"]})
 
     judged = await applied(
@@ -136,7 +144,7 @@ async def test_refused_row_is_kept_as_it_was_read(transformer: DuckDBTransformer
     ],
 )
 async def test_text_converts_without_loss_or_fails(
-    transformer: DuckDBTransformer, text: str, kind: str, expected: object
+    transformer: ITransformer, text: str, kind: str, expected: object
 ) -> None:
     judged = await applied(transformer, pa.table({"v": [text, None]}), source={"v": kind}, is_text=True)
 
@@ -149,7 +157,7 @@ async def test_text_converts_without_loss_or_fails(
 
 
 @pytest.mark.clause("ITransformer", 3)
-async def test_value_that_the_destination_cannot_take_fails_its_row(transformer: DuckDBTransformer) -> None:
+async def test_value_that_the_destination_cannot_take_fails_its_row(transformer: ITransformer) -> None:
     table = pa.table({"v": [1.0, 1.5, 3.0]})
 
     judged = await applied(transformer, table, target={"v": "int64"})
@@ -176,7 +184,7 @@ async def test_value_that_the_destination_cannot_take_fails_its_row(transformer:
         "select * from other",
     ],
 )
-async def test_transform_that_depends_on_the_batch_is_refused(transformer: DuckDBTransformer, sql: str) -> None:
+async def test_transform_that_depends_on_the_batch_is_refused(transformer: ITransformer, sql: str) -> None:
     with pytest.raises(InvalidInputError) as caught:
         await applied(transformer, pa.table({"id": [1, 2]}), sql)
 
@@ -187,9 +195,7 @@ async def test_transform_that_depends_on_the_batch_is_refused(transformer: DuckD
 @pytest.mark.parametrize(
     "sql", ["select random() as r from batch", "select now() as n from batch", "select uuid() as u from batch"]
 )
-async def test_transform_that_gives_another_result_on_resume_is_refused(
-    transformer: DuckDBTransformer, sql: str
-) -> None:
+async def test_transform_that_gives_another_result_on_resume_is_refused(transformer: ITransformer, sql: str) -> None:
     with pytest.raises(InvalidInputError) as caught:
         await applied(transformer, pa.table({"id": [1, 2]}), sql)
 
@@ -209,7 +215,7 @@ async def test_transform_that_gives_another_result_on_resume_is_refused(
         "set threads = 1",
     ],
 )
-async def test_transform_reaches_nothing_but_its_batch(transformer: DuckDBTransformer, sql: str) -> None:
+async def test_transform_reaches_nothing_but_its_batch(transformer: ITransformer, sql: str) -> None:
     with pytest.raises(InvalidInputError):
         await applied(transformer, pa.table({"id": [1]}), sql)
 
@@ -217,7 +223,7 @@ async def test_transform_reaches_nothing_but_its_batch(transformer: DuckDBTransf
 
 
 @pytest.mark.clause("ITransformer", 6)
-async def test_values_and_patterns_of_rules_are_data(transformer: DuckDBTransformer) -> None:
+async def test_values_and_patterns_of_rules_are_data(transformer: ITransformer) -> None:
     names = ["a'; drop", "a\n", "b"]
     table = pa.table({"name": names})
     accept = Rule("accepted_values", QUARANTINE, column="name", values=("a'; drop", "b"))
@@ -231,7 +237,7 @@ async def test_values_and_patterns_of_rules_are_data(transformer: DuckDBTransfor
         await applied(transformer, table, rules=(Rule("matches", column="name", pattern="(?=a)"),))
 
 
-async def test_row_rules_judge_as_their_names_say(transformer: DuckDBTransformer) -> None:
+async def test_row_rules_judge_as_their_names_say(transformer: ITransformer) -> None:
     table = pa.table({"id": pa.array([1, None, 3, 4], pa.int64()), "v": [1.0, 2.0, float("nan"), 9.0]})
     cases = {
         Rule("not_null", QUARANTINE, column="id"): [1],
@@ -244,7 +250,7 @@ async def test_row_rules_judge_as_their_names_say(transformer: DuckDBTransformer
         assert [row["ordinal"] for row in refused(judged)] == ordinals, rule.label
 
 
-async def test_violated_rule_fails_or_warns(transformer: DuckDBTransformer) -> None:
+async def test_violated_rule_fails_or_warns(transformer: ITransformer) -> None:
     table = pa.table({"id": [1, 2]})
     with pytest.raises(QualityRejectedError):
         await applied(transformer, table, rules=(Rule("between", column="id", maximum=1),))
@@ -255,7 +261,7 @@ async def test_violated_rule_fails_or_warns(transformer: DuckDBTransformer) -> N
     assert judged.stats["violations"] == {"0:between": 1}
 
 
-async def test_failure_on_a_value_does_not_show_it(transformer: DuckDBTransformer) -> None:
+async def test_failure_on_a_value_does_not_show_it(transformer: ITransformer) -> None:
     with pytest.raises(WorkFailedError) as caught:
         await applied(transformer, pa.table({"name": ["secret-value"]}), "select cast(name as integer) as n from batch")
 

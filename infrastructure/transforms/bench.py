@@ -1,0 +1,162 @@
+"""ITransformer whose steps and rules are compiled and run in child processes, where users have written them."""
+
+import asyncio
+import hashlib
+import pickle
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+import pyarrow as pa
+
+from domain.pipelines.steps import PythonStep, SqlStep
+from domain.pipelines.table import DELETED, ORDINAL, Column
+from domain.ports.data_store import Batch, Conversions, JudgedBatch
+from domain.ports.transformer import IPreparedTransform, ITransformer, TransformPlan
+from infrastructure.arrow import to_table
+from infrastructure.bench.bench import Bench
+from infrastructure.transforms.arrow_bytes import as_bytes, of_bytes
+from infrastructure.transforms.duckdb import DuckDBTransformer, nothing_judged
+from infrastructure.transforms.in_child import Described, EngineLimits, JudgedBytes, describe, judge
+from infrastructure.transforms.python import Hook, PythonHooks
+
+_REMEMBERED = 256
+
+
+class StepPlanner:
+    """Compiles plans in a child and remembers what is known of them."""
+
+    def __init__(self, bench: Bench) -> None:
+        self._bench = bench
+        self._limits = engine_limits(bench, threads=1)
+        self._described: OrderedDict[bytes, Described] = OrderedDict()
+
+    async def described(self, plan: TransformPlan, hooks: Mapping[str, Hook]) -> Described:
+        """Compile a plan."""
+        parts = (plan, [hook.provenance["source_sha256"] for hook in hooks.values()])
+        key = hashlib.sha256(pickle.dumps(parts)).digest()
+        found = self._described.get(key)
+        if found is None:
+            found = await self._bench.acall_answering(_Answers(hooks), describe, plan, self._limits)
+            self._described[key] = found
+            if len(self._described) > _REMEMBERED:
+                self._described.popitem(last=False)
+        return found
+
+
+class BenchTransformer(ITransformer):
+    """Has plans with users' SQL compiled in a child of the planner, and their batches judged in one of `bench`.
+
+    The rest is done here by `inner`; so are, with `keeps_own`, batches of plans whose steps keep the size of rows.
+    """
+
+    def __init__(
+        self,
+        inner: DuckDBTransformer,
+        planner: StepPlanner,
+        bench: Bench,
+        hooks: PythonHooks,
+        *,
+        threads: int,
+        keeps_own: bool = False,
+    ) -> None:
+        self._inner = inner
+        self._planner = planner
+        self._bench = bench
+        self._hooks = hooks
+        self._limits = engine_limits(bench, threads)
+        self._keeps_own = keeps_own
+        self._prepared = 0
+
+    def prepare(self, plan: TransformPlan) -> AbstractAsyncContextManager[IPreparedTransform]:
+        return self._prepare(plan) if _is_written(plan) else self._inner.prepare(plan)
+
+    @asynccontextmanager
+    async def _prepare(self, plan: TransformPlan) -> AsyncIterator[IPreparedTransform]:
+        hooks = {step.name: self._hooks.load(step.name) for step in plan.steps if isinstance(step, PythonStep)}
+        described = await self._planner.described(plan, hooks)
+        if self._keeps_own and described.keeps_size:
+            async with self._inner.prepare(plan) as transform:
+                yield transform
+            return
+        self._prepared += 1
+        try:
+            yield BenchTransform(plan, described, self._bench, self._limits, hooks)
+        finally:
+            self._prepared -= 1
+            if self._keeps_own:
+                await asyncio.to_thread(self._bench.let_go, self._prepared)
+
+    async def looks_at(self, plan: TransformPlan) -> tuple[str, ...]:
+        if not _is_written(plan):
+            return await self._inner.looks_at(plan)
+        hooks = {step.name: self._hooks.load(step.name) for step in plan.steps if isinstance(step, PythonStep)}
+        return (await self._planner.described(plan, hooks)).looks_at
+
+    def conversions(self, plan: TransformPlan) -> Conversions:
+        return self._inner.conversions(plan)
+
+    def text_batch(self, names: Sequence[str], rows: Sequence[Sequence[str | None]]) -> Batch:
+        return self._inner.text_batch(names, rows)
+
+
+class BenchTransform(IPreparedTransform):
+    """One plan whose batches go to a child and come back judged."""
+
+    def __init__(
+        self, plan: TransformPlan, described: Described, bench: Bench, limits: EngineLimits, hooks: Mapping[str, Hook]
+    ) -> None:
+        self._plan = plan
+        self._described = described
+        self._bench = bench
+        self._limits = limits
+        self._hooks = hooks
+
+    @property
+    def columns(self) -> Sequence[Column]:
+        return self._described.columns
+
+    @property
+    def hooks(self) -> Sequence[Mapping[str, str]]:
+        return [self._hooks[step.name].provenance for step in self._plan.steps if isinstance(step, PythonStep)]
+
+    def empty(self) -> JudgedBatch:
+        return nothing_judged(self.columns, self._plan)
+
+    async def apply(self, batch: Batch) -> JudgedBatch:
+        given = await asyncio.to_thread(as_bytes, to_table(batch))
+        answers = _Answers(self._hooks)
+        judged = await self._bench.acall_answering(answers, judge, self._plan, self._limits, given)
+        return await asyncio.to_thread(self._read, judged)
+
+    def _read(self, judged: JudgedBytes) -> JudgedBatch:
+        accepted, refused = of_bytes(judged.accepted), of_bytes(judged.refused)
+        names = [column.name for column in self.columns] + ([DELETED] if self._plan.deleted_when is not None else [])
+        if accepted.column_names != names:
+            raise pa.ArrowInvalid("other columns than those of the plan")
+        return JudgedBatch(accepted, refused, judged.counts, judged.stats)
+
+
+def engine_limits(bench: Bench, threads: int) -> EngineLimits:
+    """Leave room beside DuckDB for the rows as they come and go, and for each thread's own."""
+    memory_mb = bench.limits.memory_mb
+    return EngineLimits(memory_mb * 3 // 5, max(1, min(threads, memory_mb // 256)))
+
+
+def _is_written(plan: TransformPlan) -> bool:
+    """Whether there is SQL of users' in a plan."""
+    steps = any(isinstance(step, SqlStep) for step in plan.steps)
+    return steps or plan.deleted_when is not None or any(rule.expression is not None for rule in plan.rules)
+
+
+class _Answers:
+    """Runs the plan's own Python functions for a child; it may name no other."""
+
+    def __init__(self, hooks: Mapping[str, Hook]) -> None:
+        self._hooks = hooks
+
+    def __call__(self, name: str, content: bytes) -> bytes:
+        rows = of_bytes(content)
+        returned, places = self._hooks[name].call(rows.drop_columns([ORDINAL]), rows.column(ORDINAL).combine_chunks())
+        answer: bytes = as_bytes(returned.append_column(ORDINAL, places)).to_pybytes()
+        return answer

@@ -1,0 +1,120 @@
+"""What a child does with the transforms of a plan: compiles them once, then judges batch after batch."""
+
+import hashlib
+import pickle
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from domain.pipelines.checkpoint import Counts
+from domain.pipelines.steps import PythonStep
+from domain.pipelines.table import ORDINAL, Column
+from domain.ports.transformer import TransformPlan
+from infrastructure.arrow import to_table
+from infrastructure.bench.asking import ask
+from infrastructure.threads import OneThread
+from infrastructure.transforms.arrow_bytes import as_bytes, of_bytes
+from infrastructure.transforms.duckdb import DuckDBTransform
+from infrastructure.transforms.failures import TOO_LARGE
+from infrastructure.transforms.python import Hook
+from infrastructure.transforms.rules import looked_at
+from infrastructure.transforms.runs import runs_of
+from infrastructure.transforms.sizes import keeps_size
+
+
+@dataclass(frozen=True)
+class EngineLimits:
+    """What DuckDB may take of what the child may take."""
+
+    memory_mb: int
+    threads: int
+
+
+@dataclass(frozen=True)
+class Described:
+    """What is known of a plan once it is compiled: the columns of accepted rows under their names in the steps, which of
+    the source's columns its rules look at, and whether its steps make nothing much larger than a row.
+    """
+
+    columns: tuple[Column, ...]
+    looks_at: tuple[str, ...]
+    keeps_size: bool
+
+
+@dataclass(frozen=True)
+class JudgedBytes:
+    """A judged batch on its way back."""
+
+    accepted: bytes
+    refused: bytes
+    counts: Counts
+    stats: dict[str, Any]
+
+
+class AskedHook(Hook):
+    """A Python function, which runs in the parent."""
+
+    def call(self, rows: pa.Table, ordinals: pa.Array) -> tuple[pa.Table, pa.Array]:
+        given = as_bytes(rows.append_column(ORDINAL, ordinals)).to_pybytes()
+        returned = of_bytes(ask(self.name, given))
+        return returned.drop_columns([ORDINAL]), returned.column(ORDINAL).combine_chunks()
+
+
+_compiled: dict[bytes, DuckDBTransform] = {}
+
+
+def describe(plan: TransformPlan, limits: EngineLimits) -> Described:
+    """Compile a plan.
+
+    Raises:
+        InvalidInputError: a step or rule is wrong.
+    """
+    transform = _transform(plan, limits)
+    return Described(tuple(transform.columns), looked_at(plan), keeps_size(plan))
+
+
+def judge(plan: TransformPlan, limits: EngineLimits, batch: pa.Buffer) -> JudgedBytes:
+    """Convert, transform and judge one batch."""
+    transform = _transform(plan, limits)
+    try:
+        judged = transform.judge(of_bytes(batch))
+    except Exception as error:
+        if getattr(error, "code", None) == TOO_LARGE:
+            raise MemoryError from error
+        raise
+    accepted, refused = (as_bytes(to_table(rows)).to_pybytes() for rows in (judged.accepted, judged.refused))
+    return JudgedBytes(accepted, refused, judged.counts, dict(judged.stats))
+
+
+def _transform(plan: TransformPlan, limits: EngineLimits) -> DuckDBTransform:
+    """The plan's transform: the one that was used last is kept, as batches of one plan follow each other."""
+    key = hashlib.sha256(pickle.dumps((plan, limits))).digest()
+    found = _compiled.get(key)
+    if found is None:
+        for other in _compiled.values():
+            other.close()
+        _compiled.clear()
+        found = DuckDBTransform(
+            plan, OneThread("transform"), _runs(plan), memory_limit=f"{limits.memory_mb}MB", threads=limits.threads
+        )
+        try:
+            found.begin()
+        except BaseException:
+            found.close()
+            raise
+        _compiled[key] = found
+    return found
+
+
+def _runs(plan: TransformPlan) -> Sequence[Any]:
+    return [(run, _asked(step) if step else None) for run, step in runs_of(plan)]
+
+
+def _asked(step: PythonStep) -> AskedHook:
+    return AskedHook(step.name, _not_here, {})
+
+
+def _not_here(_: pa.Table) -> pa.Table:
+    raise AssertionError("A Python step runs in the parent.")

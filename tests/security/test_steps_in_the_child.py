@@ -1,0 +1,335 @@
+"""Steps and rules that take too much memory or time are refused or end their run by name; the server answers meanwhile."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from application.pipelines.launch import TriggerRun
+from domain.errors import InvalidInputError
+from domain.pipelines.run import Run, RunRequest, RunState
+from domain.pipelines.spec import PipelineSpec
+from domain.pipelines.steps import SqlStep
+from domain.pipelines.table import Column
+from domain.ports.transformer import TransformPlan
+from entrypoints.composition.container import Container, build_container
+from entrypoints.composition.lifecycle import running
+from infrastructure.settings_sources import load_settings
+from infrastructure.transforms.sizes import keeps_size
+from tests.e2e.api import Server, headrace, serving
+from tests.e2e.inside import ME, Inside
+from tests.e2e.projects import new_project, write
+
+_DOUBLED = [f"select id, v || v as v from batch where {n} = {n}" for n in range(26)]
+_SLOW = ["select id, repeat(v, 300) as v from batch", "select id, levenshtein(v, reverse(v)) as v from batch"]
+_BOMBS = {
+    "a list": (["select id, range(id + 300000000) as v from batch"], ""),
+    "nested doubling": (_DOUBLED, ""),
+    "repeat": (["select id, repeat(v, 4000000) as v from batch"], ""),
+    "a rule": ([], "length(repeat(v, 4000000)) > 0"),
+    "deleted_when": ([], ""),
+}
+_TWINS = (
+    ["select id, range(id + 3) as v from batch"],
+    _DOUBLED[:3],
+    ["select id, repeat(v, 4) as v from batch"],
+)
+
+
+def _document(name: str, steps: list[str], rule: str = "", deleted_when: str | None = None) -> dict[str, Any]:
+    to = {"table": name} | ({"mode": "merge", "key": ["id"], "deleted_when": deleted_when} if deleted_when else {})
+    return {
+        "version": 1,
+        "pipeline": name,
+        "source": {"connection": "landing", "path": "words.csv", "key": ["id"]},
+        "transform": [{"sql": step} for step in steps],
+        "quality": [{"rule": "sql", "sql": rule}] if rule else [],
+        "destination": to,
+    }
+
+
+def _bomb(name: str) -> dict[str, Any]:
+    steps, rule = _BOMBS[name]
+    deleted = "length(repeat(v, 4000000)) > 0" if name == "deleted_when" else None
+    return _document(name.replace(" ", "_"), steps, rule, deleted)
+
+
+def _with_words(folder: Path, count: int = 20) -> Path:
+    lines = "".join(f"{n},{'w' * 200}\n" for n in range(count))
+    write(folder, "data/words.csv", f"id,v\n{lines}")
+    write(folder, "connections/landing.yaml", "version: 1\nconnection: landing\nkind: files\noptions: {root: data}\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = _with_words(new_project(tmp_path_factory.mktemp("steps") / "project"))
+    with serving(folder, HEADRACE_STORE__KIND="memory", HEADRACE_CHECKS__SECONDS="3") as server:
+        assert server.call("PUT", "/v1/connections/landing", _landing()).status == 201
+        yield server
+
+
+def _landing() -> dict[str, Any]:
+    return {"version": 1, "connection": "landing", "kind": "files", "options": {"root": "data"}}
+
+
+@contextlib.contextmanager
+def _answering(server: Server) -> Iterator[list[int]]:
+    """Ask for /health all the while, and see that it is answered at least once before the block ends."""
+    statuses: list[int] = []
+    is_over = threading.Event()
+
+    def ask() -> None:
+        while not is_over.is_set():
+            statuses.append(server.call("GET", "/health").status)
+            is_over.wait(0.02)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        yield statuses
+    finally:
+        is_over.set()
+        asking.join()
+
+
+def _status_kb(pid: int, name: str) -> int:
+    return int(Path(f"/proc/{pid}/status").read_text().partition(f"{name}:")[2].split()[0])
+
+
+@pytest.mark.line("29")
+@pytest.mark.parametrize("name", _BOMBS)
+def test_bombs_are_refused_by_previews_while_the_server_answers(server: Server, name: str) -> None:
+    document = _bomb(name)
+    assert server.call("PUT", f"/v1/pipelines/{document['pipeline']}", document).status == 201
+
+    with _answering(server) as statuses:
+        answer = server.call("POST", f"/v1/pipelines/{document['pipeline']}/preview", {"limit": 20})
+
+    assert answer.status == 422
+    assert answer.body["code"] == "query.too_large"
+    assert set(statuses) == {200}
+    assert _status_kb(server.process.pid, "VmHWM") < 300_000
+
+
+def test_twins_of_bombs_are_previewed(server: Server) -> None:
+    for number, steps in enumerate(_TWINS):
+        document = _document(f"twin{number}", steps)
+        assert server.call("PUT", f"/v1/pipelines/twin{number}", document).status in (200, 201)
+
+        answer = server.call("POST", f"/v1/pipelines/twin{number}/preview", {"limit": 20})
+
+        assert answer.status == 200
+        assert answer.body["counts"]["used"] == 20
+
+
+@pytest.mark.line("11")
+def test_text_that_parsers_choke_on_is_refused_at_both_doors(server: Server) -> None:
+    hard = "select " + "date(" * 40 + "'2020-01-01'" + ")" * 40 + " as d from batch"
+    document = _document("hard", [hard])
+    project = _with_words(server.folder.parent / "hard") if not (server.folder.parent / "hard").exists() else None
+    assert project is not None
+    write(project, "headrace.toml", "[settings]\n")
+    write(project, "pipelines/hard.json", json.dumps(document))
+
+    with _answering(server) as statuses:
+        answer = server.call("PUT", "/v1/pipelines/hard", document)
+    ended = headrace(project, "validate", HEADRACE_CHECKS__SECONDS="0.5")
+
+    assert answer.status == 422
+    assert set(statuses) == {200}
+    assert ended.returncode == 2
+    assert "Traceback" not in ended.stderr
+    assert server.call("GET", "/v1/pipelines/hard").status == 404
+
+
+def test_bombs_are_refused_on_the_command_line(tmp_path: Path) -> None:
+    project = _with_words(new_project(tmp_path / "project"))
+    tested = _document("doubled", _DOUBLED)
+    tested["tests"] = [{"name": "small", "given": [{"id": 1, "v": "x" * 1000}], "expect": [{"id": 1}]}]
+    write(project, "pipelines/doubled.json", json.dumps(tested))
+
+    preview = headrace(project, "preview", "pipelines/doubled.json")
+    test = headrace(project, "test")
+
+    assert (preview.returncode, preview.stdout) == (2, "")
+    assert "[query.too_large]" in preview.stderr
+    assert test.returncode == 1
+    assert "[query.too_large]" in test.stdout
+
+
+@contextlib.asynccontextmanager
+async def _installation(folder: Path, **environment: str) -> Any:
+    settings = load_settings(root=folder, environment={"HEADRACE_STORE__KIND": "memory", **environment}).settings
+    container = build_container(settings, folder)
+    async with running(container, with_store=False) as use_cases:
+        found = Inside(use_cases)
+        await found.put(json.dumps(_landing()))
+        yield found, container
+
+
+@pytest.mark.line("29")
+@pytest.mark.parametrize("name", _BOMBS)
+async def test_runs_end_by_name_and_the_process_goes_on(name: str, project: Path) -> None:
+    document = _bomb(name)
+    async with _installation(_with_words(project), HEADRACE_TRANSFORMS__MEMORY_MB="300") as (inside, _):
+        await inside.put(json.dumps(document))
+
+        run = await inside.ran(document["pipeline"])
+
+        assert run.state is RunState.FAILED
+        assert run.error["code"] == "transform.too_large"
+        await inside.put(json.dumps(_document("after", _TWINS[2])))
+        assert (await inside.report("after"))["counts"]["used"] == 20
+        rows = await inside.rows("after")
+        assert {len(row["v"]) for row in rows} == {800}
+
+
+async def test_only_steps_that_may_grow_leave_the_process(project: Path) -> None:
+    async with _installation(_with_words(project)) as (inside, container):
+        started = _watched(container)
+        await inside.put(json.dumps(_document("same", ["select id, upper(v) as v from batch where id > 3"])))
+        assert (await inside.report("same"))["counts"]["used"] == 16
+        assert started == []
+
+        await inside.put(json.dumps(_document("longer", ["select id, repeat(v, 2) as v from batch where id > 3"])))
+        assert (await inside.report("longer"))["counts"]["used"] == 16
+        assert len(started) > 0
+        assert container.gateways.running_bench().pids == []  # Nobody needs them any more.
+
+
+def _watched(container: Container) -> list[int]:
+    """The pids of children that runs get from now on."""
+    bench, started = container.gateways.running_bench(), list[int]()
+    start = bench._started
+
+    def noted() -> Any:
+        child = start()
+        started.append(child.pid)
+        return child
+
+    bench._started = noted
+    return started
+
+
+async def _until(is_so: Any) -> None:
+    until = time.monotonic() + 30
+    while not is_so():
+        assert time.monotonic() < until
+        await asyncio.sleep(0.01)
+
+
+async def _begun(inside: Inside, container: Container) -> tuple["asyncio.Task[Run]", int, str]:
+    """A run in the middle of a step that never ends."""
+    started = _watched(container)
+    await inside.put(json.dumps(_document("slow", _SLOW)))
+    claimed = await inside.use_cases.launcher.launch_claimed(ME, TriggerRun("slow", RunRequest()))
+    assert claimed is not None
+    executor = replace(inside.use_cases.executor, patience=timedelta(seconds=0.1))
+    task = asyncio.create_task(executor.execute_to_end(claimed))
+    await _until(lambda: len(container.gateways.running_bench()._working) == 1)
+    return task, started[0], claimed.id
+
+
+async def test_a_run_is_cancelled_in_the_middle_of_a_step(project: Path) -> None:
+    async with _installation(_with_words(project)) as (inside, container):
+        task, pid, run_id = await _begun(inside, container)
+
+        await inside.use_cases.controller.cancel(ME, run_id)
+
+        assert (await task).state is RunState.CANCELLED
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+async def test_a_run_whose_child_is_killed_ends_by_name(project: Path) -> None:
+    async with _installation(_with_words(project)) as (inside, container):
+        task, pid, _ = await _begun(inside, container)
+
+        os.kill(pid, signal.SIGKILL)
+
+        run = await task
+        assert run.state is RunState.FAILED
+        assert run.error is not None
+        assert run.error["code"] == "transform.too_large"
+
+
+async def test_time_bounds_previews(project: Path) -> None:
+    async with _installation(_with_words(project), HEADRACE_CHECKS__SECONDS="1") as (inside, _):
+        turns = 0
+        spec = PipelineSpec.from_document(_document("slow", _SLOW))
+
+        task = asyncio.create_task(inside.use_cases.inspector.preview(ME, spec, limit=20))
+        while not task.done():
+            await asyncio.sleep(0.01)
+            turns += 1
+
+        with pytest.raises(InvalidInputError, match="longer than the 1 s") as raised:
+            await task
+        assert raised.value.code == "query.too_large"
+        assert turns > 10
+
+
+async def test_python_steps_run_here_between_steps_in_the_child(project: Path) -> None:
+    write(
+        project, "python/own.py",
+        "import os\nimport pyarrow as pa\n"
+        "def mark(rows):\n    return rows.append_column('pid', pa.array([os.getpid()] * rows.num_rows, pa.int64()))\n",
+    )  # fmt: skip
+    document = _document("marked", ["select id, repeat(v, 2) as v from batch"])
+    document["transform"] += [{"python": "local.own:mark"}, {"sql": "select *, repeat(v, 2) as w from batch"}]
+    async with _installation(_with_words(project)) as (inside, container):
+        started = _watched(container)
+        await inside.put(json.dumps(document))
+
+        assert (await inside.report("marked"))["counts"]["used"] == 20
+
+        rows = await inside.rows("marked")
+        assert {row["pid"] for row in rows} == {os.getpid()}
+        assert {len(row["w"]) for row in rows} == {800}
+        assert started
+
+
+_COLUMNS = (Column("id", "int64"), Column("v", "string"))
+
+
+@pytest.mark.parametrize(
+    ("steps", "is_kept"),
+    [
+        (["select *, upper(v) as u, id * 2 as n from batch where v like 'a%'"], True),
+        (["select id, cast(v as integer) as v from batch", "select *, coalesce(v, 0) as w from batch"], True),
+        (["select id, v || v as v from batch"], False),
+        (["select id, lpad(v, 1000000, ' ') as v from batch"], False),
+        (["select id, v as a, v as b, v as c, v as d, v as e from batch"], False),
+        (["select *, v as a from batch"] * 4, False),
+        ([f"select id, '{'x' * 1000}' as v from batch"], False),
+        (["select id, cast(null as integer[100000]) as v from batch"], False),
+        (["select id, [v] as v from batch"], False),
+    ],
+)
+def test_what_keeps_the_size_of_rows_is_known(steps: list[str], is_kept: bool) -> None:
+    assert keeps_size(TransformPlan(source=_COLUMNS, steps=tuple(map(SqlStep, steps)))) is is_kept
+
+
+def test_rows_that_a_child_tells_are_checked() -> None:
+    from infrastructure.transforms.arrow_bytes import as_bytes, of_bytes
+
+    rows = pa.table({"v": pa.array(["abc", "de"] * 50)})
+    content = bytearray(as_bytes(rows).to_pybytes())
+    assert of_bytes(bytes(content)).equals(rows)
+    place = content.index(b"\x03\x00\x00\x00\x05\x00\x00\x00")
+    content[place : place + 4] = b"\xff\xff\xff\x7f"
+
+    with pytest.raises(pa.ArrowInvalid):
+        of_bytes(bytes(content))
