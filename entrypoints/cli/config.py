@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from entrypoints.cli.context import Cli
+from entrypoints.cli.output import say
 from entrypoints.cli.render import AsJson, print_json, print_table
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def check(context: typer.Context, as_json: AsJson = False) -> None:
     """Check the settings; all problems are told at once."""
     cli: Cli = context.obj
     environment = cli.loaded.settings.app.environment
-    print_json({"ok": True, "environment": environment}) if as_json else print(f"ok, for {environment}")
+    print_json({"ok": True, "environment": environment}) if as_json else say(f"ok, for {environment}")
 
 
 @app.command()
@@ -43,7 +44,7 @@ def reference() -> None:
     """Print the settings reference in Markdown."""
     from entrypoints.composition import configuration
 
-    print(configuration.reference(), end="")
+    say(configuration.reference(), end="")
 
 
 @app.command()
@@ -57,7 +58,7 @@ def schema(
 
     if kind not in ("settings", "pipeline", "connection"):
         raise InvalidInputError("A schema is one of settings, pipeline, connection.", code="usage")
-    print(configuration.schema() if kind == "settings" else json_schema(kind), end="")
+    say(configuration.schema() if kind == "settings" else json_schema(kind), end="")
 
 
 @database.command()
@@ -74,7 +75,7 @@ def upgrade(context: typer.Context, as_json: AsJson = False) -> None:
             await records.close()
 
     revision = asyncio.run(run(cli.container.gateways.records()))
-    print_json({"revision": revision}) if as_json else print(f"the records are at revision {revision}")
+    print_json({"revision": revision}) if as_json else say(f"the records are at revision {revision}")
 
 
 @database.command()
@@ -94,4 +95,4 @@ def current(context: typer.Context, as_json: AsJson = False) -> None:
     if as_json:
         print_json({"revision": revision, "newest": newest})
         return
-    print(f"revision {revision or 'none'}, newest {newest}")
+    say(f"revision {revision or 'none'}, newest {newest}")

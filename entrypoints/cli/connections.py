@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from entrypoints.cli.context import Cli
+from entrypoints.cli.output import say
 from entrypoints.cli.render import AsJson, print_json, print_table
 
 app = typer.Typer(help="Stores that pipelines read from and write to.", no_args_is_help=True)
@@ -38,9 +39,9 @@ def try_connection(context: typer.Context, name: Name, as_json: AsJson = False) 
     if as_json:
         print_json(health)
     elif health.is_healthy:
-        print(f"ok {name}")
+        say(f"ok {name}")
     else:
-        print(f"failed at {health.step}: {health.detail}")
+        say(f"failed at {health.step}: {health.detail}")
     if not health.is_healthy:
         raise typer.Exit(3)
 

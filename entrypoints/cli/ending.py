@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import typer
 
-from entrypoints.cli.errors import printable
+from entrypoints.cli.output import say
 from entrypoints.cli.render import print_json, print_report
 
 
@@ -22,12 +21,12 @@ def finish(found: dict[str, Any], name: str, *, as_json: bool) -> None:
         return
     error = found.get("error") or {}
     if error:
-        print(f"error: {printable(error['message'])} [{error['code']}]", file=sys.stderr)
+        say(f"error: {error['message']} [{error['code']}]", to_stderr=True)
     if state in ("queued", "running"):
         what = "stopped at a checkpoint" if state == "queued" else _unfinished(found.get("reason") or "")
-        print(f"The run {what}. Go on with: headrace run {name}", file=sys.stderr)
+        say(f"The run {what}. Go on with: headrace run {name}", to_stderr=True)
         raise typer.Exit(1 if state == "queued" else 3)
-    print(f"See what was committed: headrace pipelines state {name}", file=sys.stderr)
+    say(f"See what was committed: headrace pipelines state {name}", to_stderr=True)
     raise typer.Exit(3 if error.get("retryable") or error.get("unavailable") else 1)
 
 
@@ -37,5 +36,5 @@ def _unfinished(reason: str) -> str:
         return "is unfinished: its destination cannot be reached"
     if reason.startswith("sealing"):
         code = reason.partition(": ")[2]
-        return f"is unfinished: its destination did not let late writers be stopped ({printable(code)})"
+        return f"is unfinished: its destination did not let late writers be stopped ({code})"
     return "is in the hands of another process"

@@ -1,8 +1,7 @@
 """Errors as exit codes and sentences: 1 the work failed, 2 bad input, 3 unavailable, 4 not allowed."""
 
-import sys
-
 from domain import errors
+from entrypoints.cli.output import say
 
 EXIT_CODES: dict[type[errors.PlatformError], int] = {
     errors.InvalidInputError: 2,
@@ -35,14 +34,9 @@ def exit_code(error: errors.PlatformError) -> int:
 
 def show_error(error: errors.PlatformError) -> None:
     """Write an error for a person: the sentence, then every problem with its place."""
-    print(f"error: {printable(error.message)} [{error.code}]", file=sys.stderr)
+    say(f"error: {error.message} [{error.code}]", to_stderr=True)
     if len(error.problems) > 1 or (error.problems and error.problems[0].message != error.message):
         for problem in error.problems:
-            print(f"  {printable(problem.place)}: {printable(problem.message)} [{problem.code}]", file=sys.stderr)
+            say(f"  {problem.place}: {problem.message} [{problem.code}]", to_stderr=True)
     elif error.problems:
-        print(f"  at {printable(error.problems[0].place)}", file=sys.stderr)
-
-
-def printable(text: str) -> str:
-    """Drop control characters, so that no stored text can move a terminal's cursor."""
-    return "".join(character if character.isprintable() or character == "\n" else "?" for character in text)
+        say(f"  at {error.problems[0].place}", to_stderr=True)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from entrypoints.cli.context import Cli
+from entrypoints.cli.output import say
 from entrypoints.cli.render import AsJson, print_json, print_table
 
 if TYPE_CHECKING:
@@ -41,9 +41,9 @@ def issue(
     if as_json:
         print_json({"key": issued.key, **key_body(issued.stored, "live")})
         return
-    print(issued.key)
+    say(issued.key)
     until = f"expires {issued.stored.expires_at:%Y-%m-%d %H:%M} UTC" if issued.stored.expires_at else "does not expire"
-    print(f"{role} key of {issued.stored.subject}; {until}; it is not shown again", file=sys.stderr)
+    say(f"{role} key of {issued.stored.subject}; {until}; it is not shown again", to_stderr=True)
 
 
 @app.command("list")
@@ -77,11 +77,11 @@ def revoke(
 
     cli: Cli = context.obj
     revoked = cli.call(lambda use_cases: use_cases.keys.revoke(cli.principal, prefix))
-    print_json(key_body(revoked, "revoked")) if as_json else print(f"revoked {revoked.prefix} of {revoked.subject}")
+    print_json(key_body(revoked, "revoked")) if as_json else say(f"revoked {revoked.prefix} of {revoked.subject}")
     if _is_own(cli, revoked.prefix):
-        print(
+        say(
             f"This was the key in {cli.paths.admin_key}: remove that file, and the next headrace up makes another.",
-            file=sys.stderr,
+            to_stderr=True,
         )
 
 

@@ -24,6 +24,7 @@ from entrypoints.cli import (
 )
 from entrypoints.cli.context import Cli
 from entrypoints.cli.errors import exit_code, show_error
+from entrypoints.cli.output import say
 
 app = typer.Typer(
     name="headrace",
@@ -51,7 +52,7 @@ app.add_typer(config.database, name="db")
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        print(installed_version("headrace"))
+        say(installed_version("headrace"))
         raise typer.Exit
 
 
@@ -96,9 +97,7 @@ def main() -> None:
         import structlog
 
         structlog.get_logger("headrace").error("command.crashed", exc_info=error)
-        print(
-            f"error: something unexpected failed ({type(error).__name__}); please report it [internal]", file=sys.stderr
-        )
+        say(f"error: something unexpected failed ({type(error).__name__}); please report it [internal]", to_stderr=True)
         sys.exit(1)
 
 

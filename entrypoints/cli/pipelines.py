@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
 
 from entrypoints.cli.context import Cli
+from entrypoints.cli.output import say, say_json
 from entrypoints.cli.render import AsJson, print_cursor, print_json, print_table
 
 app = typer.Typer(help="Stored pipelines.", no_args_is_help=True)
@@ -38,8 +38,8 @@ def show(context: typer.Context, name: Name, as_json: AsJson = False) -> None:
     if as_json:
         print_json(stored)
         return
-    print(f"revision {stored.revision}, by {stored.updated_by} at {stored.updated_at:%Y-%m-%d %H:%M:%S}")
-    print(json.dumps(stored.document, indent=2, ensure_ascii=False))
+    say(f"revision {stored.revision}, by {stored.updated_by} at {stored.updated_at:%Y-%m-%d %H:%M:%S}")
+    say_json(stored.document)
 
 
 @app.command()
@@ -90,14 +90,14 @@ def delete(
     if not yes:
         typer.confirm(f"Forget the pipeline {name}?", abort=True)
     cli.call(lambda use_cases: use_cases.catalog.delete(cli.principal, "pipeline", name))
-    print_json({"deleted": name}) if as_json else print(f"forgot pipeline {name}")
+    print_json({"deleted": name}) if as_json else say(f"forgot pipeline {name}")
 
 
 def _show_state(found: dict[str, object], *, as_json: bool) -> None:
     if as_json:
         print_json(found)
         return
-    print(f"{found['pipeline']}: {found['state']}, watermark {found['watermark'] or 'none'}")
+    say(f"{found['pipeline']}: {found['state']}, watermark {found['watermark'] or 'none'}")
     print_cursor(found)
     streams = found["streams"]
     assert isinstance(streams, list)

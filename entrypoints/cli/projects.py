@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from entrypoints.cli.context import Cli
-from entrypoints.cli.errors import printable
+from entrypoints.cli.output import say
 from entrypoints.cli.render import AsJson, as_plain, print_json
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def init(
         return
     where = f"cd {folder} && " if folder != Path() else ""
     place = f"in {folder}" if folder != Path() else "here"
-    print(f"Started a project {place}. Next: {where}headrace run pipelines/people.yaml")
+    say(f"Started a project {place}. Next: {where}headrace run pipelines/people.yaml")
 
 
 def validate(context: typer.Context, file: File = None, as_json: AsJson = False) -> None:
@@ -92,7 +92,7 @@ def validate(context: typer.Context, file: File = None, as_json: AsJson = False)
         print_json([{"kind": document.kind, "name": document.name} for document in documents])
         return
     for document in documents:
-        print(f"ok {document.kind} {document.name}")
+        say(f"ok {document.kind} {document.name}")
 
 
 def plan(
@@ -143,11 +143,11 @@ def _show(changes: list[dict[str, Any]], *, as_json: bool) -> None:
         return
     for change in changes:
         fields = f": {', '.join(change['fields'])}" if change["fields"] else ""
-        print(printable(f"{_MARKS[change['action']]} {change['action']} {change['kind']} {change['name']}{fields}"))
+        say(f"{_MARKS[change['action']]} {change['action']} {change['kind']} {change['name']}{fields}")
         for note in change["notes"]:
-            print(printable(f"    {note}"))
+            say(f"    {note}")
         for column in change["columns"]:
             source, landing = column["source"], column["landing"]
             given = f"{source} → " if source and source != landing else ""
             native = column["native"] or "no type there"
-            print(printable(f"    column {column['name']}: {given}{landing}, {native} ({column['verdict']})"))
+            say(f"    column {column['name']}: {given}{landing}, {native} ({column['verdict']})")

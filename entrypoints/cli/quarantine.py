@@ -9,6 +9,7 @@ import typer
 
 from entrypoints.cli.context import Cli
 from entrypoints.cli.ending import finish
+from entrypoints.cli.output import say
 from entrypoints.cli.render import AsJson, as_plain, print_json, print_table
 from entrypoints.cli.running import run_command
 
@@ -55,7 +56,7 @@ def list_refused(
     ]
     print_table(["refused at", "run", "state", "reason", "row"], rows)
     if found["next_cursor"]:
-        print(f"more with --cursor {found['next_cursor']}")
+        say(f"more with --cursor {found['next_cursor']}")
 
 
 @app.command("replay")

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
@@ -14,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from entrypoints.cli.errors import printable
+from domain.plain_text import in_one_line
+from entrypoints.cli.output import is_live, say, say_json, say_over
 
 if TYPE_CHECKING:
     from domain.ports.engine import Progress
@@ -39,7 +37,7 @@ def as_plain(value: Any) -> Any:
 
 def print_json(value: Any) -> None:
     """Print JSON for programs."""
-    print(json.dumps(as_plain(value), indent=2, ensure_ascii=False))
+    say_json(as_plain(value))
 
 
 def print_table(headers: Sequence[str], rows: Sequence[Sequence[Any]], *, title: str | None = None) -> None:
@@ -51,13 +49,13 @@ def print_table(headers: Sequence[str], rows: Sequence[Sequence[Any]], *, title:
         for i in range(len(headers))
     ]
     if title:
-        print(f"\n{title}")
+        say(f"\n{title}")
     for row in [list(headers), ["─" * width for width in widths], *texts]:
         cells = [
             cell.rjust(width) if is_number else cell.ljust(width)
             for cell, width, is_number in zip(row, widths, numeric, strict=True)
         ]
-        print("  ".join(cells).rstrip())
+        say("  ".join(cells).rstrip())
 
 
 def print_report(run: Mapping[str, Any]) -> None:
@@ -65,7 +63,7 @@ def print_report(run: Mapping[str, Any]) -> None:
     report = run.get("report") or {}
     counts = report.get("counts") or {}
     rate = report.get("rows_per_second")
-    print(f"run {run['id']}: {run['state']}")
+    say(f"run {run['id']}: {run['state']}")
     if counts:
         print_table(
             ["read", "used", "filtered", "quarantined", "failed", "seconds", "rows/s"],
@@ -79,22 +77,22 @@ def print_report(run: Mapping[str, Any]) -> None:
         )
     for part in report.get("read_sets") or []:
         whose = "left by an earlier run" if part["adopted"] else "of this run"
-        print(f"  read set {whose}: {part['counts']['read']:,} read, {part['counts']['used']:,} used")
+        say(f"  read set {whose}: {part['counts']['read']:,} read, {part['counts']['used']:,} used")
     if merged := report.get("merged"):
-        print("merged: " + ", ".join(f"{count:,} {what}" for what, count in merged.items()))
+        say("merged: " + ", ".join(f"{count:,} {what}" for what, count in merged.items()))
     for note in report.get("columns_left_out") or []:
-        print(f"columns: {printable(note)}")
+        say(f"columns: {note}")
     _print_quality(report)
     for error in report.get("first_errors") or []:
         shape = f" ({error['shape']})" if error.get("shape") else ""
         place = f", {error['place']}" if error.get("place") else ""
-        print(printable(f"  {error['kind']}: {error['message']}{shape}{place}"))
+        say(f"  {error['kind']}: {error['message']}{shape}{place}")
     if report.get("note"):
-        print(printable(f"note: {report['note']}"))
+        say(f"note: {report['note']}")
     for warning in report.get("warnings") or []:
-        print(printable(f"warning: {warning}"))
+        say(f"warning: {warning}")
     if report.get("watermark"):
-        print(f"watermark: {report['watermark']}")
+        say(f"watermark: {report['watermark']}")
     print_cursor(report)
 
 
@@ -119,10 +117,10 @@ def _print_quality(report: Mapping[str, Any]) -> None:
 def print_cursor(body: Mapping[str, Any]) -> None:
     """Print what is to be known of where a read by a cursor ended."""
     if body.get("complete_as_of"):
-        print(f"complete as of: {body['complete_as_of']}")
+        say(f"complete as of: {body['complete_as_of']}")
     for sentences in (body.get("cursor") or {}).values():
         for sentence in sentences:
-            print(printable(f"  {sentence}"))
+            say(f"  {sentence}")
 
 
 def _profile(name: str, found: Mapping[str, Any]) -> list[Any]:
@@ -144,12 +142,11 @@ def _cell(value: Any) -> str:
         return f"{value:,}"
     if isinstance(value, float):
         return f"{value:,.6g}" if value != int(value) else f"{value:,.0f}"
-    return printable(str(value)).replace("\n", "\\n")  # A row is one line.
+    return in_one_line(str(value))
 
 
 def progress_line(name: str) -> Callable[[Progress], None]:
     """Return a callback that shows batches: one live line on a terminal, else a line every two seconds."""
-    is_live = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
     started = time.monotonic()
     state = {"read": 0, "told": started}
 
@@ -158,10 +155,10 @@ def progress_line(name: str) -> Callable[[Progress], None]:
         state["read"] += progress.rows_read
         rate = round(state["read"] / (now - started)) if now > started else 0
         text = f"{name}: batch {progress.seq}, {state['read']:,} rows read, {rate:,} rows/s"
-        if is_live:
-            print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+        if is_live():
+            say_over(text)
         elif now - state["told"] >= 2:
-            print(text, file=sys.stderr, flush=True)
+            say(text, to_stderr=True, flush=True)
             state["told"] = now
 
     return show
@@ -169,5 +166,5 @@ def progress_line(name: str) -> Callable[[Progress], None]:
 
 def end_progress() -> None:
     """Leave the live line."""
-    if sys.stderr.isatty() and not os.environ.get("NO_COLOR"):
-        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+    if is_live():
+        say_over()

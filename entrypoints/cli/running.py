@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +11,7 @@ import typer
 
 from entrypoints.cli.context import Cli
 from entrypoints.cli.ending import finish
-from entrypoints.cli.errors import printable
+from entrypoints.cli.output import say
 from entrypoints.cli.render import (
     AsJson,
     as_plain,
@@ -116,7 +115,7 @@ async def run_command(cli: Cli, use_cases: UseCases, command: TriggerRun) -> Any
         end_progress()
         await _tell_followers(cli, use_cases, name)
         if not found.cancel_requested:
-            print(f"resumed run {resumed.id}, which an earlier process left unfinished", file=sys.stderr)
+            say(f"resumed run {resumed.id}, which an earlier process left unfinished", to_stderr=True)
             return resumed
     claimed = await use_cases.launcher.launch_claimed(cli.principal, command)
     finished = await use_cases.executor.execute_to_end(claimed, show)
@@ -129,7 +128,7 @@ async def _tell_followers(cli: Cli, use_cases: UseCases, name: str) -> None:
     """Queue what runs after this run, and say so: without a running headrace up nobody takes it."""
     await use_cases.announcer.flush()
     for follower in await use_cases.inspector.followers(cli.principal, name):
-        print(f"{follower} runs after {name}; go on with: headrace run {follower}", file=sys.stderr)
+        say(f"{follower} runs after {name}; go on with: headrace run {follower}", to_stderr=True)
 
 
 def _run_remotely(
@@ -150,7 +149,7 @@ def _run_remotely(
     }
     asked = server.request("POST", f"/v1/pipelines/{name}/trigger", body)
     if detach:
-        print_json(asked) if as_json else print(f"asked for run {asked['id']}")
+        print_json(asked) if as_json else say(f"asked for run {asked['id']}")
         return
     finish(server.wait_for(asked["id"]), name, as_json=as_json)
 
@@ -178,9 +177,9 @@ def _preview(
         print_table(headers, [[_shown(row.get(header)) for header in headers] for row in found["rows"]])
     counts = found["counts"]
     kept = ", ".join(f"{counts[key]:,} {key}" for key in ("read", "used", "filtered", "quarantined", "failed"))
-    print(f"{kept}; nothing was written")
+    say(f"{kept}; nothing was written")
     if found.get("note"):
-        print(f"note: {printable(found['note'])}")
+        say(f"note: {found['note']}")
 
 
 async def _preview_here(

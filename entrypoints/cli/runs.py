@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from domain.plain_text import in_one_line
 from entrypoints.cli.context import Cli
 from entrypoints.cli.ending import finish
-from entrypoints.cli.errors import printable
+from entrypoints.cli.output import say
 from entrypoints.cli.render import AsJson, as_plain, end_progress, print_json, print_report, print_table, progress_line
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def show_run(context: typer.Context, run_id: str, as_json: AsJson = False) -> No
         return
     print_report(as_plain(found))
     if found.error:
-        print(f"error: {printable(found.error['message'])} [{found.error['code']}]")
+        say(f"error: {found.error['message']} [{found.error['code']}]")
     rows = [[_time(t.at), t.before or "", t.after, t.fence, t.reason] for t in transitions]
     print_table(["at", "from", "to", "fence", "reason"], rows, title="history")
 
@@ -69,7 +70,7 @@ def cancel_run(context: typer.Context, run_id: str, as_json: AsJson = False) -> 
     if as_json:
         print_json(found)
         return
-    print(f"run {found.id}: {'cancelled' if found.state.value == 'cancelled' else 'will stop at its next batch'}")
+    say(f"run {found.id}: {'cancelled' if found.state.value == 'cancelled' else 'will stop at its next batch'}")
 
 
 @app.command("retry")
@@ -132,8 +133,8 @@ def show_logs(context: typer.Context, run_id: str, as_json: AsJson = False) -> N
         print_json({"items": lines})
         return
     for line in lines:
-        fields = " ".join(f"{name}={printable(str(value))}" for name, value in line.items() if name not in _LINE_HEAD)
-        print(f"{line['at'][:23]}  {line['event']:<22} {fields}")
+        fields = " ".join(f"{name}={in_one_line(str(value))}" for name, value in line.items() if name not in _LINE_HEAD)
+        say(f"{line['at'][:23]}  {line['event']:<22} {fields}")
 
 
 def _time(moment: Any) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from entrypoints.cli.context import Cli
+from entrypoints.cli.output import say
 from entrypoints.cli.render import AsJson, print_json
 
 if TYPE_CHECKING:
@@ -51,9 +52,9 @@ def run_tests(
         print_json([{**vars(outcome), "passed": outcome.passed} for outcome in outcomes])
     else:
         for outcome in outcomes:
-            print(f"{'ok' if outcome.passed else 'FAILED'} {outcome.pipeline} {outcome.test}")
+            say(f"{'ok' if outcome.passed else 'FAILED'} {outcome.pipeline} {outcome.test}")
             for problem in outcome.problems:
-                print(f"    {problem}")
-        print(f"{len(outcomes) - len(failed)} of {len(outcomes)} tests passed")
+                say(f"    {problem}")
+        say(f"{len(outcomes) - len(failed)} of {len(outcomes)} tests passed")
     if failed:
         raise typer.Exit(1)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from entrypoints.cli.context import Cli
+from entrypoints.cli.output import say
 from entrypoints.cli.render import AsJson, print_json, print_table
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def list_workers(context: typer.Context, as_json: AsJson = False) -> None:
     ]
     print_table(["worker", "roles", "host", "state", "running", "of", "since"], rows)
     depth = found["queue_depth"]
-    print(f"queue: {'cannot be reached' if depth is None else f'{depth:,} waiting'}")
+    say(f"queue: {'cannot be reached' if depth is None else f'{depth:,} waiting'}")
 
 
 async def _found(cli: Cli, use_cases: UseCases) -> dict[str, Any]:
@@ -51,6 +52,6 @@ def drain(
     """Ask a process to bring its runs to a checkpoint and to stop, as before a spot machine goes away."""
     cli: Cli = context.obj
     cli.call(lambda use_cases: use_cases.workers.drain(cli.principal, worker_id))
-    print_json({"worker": worker_id, "state": "draining"}) if as_json else print(
+    print_json({"worker": worker_id, "state": "draining"}) if as_json else say(
         f"worker {worker_id} will drain and stop"
     )

@@ -1,5 +1,6 @@
 """Structured logs: JSON for machines, a console for people, one line never more than one line."""
 
+import io
 import logging
 import re
 import sys
@@ -8,8 +9,10 @@ from typing import Any
 
 import structlog
 
+from domain.plain_text import escaped, in_one_line
+
 _SECRET_KEY = re.compile(r"password|passwd|secret|token|api_?key|authorization|credential|private_?key", re.IGNORECASE)
-_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\x1b]")
+_COLOR = re.compile(r"(\x1b\[[0-9;]*m)")
 
 
 def configure_logs(*, level: str, as_json: bool, service: str, version: str, environment: str) -> None:
@@ -43,7 +46,7 @@ def configure_logs(*, level: str, as_json: bool, service: str, version: str, env
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
+        _Plain(
             foreign_pre_chain=shared,
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
         )
@@ -62,9 +65,22 @@ def scrub(_logger: Any, _name: str, line: MutableMapping[str, Any]) -> MutableMa
         if _SECRET_KEY.search(key):
             line[key] = "***"
         elif isinstance(value, str):
-            line[key] = _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", value)
+            line[key] = in_one_line(value)
     return line
 
 
+class _Plain(structlog.stdlib.ProcessorFormatter):
+    """Whatever a line was made of, what is not printable is escaped at the end, but for colors on a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = super().format(record)
+        if not sys.stderr.isatty():
+            return escaped(line)
+        parts = _COLOR.split(line)
+        return "".join(part if number % 2 else escaped(part) for number, part in enumerate(parts))
+
+
 def _no_locals(sio: Any, exc_info: Any) -> None:
-    structlog.dev.plain_traceback(sio, exc_info)
+    found = io.StringIO()
+    structlog.dev.plain_traceback(found, exc_info)
+    sio.write(escaped(found.getvalue()))
