@@ -16,6 +16,7 @@ from infrastructure.settings_parts import (
     Lower,
     Networks,
     Port,
+    Schemas,
     Section,
     SslMode,
     listed,
@@ -54,6 +55,11 @@ class StoreSettings(Section):
 
     kind: Literal["duckdb", "memory", "postgres"] = setting("duckdb", "The store that `connection: default` means.")
     duckdb: DuckDBSettings = DuckDBSettings()
+    trusted_schemas: Schemas = setting(
+        (),
+        "Schemas of the Postgres of DB_* whose functions, operators and types queries may use beside Postgres' own, such as "
+        "those of its extensions.",
+    )
 
 
 class MetadataSettings(Section):

@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from domain.pipelines.table import check_identifier, is_reserved_schema
+
 
 def _ascii_digits(value: Any) -> Any:
     """Pydantic takes `5_432`, and Python any Unicode digit; a setting takes neither."""
@@ -30,10 +32,20 @@ def listed(value: Any) -> Any:
     return [item.strip() for item in value.split(",") if item.strip()] if isinstance(value, str) else value
 
 
+def _schema(value: Any) -> Any:
+    """Take the name of a schema that is a user's."""
+    if isinstance(value, str):
+        check_identifier(value)
+        if is_reserved_schema(value):
+            raise ValueError("names a schema that belongs to Headrace or the database")
+    return value
+
+
 Int = Annotated[int, BeforeValidator(_ascii_digits)]
 Port = Annotated[Int, Field(ge=1, le=65535)]
 Networks = Annotated[tuple[Annotated[str, BeforeValidator(_network)], ...], BeforeValidator(listed)]
 Folders = Annotated[tuple[str, ...], BeforeValidator(listed)]
+Schemas = Annotated[tuple[Annotated[str, BeforeValidator(_schema)], ...], BeforeValidator(listed)]
 SslMode = Literal["disable", "prefer", "require", "verify-ca", "verify-full"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 Lower = BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)

@@ -1,23 +1,22 @@
 """Documents put, read, planned, applied and deleted: one story for pipelines and connections."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
+from application.catalog.checks import Checks
 from domain.errors import InvalidInputError, NotFoundError, PermissionDeniedError, Problem, SpecError
 from domain.identity.policy import Action, is_allowed, require
 from domain.identity.principal import Principal
 from domain.lineage.graph import Dataset, dataset, find_circle, reached_from
-from domain.pipelines.dialing import DialRules, Place
+from domain.pipelines.connection import ConnectionSpec
+from domain.pipelines.dialing import DialRules
 from domain.pipelines.plan import ColumnForecast, Publishing, choose_publishing, guarantee
 from domain.pipelines.spec import DEFAULT_CONNECTION, PipelineSpec
-from domain.pipelines.steps import SqlStep
 from domain.ports.secrets import ISecretProvider
 from domain.ports.security import IQueryGuard
 from domain.ports.unit_of_work import IDocumentRecords, IRecords, IUnitOfWork, Page, StoredDocument
 
-_Check = tuple[str, Callable[[], object | Awaitable[None]]]  # Where in the document, and what refuses it.
 _Reads = dict[str, list[Dataset]]  # What pipelines read, by their names.
 _PIPELINE = "a pipeline"  # No connection can have this name.
 KINDS = ("connection", "pipeline")
@@ -55,61 +54,44 @@ class Catalog:
     guard: IQueryGuard
     secrets: Sequence[ISecretProvider]
     dialing: DialRules
+    default_store: ConnectionSpec | None = None
 
-    async def validate(self, commands: Sequence[PutDocument]) -> None:
+    async def validate(self, commands: Sequence[PutDocument], stored: Sequence[ConnectionSpec] = ()) -> None:
         """Check what a document says in SQL, what secrets it refers to, and that its wishes agree; opens nothing.
+
+        A query is checked for the engine of its connection, where that is the default one, is `stored` or is one of them.
 
         Raises:
             SpecError: with every problem of every document.
         """
-        problems = [problem for command in commands async for problem in self._problems(command)]
+        known = {connection.name: connection for connection in stored}
+        known |= {c.name: ConnectionSpec.from_document(c.body) for c in commands if c.kind == "connection"}
+        if self.default_store is not None:
+            known[DEFAULT_CONNECTION] = self.default_store
+        problems = [problem for command in commands async for problem in self._problems(command, known)]
         if problems:
             raise SpecError(problems)
 
-    async def _problems(self, command: PutDocument) -> AsyncIterator[Problem]:
-        checks = (
-            self._checks_of_pipeline(command) if command.kind == "pipeline" else self._checks_of_connection(command)
-        )
-        for place, check in checks:
+    async def _validate(self, principal: Principal, commands: Sequence[PutDocument]) -> None:
+        """As `validate`, knowing the connections that are stored."""
+        names = {str(c.body["source"].get("connection")) for c in commands if c.kind == "pipeline"}
+        async with self.records.unit() as unit:
+            found = [await unit.connections.get(principal.organization, name) for name in sorted(names)]
+        await self.validate(commands, [ConnectionSpec.from_document(stored.document) for stored in found if stored])
+
+    async def _problems(self, command: PutDocument, known: Mapping[str, ConnectionSpec]) -> AsyncIterator[Problem]:
+        checks = Checks(self.guard, self.secrets, self.dialing)
+        for place, check in (
+            checks.of_pipeline(command.body, known)
+            if command.kind == "pipeline"
+            else checks.of_connection(command.body)
+        ):
             try:
                 checked = check()
                 if isinstance(checked, Awaitable):
                     await checked
             except InvalidInputError as error:
                 yield Problem(f"{command.kind} {command.name}: {place}", error.code, error.message)
-
-    def _checks_of_connection(self, command: PutDocument) -> list[_Check]:
-        providers = {provider.scheme: provider for provider in self.secrets}
-        checks: list[_Check] = []
-        for option, reference in (command.body.get("secrets") or {}).items():
-            scheme, _, name = reference.partition(":")
-            if scheme in providers:
-                checks.append((f"secrets.{option}", partial(providers[scheme].check, name)))
-        options = command.body.get("options") or {}
-        if "host" in options:
-            place = Place(options["host"], options["port"], options["database"])
-            checks.append(("options.host", partial(self.dialing.check_literal, place)))
-        return checks
-
-    def _checks_of_pipeline(self, command: PutDocument) -> list[_Check]:
-        spec = PipelineSpec.from_document(command.body)
-        checks: list[_Check] = [("destination.publish", lambda: choose_publishing(spec, ordered=True))]
-        if spec.source.query is not None:
-            checks.append(("source.query", partial(self.guard.check_source, spec.source.query)))
-        for index, step in enumerate(spec.transform):
-            if not isinstance(step, SqlStep):
-                continue
-            checks.append((f"transform.{index}.sql", partial(self.guard.check_transform, step.sql)))
-        for index, rule in enumerate(spec.quality):
-            if rule.expression is not None:
-                checks.append((f"quality.{index}.sql", partial(self.guard.check_predicate, rule.expression)))
-            if isinstance(rule.expected, str) and rule.expected != "source_count":
-                checks.append((f"quality.{index}.expected", partial(self.guard.check_source, rule.expected)))
-        if spec.destination.deleted_when is not None:
-            checks.append(
-                ("destination.deleted_when", partial(self.guard.check_predicate, spec.destination.deleted_when))
-            )
-        return checks
 
     async def put(self, principal: Principal, command: PutDocument) -> tuple[StoredDocument, bool]:
         """Store a document; also say whether it is new.
@@ -119,7 +101,7 @@ class Catalog:
             PermissionDeniedError: it starts after other pipelines, and the caller may not start it.
         """
         require(principal, _ACTIONS[command.kind])
-        await self.validate([command])  # Before anything is held that others wait for.
+        await self._validate(principal, [command])  # Before anything is held that others wait for.
         async with self.records.unit() as unit:
             before = await _records(unit, command.kind).get(principal.organization, command.name)
             await self._check(unit, principal.organization, command, ())
@@ -179,7 +161,7 @@ class Catalog:
         require(principal, Action.PREVIEW)
         if any(command.kind == "connection" for command in commands):
             require(principal, Action.WRITE_CONNECTION)
-        await self.validate(commands)
+        await self._validate(principal, commands)
         async with self.records.unit() as unit:
             return await self._changes(unit, principal, commands, prune=prune)
 
@@ -187,7 +169,7 @@ class Catalog:
         """Store a set of documents in one transaction; with `prune`, forget those not in the set."""
         for kind in {command.kind for command in commands} or set(KINDS):
             require(principal, _ACTIONS[kind])
-        await self.validate(commands)
+        await self._validate(principal, commands)
         async with self.records.unit() as unit:
             changes = await self._changes(unit, principal, commands, prune=prune)
             for command in sorted(commands, key=lambda command: KINDS.index(command.kind)):

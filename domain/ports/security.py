@@ -2,6 +2,8 @@
 
 from abc import ABC, abstractmethod
 
+from domain.pipelines.connection import ConnectionSpec
+
 
 class IApiKeys(ABC):
     """API keys: shown once, stored as a digest.
@@ -39,8 +41,8 @@ class IQueryGuard(ABC):
         """Name the tables a query reads, as `table` or `schema.table`."""
 
     @abstractmethod
-    async def check_source(self, query: str) -> None:
-        """Check a source query.
+    async def check_source(self, query: str, connection: ConnectionSpec | None = None) -> None:
+        """Check a source query, for the engine of a connection where that is known.
 
         Raises:
             QueryRefusedError: saying why (`query.…`).

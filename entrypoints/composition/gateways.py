@@ -9,6 +9,7 @@ from dependency_injector import containers, providers
 
 from domain.pipelines.connection import ConnectionSpec
 from domain.pipelines.dialing import DialRules, Place
+from domain.pipelines.spec import DEFAULT_CONNECTION
 from domain.ports.cache import ICache
 from domain.ports.data_store import IDataStore
 from domain.ports.message_queue import IMessageQueue
@@ -16,6 +17,7 @@ from domain.ports.runtime import IClock
 from domain.ports.secrets import Secret
 from entrypoints.composition.benches import checking_bench, running_bench
 from entrypoints.composition.paths import Paths
+from infrastructure.bench.bench import Bench
 from infrastructure.caches.memory import InMemoryCache
 from infrastructure.dialing import Dialer, resolved
 from infrastructure.metadata.records import SqlRecords, sqlite_url
@@ -46,7 +48,7 @@ def embedded_options(settings: Settings, paths: Paths) -> DuckDBOptions:
 
 def database_address(settings: Settings) -> PostgresAddress:
     """The Postgres of DB_*."""
-    return PostgresAddress(**vars(store_sign_in(settings)))
+    return PostgresAddress(**vars(store_sign_in(settings)), trusted_schemas=settings.store.trusted_schemas)
 
 
 def redis_address(settings: Settings) -> RedisAddress:
@@ -86,6 +88,12 @@ def installation(settings: Settings, paths: Paths) -> str:
     return f"{url.hostname}:{url.port}{url.path}"
 
 
+def store_of_settings(settings: Settings) -> ConnectionSpec:
+    """The store of the settings, as if a document named it."""
+    options = {"trusted_schemas": settings.store.trusted_schemas}
+    return ConnectionSpec(DEFAULT_CONNECTION, settings.store.kind, options)
+
+
 def dial_rules(settings: Settings) -> DialRules:
     """What the connections of documents may dial; one organization has the installation for itself by now."""
     records = None
@@ -98,7 +106,7 @@ def dial_rules(settings: Settings) -> DialRules:
 
 
 def postgres_connection(
-    spec: ConnectionSpec, secrets: Mapping[str, Secret], paths: Paths, settings: Settings, dialer: Dialer
+    spec: ConnectionSpec, secrets: Mapping[str, Secret], paths: Paths, settings: Settings, dialer: Dialer, bench: Bench
 ) -> PostgresDataStore:
     """A named Postgres."""
     options = spec.options
@@ -114,9 +122,11 @@ def postgres_connection(
             ssl_ca_cert=str(paths.confinement.place(certificate)) if certificate else None,
             connect_timeout_seconds=options["connect_timeout_seconds"],
             require_auth=options.get("require_auth"),
+            trusted_schemas=tuple(options.get("trusted_schemas") or ()),
             dialer=dialer,
         ),
         installation(settings, paths),
+        bench,
     )
 
 
@@ -159,6 +169,7 @@ class Gateways(containers.DeclarativeContainer):
     paths = providers.Dependency(instance_of=Paths)
     clock: providers.Dependency[IClock] = providers.Dependency(instance_of=IClock)  # type: ignore[type-abstract]
 
+    bench = providers.Singleton(checking_bench, settings)
     data_store: providers.Selector[IDataStore] = providers.Selector(
         settings.provided.store.kind,
         duckdb=providers.Singleton(DuckDBDataStore, options=providers.Callable(embedded_options, settings, paths)),
@@ -167,10 +178,11 @@ class Gateways(containers.DeclarativeContainer):
             PostgresDataStore,
             address=providers.Callable(database_address, settings),
             installation=providers.Callable(installation, settings, paths),
+            bench=bench,
         ),
     )
-    bench = providers.Singleton(checking_bench, settings)
     dialing = providers.Singleton(dial_rules, settings)
+    default_store = providers.Singleton(store_of_settings, settings)
     resolver = providers.Object(resolved)
     connection_store: providers.FactoryAggregate[Any] = providers.FactoryAggregate(
         postgres=providers.Factory(
@@ -178,6 +190,7 @@ class Gateways(containers.DeclarativeContainer):
             paths=paths,
             settings=settings,
             dialer=providers.Singleton(Dialer, rules=dialing, resolve=resolver),
+            bench=bench,
         ),
         duckdb=providers.Factory(duckdb_connection, paths=paths, settings=settings),
         files=providers.Factory(files_connection, paths=paths),

@@ -166,6 +166,7 @@ class UseCases(containers.DeclarativeContainer):
         guard=providers.Singleton(SqlQueryGuard, bench=gateways.bench),
         secrets=gateways.secrets,
         dialing=gateways.dialing,
+        default_store=gateways.default_store,
     )
     tender = providers.Singleton(
         RunTender,

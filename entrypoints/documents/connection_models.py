@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from domain.pipelines.local_path import leads_astray
+from domain.pipelines.table import is_reserved_schema
 from entrypoints.documents.models import Name, identifier
 from entrypoints.documents.strict import Model
 
@@ -25,6 +26,7 @@ class PostgresOptions(Model):
     require_auth: Literal["scram-sha-256"] | None = None
     connect_timeout_seconds: Annotated[int, Field(ge=1, le=300, strict=True)] = 10
     batch_size: Annotated[int, Field(ge=1, le=10_000, strict=True)] | None = None
+    trusted_schemas: Annotated[list[str], Field(max_length=20)] | None = None
 
     _identifiers = field_validator("database", "user")(identifier)
     _inside = field_validator("ssl_ca_cert")(lambda value: value if value is None else _relative(value))
@@ -34,6 +36,14 @@ class PostgresOptions(Model):
     def _host(cls, value: str) -> str:
         if not _HOST.fullmatch(value):
             raise ValueError("a host is a name or an address, without port or path")
+        return value
+
+    @field_validator("trusted_schemas")
+    @classmethod
+    def _schemas(cls, value: list[str] | None) -> list[str] | None:
+        for name in value or ():
+            if is_reserved_schema(identifier(name)):
+                raise ValueError(f"the schema {name} belongs to Headrace or the database")
         return value
 
     @model_validator(mode="after")

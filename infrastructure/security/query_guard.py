@@ -1,25 +1,31 @@
-"""IQueryGuard on sqlglot: refuses early, at the door; each store checks again in its own dialect."""
+"""IQueryGuard: refuses early, at the door; each store checks again what it runs, with what its catalog says."""
 
 from collections import OrderedDict
+from collections.abc import Callable
 
 from domain.errors import InvalidInputError, QueryRefusedError
+from domain.pipelines.connection import ConnectionSpec
 from domain.ports.security import IQueryGuard
 from infrastructure.bench.in_process import Calls, InProcessBench
+from infrastructure.queries.postgres_query import analyzed
 from infrastructure.sql import check_row_predicate, parse_query, relations_of, row_wise
 
-_DIALECTS = ("postgres", "duckdb")
 _REMEMBERED = 1000
 
 
 class SqlQueryGuard(IQueryGuard):
-    """A query is let through when it is a read in a dialect that some store speaks. All of it is looked at on a bench."""
+    """A query is let through when it is a read for the engine of its connection, or of some store where that is not known. All of it is looked at on a bench."""
 
     def __init__(self, bench: Calls | None = None) -> None:
         self._bench = bench or InProcessBench()
         self._relations: OrderedDict[str, frozenset[str]] = OrderedDict()
 
-    async def check_source(self, query: str) -> None:
-        await self._bench.acall(judge_source, query)
+    async def check_source(self, query: str, connection: ConnectionSpec | None = None) -> None:
+        kind = connection.kind if connection is not None else None
+        trusted = None
+        if connection is not None and kind == "postgres":
+            trusted = tuple(connection.options.get("trusted_schemas") or ())
+        await self._bench.acall(judge_source, query, kind, trusted)
 
     async def relations(self, query: str) -> frozenset[str]:
         # Whoever stores a pipeline has all others looked at too.
@@ -41,29 +47,35 @@ class SqlQueryGuard(IQueryGuard):
         await self._bench.acall(check_row_predicate, expression)
 
 
-def judge_source(query: str) -> None:
-    """Check a source query.
+def judge_source(query: str, kind: str | None = None, trusted: tuple[str, ...] | None = None) -> None:
+    """Check a source query of a store of a kind, or of some store; `trusted` are the schemas that its connection trusts.
 
     Raises:
-        QueryRefusedError: it is a read in no dialect.
+        QueryRefusedError: it is no read that the store would run.
     """
-    first: QueryRefusedError | None = None
-    for dialect in _DIALECTS:
+    checks: dict[str, Callable[[], object]] = {
+        "postgres": lambda: analyzed(query, trusted),
+        "duckdb": lambda: parse_query(query, "duckdb"),
+    }
+    refusals = list[QueryRefusedError]()
+    for check in [checks[kind]] if kind in checks else checks.values():
         try:
-            parse_query(query, dialect)
+            check()
         except QueryRefusedError as error:
-            first = first or error
+            refusals.append(error)
         else:
             return
-    if first is not None:
-        raise first
+    # What one engine cannot read at all is told in the words of the other.
+    raise next((error for error in refusals if error.code != "query.unparsable"), refusals[0])
 
 
 def relations_read(query: str) -> frozenset[str]:
     """Name the tables that a query reads; none if it cannot be parsed."""
-    for dialect in _DIALECTS:
-        try:
-            return relations_of(query, dialect)
-        except QueryRefusedError:
-            continue
-    return frozenset()
+    try:
+        return frozenset(f"{schema}.{name}" if schema else name for schema, name in analyzed(query).relations)
+    except InvalidInputError:
+        pass
+    try:
+        return relations_of(query, "duckdb")
+    except QueryRefusedError:
+        return frozenset()

@@ -30,21 +30,24 @@ from domain.ports.data_store import (
     Target,
 )
 from infrastructure.arrow import conform, to_table
-from infrastructure.sql import quote, relations_if_known
+from infrastructure.bench.in_process import Calls
+from infrastructure.queries.postgres_query import PostgresQueries
+from infrastructure.sql import quote
 from infrastructure.stores.cursor_ends import CursorEnd
 from infrastructure.stores.cursors import looked_back
 from infrastructure.stores.partitions import is_partitioned, ranges
 from infrastructure.stores.positions import MAX_TIES, place_after
-from infrastructure.stores.postgres_catalog import catalog_columns, foreign, plain_tables
+from infrastructure.stores.postgres_catalog import catalog_columns
 from infrastructure.stores.postgres_connection import READER, PostgresAddress, Readers, lane_session
-from infrastructure.stores.postgres_hiding import hidden_at
 from infrastructure.stores.postgres_horizon import PostgresHorizon
 from infrastructure.stores.postgres_keys import check_place, is_proved, why_untrusted
-from infrastructure.stores.postgres_passage import FORMAT, PassingReader, PostgresWriter, connected
+from infrastructure.stores.postgres_passage import PassingReader, PostgresWriter, connected
 from infrastructure.stores.postgres_pool import SessionPool, refuse_pooler
 from infrastructure.stores.postgres_reading import BEGIN_READING, Reading, SharedSnapshots
+from infrastructure.stores.postgres_resolving import runs_inside
 from infrastructure.stores.postgres_selection import Selection
 from infrastructure.stores.postgres_session import PostgresSession
+from infrastructure.stores.postgres_told import FORMAT, hidden_of, wire_of
 from infrastructure.stores.postgres_types import native_of
 from infrastructure.stores.quarantine import RefusedReader, plan_refused
 from infrastructure.stores.sql_lanes import read_lane
@@ -60,13 +63,13 @@ _SNAPSHOT = re.compile(r"[0-9A-F]+(-[0-9A-F]+)*")
 class PostgresDataStore(IDataStore):
     """Tables of one Postgres database; owners, readers and writers each have a connection of their own from one pool.
 
-    `installation` tells one that counts fences from others that may read the same database.
+    `installation` tells one that counts fences from others that may read the same database; queries are parsed on `bench`.
     """
 
-    def __init__(self, address: PostgresAddress, installation: str = "") -> None:
+    def __init__(self, address: PostgresAddress, installation: str = "", bench: Calls | None = None) -> None:
         self._address = address
         self._installation = installation
-        self._pool = SessionPool(address)
+        self._pool = SessionPool(address, PostgresQueries(bench))
         self._snapshots = SharedSnapshots(self._session, lambda name: connected(address, name))
 
     async def open(self) -> None:
@@ -181,7 +184,7 @@ class PostgresDataStore(IDataStore):
             hi=hi,
             limit=None if source.cursor else limit,
             end=why,
-            warnings=hidden_at(session, source),
+            warnings=hidden_of(session, source),
         )
 
     def _streams(
@@ -247,7 +250,7 @@ class PostgresDataStore(IDataStore):
 
     async def wire(self, source: SourceSpec) -> Wire | None:
         async with self._reading() as (session, thread):
-            return await thread.call(_wire, session, source)
+            return await thread.call(wire_of, session, source)
 
     async def landing_wire(self, table: TableName, columns: Sequence[Column]) -> Wire | None:
         def described(session: PostgresSession) -> Wire:
@@ -265,11 +268,8 @@ class PostgresDataStore(IDataStore):
             return None
 
     async def may_run_inside(self, source: SourceSpec) -> bool:
-        names = relations_if_known(source, "postgres")
-        if names is None:
-            return False
         async with self._session("headrace") as (session, thread):
-            return await thread.call(plain_tables, session, names)
+            return await thread.call(runs_inside, session, source)
 
     @asynccontextmanager
     async def reader(
@@ -383,15 +383,3 @@ class PostgresReader(IReader):
             batch_rows=self._batch_rows,
             batch_bytes=self._batch_bytes,
         )
-
-
-def _wire(session: PostgresSession, source: SourceSpec) -> Wire:
-    selection = Selection.of(session, source)
-    own = foreign(session, selection.natives.values())
-    is_seekable = False
-    if source.order and all(name in selection.natives for name in source.order):
-        keys = ", ".join(f"selected.{quote(name)}" for name in source.order)
-        seek = f"SELECT 1 FROM (SELECT * FROM {selection.text}) AS selected ORDER BY {keys} LIMIT 1"
-        is_seekable = not session.sorts(seek)
-    types = {name: None if native in own else native for name, native in selection.natives.items()}
-    return Wire(FORMAT, types, is_seekable)

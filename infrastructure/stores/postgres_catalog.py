@@ -11,6 +11,7 @@ from domain.pipelines.table import Column, TableName, TableSchema
 from domain.pipelines.way import unlike
 from infrastructure.sql import quote, quote_table
 from infrastructure.stores.landing import landing_changed
+from infrastructure.stores.postgres_reserved import Catalog
 from infrastructure.stores.postgres_types import logical_of, native_of
 from infrastructure.stores.sql_session import Session
 
@@ -33,6 +34,11 @@ _KEY = f"""
   FROM pg_index i CROSS JOIN LATERAL unnest(i.indkey) WITH ORDINALITY AS k(attnum, place)
   JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
   WHERE i.indrelid = c.oid AND i.indisprimary AND NOT ({HAS_CHILDREN})"""
+# What is behind a foreign table that is a partition, or a child, is another server's.
+_PLAIN = """
+WITH RECURSIVE tree AS (
+  SELECT to_regclass($1)::oid AS oid UNION SELECT i.inhrelid FROM tree t JOIN pg_inherits i ON i.inhparent = t.oid)
+SELECT bool_and(c.relkind IN ('r', 'p') AND NOT c.relrowsecurity) FROM tree t JOIN pg_class c ON c.oid = t.oid"""
 _UNIQUES = """
   SELECT json_agg(u.told ORDER BY u.name) FROM (
     SELECT x.relname AS name, json_build_array(x.relname, json_agg(DISTINCT a.attname::text)) AS told
@@ -118,15 +124,11 @@ def foreign(session: Session, natives: Iterable[str]) -> frozenset[str]:
     return frozenset(native for native, rows in found.items() if rows[0][0] is not True)
 
 
-def plain_tables(session: Session, names: Iterable[str]) -> bool:
-    """Whether all of these are ordinary tables without row security: nothing of a user's runs when they are read."""
-    found = [
-        session.execute(
-            "SELECT c.relkind IN ('r', 'p') AND NOT c.relrowsecurity FROM pg_class c WHERE c.oid = to_regclass($1)",
-            (name,),
-        )
-        for name in names
-    ]
+def plain_tables(session: Catalog, names: Iterable[str]) -> bool:
+    """Whether all of these, and what is a part of them, are ordinary tables without row security: nothing of a user's runs
+    when they are read.
+    """
+    found = [session.execute(_PLAIN, (name,)) for name in names]
     return all(rows and rows[0][0] is True for rows in found)
 
 

@@ -36,6 +36,7 @@ READER = "headrace:reading"
 class PostgresAddress:
     """Where a Postgres is and who signs in.
 
+    Queries may call the functions of `trusted_schemas`, and use their types and operators.
     A `dialer` says which addresses may be dialed; without one, as for the store of the settings, the driver finds them.
     `dialed` are those of one attempt: drivers go on knowing the server by its name, which is what TLS checks.
     """
@@ -49,6 +50,7 @@ class PostgresAddress:
     ssl_ca_cert: str | None = None
     connect_timeout_seconds: int = 10
     require_auth: str | None = None
+    trusted_schemas: tuple[str, ...] = ()
     dialer: Dialer | None = None
     dialed: tuple[str, ...] = ()
 

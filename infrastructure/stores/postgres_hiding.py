@@ -1,12 +1,10 @@
 """What hides rows of a Postgres from this role, or keeps them from landing, without an error: policies, triggers, rules."""
 
 import json
+from collections.abc import Sequence
 
-from sqlglot import exp
-
-from domain.pipelines.spec import SourceSpec
 from domain.pipelines.table import TableName
-from infrastructure.sql import parse_query, quote_table
+from infrastructure.sql import quote_table
 from infrastructure.stores.sql_session import Session
 
 # A table is read by the role whose rights a view reads it with, unless the view asks for those of whoever reads; a partition by
@@ -40,20 +38,15 @@ SELECT row_security_active(c.oid) OR EXISTS (SELECT FROM pg_rewrite r WHERE r.ev
 FROM pg_class c WHERE c.oid = to_regclass($1)"""
 
 
-def hidden_at(session: Session, source: SourceSpec) -> tuple[str, ...]:
-    """Say of which tables a source may not see every row, as policies hide some; the transaction has selected the source, so
-    that it holds all that is read.
+def hidden_at(session: Session, names: Sequence[str]) -> tuple[str, ...]:
+    """Say of which tables a source, which names some, may not see every row, as policies hide some; the transaction has selected
+    the source, so that it holds all that is read.
     """
-    names = [source.table.table] if source.table is not None else []
-    if source.query is not None:
-        names = sorted(
-            {table.name for table in parse_query(source.query, "postgres").find_all(exp.Table) if table.name}
-        )
     return tuple(
         f"row-level security is on for {table} and "
         f"{'this role' if is_own else f'the role {role}, whose view reads it'}: rows that its policies hide are not read, "
         "and nobody counts them; read as the owner, or as a role with BYPASSRLS"
-        for table, role, is_own in session.execute(_HIDING, (json.dumps(names),))
+        for table, role, is_own in session.execute(_HIDING, (json.dumps(sorted(set(names))),))
     )
 
 

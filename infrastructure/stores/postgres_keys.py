@@ -101,7 +101,7 @@ def check_place(
 
 
 def _check_ordered(session: PostgresSession, name: str, selection: Selection) -> None:
-    native = selection.natives[name]
+    native = selection.casts[name]
     try:
         # A value of it can be written, read back and compared.
         session.execute(
@@ -110,6 +110,6 @@ def _check_ordered(session: PostgresSession, name: str, selection: Selection) ->
         )
         is_pseudo = session.execute("SELECT typtype = 'p' FROM pg_type WHERE oid = to_regtype($1)", (native,))
     except InvalidInputError as error:
-        raise key_type(name, native) from error
+        raise key_type(name, selection.natives[name]) from error
     if is_pseudo and is_pseudo[0][0]:
-        raise key_type(name, native)
+        raise key_type(name, selection.natives[name])

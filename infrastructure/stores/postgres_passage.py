@@ -35,7 +35,6 @@ from infrastructure.stores.postgres_types import native_of
 from infrastructure.stores.sql_writer import Checkpoints, SqlWriter
 from infrastructure.threads import OneThread
 
-FORMAT = "postgres-binary-copy"
 _CLOSE_SECONDS = 5.0
 _EVERY_ROW = 2**31
 _WRITE_BYTES = 2**18

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from domain.errors import PlatformError, StoreRefusedError, StoreUnavailableError
 from infrastructure.postgres_poolers import ADVICE, ASK, Backend, share_sessions
+from infrastructure.queries.postgres_query import PostgresQueries
 from infrastructure.stores.postgres_connection import PostgresAddress
 from infrastructure.stores.postgres_session import PostgresSession
 from infrastructure.threads import OneThread
@@ -63,8 +64,9 @@ async def refuse_pooler(address: PostgresAddress, first: Lent, second: Lent) -> 
 class SessionPool:
     """Hands out sessions under a name. One that was left by an error, interrupted or given up is never used again."""
 
-    def __init__(self, address: PostgresAddress) -> None:
+    def __init__(self, address: PostgresAddress, queries: PostgresQueries | None = None) -> None:
         self._address = address
+        self._queries = queries
         self._idle: list[_Pooled] = []
         self._generation = 0
 
@@ -106,7 +108,7 @@ class SessionPool:
             await pooled.close()
         thread = OneThread("postgres")
         try:
-            session = await thread.call(PostgresSession, self._address, name)
+            session = await thread.call(PostgresSession, self._address, name, self._queries)
         except BaseException:
             thread.close()
             raise

@@ -8,12 +8,9 @@ import json
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from sqlglot import exp
-
 from domain.errors import InvalidInputError, QueryRefusedError
-from domain.pipelines.spec import SourceSpec
-from domain.pipelines.table import INTERNAL_PREFIX, MAX_IDENTIFIER_BYTES, TableName
-from infrastructure.sql import parse_query, quote_table
+from domain.pipelines.table import INTERNAL_PREFIX, TableName
+from infrastructure.sql import quote_table
 
 
 class Catalog(Protocol):
@@ -90,34 +87,18 @@ def system_held(session: Catalog) -> frozenset[int]:
     return frozenset(number for (number,) in session.execute(_SYSTEM_HELD))
 
 
-def refuse_read(session: Catalog, source: SourceSpec, before: frozenset[int]) -> None:
-    """Refuse a source that has just been selected; `before` is what was held before that.
+def refuse_read(session: Catalog, names: Sequence[str], before: frozenset[int] | None) -> None:
+    """Refuse a source that has just been selected: the relations that it names, and what of a query was held before that.
 
     Behind a view or policy of a user's the system's relations may be read, as their owner meant it.
 
     Raises:
         QueryRefusedError: it reads a relation that is reserved (`query.forbidden_relation`).
     """
-    is_system = source.query is not None and bool(system_held(session) - before)
-    if session.execute(_READ, (json.dumps(_named(source)), is_system))[0][0]:
+    is_system = before is not None and bool(system_held(session) - before)
+    if session.execute(_READ, (json.dumps(names), is_system))[0][0]:
         raise QueryRefusedError(
             "The source reads, perhaps behind a view, a relation that belongs to Headrace or the database: the schema headrace, "
             "tables whose names start with _headrace, and the system's own schemas cannot be read.",
             code="query.forbidden_relation",
         )
-
-
-def _named(source: SourceSpec) -> list[str]:
-    """The relations that a source names, as the database reads their names."""
-    if source.table is not None:
-        return [quote_table(source.table)]
-    tree = parse_query(source.query or "", "postgres")
-    own = {cte.alias for cte in tree.find_all(exp.CTE)}
-    tables = (t for t in tree.find_all(exp.Table) if t.name and (t.db or t.name not in own))
-    return sorted({".".join(_spelt(part) for part in (t.args.get("db"), t.this) if part is not None) for t in tables})
-
-
-def _spelt(part: exp.Expr) -> str:
-    name = part.name if not isinstance(part, exp.Identifier) or part.args.get("quoted") else part.name.lower()
-    cut = name.encode()[:MAX_IDENTIFIER_BYTES].decode(errors="ignore").replace('"', '""')
-    return f'"{cut}"'

@@ -12,10 +12,12 @@ from domain.pipelines.read_set import SourcePlan, Stream
 from domain.pipelines.spec import SourceSpec
 from domain.pipelines.table import Column
 from infrastructure.arrow import arrow_type, logical_type, rechunk
-from infrastructure.sql import bind_names, parse_query, quote, quote_table
+from infrastructure.queries.postgres_judging import untrusted_type
+from infrastructure.sql import quote, quote_table
 from infrastructure.stores.planned import check_planned
 from infrastructure.stores.positions import TIES, is_plain, told_as_text, whole_ties
-from infrastructure.stores.postgres_reserved import Catalog, refuse_read, system_held
+from infrastructure.stores.postgres_reserved import refuse_read, system_held
+from infrastructure.stores.postgres_resolving import Resolving, look_up, names_of, own_types, path_of
 from infrastructure.stores.postgres_types import logical_of
 
 # 4714-11-24 BC, in days and in microseconds since 1970.
@@ -32,7 +34,7 @@ _BELOW_ALL = {
 }
 
 
-class Described(Catalog, Protocol):
+class Described(Resolving, Protocol):
     """What a selection needs of a session."""
 
     def bind(self, settings: Mapping[str, str]) -> None:
@@ -53,33 +55,52 @@ class Selection:
     need; whoever runs a statement binds them first.
     """
 
-    def __init__(self, text: str, natives: Mapping[str, str], settings: dict[str, str]) -> None:
+    def __init__(
+        self, text: str, natives: Mapping[str, str], settings: dict[str, str], casts: Mapping[str, str] | None = None
+    ) -> None:
         self.text = text
         self.natives = natives
         self.settings = settings
+        self.casts = natives if casts is None else casts
         self.columns = tuple(Column(name, logical_of(native)) for name, native in natives.items())
 
     @classmethod
-    def of(cls, session: Described, source: SourceSpec) -> "Selection":
-        """Check and describe a source; blocking."""
-        settings: dict[str, str] = {}
+    def of(cls, session: Described, source: SourceSpec, *, is_inside: bool = False) -> "Selection":
+        """Check and describe a source; blocking. What is selected inside a statement that writes leaves the path as it is."""
         if source.table is not None:
             text = quote_table(source.table)
-        elif source.query is not None:
-            parse_query(source.query, "postgres")
-            render = {
-                name: _bound(settings, f"parameter_{number}", value, _parameter_type(value))
-                for number, (name, value) in enumerate(source.parameters.items())
-            }
-            query = bind_names(source.query, "postgres", source.parameters, render)
-            text = f"(\n{query}\n) AS source"
-        else:
+            natives = session.result_types(f"SELECT * FROM {text} LIMIT 0")
+            refuse_read(session, [text], None)
+            return cls(text, natives, {})
+        if source.query is None:
             raise InvalidInputError("A Postgres source names a table or a query.", code="source.kind")
+        return cls._of_query(session, source, source.query, is_inside=is_inside)
+
+    @classmethod
+    def _of_query(cls, session: Described, source: SourceSpec, written: str, *, is_inside: bool) -> "Selection":
+        settings: dict[str, str] = {}
+        render = {
+            name: _bound(settings, f"parameter_{number}", value, _parameter_type(value))
+            for number, (name, value) in enumerate(source.parameters.items())
+        }
+        query = session.queries.analyzed(written, session.trusted_schemas)
+        known = look_up(session, query)
+        text = f"(\n{session.queries.resolved(written, known, render)}\n) AS source"
+        if not is_inside:  # A statement that writes may wake triggers, which look for names where the role says.
+            settings["search_path"] = path_of(session.trusted_schemas)
         session.bind(settings)
-        before = system_held(session) if source.query is not None else frozenset()
-        natives = session.result_types(f"SELECT * FROM {text} LIMIT 0")
-        refuse_read(session, source, before)
-        return cls(text, natives, settings)
+        before = system_held(session)
+        casts = session.result_types(f"SELECT * FROM {text} LIMIT 0")
+        refuse_read(session, names_of(query, known), before)
+        own = own_types(session, [native for native in casts.values() if logical_of(native).startswith("native:")])
+        placed = {*source.order, *([source.cursor.column] if source.cursor else [])}
+        placed |= {source.partitions.column} if source.partitions else set()
+        for name, native in casts.items():
+            if name in placed and own.get(native, ("", False))[1]:
+                raise untrusted_type(own[native][0])
+        session.bind(settings)
+        natives = {name: own[native][0] if native in own else native for name, native in casts.items()}
+        return cls(text, natives, settings, casts)
 
     def check(self, planned: Sequence[Column]) -> None:
         """Refuse a source whose columns are not what the read set says any more."""
@@ -94,16 +115,16 @@ class Selection:
         """Say `lo <= cursor < hi`, either side open when None."""
         conditions = ["true"]
         if lo is not None:
-            conditions.append(f"{quote(cursor)} >= {_bound(self.settings, 'lo', lo, self.natives[cursor])}")
+            conditions.append(f"{quote(cursor)} >= {_bound(self.settings, 'lo', lo, self.casts[cursor])}")
         if hi is not None:
-            conditions.append(f"{quote(cursor)} < {_bound(self.settings, 'hi', hi, self.natives[cursor])}")
+            conditions.append(f"{quote(cursor)} < {_bound(self.settings, 'hi', hi, self.casts[cursor])}")
         return " AND ".join(conditions)
 
     def within(self, column: str | None, stream: Stream) -> str:
         """Say that a row belongs to a stream."""
         if column is None or (stream.lower is None and stream.upper is None):
             return "true"
-        name, native = quote(column), self.natives[column]
+        name, native = quote(column), self.casts[column]
         conditions = []
         if stream.lower is not None:
             conditions.append(f"{name} >= {_bound(self.settings, 'lower', stream.lower, native)}")
@@ -116,7 +137,7 @@ class Selection:
         """Compare the rows' place in the order with a position; by default, strictly after it."""
         left = ", ".join(quote(name) for name in order)
         right = ", ".join(
-            _bound(self.settings, f"{name}_{number}", value, self.natives[column])
+            _bound(self.settings, f"{name}_{number}", value, self.casts[column])
             for number, (column, value) in enumerate(zip(order, position, strict=True))
         )
         return f"({left}) {comparison} ({right})"

@@ -10,12 +10,13 @@ from uuid import UUID
 
 import pyarrow as pa
 
-from domain.errors import InvalidInputError, NotFoundError, PlatformError, StoreUnavailableError
+from domain.errors import InvalidInputError, NotFoundError, PlatformError, SourceChangedError, StoreUnavailableError
 from domain.pipelines.checkpoint import Merged
 from domain.pipelines.read_set import Lane
 from domain.pipelines.table import DELETED, SEQ, Column, TableName, TableSchema
 from domain.ports.data_store import StreamSelection, Target
 from infrastructure.postgres_settings import pinned
+from infrastructure.queries.postgres_query import PostgresQueries
 from infrastructure.sql import quote, quote_table
 from infrastructure.stores import postgres_landing
 from infrastructure.stores.postgres_casts import cast, naming_column, rounded, staged_type, would_round
@@ -30,25 +31,16 @@ from infrastructure.stores.postgres_catalog import (
 from infrastructure.stores.postgres_connection import PostgresAddress, connect
 from infrastructure.stores.postgres_errors import translate
 from infrastructure.stores.postgres_hiding import insert_counted, may_suppress
+from infrastructure.stores.postgres_internal import create_internal_tables
 from infrastructure.stores.postgres_limits import refuse_far_times
 from infrastructure.stores.postgres_merge import hold_merged, merge
 from infrastructure.stores.postgres_predecessors import end_holders, naming_holders, run_patiently
 from infrastructure.stores.postgres_replace import bound_of, clear, is_referred, swap
 from infrastructure.stores.postgres_reserved import refuse_reserved
+from infrastructure.stores.postgres_resolving import runs_inside
 from infrastructure.stores.postgres_selection import Selection
 from infrastructure.stores.postgres_types import logical_of, native_of, needs_cast, with_binary_uuids
-from infrastructure.stores.sql_session import (
-    CHECKPOINT,
-    LATER_COLUMNS,
-    OWNER,
-    QUARANTINE,
-    QUARANTINE_COLUMNS,
-    Session,
-    T,
-    bring_up_to_date,
-    checkpoint_ddl,
-    owner_ddl,
-)
+from infrastructure.stores.sql_session import Session, T
 
 _TEMPORARY = "pg_temp"
 # A server that restarts is back within seconds; longer is for the next claim of the run.
@@ -65,8 +57,11 @@ class PostgresSession(Session):
     overriding = " OVERRIDING SYSTEM VALUE"
     enforces_keys = True
 
-    def __init__(self, address: PostgresAddress, application_name: str) -> None:
+    def __init__(self, address: PostgresAddress, application_name: str, queries: PostgresQueries | None = None) -> None:
         self._address = address
+        self.queries = queries or PostgresQueries()
+        self.trusted_schemas = address.trusted_schemas
+        self._path: str | None = None
         self._name = application_name
         self._connection = connect(address, application_name)
         self._cursor = self._connection.cursor()
@@ -102,6 +97,12 @@ class PostgresSession(Session):
         for name, value in settings.items():
             self.execute("SELECT set_config($1, $2, true)", (name, value))
 
+    def use_own_path(self) -> None:
+        """Look for names where the role says, until the transaction ends or another path is bound."""
+        if self._path is None:
+            self._path = str(self.execute("SELECT current_setting('search_path')")[0][0])
+        self.bind({"search_path": self._path})
+
     def stream(self, sql: str) -> Generator[pa.RecordBatch]:
         """Stream a query's result by COPY; ending early cancels the query."""
         reader = None
@@ -133,6 +134,7 @@ class PostgresSession(Session):
         self._writes = False
         self._natives.clear()
         self._stages.clear()
+        self._path = None
 
     def interrupt(self) -> None:
         self.is_interrupted = True
@@ -240,7 +242,11 @@ class PostgresSession(Session):
         self, table: TableName, selection: StreamSelection, constants: Mapping[str, tuple[str, str]]
     ) -> int:
         columns, plan = selection.passage.columns, selection.plan
-        chosen = Selection.of(self, selection.source)
+        if not runs_inside(self, selection.source):
+            raise SourceChangedError(
+                "What is read may call somebody's code now, which it did not when the run was planned; run it again."
+            )
+        chosen = Selection.of(self, selection.source, is_inside=True)
         chosen.check([Column(name, kind) for name, kind in plan.columns])
         check_landing_types(table, {name: chosen.natives[name] for name in columns}, self._native_types(table))
         where = chosen.belonging(selection.source, plan, selection.stream)
@@ -338,30 +344,7 @@ class PostgresSession(Session):
         clear(self, stage, table, key if is_referred(self, table) else ())
 
     def create_internal_tables(self, schema: str | None) -> None:
-        tables = [TableName(name, schema) for name in (CHECKPOINT, OWNER, QUARANTINE)]
-        found = self.execute(
-            "SELECT to_regclass($2) IS NOT NULL AND to_regclass($3) IS NOT NULL AND (SELECT count(*) = $4 "
-            "FROM pg_attribute WHERE attrelid = to_regclass($1) AND attname IN ('writer', 'format')) "
-            "AND NOT EXISTS (SELECT FROM pg_class WHERE oid IN (to_regclass($2), to_regclass($3)) "
-            "AND relreplident = 'd' AND pg_has_role(relowner, 'USAGE'))",
-            [*(quote_table(table) for table in tables), len(LATER_COLUMNS)],
-        )
-        if found[0][0]:
-            return
-        # Two processes that create the same table at once would collide in the catalog.
-        self.execute("SELECT pg_advisory_xact_lock(727201402)")
-        if schema and not self.execute("SELECT 1 FROM pg_namespace WHERE nspname = $1", (schema,)):
-            self.execute(f"CREATE SCHEMA {quote(schema)}")
-        self.execute(checkpoint_ddl(quote_table(tables[0]), primary_key=True))
-        # It waits for the batches of workers of an earlier version; one that is stopped must not stop everybody.
-        self.execute("SET LOCAL lock_timeout = '10s'")
-        bring_up_to_date(self, tables[0])
-        self.execute(owner_ddl(quote_table(tables[1])))
-        definitions = ", ".join(f"{quote(c.name)} {native_of(c.type)}" for c in QUARANTINE_COLUMNS)
-        self.execute(f"CREATE TABLE IF NOT EXISTS {quote_table(tables[2])} ({definitions})")
-        for table in tables[1:]:
-            # They have no key, and where every table is published Postgres wants to know how a row is told from another.
-            self.execute(f"ALTER TABLE {quote_table(table)} REPLICA IDENTITY FULL")
+        create_internal_tables(self, schema)
 
     def run_patiently(self, lane: Lane, fence: int, work: Callable[[], T]) -> T:
         return run_patiently(self, lane, fence, work)

@@ -1,12 +1,8 @@
 """What a Postgres source cannot tell about rows that may still come below a cursor, each with the remedy."""
 
-from sqlglot import exp
-
 from domain.errors import InvalidInputError
 from domain.pipelines.spec import CursorSpec, SourceSpec
 from domain.pipelines.table import LOADED_AT
-from infrastructure.sql import parse_query
-from infrastructure.sql_calls import names_of
 from infrastructure.stores.cursor_axis import Axis
 from infrastructure.stores.postgres_selection import Selection
 from infrastructure.stores.postgres_session import PostgresSession
@@ -72,9 +68,7 @@ def unknowns(session: PostgresSession, source: SourceSpec, axis: Axis, relations
         )
     called = [(f"The view {name}", function) for name, function in session.execute(_CALLING, (relations,))]
     if source.query is not None:
-        functions = {
-            name for call in parse_query(source.query, "postgres").find_all(exp.Func) for name in names_of(call)
-        }
+        functions = session.queries.analyzed(source.query, session.trusted_schemas).functions
         called += [("The query", name) for (name,) in session.execute(_VOLATILE, (",".join(sorted(functions)),))]
     for what, function in called:
         found.append(f"{what} calls {function}, of which nothing is known: read the tables behind it, or {remedy}.")

@@ -91,8 +91,8 @@ async def read(
 
 
 @asynccontextmanager
-async def postgres_store(url: str) -> AsyncIterator[PostgresDataStore]:
-    store = PostgresDataStore(address_of(url))
+async def postgres_store(url: str, *trusted: str) -> AsyncIterator[PostgresDataStore]:
+    store = PostgresDataStore(replace(address_of(url), trusted_schemas=trusted))
     await store.open()
     try:
         async with asyncio.timeout(20):
@@ -253,7 +253,7 @@ async def test_streams_let_those_go_first_who_come_between_their_sessions(postgr
         snapshots = SharedSnapshots(pool.session, Between(postgres_database, other).connect)
         async with asyncio.timeout(20), snapshots.hold(SOURCES["query"], 2, undecoded=True) as name:
             async with snapshots.reading(name) as reading:
-                count = await reading.thread.call(reading.session.execute, "SELECT count(*) FROM s")
+                count = await reading.thread.call(reading.session.execute, "SELECT count(*) FROM public.s")
     await pool.close()
 
     assert count == [(len(AFTER),)]
@@ -334,7 +334,7 @@ async def test_what_functions_of_a_query_read_and_new_indexes_change_nothing(pos
         "'declare n int;begin select one into n from other;return n;end'",
     )
     source = SourceSpec(query="select id, note from seen where one() = 1", key=("id",), partitions=Partitions("id", 3))
-    async with postgres_store(postgres_database) as store:
+    async with postgres_store(postgres_database, "public") as store:
         plan = await store.plan(source, lo=None, limit=None)
         for undecoded in (False, True):
             found: list[int] = []

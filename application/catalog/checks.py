@@ -1,0 +1,62 @@
+"""What is checked of a document by itself."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from domain.pipelines.connection import ConnectionSpec
+from domain.pipelines.dialing import DialRules, Place
+from domain.pipelines.plan import choose_publishing
+from domain.pipelines.spec import PipelineSpec
+from domain.pipelines.steps import SqlStep
+from domain.ports.secrets import ISecretProvider
+from domain.ports.security import IQueryGuard
+
+Check = tuple[str, Callable[[], object | Awaitable[None]]]
+"""Where in the document, and what refuses it."""
+
+
+@dataclass(frozen=True)
+class Checks:
+    """Gathers the checks of a document."""
+
+    guard: IQueryGuard
+    secrets: Sequence[ISecretProvider]
+    dialing: DialRules
+
+    def of_connection(self, body: Mapping[str, Any]) -> list[Check]:
+        """What is checked of a connection."""
+        providers = {provider.scheme: provider for provider in self.secrets}
+        checks: list[Check] = []
+        for option, reference in (body.get("secrets") or {}).items():
+            scheme, _, name = reference.partition(":")
+            if scheme in providers:
+                checks.append((f"secrets.{option}", partial(providers[scheme].check, name)))
+        options = body.get("options") or {}
+        if "host" in options:
+            place = Place(options["host"], options["port"], options["database"])
+            checks.append(("options.host", partial(self.dialing.check_literal, place)))
+        return checks
+
+    def of_pipeline(self, body: Mapping[str, Any], known: Mapping[str, ConnectionSpec]) -> list[Check]:
+        """What is checked of a pipeline, of whose connections some are known."""
+        spec = PipelineSpec.from_document(body)
+        source = known.get(spec.source.connection)
+        checks: list[Check] = [("destination.publish", lambda: choose_publishing(spec, ordered=True))]
+        if spec.source.query is not None:
+            checks.append(("source.query", partial(self.guard.check_source, spec.source.query, source)))
+        for index, step in enumerate(spec.transform):
+            if not isinstance(step, SqlStep):
+                continue
+            checks.append((f"transform.{index}.sql", partial(self.guard.check_transform, step.sql)))
+        for index, rule in enumerate(spec.quality):
+            if rule.expression is not None:
+                checks.append((f"quality.{index}.sql", partial(self.guard.check_predicate, rule.expression)))
+            if isinstance(rule.expected, str) and rule.expected != "source_count":
+                checks.append((f"quality.{index}.expected", partial(self.guard.check_source, rule.expected, source)))
+        if spec.destination.deleted_when is not None:
+            checks.append(
+                ("destination.deleted_when", partial(self.guard.check_predicate, spec.destination.deleted_when))
+            )
+        return checks

@@ -1,0 +1,44 @@
+"""What one look at the catalog of a Postgres tells of the names in a query."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Field:
+    """A column; `foreign` is the type that is not Postgres' own, and not trusted, so that no name may be applied to it."""
+
+    name: str
+    foreign: str | None = None
+    may_cast: bool = True
+
+
+@dataclass(frozen=True)
+class Relation:
+    """What a name stands for under the role's own search path, and whether all of its types are Postgres' own."""
+
+    schema: str
+    name: str
+    fields: tuple[Field, ...]
+    is_builtin: bool = True
+
+
+Named = tuple[str, str]
+"""The schema, or nothing, and the name of a relation as a query writes them."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """What the catalog says.
+
+    Of the names that are selected from a value, `callable` are those of a function or type, which `a.b` would call. `outputs`
+    are the columns that functions name themselves, `functions` those of trusted schemas alone, `types` the schemas of types, `literals` the schema and name of what the text of a name stands for.
+    """
+
+    relations: Mapping[Named, Relation] = field(default_factory=dict)
+    callable: frozenset[str] = frozenset()
+    outputs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    functions: frozenset[str] = frozenset()
+    types: Mapping[tuple[str, ...], str] = field(default_factory=dict)
+    literals: Mapping[str, Named] = field(default_factory=dict)
+    trusted: frozenset[str] = frozenset()
