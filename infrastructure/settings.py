@@ -234,7 +234,10 @@ class CheckSettings(Section):
     )
     seconds: Annotated[float, Field(ge=0.1, le=300)] = setting(
         10.0,
-        "How long looking at one query, or at one batch of a preview, may take; then it is refused (query.too_large).",
+        "How long checking a document, planning it, or one batch of its preview, may take; then it is refused (query.too_large).",
+    )
+    parse_seconds: Annotated[float, Field(ge=0.1, le=60)] = setting(
+        1.0, "How long the processor may work on understanding one query, step or rule; then it is refused."
     )
     children: Annotated[Int, Field(ge=1, le=64)] = setting(2, "How many there are at most; the first is kept ready.")
     queue: Annotated[Int, Field(ge=0, le=1000)] = setting(

@@ -1,17 +1,19 @@
-"""What is checked of a document by itself."""
+"""What is checked of a document by itself, and for how long."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from domain.errors import InvalidInputError, Problem
 from domain.pipelines.connection import ConnectionSpec
 from domain.pipelines.dialing import DialRules, Place
 from domain.pipelines.plan import choose_publishing
 from domain.pipelines.spec import PipelineSpec
 from domain.pipelines.steps import SqlStep
 from domain.ports.secrets import ISecretProvider
-from domain.ports.security import IQueryGuard
+from domain.ports.security import TOO_LARGE, IQueryGuard
 
 Check = tuple[str, Callable[[], object | Awaitable[None]]]
 """Where in the document, and what refuses it."""
@@ -60,3 +62,30 @@ class Checks:
                 ("destination.deleted_when", partial(self.guard.check_predicate, spec.destination.deleted_when))
             )
         return checks
+
+
+async def problems_of(document: str, checks: Sequence[Check], seconds: float) -> list[Problem]:
+    """Make the checks of a document one after the other, until one is too large or `seconds` are over."""
+    problems: list[Problem] = []
+    place = ""
+    try:
+        async with asyncio.timeout(seconds):
+            for place, check in checks:
+                problem = await _problem(f"{document}: {place}", check)
+                problems += [problem] if problem is not None else []
+                if problem is not None and problem.code == TOO_LARGE:
+                    break  # What follows might take as long.
+    except TimeoutError:
+        sentence = f"Checking the document takes longer than {seconds:g} s: give it fewer or smaller queries."
+        problems.append(Problem(f"{document}: {place}", TOO_LARGE, sentence))
+    return problems
+
+
+async def _problem(place: str, check: Callable[[], object | Awaitable[None]]) -> Problem | None:
+    try:
+        checked = check()
+        if isinstance(checked, Awaitable):
+            await checked
+    except InvalidInputError as error:
+        return Problem(place, error.code, error.message)
+    return None

@@ -1,10 +1,10 @@
 """Documents put, read, planned, applied and deleted: one story for pipelines and connections."""
 
-from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from application.catalog.checks import Checks
+from application.catalog.checks import Checks, problems_of
 from domain.errors import InvalidInputError, NotFoundError, PermissionDeniedError, Problem, SpecError
 from domain.identity.policy import Action, is_allowed, require
 from domain.identity.principal import Principal
@@ -54,6 +54,7 @@ class Catalog:
     guard: IQueryGuard
     secrets: Sequence[ISecretProvider]
     dialing: DialRules
+    check_seconds: float
     default_store: ConnectionSpec | None = None
 
     async def validate(self, commands: Sequence[PutDocument], stored: Sequence[ConnectionSpec] = ()) -> None:
@@ -68,7 +69,7 @@ class Catalog:
         known |= {c.name: ConnectionSpec.from_document(c.body) for c in commands if c.kind == "connection"}
         if self.default_store is not None:
             known[DEFAULT_CONNECTION] = self.default_store
-        problems = [problem for command in commands async for problem in self._problems(command, known)]
+        problems = [problem for command in commands for problem in await self._problems(command, known)]
         if problems:
             raise SpecError(problems)
 
@@ -79,19 +80,11 @@ class Catalog:
             found = [await unit.connections.get(principal.organization, name) for name in sorted(names)]
         await self.validate(commands, [ConnectionSpec.from_document(stored.document) for stored in found if stored])
 
-    async def _problems(self, command: PutDocument, known: Mapping[str, ConnectionSpec]) -> AsyncIterator[Problem]:
+    async def _problems(self, command: PutDocument, known: Mapping[str, ConnectionSpec]) -> list[Problem]:
         checks = Checks(self.guard, self.secrets, self.dialing)
-        for place, check in (
-            checks.of_pipeline(command.body, known)
-            if command.kind == "pipeline"
-            else checks.of_connection(command.body)
-        ):
-            try:
-                checked = check()
-                if isinstance(checked, Awaitable):
-                    await checked
-            except InvalidInputError as error:
-                yield Problem(f"{command.kind} {command.name}: {place}", error.code, error.message)
+        is_pipeline = command.kind == "pipeline"
+        found = checks.of_pipeline(command.body, known) if is_pipeline else checks.of_connection(command.body)
+        return await problems_of(f"{command.kind} {command.name}", found, self.check_seconds)
 
     async def put(self, principal: Principal, command: PutDocument) -> tuple[StoredDocument, bool]:
         """Store a document; also say whether it is new.

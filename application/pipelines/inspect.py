@@ -19,6 +19,9 @@ from domain.ports.data_store import Batch
 from domain.ports.transformer import ITransformer
 from domain.ports.unit_of_work import IRecords, Page, StoredEvent
 
+# What steps make of a batch has to fit beside it into the memory that a preview may take.
+_PREVIEW_BYTES = 16 * 1024 * 1024
+
 
 @dataclass(frozen=True)
 class Preview:
@@ -65,11 +68,14 @@ class PipelineInspector:
         plan = await patience.answer(store.plan(replace(spec.source, cursor=None), lo=None, limit=limit))
         lenient = replace(spec, quality=tuple(rule for rule in spec.quality if rule.is_row_rule))
         rows = self.preparer.batch_rows(spec) if limit is None else min(limit, self.preparer.batch_rows(spec))
+        size = min(self.preparer.batch_bytes(spec), _PREVIEW_BYTES)
         kept: list[Batch] = []
         counts, stats = Counts(), dict[str, Any]()
         async with (
             self.transformer.prepare(transform_plan(_warning(lenient), plan, ())) as transform,
-            store.reader(replace(spec.source, cursor=None), plan, plan.streams[0], batch_rows=rows) as reader,
+            store.reader(
+                replace(spec.source, cursor=None), plan, plan.streams[0], batch_rows=rows, batch_bytes=size
+            ) as reader,
             aclosing(patience.each(reader.batches(None, limit=limit))) as batches,
         ):
             columns = tuple((column.name, column.type) for column in transform.columns)

@@ -4,6 +4,9 @@ from abc import ABC, abstractmethod
 
 from domain.pipelines.connection import ConnectionSpec
 
+TOO_LARGE = "query.too_large"
+"""The code of what takes too much memory or time to be looked at."""
+
 
 class IApiKeys(ABC):
     """API keys: shown once, stored as a digest.

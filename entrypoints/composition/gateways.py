@@ -18,6 +18,7 @@ from domain.ports.secrets import Secret
 from entrypoints.composition.benches import checking_bench, running_bench
 from entrypoints.composition.paths import Paths
 from infrastructure.bench.bench import Bench
+from infrastructure.bench.in_process import Calls
 from infrastructure.caches.memory import InMemoryCache
 from infrastructure.dialing import Dialer, resolved
 from infrastructure.metadata.records import SqlRecords, sqlite_url
@@ -106,7 +107,7 @@ def dial_rules(settings: Settings) -> DialRules:
 
 
 def postgres_connection(
-    spec: ConnectionSpec, secrets: Mapping[str, Secret], paths: Paths, settings: Settings, dialer: Dialer, bench: Bench
+    spec: ConnectionSpec, secrets: Mapping[str, Secret], paths: Paths, settings: Settings, dialer: Dialer, bench: Calls
 ) -> PostgresDataStore:
     """A named Postgres."""
     options = spec.options
@@ -170,6 +171,7 @@ class Gateways(containers.DeclarativeContainer):
     clock: providers.Dependency[IClock] = providers.Dependency(instance_of=IClock)  # type: ignore[type-abstract]
 
     bench = providers.Singleton(checking_bench, settings)
+    parsing = providers.Singleton(Bench.within, bench, settings.provided.checks.parse_seconds)
     data_store: providers.Selector[IDataStore] = providers.Selector(
         settings.provided.store.kind,
         duckdb=providers.Singleton(DuckDBDataStore, options=providers.Callable(embedded_options, settings, paths)),
@@ -178,7 +180,7 @@ class Gateways(containers.DeclarativeContainer):
             PostgresDataStore,
             address=providers.Callable(database_address, settings),
             installation=providers.Callable(installation, settings, paths),
-            bench=bench,
+            bench=parsing,
         ),
     )
     dialing = providers.Singleton(dial_rules, settings)
@@ -190,7 +192,7 @@ class Gateways(containers.DeclarativeContainer):
             paths=paths,
             settings=settings,
             dialer=providers.Singleton(Dialer, rules=dialing, resolve=resolver),
-            bench=bench,
+            bench=parsing,
         ),
         duckdb=providers.Factory(duckdb_connection, paths=paths, settings=settings),
         files=providers.Factory(files_connection, paths=paths),

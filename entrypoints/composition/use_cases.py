@@ -163,9 +163,10 @@ class UseCases(containers.DeclarativeContainer):
     catalog = providers.Singleton(
         Catalog,
         records=gateways.records,
-        guard=providers.Singleton(SqlQueryGuard, bench=gateways.bench),
+        guard=providers.Singleton(SqlQueryGuard, bench=gateways.parsing),
         secrets=gateways.secrets,
         dialing=gateways.dialing,
+        check_seconds=settings.provided.checks.seconds,
         default_store=gateways.default_store,
     )
     tender = providers.Singleton(

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, ParamSpec, TypeVar
 
 import structlog
@@ -30,8 +31,9 @@ _WAIT_SECONDS = 30.0
 class _Call:
     """One call on its way: whoever made it may give it up from another thread."""
 
-    def __init__(self, answers: Callable[..., Any] | None) -> None:
+    def __init__(self, answers: Callable[..., Any] | None, cpu_seconds: float | None = None) -> None:
         self.answers = answers
+        self.cpu_seconds = cpu_seconds
         self._guard = threading.Lock()
         self._child: ChildProcess | None = None
         self.is_given_up = False
@@ -90,9 +92,7 @@ class Bench(Calls):
         Raises:
             PlatformError: what it has raised, what `refused` says, or `worker.busy`.
         """
-        self._admit()
-        result: T = self._run(_Call(None), function, args, kwargs)
-        return result
+        return self._called(_Call(None), function, args, kwargs)
 
     async def acall(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """As `call`; a caller that is cancelled ends the child that works for it."""
@@ -102,13 +102,26 @@ class Bench(Calls):
         self, answers: Callable[..., Any] | None, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """As `acall`, for a function that asks: `answers` is called with the question, in a thread."""
+        return await self._acalled(_Call(answers), function, args, kwargs)
+
+    def within(self, cpu_seconds: float) -> Calls:
+        """This bench for what needs little: a call may work for so long, and wait as any."""
+        return _Within(self, cpu_seconds)
+
+    def _called(self, call: _Call, function: Callable[..., T], args: Sequence[Any], kwargs: dict[str, Any]) -> T:
         self._admit()
-        call = _Call(answers)
+        result: T = self._run(call, function, args, kwargs)
+        return result
+
+    async def _acalled(self, call: _Call, function: Callable[..., T], args: Sequence[Any], kwargs: dict[str, Any]) -> T:
+        self._admit()
         future = asyncio.get_running_loop().run_in_executor(self._pool(), self._run, call, function, args, kwargs)
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
             call.give_up()
+            with self._changed:
+                self._changed.notify_all()  # It may wait for a child.
             future.add_done_callback(_heard)
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.wait([future])
@@ -161,7 +174,7 @@ class Bench(Calls):
             raise
         is_sound = False
         try:
-            result = child.call(function, args, kwargs, call.answers) if call.on(child) else None
+            result = child.call(function, args, kwargs, call.answers, call.cpu_seconds) if call.on(child) else None
             is_sound = not child.is_spent
             return result
         except PlatformError:
@@ -175,7 +188,7 @@ class Bench(Calls):
         except OutgrownError as error:
             raise self._refused("memory", self.limits) from error
         except OverdueError as error:
-            raise self._refused("time", self.limits) from error
+            raise self._refused("time", replace(self.limits, seconds=error.seconds)) from error
         except ChildEndedError as error:
             raise self._refused("end", self.limits) from error
         finally:
@@ -189,6 +202,8 @@ class Bench(Calls):
             while len(self._working) >= self._most:
                 if call.is_given_up or self._is_closed or not self._changed.wait(until - time.monotonic()):
                     raise _busy()
+            if call.is_given_up or self._is_closed:
+                raise _busy()
             child = None
             while self._idle and child is None:
                 same = [place for place, one in enumerate(self._idle) if one.subject is subject]
@@ -209,7 +224,7 @@ class Bench(Calls):
             if child is not None and is_sound and not self._is_closed:
                 self._idle.append(child)
                 child = None
-            self._changed.notify()
+            self._changed.notify_all()
         if child is not None:
             child.close()
             if self._is_kept_warm:
@@ -229,6 +244,20 @@ class Bench(Calls):
                 "is short of memory or processes.",
                 code="worker.busy",
             ) from error
+
+
+class _Within(Calls):
+    """A bench that ends calls earlier."""
+
+    def __init__(self, bench: Bench, cpu_seconds: float) -> None:
+        self._bench = bench
+        self._cpu_seconds = cpu_seconds
+
+    def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return self._bench._called(_Call(None, self._cpu_seconds), function, args, kwargs)
+
+    async def acall(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self._bench._acalled(_Call(None, self._cpu_seconds), function, args, kwargs)
 
 
 def _heard(future: "asyncio.Future[Any]") -> None:

@@ -2,7 +2,6 @@
 
 import contextlib
 import fcntl
-import math
 import os
 import pickle
 import resource
@@ -84,20 +83,17 @@ def _limit(memory_mb: int) -> None:
 
 def _limit_cpu(seconds: float | None) -> None:
     """Let the kernel end this process when a call has worked for so long, whoever still watches it."""
-    _, most = resource.getrlimit(resource.RLIMIT_CPU)
-    bound = most
-    if seconds is not None:
-        usage = resource.getrusage(resource.RUSAGE_SELF)
-        bound = math.ceil(usage.ru_utime + usage.ru_stime + seconds) + 1
-        bound = bound if most == resource.RLIM_INFINITY else min(bound, most)
-    resource.setrlimit(resource.RLIMIT_CPU, (bound, most))
+    signal.setitimer(signal.ITIMER_PROF, seconds or 0)
 
 
 def _answered(request: list[bytearray]) -> dict[str, Any]:
     try:
         seconds, function, args, kwargs = pickle.loads(request[0], buffers=request[1:])
         _limit_cpu(seconds)
-        return {"value": function(*args, **kwargs)}
+        try:
+            return {"value": function(*args, **kwargs)}
+        finally:
+            _limit_cpu(None)
     except PlatformError as error:
         return {"error": error_as_value(error)}
     except (MemoryError, RecursionError):

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pickle
+import signal
 import socket
 import subprocess
 import sys
@@ -42,7 +43,11 @@ class OutgrownError(Exception):
 
 
 class OverdueError(Exception):
-    """A call that is not done within its time."""
+    """A call that is not done within its time, which is `seconds`."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(seconds)
+        self.seconds = seconds
 
 
 class CrashedError(Exception):
@@ -95,8 +100,9 @@ class ChildProcess:
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
         answers: Callable[..., Any] | None,
+        cpu_seconds: float | None,
     ) -> Any:
-        """Have a function called, and wait for what it gives.
+        """Have a function called, and wait for what it gives; it may work for `cpu_seconds` of the limits' seconds.
 
         Raises:
             PlatformError: what it has raised.
@@ -109,13 +115,15 @@ class ChildProcess:
                 self._answer(time.monotonic() + _START_SECONDS, None)
                 self._is_ready = True
             until = None if seconds is None else time.monotonic() + seconds
-            self._send((seconds, function, args, kwargs), until)
+            self._send((cpu_seconds or seconds, function, args, kwargs), until)
             return self._answer(until, answers)
         except TooLongError as error:
             raise OutgrownError from error
         except TimeoutError as error:
-            raise OverdueError from error
+            raise OverdueError(seconds or 0) from error
         except (EOFError, OSError, UnreadableAnswerError) as error:
+            if self._has_worked_too_long():
+                raise OverdueError(cpu_seconds or seconds or 0) from error
             raise ChildEndedError from error
 
     def kill(self) -> None:
@@ -130,6 +138,12 @@ class ChildProcess:
         with contextlib.suppress(OSError):
             self._process.stdin.close()
         self._process.wait()
+
+    def _has_worked_too_long(self) -> bool:
+        try:
+            return self._process.wait(timeout=1) == -signal.SIGPROF
+        except subprocess.TimeoutExpired:
+            return False
 
     def _send(self, request: tuple[Any, ...], until: float | None) -> None:
         aside: list[pickle.PickleBuffer] = []  # Rows are sent as they lie, and lie there as they came.

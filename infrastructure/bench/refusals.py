@@ -1,6 +1,7 @@
 """What becomes of a call that a child could not bring to its end, in sentences that a person can act on."""
 
 from domain.errors import InvalidInputError, WorkFailedError
+from domain.ports.security import TOO_LARGE
 from infrastructure.bench.process import ChildLimits
 
 _HOW = {
@@ -16,7 +17,7 @@ def query_too_large(what: str, limits: ChildLimits) -> InvalidInputError:
     rest = " in which it was looked at" if what == "end" else " that looking at it may take"
     return InvalidInputError(
         f"The query or one of the steps or rules {how}{rest}: make it smaller, nest it less, or read fewer rows.",
-        code="query.too_large",
+        code=TOO_LARGE,
     )
 
 

@@ -182,6 +182,16 @@ async def test_what_takes_too_long_is_refused_while_the_loop_goes_on(hasty: Benc
     assert not _is_alive(before)
 
 
+def test_parsing_ends_by_the_time_that_it_works(bench: Bench) -> None:
+    before = bench.call(bench_work.pid)
+
+    with pytest.raises(InvalidInputError, match=r"longer than the 0.2 s") as raised:
+        bench.within(0.2).call(bench_work.spin)
+
+    assert raised.value.code == "query.too_large"
+    assert bench.within(0.2).call(bench_work.hold, 0.4) != before  # Who waits for the processor does not work.
+
+
 async def test_a_full_queue_is_told(hasty: Bench) -> None:
     calls = [asyncio.create_task(hasty.acall(bench_work.hold, 0.1)) for _ in range(3)]
 
@@ -228,6 +238,20 @@ async def test_a_caller_that_leaves_ends_the_child_that_works_for_it() -> None:
     assert await waiting != before
     assert not _is_alive(before)
     await bench.close()
+
+
+async def test_a_caller_that_leaves_the_queue_is_let_go_at_once(hasty: Bench) -> None:
+    works = asyncio.create_task(hasty.acall(bench_work.hold, 0.15))
+    await asyncio.sleep(0.02)
+    waits = asyncio.create_task(hasty.acall(bench_work.pid))
+    await asyncio.sleep(0.02)
+
+    waits.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await waits
+    assert not works.done()
+    assert await works == await hasty.acall(bench_work.pid)
 
 
 async def test_closing_ends_all_children_and_their_calls() -> None:

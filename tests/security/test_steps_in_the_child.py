@@ -16,8 +16,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from application.catalog.checks import Checks, problems_of
 from application.pipelines.launch import TriggerRun
 from domain.errors import InvalidInputError
+from domain.pipelines.dialing import DialRules
 from domain.pipelines.run import Run, RunRequest, RunState
 from domain.pipelines.spec import PipelineSpec
 from domain.pipelines.steps import SqlStep
@@ -25,6 +27,7 @@ from domain.pipelines.table import Column
 from domain.ports.transformer import TransformPlan
 from entrypoints.composition.container import Container, build_container
 from entrypoints.composition.lifecycle import running
+from infrastructure.security.query_guard import SqlQueryGuard
 from infrastructure.settings_sources import load_settings
 from infrastructure.transforms.sizes import keeps_size
 from tests.e2e.api import Server, headrace, serving
@@ -137,7 +140,7 @@ def test_twins_of_bombs_are_previewed(server: Server) -> None:
 @pytest.mark.line("11")
 def test_text_that_parsers_choke_on_is_refused_at_both_doors(server: Server) -> None:
     hard = "select " + "date(" * 40 + "'2020-01-01'" + ")" * 40 + " as d from batch"
-    document = _document("hard", [hard])
+    document = _document("hard", [hard] * 5)
     project = _with_words(server.folder.parent / "hard") if not (server.folder.parent / "hard").exists() else None
     assert project is not None
     write(project, "headrace.toml", "[settings]\n")
@@ -145,9 +148,11 @@ def test_text_that_parsers_choke_on_is_refused_at_both_doors(server: Server) -> 
 
     with _answering(server) as statuses:
         answer = server.call("PUT", "/v1/pipelines/hard", document)
-    ended = headrace(project, "validate", HEADRACE_CHECKS__SECONDS="0.5")
+    ended = headrace(project, "validate")
 
     assert answer.status == 422
+    assert answer.body["code"] == "query.too_large"
+    assert len(answer.body["errors"]) == 1
     assert set(statuses) == {200}
     assert ended.returncode == 2
     assert "Traceback" not in ended.stderr
@@ -279,6 +284,29 @@ async def test_time_bounds_previews(project: Path) -> None:
             await task
         assert raised.value.code == "query.too_large"
         assert turns > 10
+
+
+class _SlowGuard(SqlQueryGuard):
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    async def check_transform(self, sql: str) -> None:
+        self.seen.append(sql)
+        await asyncio.sleep(60 if sql == "slow" else 0)
+        if sql == "large":
+            raise InvalidInputError("large", code="query.too_large")
+
+
+@pytest.mark.parametrize(("texts", "seen"), [(["a", "slow", "b"], 2), (["a", "large", "b"], 2), (["a"] * 50, 50)])
+async def test_all_texts_of_a_document_have_one_time(texts: list[str], seen: int) -> None:
+    guard = _SlowGuard()
+    checks = Checks(guard, (), DialRules()).of_pipeline(_document("many", texts), {})
+
+    problems = await problems_of("pipeline many", checks, 0.1)
+
+    assert len(guard.seen) == seen
+    assert [problem.code for problem in problems] == ["query.too_large"] * (seen < len(texts))
 
 
 async def test_python_steps_run_here_between_steps_in_the_child(project: Path) -> None:
