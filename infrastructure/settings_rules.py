@@ -2,10 +2,10 @@
 
 import ipaddress
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import replace
+from urllib.parse import parse_qsl, unquote
 
-from pydantic import SecretStr
+from pydantic import BaseModel, SecretStr
 
 from domain.errors import Problem
 from domain.ports.secrets import Secret
@@ -13,7 +13,22 @@ from infrastructure.postgres_sign_in import VERIFIED, SignIn, sign_in_of
 from infrastructure.settings import Settings
 
 _KNOWN_SECRETS = frozenset(
-    {"password", "postgres", "secret", "changeme", "change-me", "admin", "headrace", "test", "123456", "default", ""}
+    {
+        *(
+            "",
+            "password",
+            "passw0rd",
+            "postgres",
+            "postgresql",
+            "redis",
+            "secret",
+            "changeme",
+            "change-me",
+            "change_me",
+        ),
+        *("admin", "administrator", "root", "user", "guest", "headrace", "snowflake", "test", "default", "example"),
+        *("123456", "12345678", "123456789", "qwerty", "letmein", "***"),
+    }
 )
 _METADATA = "HEADRACE_METADATA__"
 _OF_RECORDS = ("host", "port", "name", "user", "password", "sslmode", "ssl_ca_cert")
@@ -164,16 +179,46 @@ def problems_across(settings: Settings) -> Iterator[Problem]:
         yield Problem("DEBUG", "settings.production", "is not allowed in production")
     if settings.telemetry.sampling_rate < 0.1:
         yield Problem("OTEL_SAMPLING_RATE", "settings.production", "is below 0.1, which production refuses")
-    secrets = {
-        "DB_PASSWORD": settings.database.password,
-        f"{_METADATA}PASSWORD": settings.metadata.password,
-        "REDIS_PASSWORD": settings.redis.password,
-        "SNOWFLAKE_PASSWORD": settings.snowflake.password,
-    }
-    if settings.metadata.url is not None and settings.metadata.kind == "postgres":
-        with suppress(ValueError):
-            password = records_sign_in(settings).password
-            secrets[f"{_METADATA}URL"] = SecretStr(password.reveal()) if password is not None else None
-    for name, secret in secrets.items():
-        if secret is not None and secret.get_secret_value().lower() in _KNOWN_SECRETS:
-            yield Problem(name, "settings.production", "is a well-known value, which production refuses")
+    yield from _known_passwords(settings)
+
+
+def _known_passwords(settings: Settings) -> Iterator[Problem]:
+    """Passwords that everybody tries, as they stand or within a URL, whatever section it belongs to."""
+    told = set[str]()
+    for name, value in _texts(settings, ()):
+        found = [value.get_secret_value()] if isinstance(value, SecretStr) else []
+        found += _passwords_within(value.get_secret_value() if isinstance(value, SecretStr) else value)
+        if any(_is_known(password) for password in found):
+            told.add(name)
+    for name in sorted(told):
+        yield Problem(name, "settings.production", "is a well-known value, which production refuses")
+
+
+def _texts(section: BaseModel, above: tuple[str, ...]) -> Iterator[tuple[str, str | SecretStr]]:
+    """Every setting that is a text, by the name that people give it."""
+    for name, field in type(section).model_fields.items():
+        value, path = getattr(section, name), (*above, name)
+        if isinstance(value, BaseModel):
+            yield from _texts(value, path)
+        elif isinstance(value, str | SecretStr):
+            extra = field.json_schema_extra
+            names = extra.get("env") if isinstance(extra, dict) else None
+            yield str(names[0]) if isinstance(names, list) and names else f"HEADRACE_{'__'.join(path).upper()}", value
+
+
+def _passwords_within(text: str) -> Iterator[str]:
+    """The passwords of URLs that a text consists of, in the authority or as a parameter; an empty one counts where one is given."""
+    for url in text.split(","):
+        _, separator, rest = url.partition("://")
+        if not separator:
+            continue
+        authority, _, parameters = rest.partition("?")
+        user, at, _ = authority.rpartition("@")
+        _, colon, password = user.partition(":")
+        if at and colon:
+            yield unquote(password)
+        yield from (value for name, value in parse_qsl(parameters) if "pass" in name.lower())
+
+
+def _is_known(password: str) -> bool:
+    return password.strip().lower() in _KNOWN_SECRETS

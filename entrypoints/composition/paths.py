@@ -2,6 +2,8 @@
 
 import errno
 import os
+import stat
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +11,8 @@ from domain.errors import StoreRefusedError, StoreUnavailableError
 from infrastructure.confinement import Confinement
 from infrastructure.settings import Settings
 
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+_OWN = ("records.db", "data.duckdb", "admin.key", "server.json", "scratch")
 _CONFIGURATION = ("headrace.toml", "connections", "pipelines")
 
 
@@ -66,10 +70,10 @@ class Paths:
         return self.home / "scratch"
 
     def create_home(self) -> None:
-        """Make the home, closed to others.
+        """Make the home, closed to others, or close the one that there is.
 
         Raises:
-            StoreRefusedError: `home.not_a_folder`, `home.not_creatable` or `home.read_only`.
+            StoreRefusedError: `home.not_a_folder`, `home.not_creatable`, `home.read_only` or `home.open`.
             StoreUnavailableError: the disk is full.
         """
         try:
@@ -91,3 +95,36 @@ class Paths:
                 f"The home {self.home} may not be written by this user, or its file system is read-only.",
                 code="home.read_only",
             )
+        self._close_to_others()
+
+    def _close_to_others(self) -> None:
+        """Narrow the modes of a home and of Headrace's files in it; a folder that is used for something else is left alone."""
+        mode = self.home.stat().st_mode
+        if mode & _OTHERS:
+            if not self._is_own() or mode & stat.S_ISVTX:
+                raise self._open(
+                    mode, "and holds other things than Headrace's, so that it is not closed to them for you"
+                )
+            try:
+                self.home.chmod(0o700)
+            except OSError as error:
+                raise self._open(mode, "and may not be changed by this user") from error
+            if self.home.stat().st_mode & _OTHERS:
+                raise self._open(mode, "and its file system keeps no modes")
+        own = [path for path in self.home.iterdir() if path.name.startswith(_OWN)]
+        for path in (*own, *self.scratch.glob("*")):
+            with suppress(OSError):  # Gone meanwhile, or another user's; the folder itself is closed.
+                if not path.is_symlink() and path.stat().st_mode & _OTHERS:
+                    path.chmod(0o700 if path.is_dir() else 0o600)
+
+    def _is_own(self) -> bool:
+        """Whether nothing lies in it, or what Headrace keeps there."""
+        names = {path.name for path in self.home.iterdir()}
+        return not names or any(name.startswith(_OWN) for name in names)
+
+    def _open(self, mode: int, why: str) -> StoreRefusedError:
+        return StoreRefusedError(
+            f"The home {self.home} is open to others (mode {stat.S_IMODE(mode):04o}) {why}: run chmod 700 on it, or set "
+            "HEADRACE_HOME to a folder of Headrace's own.",
+            code="home.open",
+        )

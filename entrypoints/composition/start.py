@@ -25,6 +25,7 @@ def start(root: Path | None, flags: Mapping[str, str], *, quiet: bool) -> Loaded
         UnavailableError: another distribution owns one of our import names.
     """
     check_packages()
+    os.umask(0o077)  # Whatever is written from now on, of databases and their logs too, is its owner's.
     # Before pyarrow is imported: the system's allocator gives memory back, so a peak does not stay.
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     loaded = load_settings(root=root, flags=flags)

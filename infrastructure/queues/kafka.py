@@ -141,9 +141,9 @@ class KafkaMessageQueue(IMessageQueue):
                     continue
                 offsets.took(_partition(record), record.offset)
                 try:
-                    message = decode(record.value)
+                    message = decode(record.value or b"")
                 except UndecodableError as error:
-                    await self.bury(record.topic, record.value, error.message)
+                    await self.bury(record.topic, record.value or b"", error.message)
                     offsets.settled(_partition(record), record.offset)
                     continue
                 yield KafkaDelivery(self, offsets, record, message)
@@ -353,11 +353,11 @@ def _partition(record: Any) -> Any:
 
 
 def _dead(record: Any) -> tuple[Message, str]:
-    reason = dict(record.headers).get(_REASON, b"").decode()
+    reason = dict(record.headers).get(_REASON, b"").decode(errors="replace")
     try:
-        return decode(record.value), reason
+        return decode(record.value or b""), reason
     except UndecodableError:
-        return raw_message(record.value), reason
+        return raw_message(record.value or b""), reason
 
 
 def _aiokafka() -> Any:

@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 from collections import deque
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -195,10 +195,10 @@ class RedisStreamsMessageQueue(IMessageQueue):
         found = []
         for _, fields in entries:
             try:
-                message = decode(fields[_FIELD])
+                message = decode(_content(fields))
             except UndecodableError:
-                message = raw_message(fields[_FIELD])
-            found.append((message, fields[b"reason"].decode()))
+                message = raw_message(_content(fields))
+            found.append((message, fields.get(b"reason", b"").decode(errors="replace")))
         return found
 
     async def settle(self, stream: bytes, entry: bytes) -> None:
@@ -236,7 +236,7 @@ class RedisStreamsMessageQueue(IMessageQueue):
                 stream, entry, fields = found
                 # The next look begins behind the partition that was served.
                 streams.rotate(-(streams.index(stream) + 1))
-                return [(stream, entry, _content(fields))]
+                return [(stream, entry, _content(dict(zip(fields[::2], fields[1::2], strict=True))))]
             waited = await client.xreadgroup(
                 _GROUP, consumer, dict.fromkeys(streams, ">"), count=1, block=int(_BLOCK_SECONDS * 1000)
             )
@@ -245,7 +245,7 @@ class RedisStreamsMessageQueue(IMessageQueue):
                 raise
             await self._create_groups(client, streams)  # Flushed: from 0, so that nothing published since is missed.
             return ()
-        return [(stream, entry, fields[_FIELD]) for stream, entries in waited or () for entry, fields in entries]
+        return [(stream, entry, _content(fields)) for stream, entries in waited or () for entry, fields in entries]
 
     async def _orphans(
         self, client: "Redis", streams: Sequence[bytes], consumer: str
@@ -264,7 +264,7 @@ class RedisStreamsMessageQueue(IMessageQueue):
                     raise
                 await self._create_groups(client, [stream])
                 continue
-            found += [(stream, entry, fields[_FIELD]) for entry, fields in answer[1] if fields]
+            found += [(stream, entry, _content(fields)) for entry, fields in answer[1] if fields]
         return found
 
     async def _create_groups(self, client: "Redis", streams: Sequence[bytes]) -> None:
@@ -307,8 +307,11 @@ class RedisStreamsMessageQueue(IMessageQueue):
         )
 
 
-def _content(fields: Sequence[bytes]) -> bytes:
-    return dict(zip(fields[::2], fields[1::2], strict=True))[_FIELD]
+def _content(fields: Mapping[bytes, bytes]) -> bytes:
+    """The message of an entry; an entry of somebody else's has none, and is kept as what stands in it."""
+    if _FIELD in fields:
+        return fields[_FIELD]
+    return b"no message: " + b", ".join(name + b"=" + value for name, value in fields.items())
 
 
 def _errors() -> tuple[type[Exception], ...]:

@@ -28,7 +28,7 @@ def decode(content: bytes) -> Message:
     """
     try:
         value = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UndecodableError("the message is not JSON") from error
     if not isinstance(value, dict) or not isinstance(value.get("body"), dict):
         raise UndecodableError("the message is not an object with a body")

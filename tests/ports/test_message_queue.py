@@ -258,13 +258,19 @@ async def test_backlog_of_one_key_does_not_hold_up_another(queue: IMessageQueue,
 async def test_undecodable_message_is_a_dead_letter_and_the_next_one_arrives(
     broker: Broker, queue: IMessageQueue, topic: str
 ) -> None:
-    bad = [b"\x80\x04\x95pickle", b"[1]", b'{"body": 3}']
+    bad = [b"\x80\x04\x95pickle", b"[1]", b'{"body": 3}', b"[" * 100_000, b""]
     if isinstance(queue, RedisStreamsMessageQueue):
         for content in bad:
             await queue._opened().xadd(f"headrace:{topic}:0", {"message": content})
+        for fields in ({"other": b"x"}, {"Message": b"{}", "\xff": b"\xff"}):
+            await queue._opened().xadd(f"headrace:{topic}:0", fields)  # type: ignore[arg-type]
+            bad.append(b"no message")
     elif isinstance(queue, KafkaMessageQueue):
         for content in bad:
             await queue._send(topic, content, partition=0)
+        producer = await queue._opened()
+        await producer.send_and_wait(queue._prefix + topic, None, key=b"deleted", partition=0)
+        bad.append(b"")
     else:
         subscription = queue.subscribe(topic)
         await queue.publish(topic, Message({"raw": "x"}))

@@ -179,9 +179,30 @@ def test_records_with_credentials_of_their_own_are_for_production(settings: dict
     assert not shares_credentials(loaded.settings)
 
 
-def test_known_password_in_the_url_of_the_records_is_refused_in_production(tmp_path: Path) -> None:
-    settings = {"HEADRACE_METADATA__KIND": "postgres", "HEADRACE_METADATA__URL": "postgresql://u:postgres@h/d"}
-    assert set(problems(tmp_path, ENVIRONMENT="production", **settings)) == {"HEADRACE_METADATA__URL"}
+@pytest.mark.parametrize(
+    ("name", "value", "twin"),
+    [
+        ("HEADRACE_METADATA__URL", "postgresql://u:postgres@h/d", "postgresql://u:a-long-one-6f@h/d"),
+        ("HEADRACE_METADATA__URL", "postgresql://u:p%6Fst%67res@h/d", "postgresql://u:p%6Fst%67res-6f@h/d"),
+        (
+            "HEADRACE_METADATA__URL",
+            "postgresql://u:ChangeMe@h/d?sslmode=require",
+            "postgresql://u:x9@h/d?sslmode=require",
+        ),
+        ("HEADRACE_METADATA__URL", "postgresql://u:@h/d", "postgresql://u@h/d"),
+        ("OTEL_EXPORTER_ENDPOINT", "http://me:password@collector:4318", "http://collector:4318"),
+        ("OTEL_EXPORTER_ENDPOINT", "http://collector:4318?password=secret", "http://collector:4318?password=x9"),
+        ("REDIS_PASSWORD", " Redis ", "redis-6f"),
+        ("DB_PASSWORD", "root", "root-6f"),
+    ],
+)
+def test_known_passwords_are_refused_in_production_wherever_they_stand(
+    name: str, value: str, twin: str, tmp_path: Path
+) -> None:
+    records = {"HEADRACE_METADATA__KIND": "postgres"} if name.endswith("URL") else {}
+    assert set(problems(tmp_path, ENVIRONMENT="production", **records, **{name: value})) == {name}
+    for environment, text in (("production", twin), ("development", value)):
+        load_settings(root=tmp_path, environment={"ENVIRONMENT": environment, name: text, **records})
 
 
 @pytest.mark.parametrize(
