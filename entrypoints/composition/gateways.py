@@ -132,13 +132,13 @@ def postgres_connection(
 
 
 def duckdb_connection(
-    spec: ConnectionSpec, secrets: Mapping[str, Secret], paths: Paths, settings: Settings
+    spec: ConnectionSpec, secrets: Mapping[str, Secret], paths: Paths, settings: Settings, bench: Bench
 ) -> DuckDBDataStore:
     """A named DuckDB file."""
     chosen = settings.store.duckdb
     path = paths.confinement.place(spec.options["path"])
     return DuckDBDataStore(
-        DuckDBOptions(path, chosen.memory_limit, chosen.threads, paths.scratch, confinement=paths.confinement)
+        DuckDBOptions(path, chosen.memory_limit, chosen.threads, paths.scratch, confinement=paths.confinement), bench
     )
 
 
@@ -174,7 +174,9 @@ class Gateways(containers.DeclarativeContainer):
     parsing = providers.Singleton(Bench.within, bench, settings.provided.checks.parse_seconds)
     data_store: providers.Selector[IDataStore] = providers.Selector(
         settings.provided.store.kind,
-        duckdb=providers.Singleton(DuckDBDataStore, options=providers.Callable(embedded_options, settings, paths)),
+        duckdb=providers.Singleton(
+            DuckDBDataStore, options=providers.Callable(embedded_options, settings, paths), bench=bench
+        ),
         memory=providers.Singleton(InMemoryDataStore),
         postgres=providers.Singleton(
             PostgresDataStore,
@@ -194,7 +196,7 @@ class Gateways(containers.DeclarativeContainer):
             dialer=providers.Singleton(Dialer, rules=dialing, resolve=resolver),
             bench=parsing,
         ),
-        duckdb=providers.Factory(duckdb_connection, paths=paths, settings=settings),
+        duckdb=providers.Factory(duckdb_connection, paths=paths, settings=settings, bench=bench),
         files=providers.Factory(files_connection, paths=paths),
         memory=providers.Factory(memory_connection),
     )

@@ -7,8 +7,9 @@ from domain.errors import InvalidInputError, QueryRefusedError
 from domain.pipelines.connection import ConnectionSpec
 from domain.ports.security import IQueryGuard
 from infrastructure.bench.in_process import Calls, InProcessBench
+from infrastructure.queries.duckdb_reading import read_query
+from infrastructure.queries.duckdb_steps import read_predicate, read_step
 from infrastructure.queries.postgres_query import analyzed
-from infrastructure.sql import check_row_predicate, parse_query, relations_of, row_wise
 
 _REMEMBERED = 1000
 
@@ -41,10 +42,10 @@ class SqlQueryGuard(IQueryGuard):
         return found
 
     async def check_transform(self, sql: str) -> None:
-        await self._bench.acall(row_wise, sql)
+        await self._bench.acall(read_step, sql)
 
     async def check_predicate(self, expression: str) -> None:
-        await self._bench.acall(check_row_predicate, expression)
+        await self._bench.acall(read_predicate, expression)
 
 
 def judge_source(query: str, kind: str | None = None, trusted: tuple[str, ...] | None = None) -> None:
@@ -55,7 +56,7 @@ def judge_source(query: str, kind: str | None = None, trusted: tuple[str, ...] |
     """
     checks: dict[str, Callable[[], object]] = {
         "postgres": lambda: analyzed(query, trusted),
-        "duckdb": lambda: parse_query(query, "duckdb"),
+        "duckdb": lambda: read_query(query),
     }
     refusals = list[QueryRefusedError]()
     for check in [checks[kind]] if kind in checks else checks.values():
@@ -76,6 +77,6 @@ def relations_read(query: str) -> frozenset[str]:
     except InvalidInputError:
         pass
     try:
-        return relations_of(query, "duckdb")
+        return frozenset(".".join(path[-2:]) for path in read_query(query).relations)
     except QueryRefusedError:
         return frozenset()

@@ -25,8 +25,10 @@ from domain.ports.data_store import (
     Target,
 )
 from infrastructure.arrow import to_table
+from infrastructure.bench.in_process import Calls
 from infrastructure.duckdb_types import native_of, sent
-from infrastructure.sql import quote, relations_if_known
+from infrastructure.queries.duckdb_queries import DuckDBQueries
+from infrastructure.sql import quote
 from infrastructure.stores.cursor_ends import Beginning, CursorEnd, own_end
 from infrastructure.stores.cursors import looked_back
 from infrastructure.stores.duckdb_cursor import describe_selection, fetch, greatest_of, limited
@@ -34,7 +36,7 @@ from infrastructure.stores.duckdb_file import DuckDBFile, DuckDBOptions
 from infrastructure.stores.duckdb_keys import check_place, is_proved, why_untrusted
 from infrastructure.stores.duckdb_reading import DuckDBReader, batches_of
 from infrastructure.stores.duckdb_reserved import refuse_read
-from infrastructure.stores.duckdb_selection import bounds, bounds_of, from_item
+from infrastructure.stores.duckdb_selection import bounds, bounds_of, from_item, plain_relations
 from infrastructure.stores.duckdb_session import DuckDBSession
 from infrastructure.stores.duckdb_snapshot import SharedCursors
 from infrastructure.stores.duckdb_writer import DuckDBWriter
@@ -55,7 +57,8 @@ class DuckDBDataStore(IDataStore):
     batch_rows = 122_880
     """A whole row group: fewer rows would be written to the log first, and to their place when it is full."""
 
-    def __init__(self, options: DuckDBOptions) -> None:
+    def __init__(self, options: DuckDBOptions, bench: Calls | None = None) -> None:
+        self._queries = DuckDBQueries(bench)
         self._file = DuckDBFile(options)
         self._write_lock = WriteLock()
         self._snapshots = SharedCursors(self._cursor, self._session)
@@ -93,9 +96,9 @@ class DuckDBDataStore(IDataStore):
             return await thread.call(session.describe, table)
 
     async def read(self, source: SourceSpec, *, batch_rows: int) -> AsyncGenerator[Batch, None]:
-        text, parameters = from_item(source)
         async with self._cursor() as (cursor, thread):
-            await thread.call(refuse_read, cursor, source)
+            await thread.call(refuse_read, cursor, source, self._queries)
+            text, parameters = await thread.call(from_item, source, self._queries)
             columns = await thread.call(describe_selection, cursor, text, parameters)
             selected = f"(SELECT {', '.join(sent(c.name, c.type) for c in columns)} FROM {text})"
             async with aclosing(thread.iterate(batches_of(cursor, selected, parameters, batch_rows))) as batches:
@@ -129,7 +132,7 @@ class DuckDBDataStore(IDataStore):
         end = None
         if source.cursor is not None:
             async with self._cursor() as (cursor, thread):
-                axis, greatest = await thread.call(greatest_of, cursor, source)
+                axis, greatest = await thread.call(greatest_of, cursor, source, self._queries)
             end = await own_end(Beginning(axis, greatest, lo, before, waits), self._write_lock.held_since)
         async with self._cursor() as (cursor, thread):
             return await thread.call(self._plan, cursor, source, lo, limit, (end, before))
@@ -143,8 +146,8 @@ class DuckDBDataStore(IDataStore):
         ends: tuple[CursorEnd | None, ReadEnd | None],
     ) -> SourcePlan:
         end, before = ends
-        refuse_read(cursor, source)
-        text, parameters = from_item(source)
+        refuse_read(cursor, source, self._queries)
+        text, parameters = from_item(source, self._queries)
         columns = describe_selection(cursor, text, parameters)
         kinds = {column.name: column.type for column in columns}
         for name in source.order:
@@ -174,9 +177,9 @@ class DuckDBDataStore(IDataStore):
         )
 
     async def count(self, source: SourceSpec, plan: SourcePlan) -> int:
-        text, parameters = from_item(source)
         where, bound = bounds_of(source, plan)
         async with self._cursor() as (cursor, thread):
+            text, parameters = await thread.call(from_item, source, self._queries)
             rows = await thread.call(
                 fetch, cursor, f"SELECT count(*) FROM {text} WHERE {where}", {**parameters, **bound}
             )
@@ -203,10 +206,10 @@ class DuckDBDataStore(IDataStore):
         return replace(TEXT_WIRE, types={c.name: natives.get(c.name) or self.spell(c.type) for c in columns})
 
     async def may_run_inside(self, source: SourceSpec) -> bool:
-        names = relations_if_known(source, "duckdb")
-        if names is None:
-            return False
         async with self._session() as (session, thread):
+            names = await thread.call(plain_relations, source, self._queries)
+            if names is None:
+                return False
             return await thread.call(session.plain_tables, names)
 
     def snapshot(
@@ -237,7 +240,7 @@ class DuckDBDataStore(IDataStore):
             yield RefusedReader(self, source.refused, plan, (batch_rows, batch_bytes))
             return
         async with self._snapshots.reading(snapshot) as (cursor, thread):
-            yield DuckDBReader(cursor, thread, source, plan, stream, (batch_rows, batch_bytes))
+            yield DuckDBReader(cursor, thread, source, plan, stream, (batch_rows, batch_bytes), self._queries)
 
     @asynccontextmanager
     async def writer(
@@ -249,7 +252,7 @@ class DuckDBDataStore(IDataStore):
     @asynccontextmanager
     async def _session(self) -> AsyncIterator[tuple[DuckDBSession, OneThread]]:
         async with self._file.lent() as connection:
-            session = DuckDBSession(connection, self._write_lock, self._file.opening)
+            session = DuckDBSession(connection, self._write_lock, self._file.opening, self._queries)
             thread = OneThread("duckdb-write")
             thread.interrupt = session.interrupt
             try:

@@ -9,6 +9,7 @@ from domain.errors import InvalidInputError
 from domain.pipelines.spec import SourceSpec
 from domain.pipelines.table import Column
 from infrastructure.duckdb_types import logical_of
+from infrastructure.queries.duckdb_queries import IN_PROCESS, DuckDBQueries
 from infrastructure.sql import quote
 from infrastructure.stores.cursor_axis import ENDLESS, Axis
 from infrastructure.stores.duckdb_reserved import refuse_read
@@ -16,15 +17,17 @@ from infrastructure.stores.duckdb_selection import bounds, from_item
 from infrastructure.stores.duckdb_session import named, translate
 
 
-def greatest_of(cursor: duckdb.DuckDBPyConnection, source: SourceSpec) -> tuple[Axis, int | None]:
+def greatest_of(
+    cursor: duckdb.DuckDBPyConnection, source: SourceSpec, queries: DuckDBQueries = IN_PROCESS
+) -> tuple[Axis, int | None]:
     """The axis of a source's cursor and the greatest value on it.
 
     Raises:
         InvalidInputError: no such column, one that cannot be a cursor, or NULL in it (`cursor.null`).
     """
     assert source.cursor is not None
-    refuse_read(cursor, source)
-    text, parameters = from_item(source)
+    refuse_read(cursor, source, queries)
+    text, parameters = from_item(source, queries)
     column = source.cursor.column
     kinds = {found.name: found.type for found in describe_selection(cursor, text, parameters)}
     if column not in kinds:

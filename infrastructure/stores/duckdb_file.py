@@ -14,6 +14,7 @@ import duckdb
 
 from domain.errors import PlatformError, StoreRefusedError, StoreUnavailableError
 from infrastructure.confinement import Confinement
+from infrastructure.queries.duckdb_names import ALLOWED, IMPLIED
 from infrastructure.stores.duckdb_errors import not_opened
 from infrastructure.threads import OneThread
 
@@ -121,6 +122,7 @@ class DuckDBFile:
                 config["temp_directory"] = str(options.scratch)
             connection = duckdb.connect(target, config=config)
             self._check_opened(connection)
+            _refuse_disguised(connection)
             connection.execute("SET GLOBAL TimeZone = 'UTC'")
             connection.execute("SET enable_external_access = false")
             connection.execute("SET lock_configuration = true")
@@ -154,6 +156,20 @@ class DuckDBFile:
         if connection is not None:
             with suppress(duckdb.Error):  # A database that was given up cannot write what it would on closing.
                 connection.close()
+
+
+def _refuse_disguised(connection: duckdb.DuckDBPyConnection) -> None:
+    """Refuse a file with functions under the names of built-in ones: DuckDB would take them for those, in our statements too."""
+    found = connection.execute("SELECT function_name, internal FROM system.main.duckdb_functions()").fetchall()
+    built_in = {name.lower() for name, is_internal in found if is_internal} | IMPLIED | ALLOWED
+    for name, is_internal in found:
+        if not is_internal and name.lower() in built_in:
+            connection.close()
+            raise StoreRefusedError(
+                f"The DuckDB file has a macro named {name.lower()}, which would be taken for DuckDB's own function: drop it, or "
+                "make it again under another name.",
+                code="store.own_functions",
+            )
 
 
 def _is_given_up(connection: duckdb.DuckDBPyConnection) -> bool:

@@ -15,6 +15,7 @@ from domain.pipelines.table import Column
 from domain.ports.data_store import IReader, SourceBatch
 from infrastructure.arrow import conform, rechunk
 from infrastructure.duckdb_types import logical_of, sent
+from infrastructure.queries.duckdb_queries import IN_PROCESS, DuckDBQueries
 from infrastructure.sql import quote
 from infrastructure.stores.duckdb_cursor import natives_of
 from infrastructure.stores.duckdb_reserved import refuse_read
@@ -44,7 +45,9 @@ class DuckDBReader(IReader):
         plan: SourcePlan,
         stream: Stream,
         size: tuple[int, int],
+        queries: DuckDBQueries = IN_PROCESS,
     ) -> None:
+        self._queries = queries
         self._stream = stream
         self._cursor = cursor
         self._thread = thread
@@ -53,10 +56,11 @@ class DuckDBReader(IReader):
         self._size = size
 
     async def batches(self, after: Position | None, *, limit: int | None = None) -> AsyncGenerator[SourceBatch, None]:
-        plan, (text, parameters) = self._plan, from_item(self._source)
+        plan = self._plan
         columns = tuple(Column(name, kind) for name, kind in plan.columns)
         names = [column.name for column in columns]
-        await self._thread.call(refuse_read, self._cursor, self._source)
+        await self._thread.call(refuse_read, self._cursor, self._source, self._queries)
+        text, parameters = await self._thread.call(from_item, self._source, self._queries)
         natives = await self._thread.call(natives_of, self._cursor, text, parameters)
         check_planned(columns, [Column(name, logical_of(native)) for name, native in natives.items()])
         where, bound = belonging(self._source, plan, self._stream, after, natives)

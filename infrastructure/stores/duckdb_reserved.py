@@ -5,12 +5,13 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 import duckdb
-from sqlglot import exp
 
 from domain.errors import InvalidInputError, QueryRefusedError
 from domain.pipelines.spec import SourceSpec
 from domain.pipelines.table import RESERVED, TableName
-from infrastructure.sql import bind_names, parse_query, quote_table
+from infrastructure.queries.duckdb_queries import IN_PROCESS, DuckDBQueries
+from infrastructure.sql import quote_table
+from infrastructure.stores.duckdb_selection import looked_at
 
 _OURS = re.compile(r'(^|[."])_headrace', re.IGNORECASE)
 _CATALOG = re.compile(r"(duckdb|sqlite|pg|pragma)_.*", re.IGNORECASE)
@@ -33,41 +34,35 @@ def refuse_reserved(cursor: duckdb.DuckDBPyConnection, table: TableName) -> None
         )
 
 
-def refuse_read(cursor: duckdb.DuckDBPyConnection, source: SourceSpec) -> None:
+def refuse_read(cursor: duckdb.DuckDBPyConnection, source: SourceSpec, queries: DuckDBQueries = IN_PROCESS) -> None:
     """Refuse a source to read.
 
     Raises:
-        QueryRefusedError: it reads a relation that is reserved (`query.forbidden_relation`).
+        QueryRefusedError: it is not one SELECT that only reads, or reads a relation that is reserved
+            (`query.forbidden_relation`).
     """
-    if _is_reserved(cursor, source):
+    if _is_reserved(cursor, source, queries):
         raise QueryRefusedError(
             f"The source reads, perhaps behind a view, a relation that belongs to Headrace or the database: {RESERVED}.",
             code="query.forbidden_relation",
         )
 
 
-def _is_reserved(cursor: duckdb.DuckDBPyConnection, source: SourceSpec) -> bool:
-    names = dict(_named(source))
-    texts = [f"SELECT 1 FROM {spelt}" for spelt in names]
-    if source.query is not None:  # Without values, which the engine does not bind here; not every query can be told so.
-        texts.append(bind_names(source.query, "duckdb", source.parameters, dict.fromkeys(source.parameters, "NULL")))
+def _is_reserved(cursor: duckdb.DuckDBPyConnection, source: SourceSpec, queries: DuckDBQueries = IN_PROCESS) -> bool:
+    names = dict(_named(source, queries))
     read = set[str]()
-    for text in texts:
-        with suppress(duckdb.Error):
-            read |= cursor.get_table_names(text, qualified=True)
+    for spelt in names:
+        with suppress(duckdb.Error):  # Then it cannot be read either.
+            read |= cursor.get_table_names(f"SELECT 1 FROM {spelt}", qualified=True)
     return any(_OURS.search(name) for name in read) or any(
         _CATALOG.fullmatch(name) and cursor.execute(_INTERNAL, [name]).fetchall() for name in names.values()
     )
 
 
-def _named(source: SourceSpec) -> Iterator[tuple[str, str]]:
+def _named(source: SourceSpec, queries: DuckDBQueries) -> Iterator[tuple[str, str]]:
     """The relations that a source names, as they are written and by their last part."""
     if source.table is not None:
         yield quote_table(source.table), source.table.table
         return
-    tree = parse_query(source.query or "", "duckdb")
-    own = {cte.alias.lower() for cte in tree.find_all(exp.CTE)}
-    for table in tree.find_all(exp.Table):
-        if isinstance(table.this, exp.Identifier) and (table.db or table.name.lower() not in own):
-            parts = (part for part in (table.args.get("catalog"), table.args.get("db"), table.this) if part is not None)
-            yield ".".join('"' + part.name.replace('"', '""') + '"' for part in parts), table.name
+    for path in looked_at(source, queries).relations:
+        yield ".".join('"' + part.replace('"', '""') + '"' for part in path), path[-1]

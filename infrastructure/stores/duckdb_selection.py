@@ -8,21 +8,41 @@ from domain.pipelines.checkpoint import Position
 from domain.pipelines.read_set import SourcePlan, Stream
 from domain.pipelines.spec import SourceSpec
 from infrastructure.duckdb_types import native_of
-from infrastructure.sql import bind_names, parse_query, quote, quote_table
+from infrastructure.queries.duckdb_placeholders import PREFIX
+from infrastructure.queries.duckdb_queries import IN_PROCESS, DuckDBQueries
+from infrastructure.queries.duckdb_reading import DuckDBQuery
+from infrastructure.sql import quote, quote_table
 
 
-def from_item(source: SourceSpec) -> tuple[str, dict[str, Any]]:
+def from_item(source: SourceSpec, queries: DuckDBQueries = IN_PROCESS) -> tuple[str, dict[str, Any]]:
     """Give the source as a FROM item with its bound parameters."""
     if source.table is not None:
         return quote_table(source.table), {}
     if source.query is None:
         raise InvalidInputError("A DuckDB source names a table or a query.", code="source.kind")
-    parse_query(source.query, "duckdb")
-    parameters = {f"p_{name}": value for name, value in source.parameters.items()}
-    render = {name: f"$p_{name}" for name in source.parameters}
-    query = bind_names(source.query, "duckdb", source.parameters, render)
-    used = {name: value for name, value in parameters.items() if f"${name}" in query}
-    return f"(\n{query}\n) AS source", used
+    query = looked_at(source, queries)
+    return f"(\n{query.text}\n) AS source", {f"{PREFIX}{name}": source.parameters[name] for name in query.parameters}
+
+
+def looked_at(source: SourceSpec, queries: DuckDBQueries = IN_PROCESS) -> DuckDBQuery:
+    """Look at the query of a source.
+
+    Raises:
+        QueryRefusedError: it is not one SELECT that only reads what it may.
+    """
+    return queries.query(source.query or "", frozenset(source.parameters))
+
+
+def plain_relations(source: SourceSpec, queries: DuckDBQueries = IN_PROCESS) -> frozenset[str] | None:
+    """The tables of a source that is nothing but columns, literals, comparisons and built-in casts; None for any other."""
+    if source.table is not None:
+        return frozenset({quote_table(source.table)})
+    if source.query is None:
+        return None
+    query = looked_at(source, queries)
+    if not query.is_plain or any(len(path) > 2 for path in query.relations):
+        return None
+    return frozenset(".".join(f'"{part}"' for part in path) for path in query.relations)
 
 
 def bounds(column: str, kind: str, lo: str | None, hi: str | None) -> tuple[str, dict[str, Any]]:

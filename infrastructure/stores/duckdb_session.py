@@ -16,6 +16,7 @@ from domain.pipelines.table import DELETED, SEQ, Column, TableName, TableSchema
 from domain.ports.data_store import Conversions, StreamSelection, Target, TextRows
 from infrastructure.duckdb_types import logical_of, native_of
 from infrastructure.exact import NOT_CONVERTED
+from infrastructure.queries.duckdb_queries import IN_PROCESS, DuckDBQueries
 from infrastructure.sql import quote, quote_table
 from infrastructure.stores.duckdb_catalog import describe
 from infrastructure.stores.duckdb_errors import translate as translate
@@ -45,7 +46,14 @@ _EXACT = re.compile(r"u?int[0-9]+|bool|date|time(stamp(tz)?)?|binary|decimal\(.*
 class DuckDBSession(Session):
     """A cursor of the store's one connection."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, write_lock: WriteLock, opening: str) -> None:
+    def __init__(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        write_lock: WriteLock,
+        opening: str,
+        queries: DuckDBQueries = IN_PROCESS,
+    ) -> None:
+        self._queries = queries
         self._connection = connection
         self._opening = opening
         self._cursor = connection.cursor()
@@ -136,8 +144,8 @@ class DuckDBSession(Session):
     def insert_selected(
         self, table: TableName, selection: StreamSelection, constants: Mapping[str, tuple[str, str]]
     ) -> int:
-        refuse_read(self._cursor, selection.source)
-        text, parameters = from_item(selection.source)
+        refuse_read(self._cursor, selection.source, self._queries)
+        text, parameters = from_item(selection.source, self._queries)
         natives = {row[0]: row[1] for row in self._run(f"DESCRIBE SELECT * FROM {text}", named(parameters)).fetchall()}
         where, bound = belonging(selection.source, selection.plan, selection.stream, selection.after, natives)
         columns, held = selection.passage.columns, self.describe(table)
@@ -204,10 +212,13 @@ class DuckDBSession(Session):
         return natives_of_table(self._run, table)
 
     def plain_tables(self, names: Iterable[str]) -> bool:
-        """Whether all of these are tables and not views, which may call anything."""
+        """Whether all of these are tables without generated columns, and not views: those may call anything."""
         tables = {
             text
-            for schema, table in self.execute("SELECT schema_name, table_name FROM duckdb_tables()")
+            for schema, table in self.execute(
+                "SELECT schema_name, table_name FROM duckdb_tables() WHERE database_name = current_database() "
+                "AND NOT regexp_matches(sql, '\\bAS\\s*\\(', 'i')"
+            )
             for text in (f'"{schema}"."{table}"', *((f'"{table}"',) if schema == "main" else ()))
         }
         return set(names) <= tables

@@ -18,8 +18,9 @@ from domain.ports.data_store import Batch, Conversions, JudgedBatch
 from domain.ports.transformer import IPreparedTransform, ITransformer, TransformPlan
 from infrastructure.arrow import arrow_type, columns_of, to_table
 from infrastructure.engine_words import said_by_duckdb
+from infrastructure.queries.duckdb_queries import IN_PROCESS
 from infrastructure.records import shape_of
-from infrastructure.sql import check_row_predicate, quote
+from infrastructure.sql import quote
 from infrastructure.threads import OneThread
 from infrastructure.transforms.conversions import catalog_type
 from infrastructure.transforms.failures import batch_error, culprit
@@ -38,7 +39,13 @@ _NO_ORDINALS = pa.array([], pa.int64())
 class DuckDBTransformer(ITransformer):
     """Compiles SQL steps and row rules into one query per batch."""
 
-    def __init__(self, *, memory_limit: str = "512MB", threads: int = 2, hooks: PythonHooks | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        memory_limit: str = "512MB",
+        threads: int = 2,
+        hooks: PythonHooks | None = None,
+    ) -> None:
         self._memory_limit = memory_limit
         self._threads = threads
         self._hooks = hooks or PythonHooks()
@@ -260,8 +267,8 @@ class DuckDBTransform(IPreparedTransform):
             for index, rule in self._row_rules
         ]
         if self._plan.deleted_when is not None:
-            check_row_predicate(self._plan.deleted_when)
-            verdicts.append(f"coalesce((\n{self._plan.deleted_when}\n), false) AS {DELETED}")
+            deleted = IN_PROCESS.predicate(self._plan.deleted_when)
+            verdicts.append(f"coalesce((\n{deleted.text}\n), false) AS {DELETED}")
         return f"SELECT {', '.join(['*', *verdicts])} FROM {last} AS batch"
 
     def _apply(self, batch: pa.Table) -> JudgedBatch:

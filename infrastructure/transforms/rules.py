@@ -10,7 +10,8 @@ from domain.pipelines.table import INTERNAL_PREFIX, Column
 from domain.ports.transformer import TransformPlan
 from infrastructure.nested_types import KEPT_JSON, is_text_on_the_way
 from infrastructure.numbers_in_text import is_above, is_below, is_number_in_text, is_one_of, spelled
-from infrastructure.sql import check_row_predicate, columns_of_predicate, quote
+from infrastructure.queries.duckdb_queries import IN_PROCESS
+from infrastructure.sql import quote
 from infrastructure.transforms.comparing import is_counted, is_none_of, outside
 from infrastructure.transforms.conversions import is_nested, sql_type
 from infrastructure.transforms.profiles import check_profiled
@@ -67,7 +68,12 @@ def verdict_name(index: int) -> str:
     return f"{INTERNAL_PREFIX}_violates_{index}"
 
 
-def violation(index: int, rule: Rule, columns: Mapping[str, Column], parameters: dict[str, Any]) -> str:
+def violation(
+    index: int,
+    rule: Rule,
+    columns: Mapping[str, Column],
+    parameters: dict[str, Any],
+) -> str:
     """Return SQL that is true where a row violates a row rule; its values are put into `parameters`."""
 
     def bind(name: str, value: Any, column: Column | None) -> str:
@@ -96,8 +102,7 @@ def violation(index: int, rule: Rule, columns: Mapping[str, Column], parameters:
             pattern = bind(f"r{index}", rule.pattern, None)
             return f"NOT regexp_full_match(CAST({column} AS VARCHAR), {pattern})"
         case "sql":
-            check_row_predicate(rule.expression or "")
-            return f"NOT (\n{rule.expression}\n)"
+            return f"NOT (\n{IN_PROCESS.predicate(rule.expression or '').text}\n)"
         case _:
             raise InvalidInputError(f"{rule.kind} is not a row rule.", code="quality.unknown")
 
@@ -160,7 +165,7 @@ def unbound(plan: TransformPlan, columns: Sequence[Column]) -> InvalidInputError
     kinds = {column.name.lower(): column.type for column in columns if is_text_on_the_way(column.type)}
     predicates = [(f"The rule {rule.label}", rule.expression) for rule in plan.rules if rule.kind == "sql"]
     for what, expression in [*predicates, ("deleted_when", plan.deleted_when)]:
-        named = sorted(name for name in columns_of_predicate(expression or "true") if name.lower() in kinds)
+        named = sorted(name for name in IN_PROCESS.predicate(expression or "true").columns if name.lower() in kinds)
         if named:
             return InvalidInputError(
                 f"{what} compares {named[0]}, a {kinds[named[0].lower()]}, which travels as text: cast it there, as in "
@@ -200,6 +205,6 @@ def looked_at(plan: TransformPlan) -> tuple[str, ...]:
         if rule.column is not None:
             names.add(rule.column)
         if rule.expression is not None:
-            names |= columns_of_predicate(rule.expression)
+            names |= IN_PROCESS.predicate(rule.expression).columns
     lower = {name.lower() for name in names}
     return tuple(column.name for column in plan.source if column.name.lower() in lower)

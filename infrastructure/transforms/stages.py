@@ -11,8 +11,9 @@ from infrastructure.duckdb_types import logical_of
 from infrastructure.exact import NOT_CONVERTED, exact, is_plain_number
 from infrastructure.nested_types import is_text_on_the_way
 from infrastructure.numbers_in_text import is_number_in_text
-from infrastructure.sql import quote, row_wise
-from infrastructure.transforms.carried import carried
+from infrastructure.queries.duckdb_queries import IN_PROCESS
+from infrastructure.queries.duckdb_steps import not_row_wise
+from infrastructure.sql import quote
 from infrastructure.transforms.conversions import conversion, sql_type
 
 FAILED = "_headrace_failed"
@@ -70,10 +71,13 @@ class Stages:
         """
         match step:
             case SqlStep():
+                read = IN_PROCESS.step(step.sql)
+                if read.row_name in read.columns and not self._has(read.row_name):
+                    raise not_row_wise(f"{read.row_name}, which is the whole row and its place in the batch,")
                 self._passed_by.append(self.last)
                 inner = f"WITH batch AS (SELECT * EXCLUDE ({FAILED}) FROM {self.last} WHERE {FAILED} IS NULL)"
-                self._push(f"SELECT *, NULL::VARCHAR AS {FAILED} FROM ({inner} {row_wise(step.sql)}) AS stepped")
-                self._describe(carried(step.sql, self.columns))
+                self._push(f"SELECT *, NULL::VARCHAR AS {FAILED} FROM ({inner}\n{read.text}\n) AS stepped")
+                self._describe(read.carried(self.columns))
             case RenameStep():
                 self._require(step.columns, "rename")
                 self.columns = tuple(Column(step.columns.get(c.name, c.name), c.type) for c in self.columns)
@@ -105,6 +109,9 @@ class Stages:
     def _select(self, output: Callable[[str], str]) -> None:
         outputs = ", ".join(output(column.name) for column in self.columns)
         self._push(f"SELECT {outputs}, {quote(ORDINAL)}, {FAILED} FROM {self.last}")
+
+    def _has(self, name: str) -> bool:
+        return any(column.name.lower() == name for column in self.columns)
 
     def _require(self, names: Iterable[str], what: str) -> None:
         known = {column.name for column in self.columns}

@@ -274,7 +274,7 @@ async def test_failure_on_a_value_does_not_show_it(transformer: ITransformer) ->
 async def test_every_function_that_duckdb_calls_unstable_is_refused() -> None:
     import duckdb
 
-    from infrastructure.sql import row_wise
+    from infrastructure.queries.duckdb_steps import read_step
 
     names = duckdb.sql(
         "SELECT DISTINCT function_name FROM duckdb_functions() WHERE function_type = 'scalar' AND stability <> 'CONSISTENT'"
@@ -283,10 +283,10 @@ async def test_every_function_that_duckdb_calls_unstable_is_refused() -> None:
     assert "random" in found
     for name in found:
         with pytest.raises(InvalidInputError):
-            row_wise(f"select {name}() as x from batch")
+            read_step(f"select {name}() as x from batch")
     with pytest.raises(InvalidInputError):
-        row_wise("select age(born) as x from batch")
-    row_wise("select age(died, born) as x from batch")
+        read_step("select age(born) as x from batch")
+    read_step("select age(died, born) as x from batch")
 
 
 async def test_reading_that_stops_early_leaves_nothing_running(postgres_database: str) -> None:

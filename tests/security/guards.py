@@ -1,22 +1,20 @@
 """The guards as one function: what is said to a payload before any store sees it, in this process."""
 
-import logging
-
 from domain.errors import PlatformError
-from infrastructure.sql import check_row_predicate, parse_query, relations_of, row_wise
+from infrastructure.queries.duckdb_reading import read_query
+from infrastructure.queries.duckdb_steps import read_predicate, read_step
+from infrastructure.queries.postgres_query import analyzed
 from tests.security.payloads import Payload
-
-logging.getLogger("sqlglot").setLevel(logging.ERROR)
 
 
 def check(where: str, engine: str, text: str) -> None:
     """Raise what the guard raises."""
     if where == "query":
-        parse_query(text, engine)
+        read_query(text) if engine == "duckdb" else analyzed(text)
     elif where == "transform":
-        row_wise(text)
+        read_step(text)
     else:
-        check_row_predicate(text)
+        read_predicate(text)
 
 
 def refusal(payload: Payload, text: str | None = None) -> str | None:
@@ -30,4 +28,6 @@ def refusal(payload: Payload, text: str | None = None) -> str | None:
 
 def relations(engine: str, text: str) -> frozenset[str]:
     """The relations that the guard says a query reads."""
-    return relations_of(text, engine)
+    if engine == "duckdb":
+        return frozenset(".".join(path) for path in read_query(text).relations)
+    return frozenset(f"{schema}.{name}" if schema else name for schema, name in analyzed(text).relations)
