@@ -118,7 +118,9 @@ _CALLS = {
         "'a'::mood + 1", "name collate canary", "count(*)", "coalesce(name, 'x')", "row_to_json(o)", "o.row_to_json", "lo_creat(1)",
         "current_setting('x', true)", "xpath('/a', '<a/>')", "to_regproc('canary')", "1 operator(public.+) 2", "1 ## 2",
         "json_populate_record(null::orders, '{}')", "unnest(array[1])", "pg_typeof(o)", "overlay('a' placing 'b' from 1)",
-        "(select canary(1))", "array(select canary(1))", "pg_stat_file('/etc/passwd')", "ts_stat('select canary()::tsvector')",
+        "m", "p", "s", "m + 1", "to_json(o)", "null::guarded", "row(1, 'a')::guarded",
+        "json_populate_record(null::guarded, '{\"id\": 1}')", "name::point", "array[p]", "o = o", "(select canary(1))",
+        "array(select canary(1))", "pg_stat_file('/etc/passwd')", "ts_stat('select canary()::tsvector')",
     ),
     "duckdb": (
         "canary(1)", "main.canary(1)", "getenv('HOME')", "read_text('/etc/passwd')", "nextval('canary_seq')", "range(3)",

@@ -116,7 +116,7 @@ def _written(family: dict[str, Any], given: Any) -> str:
 def _document(where: str, text: str, engine: str) -> dict[str, Any]:
     connection = engine if engine in CONNECTIONS else "default"
     if where == "query":
-        return changed(PIPELINE, {"source": {"connection": connection, "query": text, "key": ["id"]}})
+        return changed(PIPELINE, {"source": {"connection": connection, "query": text}})
     if where == "transform":
         return changed(PIPELINE, {"transform": [{"sql": text}]})
     if where == "predicate":
