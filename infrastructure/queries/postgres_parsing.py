@@ -43,8 +43,11 @@ def tokens_of(text: str) -> list[tuple[str, int, int, int]]:
         scanned = postgast.scan(text)
     except postgast.PgQueryError as error:
         raise refused("The query cannot be parsed.") from error
-    name = postgast.pg_query_pb2.Token.Name
-    found = [(name(t.token), t.keyword_kind, t.start, t.end) for t in scanned.tokens]
+    names = postgast.pg_query_pb2.Token.DESCRIPTOR.values_by_number
+    found = [
+        (names[t.token].name if t.token in names else f"ASCII_{t.token}", t.keyword_kind, t.start, t.end)
+        for t in scanned.tokens
+    ]
     _check_depth(token for token, *_ in found)
     data = text.encode()
     for token, _, start, end in found:
@@ -151,10 +154,17 @@ def written(tree: Any) -> str:
 def same(one: Any, other: Any) -> bool:
     """Whether two trees differ in nothing but where their parts were in the text; both forget those places."""
     for tree in (one, other):
-        for node in nodes(tree):
-            for field, value in node.ListFields():
-                if field.name in _PLACES and isinstance(value, int):
-                    node.ClearField(field.name)
+        waiting = [tree]
+        while waiting:
+            node = waiting.pop()
+            for part, value in node.ListFields():
+                if part.message_type is None:
+                    if part.name in _PLACES:
+                        node.ClearField(part.name)
+                elif part.is_repeated:
+                    waiting.extend(value)
+                else:
+                    waiting.append(value)
     return bool(one == other)
 
 

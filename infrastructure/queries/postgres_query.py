@@ -96,6 +96,9 @@ def resolved(text: str, known: Known, render: Mapping[str, str]) -> str:
             raise refused(f"The query names a relation that may not be read: {RESERVED}.", "query.forbidden_relation")
         if relation is not None:
             node.schemaname = relation.schema
+    for node in nodes(tree):
+        if node.DESCRIPTOR.name == "Float":
+            node.fval = node.fval.replace("_", "")  # Before its version 16 a server took 1_000 for 1 AS _000.
     _qualify_types(tree, known)
     _qualify_literals(names, known)
     put_parameters(tree, parameters, render)

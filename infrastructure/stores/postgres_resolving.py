@@ -1,11 +1,13 @@
 """What the names in a query stand for: asked of the catalog under the role's own path, before that is pinned for the query."""
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, Protocol
 
 from domain.pipelines.spec import SourceSpec
 from infrastructure.queries.postgres_known import Field, Known, Named, Relation
+from infrastructure.queries.postgres_names import TYPES
 from infrastructure.queries.postgres_query import PostgresQueries, PostgresQuery
 from infrastructure.sql import quote_table
 from infrastructure.stores.postgres_catalog import plain_tables
@@ -22,9 +24,33 @@ class Resolving(Catalog, Protocol):
         """Look for names where the role says, until another path is bound."""
 
 
+# How Postgres spells what is its own.
+_SPELT = frozenset(
+    [
+        *(
+            "smallint",
+            "integer",
+            "bigint",
+            "real",
+            "double precision",
+            "boolean",
+            "character",
+            "character varying",
+            "bit varying",
+        ),
+        *(
+            "time without time zone",
+            "time with time zone",
+            "timestamp without time zone",
+            "timestamp with time zone",
+            '"char"',
+        ),
+        *(name for name in TYPES if not name.startswith("_")),
+    ]
+)
 _TRUSTED = "SELECT oid FROM pg_namespace WHERE nspname = 'pg_catalog' OR nspname IN (SELECT json_array_elements_text({}::json))"
 # A type that is neither Postgres' own nor trusted: its operators are found by a path, unless they are those of all enums and such.
-FOREIGN = """(
+_FOREIGN = """(
   EXISTS (SELECT FROM pg_type e WHERE e.oid = coalesce(nullif(CASE WHEN {t}.typcategory = 'A' THEN {t}.typelem END, 0), {t}.oid)
     AND e.typnamespace NOT IN (SELECT oid FROM trusted) AND (
       e.typtype NOT IN ('e', 'c', 'r', 'm', 'd')
@@ -33,45 +59,51 @@ FOREIGN = """(
       OR {cast})))"""
 _CAST = """EXISTS (SELECT FROM pg_cast k JOIN pg_proc p ON p.oid = k.castfunc
         WHERE e.oid IN (k.castsource, k.casttarget) AND p.pronamespace NOT IN (SELECT oid FROM trusted))"""
-_IS_FOREIGN = FOREIGN.format(t="t", cast=_CAST)
+_IS_FOREIGN = _FOREIGN.format(t="t", cast=_CAST)
 # Text that a type is cast to by a function of somebody's own would be made by that.
 _MAY_CAST = """NOT EXISTS (SELECT FROM pg_cast k JOIN pg_proc p ON p.oid = k.castfunc
         WHERE k.castsource = t.oid AND p.pronamespace NOT IN (SELECT oid FROM trusted))"""
-_KNOWN = f"""
-WITH trusted AS ({_TRUSTED.format("$2")}),
-asked AS (SELECT name, number FROM json_array_elements_text($1::json) WITH ORDINALITY AS a(name, number)),
-relations AS (
+_FOREIGN_TYPES = f"""
+WITH trusted AS ({_TRUSTED.format("$2")})
+SELECT t.oid::bigint, t.oid::regtype::text, {_IS_FOREIGN}, {_MAY_CAST}
+FROM json_array_elements_text($1::json) AS a(number) JOIN pg_type t ON t.oid = a.number::oid"""
+# A type of another schema than Postgres' own is told by its number.
+_RELATIONS = f"""
+WITH trusted AS ({_TRUSTED.format("$2")})
+SELECT (
   SELECT json_agg(json_build_array(a.number, n.nspname, c.relname, (
-    SELECT coalesce(json_agg(json_build_array(f.attname, CASE WHEN {_IS_FOREIGN} THEN format_type(t.oid, NULL) END, {_MAY_CAST},
-      t.typnamespace = 'pg_catalog'::regnamespace) ORDER BY f.attnum), '[]')
-    FROM pg_attribute f JOIN pg_type t ON t.oid = f.atttypid WHERE f.attrelid = c.oid AND f.attnum > 0 AND NOT f.attisdropped))) AS found
-  FROM asked a JOIN pg_class c ON c.oid = to_regclass(a.name) JOIN pg_namespace n ON n.oid = c.relnamespace),
-callable AS (
-  SELECT json_agg(s) AS found FROM json_array_elements_text($3::json) AS s WHERE EXISTS (
-    SELECT FROM pg_proc p WHERE p.proname = s AND p.pronamespace IN (SELECT oid FROM trusted)
+    SELECT coalesce(json_agg(json_build_array(f.attname,
+      CASE WHEN t.typnamespace <> 'pg_catalog'::regnamespace THEN t.oid::bigint END) ORDER BY f.attnum), '[]')
+    FROM pg_attribute f JOIN pg_type t ON t.oid = f.atttypid WHERE f.attrelid = c.oid AND f.attnum > 0 AND NOT f.attisdropped)))
+  FROM json_array_elements_text($1::json) WITH ORDINALITY AS a(name, number)
+  JOIN pg_class c ON c.oid = to_regclass(a.name) JOIN pg_namespace n ON n.oid = c.relnamespace)::text,
+  (SELECT json_agg(s) FROM json_array_elements_text($3::json) AS s WHERE EXISTS (
+    SELECT FROM pg_proc p WHERE p.proname = s::name AND p.pronamespace IN (SELECT oid FROM trusted)
       AND (p.pronargs - p.pronargdefaults <= 1 AND p.pronargs > 0 OR p.provariadic <> 0))
-  OR EXISTS (SELECT FROM pg_type p WHERE p.typname = s AND p.typtype <> 'c' AND p.typnamespace IN (SELECT oid FROM trusted))),
+  OR EXISTS (SELECT FROM pg_type p WHERE p.typname = s::name AND p.typtype <> 'c' AND p.typnamespace IN (SELECT oid FROM trusted)))::text"""
+_REST = f"""
+WITH trusted AS ({_TRUSTED.format("$2")}),
 functions AS (
-  SELECT json_agg(s) AS found FROM json_array_elements_text($4::json) AS s
-  WHERE EXISTS (SELECT FROM pg_proc p WHERE p.proname = s AND p.pronamespace IN (SELECT oid FROM trusted))
-    AND NOT EXISTS (SELECT FROM pg_proc p WHERE p.proname = s AND p.pronamespace = 'pg_catalog'::regnamespace)),
+  SELECT json_agg(s) AS found FROM json_array_elements_text($1::json) AS s
+  WHERE EXISTS (SELECT FROM pg_proc p WHERE p.proname = s::name AND p.pronamespace IN (SELECT oid FROM trusted))
+    AND NOT EXISTS (SELECT FROM pg_proc p WHERE p.proname = s::name AND p.pronamespace = 'pg_catalog'::regnamespace)),
 outputs AS (
   SELECT json_agg(json_build_array(p.proname, p.outs)) AS found FROM (
     SELECT p.proname, min(o.outs::text)::json AS outs FROM pg_proc p CROSS JOIN LATERAL (
       SELECT json_agg(a.name ORDER BY a.place) FROM unnest(p.proargnames, p.proargmodes::text[]) WITH ORDINALITY AS a(name, mode, place)
       WHERE a.mode IN ('o', 't', 'b')) AS o(outs)
-    WHERE p.proname IN (SELECT json_array_elements_text($5::json)) AND p.pronamespace IN (SELECT oid FROM trusted)
+    WHERE p.proname IN (SELECT json_array_elements_text($3::json)::name) AND p.pronamespace IN (SELECT oid FROM trusted)
     GROUP BY 1 HAVING count(*) = count(o.outs) AND min(o.outs::text) = max(o.outs::text)) AS p),
 types AS (
   SELECT json_agg(json_build_array(a.number, n.nspname)) AS found
-  FROM json_array_elements_text($6::json) WITH ORDINALITY AS a(name, number) JOIN pg_type t ON t.oid = to_regtype(a.name)
+  FROM json_array_elements_text($4::json) WITH ORDINALITY AS a(name, number) JOIN pg_type t ON t.oid = to_regtype(a.name)
   JOIN pg_namespace n ON n.oid = t.typnamespace
-  WHERE n.oid IN (SELECT oid FROM trusted) OR (t.typtype IN ('e', 'c') AND NOT {_IS_FOREIGN}))
-SELECT (
-    SELECT json_agg(json_build_array(a.text, n.nspname, c.relname)) FROM json_array_elements_text($7::json) AS a(text)
-    JOIN pg_class c ON c.oid = to_regclass(a.text) JOIN pg_namespace n ON n.oid = c.relnamespace)::text,
-  (SELECT found FROM relations)::text, (SELECT found FROM callable)::text, (SELECT found FROM functions)::text,
-  (SELECT found FROM outputs)::text, (SELECT found FROM types)::text"""
+  WHERE n.oid IN (SELECT oid FROM trusted) OR (t.typtype IN ('e', 'c') AND NOT {_IS_FOREIGN})),
+literals AS (
+  SELECT json_agg(json_build_array(a.text, n.nspname, c.relname)) AS found FROM json_array_elements_text($5::json) AS a(text)
+  JOIN pg_class c ON c.oid = to_regclass(a.text) JOIN pg_namespace n ON n.oid = c.relnamespace)
+SELECT (SELECT found FROM functions)::text, (SELECT found FROM outputs)::text, (SELECT found FROM types)::text,
+  (SELECT found FROM literals)::text"""
 
 
 def path_of(trusted_schemas: Sequence[str]) -> str:
@@ -82,20 +114,28 @@ def path_of(trusted_schemas: Sequence[str]) -> str:
 def look_up(session: Resolving, query: PostgresQuery) -> Known:
     """Ask the catalog what the names of a query stand for."""
     session.use_own_path()
-    types = sorted(query.types)
-    lists = (
-        [_spelt(named) for named in query.relations],
-        list(session.trusted_schemas),
-        sorted(query.selected),
-        sorted(query.unlisted),
-        sorted(query.sources),
-        [".".join(_quoted(part) for part in kind) for kind in types],
-        sorted(query.literals),
-    )
-    found = session.execute(_KNOWN, [json.dumps(values) for values in lists])[0]
-    literals, relations, callable_names, functions, outputs, kinds = (json.loads(text or "[]") for text in found)
+    trusted, types = json.dumps(list(session.trusted_schemas)), sorted(query.types)
+    asked = (json.dumps([_spelt(named) for named in query.relations]), trusted, json.dumps(sorted(query.selected)))
+    relations, callable_names = (json.loads(text or "[]") for text in session.execute(_RELATIONS, asked)[0])
+    numbers = {number for *_, columns in relations for _, number in columns if number is not None}
+    foreign = _foreign(session, numbers)
+    rest: list[Any] = [[], [], [], []]
+    if query.unlisted or query.sources or types or query.literals:
+        spelt = [".".join(_quoted(part) for part in kind) for kind in types]
+        lists = [json.dumps(names) for names in (sorted(query.sources), spelt, sorted(query.literals))]
+        found = session.execute(_REST, (json.dumps(sorted(query.unlisted)), trusted, *lists))
+        rest = [json.loads(text or "[]") for text in found[0]]
+    functions, outputs, kinds, literals = rest
     return Known(
-        relations={query.relations[number - 1]: _relation(*rest) for number, *rest in relations},
+        relations={
+            query.relations[number - 1]: Relation(
+                schema,
+                name,
+                tuple(Field(column, *foreign.get(kind, ())) for column, kind in columns),
+                is_builtin=all(kind is None for _, kind in columns),
+            )
+            for number, schema, name, columns in relations
+        },
         callable=frozenset(callable_names),
         outputs={name: tuple(names) for name, names in outputs},
         functions=frozenset(functions),
@@ -105,35 +145,38 @@ def look_up(session: Resolving, query: PostgresQuery) -> Known:
     )
 
 
-def _relation(schema: str, name: str, columns: list[tuple[str, str | None, bool, bool]]) -> Relation:
-    fields = tuple(Field(column, foreign, may_cast) for column, foreign, may_cast, _ in columns)
-    return Relation(schema, name, fields, all(is_builtin for *_, is_builtin in columns))
+def _foreign(session: Resolving, numbers: Collection[int]) -> dict[int, tuple[str, bool]]:
+    """Of types by their numbers those that are foreign to a query, with whether they are cast by Postgres itself."""
+    if not numbers:
+        return {}
+    asked = (json.dumps([str(number) for number in sorted(numbers)]), json.dumps(list(session.trusted_schemas)))
+    rows = session.execute(_FOREIGN_TYPES, asked)
+    return {int(number): (name, may_cast) for number, name, is_foreign, may_cast in rows if is_foreign}
 
 
-def own_types(session: Resolving, natives: Sequence[str]) -> Mapping[str, tuple[str, bool]]:
+def is_own(native: str) -> bool:
+    """Whether a type, as it is spelt by a path on which pg_catalog comes first, is one of Postgres' own; some of them are not told."""
+    return re.sub(r"\([0-9, -]*\)|\[\]", "", native) in _SPELT
+
+
+def own_types(session: Resolving, natives: Iterable[str]) -> Mapping[str, tuple[str, bool]]:
     """Of types that are not Postgres' own, as they are spelt by the path of now: how the role spells them, and whether they
     are foreign to a query.
     """
-    if not natives:
+    asked = sorted({native for native in natives if not is_own(native)})
+    if not asked:
         return {}
-    rows: list[tuple[str, str, bool]] = []
     oids = session.execute(
         "SELECT a.name, t.oid::bigint FROM json_array_elements_text($1::json) AS a(name) JOIN pg_type t "
         "ON t.oid = to_regtype(a.name) WHERE t.oid >= 16384",
-        (json.dumps(sorted(set(natives))),),
+        (json.dumps(asked),),
     )
-    if oids:
-        session.use_own_path()
-        asked = {int(oid): name for name, oid in oids}
-        rows = [
-            (asked[int(oid)], name, is_foreign)
-            for oid, name, is_foreign in session.execute(
-                f"WITH trusted AS ({_TRUSTED.format('$2')}) SELECT t.oid::bigint, t.oid::regtype::text, {_IS_FOREIGN} "
-                "FROM pg_type t WHERE t.oid::bigint::text IN (SELECT json_array_elements_text($1::json))",
-                (json.dumps([str(oid) for oid in asked]), json.dumps(list(session.trusted_schemas))),
-            )
-        ]
-    return {name: (own, is_foreign) for name, own, is_foreign in rows}
+    session.use_own_path()
+    found = (json.dumps([str(oid) for _, oid in oids]), json.dumps(list(session.trusted_schemas)))
+    rows = {
+        int(number): (name, bool(is_foreign)) for number, name, is_foreign, _ in session.execute(_FOREIGN_TYPES, found)
+    }
+    return {name: rows[int(oid)] for name, oid in oids}
 
 
 def names_of(query: PostgresQuery, known: Known) -> list[str]:

@@ -17,7 +17,7 @@ from infrastructure.sql import quote, quote_table
 from infrastructure.stores.planned import check_planned
 from infrastructure.stores.positions import TIES, is_plain, told_as_text, whole_ties
 from infrastructure.stores.postgres_reserved import refuse_read, system_held
-from infrastructure.stores.postgres_resolving import Resolving, look_up, names_of, own_types, path_of
+from infrastructure.stores.postgres_resolving import Resolving, is_own, look_up, names_of, own_types, path_of
 from infrastructure.stores.postgres_types import logical_of
 
 # 4714-11-24 BC, in days and in microseconds since 1970.
@@ -92,13 +92,14 @@ class Selection:
         before = system_held(session)
         casts = session.result_types(f"SELECT * FROM {text} LIMIT 0")
         refuse_read(session, names_of(query, known), before)
-        own = own_types(session, [native for native in casts.values() if logical_of(native).startswith("native:")])
+        own = own_types(session, casts.values())
         placed = {*source.order, *([source.cursor.column] if source.cursor else [])}
         placed |= {source.partitions.column} if source.partitions else set()
         for name, native in casts.items():
             if name in placed and own.get(native, ("", False))[1]:
                 raise untrusted_type(own[native][0])
-        session.bind(settings)
+        if own:
+            session.bind(settings)
         natives = {name: own[native][0] if native in own else native for name, native in casts.items()}
         return cls(text, natives, settings, casts)
 
@@ -115,9 +116,13 @@ class Selection:
         """Say `lo <= cursor < hi`, either side open when None."""
         conditions = ["true"]
         if lo is not None:
-            conditions.append(f"{quote(cursor)} >= {_bound(self.settings, 'lo', lo, self.casts[cursor])}")
+            conditions.append(
+                f"{quote(cursor)} {self._sign('>=', cursor)} {_bound(self.settings, 'lo', lo, self.casts[cursor])}"
+            )
         if hi is not None:
-            conditions.append(f"{quote(cursor)} < {_bound(self.settings, 'hi', hi, self.casts[cursor])}")
+            conditions.append(
+                f"{quote(cursor)} {self._sign('<', cursor)} {_bound(self.settings, 'hi', hi, self.casts[cursor])}"
+            )
         return " AND ".join(conditions)
 
     def within(self, column: str | None, stream: Stream) -> str:
@@ -127,9 +132,13 @@ class Selection:
         name, native = quote(column), self.casts[column]
         conditions = []
         if stream.lower is not None:
-            conditions.append(f"{name} >= {_bound(self.settings, 'lower', stream.lower, native)}")
+            conditions.append(
+                f"{name} {self._sign('>=', column)} {_bound(self.settings, 'lower', stream.lower, native)}"
+            )
         if stream.upper is not None:
-            conditions.append(f"{name} < {_bound(self.settings, 'upper', stream.upper, native)}")
+            conditions.append(
+                f"{name} {self._sign('<', column)} {_bound(self.settings, 'upper', stream.upper, native)}"
+            )
         text = " AND ".join(conditions)
         return text if stream.lower is not None else f"({text} OR {name} IS NULL)"
 
@@ -140,7 +149,13 @@ class Selection:
             _bound(self.settings, f"{name}_{number}", value, self.casts[column])
             for number, (column, value) in enumerate(zip(order, position, strict=True))
         )
-        return f"({left}) {comparison} ({right})"
+        return f"({left}) {self._sign(comparison, *order)} ({right})"
+
+    def _sign(self, sign: str, *columns: str) -> str:
+        """An operator of Postgres' own where the types are: one that somebody has made for just these would come before it."""
+        if all(is_own(self.casts[column]) for column in columns):
+            return f"OPERATOR(pg_catalog.{sign})"
+        return sign
 
     def rows(
         self,

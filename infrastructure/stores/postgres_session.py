@@ -94,8 +94,9 @@ class PostgresSession(Session):
 
     def bind(self, settings: Mapping[str, str]) -> None:
         """Set values that statements of this transaction read by `current_setting`."""
-        for name, value in settings.items():
-            self.execute("SELECT set_config($1, $2, true)", (name, value))
+        if settings:
+            calls = ", ".join(f"set_config(${2 * n + 1}, ${2 * n + 2}, true)" for n in range(len(settings)))
+            self.execute(f"SELECT {calls}", [part for item in settings.items() for part in item])
 
     def use_own_path(self) -> None:
         """Look for names where the role says, until the transaction ends or another path is bound."""

@@ -212,6 +212,12 @@ REFUSED: list[tuple[str, str]] = [
     ("select $1", UNPARSABLE),
     ("select tags[1:lo] from orders where tags[:lo] is null", UNPARSABLE),
     ("select json_object('a':lo)", UNPARSABLE),
+    ("select {{:}}", UNPARSABLE),
+    ("select {'a': 1}", UNPARSABLE),
+    ("select 1e[2]", UNPARSABLE),
+    ("select 1 as n'x'", UNPARSABLE),
+    ("select `a`", UNPARSABLE),
+    ("select a\u00a0$a$ from orders; commit; --$a$", MANY),
     ("select " + "+".join(["1"] * 16_000), LARGE),
     ("select " + "(" * 2_000 + "1" + ")" * 2_000, LARGE),
     ("select " + "not " * 7_000 + "true", LARGE),
@@ -470,6 +476,7 @@ def test_what_runs_is_what_was_parsed() -> None:
     assert resolved("select o.name from orders o -- x", known, {}) == "SELECT o.name FROM s.orders o"
     with_own = "with orders as (select 1 as name) select orders.name from orders, (select * from orders) x"
     assert "s.orders" not in resolved(with_own, known, {})
+    assert resolved("select 1_000, 1_000_000_000_000", known, {}) == "SELECT 1000, 1000000000000"
 
 
 def test_what_many_write_is_not_too_deep() -> None:
@@ -503,3 +510,25 @@ async def test_a_text_is_parsed_where_it_is_said_to_be(database: str) -> None:
     finally:
         await store.close()
     assert set(calls.called) == {"analyzed", "resolved"}
+
+
+@pytest.mark.line("10a")
+async def test_operator_made_for_just_the_types_of_a_key_is_not_taken(store: PostgresDataStore, database: str) -> None:
+    """It would come before Postgres' own, which are for text, and be called by whoever reads or writes."""
+    for statement in (
+        "create table keyed (id character varying primary key)",
+        "insert into keyed values ('a'), ('b'), ('c')",
+        "create function caught(character varying, character varying) returns boolean language plpgsql as "
+        "'begin raise exception ''caught''; end'",
+        "create operator public.> (leftarg = character varying, rightarg = character varying, function = caught)",
+        "create operator public.<= (leftarg = character varying, rightarg = character varying, function = caught)",
+    ):
+        postgres(database, statement)
+    source = SourceSpec(table=TableName("keyed"), key=("id",))
+    plan = await store.plan(source, lo=None, limit=None)
+
+    async with store.reader(source, plan, plan.streams[0], batch_rows=10) as reader:
+        found = [row["id"] async for batch in reader.batches(("a",)) for row in pa.table(batch.data).to_pylist()]
+
+    assert found == ["b", "c"]
+    assert await code_of(store, "select id from keyed where id > 'a'::varchar") is None
