@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from application.catalog.documents import PutDocument
@@ -34,6 +34,7 @@ class Cli:
     organization: str | None = None
     is_verbose: bool = False
     file: Path | None = None
+    _has_sql: bool = False
 
     @cached_property
     def project(self) -> Project:
@@ -57,9 +58,14 @@ class Cli:
     @cached_property
     def container(self) -> Container:
         """The whole system, not yet opened."""
+        from entrypoints.composition.benches import checking_bench
+
+        bench = checking_bench(self.loaded.settings)
+        if self._has_sql:
+            bench.warm()  # It gets ready while this process imports what it needs itself.
         from entrypoints.composition.container import build_container
 
-        return build_container(self.loaded.settings, self.project.folder)
+        return build_container(self.loaded.settings, self.project.folder, bench)
 
     @property
     def paths(self) -> Paths:
@@ -141,7 +147,13 @@ class Cli:
         from entrypoints.documents.project import read_all
 
         found = read_all(files, self.project.variables, document_limits(self.loaded.settings))
+        self._has_sql = self._has_sql or any(_has_sql(document.body) for document in found)
         return [PutDocument(document.kind, document.name, document.body) for document in found]
+
+
+def _has_sql(body: Mapping[str, Any]) -> bool:
+    parts = [body.get("source") or {}, *(body.get("transform") or ()), *(body.get("quality") or ())]
+    return any("sql" in part or "query" in part for part in parts)
 
 
 def _user() -> str:

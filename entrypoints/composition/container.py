@@ -7,6 +7,7 @@ from dependency_injector import containers, providers
 from entrypoints.composition.gateways import Gateways
 from entrypoints.composition.paths import Paths
 from entrypoints.composition.use_cases import UseCases
+from infrastructure.bench.bench import Bench
 from infrastructure.runtime import ContextTelemetry, RandomIdentifiers, SystemClock
 from infrastructure.settings import Settings
 
@@ -36,6 +37,9 @@ class Container(containers.DeclarativeContainer):
     )
 
 
-def build_container(settings: Settings, project: Path) -> Container:
-    """Build a fresh container; nothing is opened yet."""
-    return Container(settings=providers.Object(settings), paths=providers.Object(Paths.of(settings, project)))
+def build_container(settings: Settings, project: Path, bench: Bench | None = None) -> Container:
+    """Build a fresh container; nothing is opened yet, except a bench that is there already."""
+    container = Container(settings=providers.Object(settings), paths=providers.Object(Paths.of(settings, project)))
+    if bench is not None:
+        container.gateways.bench.override(providers.Object(bench))
+    return container

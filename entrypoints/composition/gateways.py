@@ -132,7 +132,7 @@ def postgres_connection(
 
 
 def duckdb_connection(
-    spec: ConnectionSpec, secrets: Mapping[str, Secret], paths: Paths, settings: Settings, bench: Bench
+    spec: ConnectionSpec, secrets: Mapping[str, Secret], paths: Paths, settings: Settings, bench: Calls
 ) -> DuckDBDataStore:
     """A named DuckDB file."""
     chosen = settings.store.duckdb
@@ -175,7 +175,7 @@ class Gateways(containers.DeclarativeContainer):
     data_store: providers.Selector[IDataStore] = providers.Selector(
         settings.provided.store.kind,
         duckdb=providers.Singleton(
-            DuckDBDataStore, options=providers.Callable(embedded_options, settings, paths), bench=bench
+            DuckDBDataStore, options=providers.Callable(embedded_options, settings, paths), bench=parsing
         ),
         memory=providers.Singleton(InMemoryDataStore),
         postgres=providers.Singleton(
@@ -196,7 +196,7 @@ class Gateways(containers.DeclarativeContainer):
             dialer=providers.Singleton(Dialer, rules=dialing, resolve=resolver),
             bench=parsing,
         ),
-        duckdb=providers.Factory(duckdb_connection, paths=paths, settings=settings, bench=bench),
+        duckdb=providers.Factory(duckdb_connection, paths=paths, settings=settings, bench=parsing),
         files=providers.Factory(files_connection, paths=paths),
         memory=providers.Factory(memory_connection),
     )
