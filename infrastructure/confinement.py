@@ -1,12 +1,16 @@
 """Which local files connections may reach: those under the data roots, links resolved, that are neither hidden nor Headrace's."""
 
 import os
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from domain.errors import InvalidInputError
 from domain.pipelines.local_path import folded, is_hidden, leads_astray
+
+# Where a volume of Kubernetes keeps what the links in it lead to; no path can be written so.
+_MOUNTED = re.compile(r"\.\.(data|[0-9]{4}(_[0-9]{2}){5}\.[0-9]{1,12})")
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ class Confinement:
         def is_permitted(path: Path) -> bool:
             real = _real(path)
             is_shown = any(
-                real.is_relative_to(root) and not any(is_hidden(part) for part in real.relative_to(root).parts)
+                real.is_relative_to(root) and not any(_is_hidden(part) for part in real.relative_to(root).parts)
                 for root in roots
             )
             return is_shown and not is_kept(real)
@@ -85,6 +89,10 @@ class Confinement:
     def _told(self) -> str:
         shown = (root.relative_to(self.base) if root.is_relative_to(self.base) else root for root in self.roots)
         return " or ".join(f"{root}/" if str(root) != "." else "the project" for root in shown)
+
+
+def _is_hidden(part: str) -> bool:
+    return is_hidden(part) and not _MOUNTED.fullmatch(part)
 
 
 def _real(path: Path) -> Path:

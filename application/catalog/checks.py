@@ -1,10 +1,10 @@
 """What is checked of a document by itself, and for how long."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from domain.errors import InvalidInputError, Problem
 from domain.pipelines.connection import ConnectionSpec
@@ -15,8 +15,20 @@ from domain.pipelines.steps import SqlStep
 from domain.ports.secrets import ISecretProvider
 from domain.ports.security import TOO_LARGE, IQueryGuard
 
+_PATHS = ("path", "root", "ssl_ca_cert")
+
 Check = tuple[str, Callable[[], object | Awaitable[None]]]
 """Where in the document, and what refuses it."""
+
+
+class ConnectionPlaces(Protocol):
+    """Where connections lead, as far as their documents tell; opens nothing."""
+
+    def check_path(self, path: str) -> None:
+        """Raise `InvalidInputError` if connections may not reach a path."""
+
+    def database(self, connection: ConnectionSpec | None) -> Hashable | None:
+        """Give what is equal for connections to one database, None standing for the store of the settings."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +38,7 @@ class Checks:
     guard: IQueryGuard
     secrets: Sequence[ISecretProvider]
     dialing: DialRules
+    places: ConnectionPlaces
 
     def of_connection(self, body: Mapping[str, Any]) -> list[Check]:
         """What is checked of a connection."""
@@ -39,6 +52,9 @@ class Checks:
         if "host" in options:
             place = Place(options["host"], options["port"], options["database"])
             checks.append(("options.host", partial(self.dialing.check_literal, place)))
+        for name in _PATHS:
+            if options.get(name):
+                checks.append((f"options.{name}", partial(self.places.check_path, options[name])))
         return checks
 
     def of_pipeline(self, body: Mapping[str, Any], known: Mapping[str, ConnectionSpec]) -> list[Check]:

@@ -1,10 +1,10 @@
 """Documents put, read, planned, applied and deleted: one story for pipelines and connections."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from application.catalog.checks import Checks, problems_of
+from application.catalog.checks import Checks, ConnectionPlaces, problems_of
 from domain.errors import InvalidInputError, NotFoundError, PermissionDeniedError, Problem, SpecError
 from domain.identity.policy import Action, is_allowed, require
 from domain.identity.principal import Principal
@@ -54,6 +54,7 @@ class Catalog:
     guard: IQueryGuard
     secrets: Sequence[ISecretProvider]
     dialing: DialRules
+    places: ConnectionPlaces
     check_seconds: float
     default_store: ConnectionSpec | None = None
 
@@ -81,7 +82,7 @@ class Catalog:
         await self.validate(commands, [ConnectionSpec.from_document(stored.document) for stored in found if stored])
 
     async def _problems(self, command: PutDocument, known: Mapping[str, ConnectionSpec]) -> list[Problem]:
-        checks = Checks(self.guard, self.secrets, self.dialing)
+        checks = Checks(self.guard, self.secrets, self.dialing, self.places)
         is_pipeline = command.kind == "pipeline"
         found = checks.of_pipeline(command.body, known) if is_pipeline else checks.of_connection(command.body)
         return await problems_of(f"{command.kind} {command.name}", found, self.check_seconds)
@@ -230,10 +231,32 @@ class Catalog:
     async def _specs(
         self, unit: IUnitOfWork, organization: str, commands: Sequence[PutDocument]
     ) -> dict[str, PipelineSpec]:
-        """The pipelines that would be stored, by name."""
-        stored = {stored.name: stored.document for stored in await _all(unit.pipelines, organization)}
-        stored |= {command.name: command.body for command in commands if command.kind == "pipeline"}
-        return {name: PipelineSpec.from_document(body) for name, body in stored.items()}
+        """The pipelines that would be stored, by name; connections that lead to one database have one name in them."""
+        found: dict[str, dict[str, Mapping[str, Any]]] = {}
+        for kind in KINDS:
+            found[kind] = {stored.name: stored.document for stored in await _all(_records(unit, kind), organization)}
+            found[kind] |= {command.name: command.body for command in commands if command.kind == kind}
+        names = self._names([ConnectionSpec.from_document(body) for body in found["connection"].values()])
+        specs = {name: PipelineSpec.from_document(body) for name, body in found["pipeline"].items()}
+        return {
+            name: replace(
+                spec,
+                source=replace(spec.source, connection=names.get(spec.source.connection, spec.source.connection)),
+                destination=replace(
+                    spec.destination,
+                    connection=names.get(spec.destination.connection, spec.destination.connection),
+                ),
+            )
+            for name, spec in specs.items()
+        }
+
+    def _names(self, connections: Sequence[ConnectionSpec]) -> dict[str, str]:
+        """For each connection the name of the first that leads to its database."""
+        first = {self.places.database(None): DEFAULT_CONNECTION}
+        for connection in sorted(connections, key=lambda each: each.name):
+            first.setdefault(self.places.database(connection), connection.name)
+        first.pop(None, None)
+        return {each.name: first.get(self.places.database(each), each.name) for each in connections}
 
     async def _reads(self, specs: Mapping[str, PipelineSpec]) -> _Reads:
         """Name what each pipeline reads."""
@@ -250,7 +273,7 @@ class Catalog:
     ) -> None:
         """Refuse documents that would make data flow in a circle, together with what is stored."""
         given = [specs[command.name] for command in commands if command.kind == "pipeline"]
-        circle = find_circle(flow for spec in specs.values() for flow in _flows(spec, reads)) if given else None
+        circle = find_circle(flow for spec in specs.values() for flow in _flows(spec, reads)) if commands else None
         if circle is not None:
             tables = " → ".join(f"{connection}:{table}" for connection, table in circle)
             raise InvalidInputError(f"These pipelines would move data in a circle: {tables}.", code="spec.circle")

@@ -17,6 +17,7 @@ from domain.ports.runtime import IClock
 from domain.ports.secrets import Secret
 from entrypoints.composition.benches import checking_bench, running_bench
 from entrypoints.composition.paths import Paths
+from entrypoints.composition.whereabouts import Whereabouts
 from infrastructure.bench.bench import Bench
 from infrastructure.bench.in_process import Calls
 from infrastructure.caches.memory import InMemoryCache
@@ -187,6 +188,7 @@ class Gateways(containers.DeclarativeContainer):
     )
     dialing = providers.Singleton(dial_rules, settings)
     default_store = providers.Singleton(store_of_settings, settings)
+    places = providers.Singleton(Whereabouts, settings=settings, paths=paths)
     resolver = providers.Object(resolved)
     connection_store: providers.FactoryAggregate[Any] = providers.FactoryAggregate(
         postgres=providers.Factory(

@@ -166,6 +166,7 @@ class UseCases(containers.DeclarativeContainer):
         guard=providers.Singleton(SqlQueryGuard, bench=gateways.parsing),
         secrets=gateways.secrets,
         dialing=gateways.dialing,
+        places=gateways.places,
         check_seconds=settings.provided.checks.seconds,
         default_store=gateways.default_store,
     )

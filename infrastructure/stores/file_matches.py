@@ -16,7 +16,7 @@ def tables_under(root: Path, confinement: Confinement) -> list[str]:
     if not permits(root):
         return found
     for folder, folders, files in os.walk(root):
-        folders[:] = [name for name in folders if permits(Path(folder, name))]
+        folders[:] = [name for name in folders if not is_hidden(name) and permits(Path(folder, name))]
         for name in files:
             path = Path(folder, name)
             if format_of(name) and not is_hidden(name) and is_inside(path, root) and permits(path) and path.is_file():

@@ -237,6 +237,54 @@ def test_data_that_would_flow_in_a_circle(server: Server) -> None:
         server.call("DELETE", f"/v1/pipelines/{name}")
 
 
+@pytest.mark.line("7")
+def test_two_connections_to_one_database_are_one(server: Server) -> None:
+    def connected(name: str, kind: str, **options: Any) -> None:
+        document = {"version": 1, "connection": name, "kind": kind, "options": options}
+        assert server.call("PUT", f"/v1/connections/{name}", document).status == 201
+
+    def moving(source: str, target: str, **parts: Any) -> Any:
+        reads = (
+            {"connection": source, "table": "orders", "key": ["id"]} if not parts else {"connection": source, **parts}
+        )
+        document = {"version": 1, "pipeline": "moves", "source": reads}
+        return {**document, "destination": {"connection": target, "table": "public.orders"}}
+
+    same = {"database": "d", "port": 5432}
+    for name, host in (
+        ("one", "localhost"), ("two", "127.0.0.1"), ("three", "0x7f.1"), ("four", "::ffff:127.0.0.1"), ("five", "Db.Example"),
+        ("six", "db.example"), ("seven", "10.1.2.3"), ("eight", "167838211"),
+    ):  # fmt: skip
+        connected(name, "postgres", host=host, user=f"{name}_user", **same)
+    connected("other", "postgres", host="localhost", user="u", database="d2", port=5432)
+    connected("port", "postgres", host="localhost", user="u", database="d", port=5433)
+    connected("shelf", "duckdb", path="data/shelf.duckdb")
+    connected("again", "duckdb", path="./data/shelf.duckdb")
+    connected("linked", "duckdb", path="data/linked.duckdb")
+    connected("memory", "memory")
+    try:
+        for source, target in (("one", "two"), ("two", "three"), ("four", "one"), ("five", "six"), ("seven", "eight"),
+                               ("shelf", "again"), ("again", "shelf")):  # fmt: skip
+            for document in (moving(source, target), moving(source, target, query="select * from orders", key=["id"])):
+                answer = server.call("PUT", "/v1/pipelines/moves", document)
+                assert (answer.status, answer.body["code"]) == (422, "spec.circle"), (source, target, answer.body)
+                planned = server.call("POST", "/v1/plans", {"documents": [document]})
+                assert (planned.status, planned.body["code"]) == (422, "spec.circle")
+        for source, target in (("one", "other"), ("one", "port"), ("one", "five"), ("shelf", "linked"), ("memory", "default"),
+                               ("five", "seven")):  # fmt: skip
+            assert server.call("PUT", "/v1/pipelines/moves", moving(source, target)).status in (200, 201), (
+                source,
+                target,
+            )
+        assert server.call("PUT", "/v1/pipelines/moves", moving("one", "port")).status == 200
+        moved = {"host": "127.0.0.1", "user": "u", **same}
+        changed = {"version": 1, "connection": "port", "kind": "postgres", "options": moved}
+        closing = server.call("PUT", "/v1/connections/port", changed)
+        assert (closing.status, closing.body["code"]) == (422, "spec.circle")
+    finally:
+        server.call("DELETE", "/v1/pipelines/moves")
+
+
 QUERY = with_change("source", {"query": "SELECT 1", "key": ["id"]})
 
 
@@ -338,7 +386,13 @@ def test_link_out_of_the_folder_is_not_followed(server: Server, tmp_path: Path) 
     (server.folder / "away").symlink_to(tmp_path)
     for name, root in (("landing", "data"), ("away", "away")):
         files = {"version": 1, "connection": name, "kind": "files", "options": {"root": root}}
-        assert server.call("PUT", f"/v1/connections/{name}", files).status in (200, 201)
+        assert server.call("PUT", f"/v1/connections/{name}", files).status == (422 if name == "away" else 201)
+    (server.folder / "away").unlink()
+    (server.folder / "data/away").mkdir()
+    files = {"version": 1, "connection": "away", "kind": "files", "options": {"root": "data/away"}}
+    assert server.call("PUT", "/v1/connections/away", files).status == 201
+    (server.folder / "data/away").rmdir()
+    (server.folder / "data/away").symlink_to(tmp_path)
     for number, source in enumerate(
         ({"connection": "landing", "path": "link.csv"}, {"connection": "away", "path": "secret.csv"})
     ):

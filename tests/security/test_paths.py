@@ -1,5 +1,6 @@
 """Line 36a for whole projects: connections reach data, and nothing of the program's own, whichever way leads to it."""
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -240,7 +241,20 @@ async def test_settings_own_duckdb_file_is_exempt(tmp_path: Path) -> None:
 def test_connections_of_both_doors(server: Server, kind: str, options: dict[str, str]) -> None:
     before = {path for path in server.folder.rglob("*") if path.parent.name != "scratch" and "-wal" not in path.name}
     document = {"version": 1, "connection": "own", "kind": kind, "options": options}
-    assert server.call("PUT", "/v1/connections/own", document).status in (200, 201)
+    answer = server.call("PUT", "/v1/connections/own", document)
+    assert (answer.status, answer.body["code"]) == (422, "path.forbidden")
+    assert server.call("GET", "/v1/connections/own").status == 404
+    (server.folder / "own.json").write_text(json.dumps(document))
+    done = headrace(server.folder, "validate", "-f", "own.json", **ENVIRONMENT)
+    (server.folder / "own.json").unlink()
+    assert (done.returncode, "path.forbidden" in done.stderr) == (2, True)
+    name, [(option, target)] = f"data/turns_{kind}", options.items()
+    permitted = {**document, "options": {option: name}}
+    assert server.call("PUT", "/v1/connections/own", permitted).status in (
+        200,
+        201,
+    )  # What it leads to may change later.
+    (server.folder / name).symlink_to(server.folder / target)
     tried = server.call("POST", "/v1/connections/own/test").body
     assert (tried["ok"], tried["step"]) == (False, "name")
     listed = server.call("GET", "/v1/connections/own/tables")
@@ -249,6 +263,8 @@ def test_connections_of_both_doors(server: Server, kind: str, options: dict[str,
     assert done.returncode == 2
     assert "path.forbidden" in done.stderr
     assert "Traceback" not in done.stderr
+    (server.folder / name).unlink()
+    assert server.call("DELETE", "/v1/connections/own").status == 204
     added = {
         path for path in server.folder.rglob("*") if path.parent.name != "scratch" and "-wal" not in path.name
     } - before
@@ -295,3 +311,33 @@ async def test_nothing_found_is_what_a_hidden_folder_is(wide: Confinement) -> No
             await store.plan(SourceSpec(path=pattern), lo=None, limit=None)
         said.append(caught.value.message.replace(pattern, ""))
     assert said[0] == said[1]
+
+
+async def test_links_of_a_mounted_volume_are_read(tmp_path: Path) -> None:
+    """As Kubernetes mounts a ConfigMap: each file is a link to ..data, and that one to a folder of a time."""
+    folder = filled(tmp_path) / "data/mounted"
+    (folder / "..2026_11_27_22_50_54.1234567890").mkdir(parents=True)
+    (folder / "..2026_11_27_22_50_54.1234567890/sales.csv").write_text("id\n1\n2\n")
+    (folder / "..data").symlink_to("..2026_11_27_22_50_54.1234567890")
+    (folder / "sales.csv").symlink_to("..data/sales.csv")
+    (folder / "..other").mkdir()
+    (folder / "..other/x.csv").write_text("id\n1\n")
+    (folder / "x.csv").symlink_to("..other/x.csv")
+    confinement = paths_of(tmp_path).confinement
+    store = FilesDataStore(confinement.place("data/mounted"), confinement)
+
+    assert [table.table for table in await store.tables()] == ["sales.csv"]
+    for path in ("sales.csv", "s*.csv", "**/sales.csv"):
+        rows = [batch async for batch in store.read(SourceSpec(path=path), batch_rows=10)]
+        assert sum(len(batch) for batch in rows) == 2
+    for path in ("..data/sales.csv", "..2026_11_27_22_50_54.1234567890/sales.csv", "x.csv", "..*/*.csv"):
+        with pytest.raises(InvalidInputError) as caught:
+            await store.plan(SourceSpec(path=path), lo=None, limit=None)
+        assert caught.value.code == "path.forbidden"
+    refused(confinement, "data/mounted/..data/sales.csv")
+    (folder / "away.csv").symlink_to("../../.env.csv")
+    (folder / "..data").unlink()
+    (folder / "..data").symlink_to(tmp_path / "secrets")
+    for path in ("away.csv", "sales.csv"):
+        with pytest.raises((InvalidInputError, NotFoundError)):
+            await store.plan(SourceSpec(path=path), lo=None, limit=None)

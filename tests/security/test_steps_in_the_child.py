@@ -301,7 +301,8 @@ class _SlowGuard(SqlQueryGuard):
 @pytest.mark.parametrize(("texts", "seen"), [(["a", "slow", "b"], 2), (["a", "large", "b"], 2), (["a"] * 50, 50)])
 async def test_all_texts_of_a_document_have_one_time(texts: list[str], seen: int) -> None:
     guard = _SlowGuard()
-    checks = Checks(guard, (), DialRules()).of_pipeline(_document("many", texts), {})
+    places = build_container(load_settings(root=None, environment={}).settings, Path.cwd()).gateways.places()
+    checks = Checks(guard, (), DialRules(), places).of_pipeline(_document("many", texts), {})
 
     problems = await problems_of("pipeline many", checks, 0.1)
 
