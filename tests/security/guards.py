@@ -4,13 +4,14 @@ from domain.errors import PlatformError
 from infrastructure.queries.duckdb_reading import read_query
 from infrastructure.queries.duckdb_steps import read_predicate, read_step
 from infrastructure.queries.postgres_query import analyzed
+from infrastructure.security.query_guard import judge_source
 from tests.security.payloads import Payload
 
 
 def check(where: str, engine: str, text: str) -> None:
     """Raise what the guard raises."""
     if where == "query":
-        read_query(text) if engine == "duckdb" else analyzed(text)
+        judge_source(text, engine, ())
     elif where == "transform":
         read_step(text)
     else:

@@ -1,4 +1,4 @@
-"""The oracles of `make fuzz` notice what they are there for."""
+"""A bounded part of `make fuzz`, with a seed of its own; and the oracles, which must notice what they are there for."""
 
 import tempfile
 from collections.abc import Iterator
@@ -7,8 +7,11 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from tests.security.fuzz import hunt
 from tests.security.fuzz_oracles import DuckDBOracle, Oracle, PostgresOracle, TransformOracle, smallest
-from tests.security.fuzz_texts import Texts
+from tests.security.fuzz_texts import ENGINES, Texts
+
+_COUNTS = {"postgres": 200, "duckdb": 300, "transform": 150}
 
 
 @pytest.fixture
@@ -16,6 +19,18 @@ def reachable() -> Iterator[Path]:
     """A folder that the database's server reaches, who may be somebody else."""
     with tempfile.TemporaryDirectory(prefix="headrace-fuzz-") as folder:
         yield Path(folder)
+
+
+@pytest.mark.line("8", "9", "10", "12", "14")
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_what_a_guard_lets_through_is_what_the_engine_reads(
+    reachable: Path, postgres_server_url: str, engine: str
+) -> None:
+    found = await hunt(engine, 4711, reachable, postgres_server_url, goes_on=lambda number: number < _COUNTS[engine])
+
+    assert found.findings == []
+    assert found.texts == _COUNTS[engine]
+    assert found.let_through > found.texts // 20
 
 
 async def test_oracle_of_postgres_notices(

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import random
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import groupby
@@ -14,6 +15,7 @@ import pytest
 from domain.identity.principal import Role
 from tests.databases import postgres
 from tests.e2e.api import openapi
+from tests.security.guards import refusal
 from tests.security.payloads import Payload, of, payloads
 from tests.security.yard import Said, Yard, all_at_once, yard
 
@@ -33,6 +35,21 @@ def sample(found: tuple[Payload, ...], count: int) -> list[Payload]:
 
 def told(wrong: Sequence[object]) -> str:
     return "\n".join(str(one) for one in wrong)
+
+
+@pytest.mark.line("8", "9", "10", "11", "12", "14", "15")
+@pytest.mark.parametrize("family", families(*_QUERIES), ids=lambda family: family[0].name.rpartition(" ")[0])
+def test_no_payload_is_let_through_at_the_door(family: list[Payload]) -> None:
+    wrong = []
+    for payload in family:
+        started = time.monotonic()
+        code = refusal(payload)
+        is_let_through = code is None and (payload.is_bounded or payload.at == "store")
+        if not (is_let_through or (code is not None and payload.is_due(code))) or time.monotonic() - started > 1:
+            wrong.append((payload.name, payload.text[:200], code, time.monotonic() - started))
+    assert not wrong, told(wrong)
+    assert family[0].twin is not None
+    assert refusal(family[0], family[0].twin) is None
 
 
 def test_the_corpus_is_large_and_each_of_its_texts_is_there_once() -> None:
@@ -139,6 +156,40 @@ def _documented(place: Yard, payload: Payload) -> Said:
     said = stored if stored.status >= 400 else place.ask(Role.PIPELINE_ADMIN, "POST", f"{path}/test")
     place.ask(Role.PIPELINE_ADMIN, "DELETE", path)
     return said
+
+
+@pytest.mark.line("8", "9", "10", "12", "14")
+@pytest.mark.parametrize("engine", ["postgres", "duckdb"])
+def test_an_engineer_stores_plans_and_previews_none_of_them(grounds: Yard, engine: str) -> None:
+    found = of(*_QUERIES, engine=engine)
+    tried = sample(tuple(p for p in found if p.at == "door" and not p.is_bounded and len(p.text) < 100_000), 100)
+    tried += sample(tuple(p for p in found if p.at == "store" and not p.is_owed), 30)
+
+    wrong = [found for found in all_at_once(lambda payload: _engineered(grounds, payload), tried) if found]
+
+    assert not wrong, told(wrong)
+    grounds.untouched()
+    assert grounds.peak_mb() <= 300
+
+
+def _engineered(place: Yard, payload: Payload) -> tuple[object, ...] | None:
+    """What is wrong with the answers to an engineer; nothing, if a payload is refused with a due code at the end."""
+    name = "p" + hashlib.sha256(payload.name.encode()).hexdigest()[:12]
+    document = {**json.loads(payload.as_document()), "pipeline": name}
+    body = place.armed(json.dumps(document))
+    plan = place.armed(json.dumps({"documents": [document]}))
+    sent = {"Content_Type": "application/json"}
+    answers = [place.ask(Role.DATA_ENGINEER, "PUT", f"/v1/pipelines/{name}", body, **sent)]
+    answers.append(place.ask(Role.DATA_ENGINEER, "POST", "/v1/plans", plan, **sent))
+    if answers[0].status in (200, 201):
+        answers.append(place.ask(Role.DATA_ENGINEER, "POST", f"/v1/pipelines/{name}/preview", b'{"limit": 1}', **sent))
+        assert place.ask(Role.DATA_ENGINEER, "DELETE", f"/v1/pipelines/{name}").status == 204
+    last = answers[-1] if len(answers) == 3 else answers[0]
+    is_refused = last.status in (404, 422) and any(payload.is_due(code) for code in last.codes)
+    is_late = payload.where != "query" and len(answers) == 3  # A query of one engine may be another's at the door.
+    if not is_refused or is_late or any(answer.status >= 500 for answer in answers):
+        return payload.name, payload.text[:200], [(a.status, a.codes, a.text[:300]) for a in answers[-2:]]
+    return None
 
 
 def _it_would_have_been_seen(grounds: Yard) -> None:
