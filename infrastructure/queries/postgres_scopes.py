@@ -356,15 +356,17 @@ def _renamed(fields: Sequence[Field], is_whole: bool, names: Sequence[str]) -> t
 
 def name_of(value: Any) -> str:
     """The name that Postgres gives to a column of a result, where that is plain to see."""
-    match value.WhichOneof("node"):
-        case "column_ref":
-            return (strings(value.column_ref.fields) or [""])[-1]
-        case "func_call":
-            return strings(value.func_call.funcname)[-1]
-        case "a_indirection":
-            selected = strings(value.a_indirection.indirection)
-            return selected[-1] if selected else name_of(value.a_indirection.arg)
-        case "type_cast":
-            return name_of(value.type_cast.arg)
-        case _:
-            return ""
+    while True:
+        match value.WhichOneof("node"):
+            case "column_ref":
+                return (strings(value.column_ref.fields) or [""])[-1]
+            case "func_call":
+                return strings(value.func_call.funcname)[-1]
+            case "a_indirection":
+                if selected := strings(value.a_indirection.indirection):
+                    return selected[-1]
+                value = value.a_indirection.arg
+            case "type_cast":
+                value = value.type_cast.arg
+            case _:
+                return ""
