@@ -236,6 +236,9 @@ class CheckSettings(Section):
         10.0,
         "How long checking a document, planning it, or one batch of its preview, may take; then it is refused (query.too_large).",
     )
+    answer_mb: Annotated[Int, Field(ge=1, le=1024)] = setting(
+        16, "The most that the rows of a preview may have together, and that one may answer."
+    )
     parse_seconds: Annotated[float, Field(ge=0.1, le=60)] = setting(
         1.0, "How long the processor may work on understanding one query, step or rule; then it is refused."
     )

@@ -75,12 +75,15 @@ class Forked(subprocess.Popen[Any]):
             )
 
 
-def fork_children_of_benches(client: Callable[[], ForkClient]) -> None:
-    """Have the children of this process's benches forked, too, instead of executed."""
+def fork_children_of_benches(client: Callable[[], ForkClient | None]) -> None:
+    """Have the children of this process's benches forked, too, instead of executed, where there is who forks."""
 
     def execute(connection: int, memory_mb: int, environment: Mapping[str, str]) -> "subprocess.Popen[bytes]":
+        forks = client()
+        if forks is None:
+            return executed(connection, memory_mb, environment)
         return Forked(
-            client(), [BENCH, str(memory_mb)], more=[connection], cwd="/", env=environment, start_new_session=True,
+            forks, [BENCH, str(memory_mb)], more=[connection], cwd="/", env=environment, start_new_session=True,
             stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
 

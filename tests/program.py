@@ -97,6 +97,11 @@ _servers: list[_ForkServer] = []
 _starting = threading.Lock()
 
 
+def started_fork_server() -> _ForkServer | None:
+    """As `fork_server`, if there is one: starting one takes longer than a process."""
+    return _servers[0] if _servers else None
+
+
 def fork_server() -> _ForkServer:
     """The process that programs are forked from."""
     with _starting:

@@ -8,7 +8,7 @@ from typing import Any
 from application.connections.open_stores import OpenStores
 from application.pipelines.preparing import RunPreparer, transform_plan
 from application.pipelines.showing import event_for, run_for
-from domain.errors import ConflictError, NotFoundError
+from domain.errors import ConflictError, InvalidInputError, NotFoundError
 from domain.identity.policy import Action, require
 from domain.identity.principal import Principal
 from domain.pipelines.checkpoint import Counts, LaneState, merge_stats
@@ -16,11 +16,12 @@ from domain.pipelines.read_set import Lane
 from domain.pipelines.run import Run, RunState, Transition
 from domain.pipelines.spec import PipelineSpec
 from domain.ports.data_store import Batch
+from domain.ports.security import TOO_LARGE
 from domain.ports.transformer import ITransformer
 from domain.ports.unit_of_work import IRecords, Page, StoredEvent
 
 # What steps make of a batch has to fit beside it into the memory that a preview may take.
-_PREVIEW_BYTES = 16 * 1024 * 1024
+_PREVIEW_BATCH_BYTES = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class PipelineInspector:
     stores: OpenStores
     preparer: RunPreparer
     transformer: ITransformer
+    max_preview_bytes: int
 
     async def preview(
         self, principal: Principal, spec: PipelineSpec, *, limit: int | None, keep_rows: bool = True
@@ -68,7 +70,7 @@ class PipelineInspector:
         plan = await patience.answer(store.plan(replace(spec.source, cursor=None), lo=None, limit=limit))
         lenient = replace(spec, quality=tuple(rule for rule in spec.quality if rule.is_row_rule))
         rows = self.preparer.batch_rows(spec) if limit is None else min(limit, self.preparer.batch_rows(spec))
-        size = min(self.preparer.batch_bytes(spec), _PREVIEW_BYTES)
+        size = min(self.preparer.batch_bytes(spec), _PREVIEW_BATCH_BYTES)
         kept: list[Batch] = []
         counts, stats = Counts(), dict[str, Any]()
         async with (
@@ -80,11 +82,20 @@ class PipelineInspector:
         ):
             columns = tuple((column.name, column.type) for column in transform.columns)
             async for batch in batches:
-                judged = await transform.apply(batch.data)
+                judged = await (transform.apply if keep_rows else transform.measured)(batch.data)
                 counts, stats = counts + judged.counts, merge_stats(stats, judged.stats)
                 if keep_rows:
                     kept.append(judged.accepted)
+                    self._check_size(kept)
         return Preview(columns, tuple(kept), counts, stats, plan.note)
+
+    def _check_size(self, kept: Sequence[Batch]) -> None:
+        size = sum(batch.nbytes for batch in kept)
+        if size > self.max_preview_bytes:
+            raise InvalidInputError(
+                f"The rows have more than {self.max_preview_bytes // 1024**2} MB together: ask for fewer.",
+                code=TOO_LARGE,
+            )
 
     async def spec_of(self, principal: Principal, name: str) -> PipelineSpec:
         """Load a pipeline's latest spec.

@@ -91,6 +91,10 @@ class IPreparedTransform(ABC):
             WorkFailedError: a row has no value in a key column (`merge.key_null`).
         """
 
+    async def measured(self, batch: Batch) -> JudgedBatch:
+        """As `apply`, for whom the rows themselves do not matter: there may be none."""
+        return await self.apply(batch)
+
     @abstractmethod
     def empty(self) -> JudgedBatch:
         """Judge no rows: what a stream without rows commits."""

@@ -11,13 +11,13 @@ _MODULES = ("infrastructure.security.query_guard", "infrastructure.transforms.in
 def checking_bench(settings: Settings) -> Bench:
     """Where queries and documents are parsed, planned, previewed and tested."""
     chosen = settings.checks
-    limits = ChildLimits(chosen.memory_mb, chosen.seconds)
+    limits = ChildLimits(chosen.memory_mb, chosen.seconds, chosen.answer_mb)
     return Bench(limits, query_too_large, children=chosen.children, queue=chosen.queue, modules=_MODULES)
 
 
 def running_bench(settings: Settings) -> Bench:
     """Where batches of runs go through steps that may make more of a row than it was; a run has a time-out of its own."""
-    limits = ChildLimits(settings.transforms.memory_mb, None)
+    limits = ChildLimits(settings.transforms.memory_mb, None, settings.transforms.memory_mb // 4)
     return Bench(
         limits, transform_too_large, children=settings.run.concurrency * 64, queue=settings.run.concurrency * 64
     )

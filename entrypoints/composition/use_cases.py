@@ -159,6 +159,7 @@ class UseCases(containers.DeclarativeContainer):
         stores=stores,
         preparer=preparer,
         transformer=gateways.checking_transformer,
+        max_preview_bytes=providers.Callable(lambda size: size * 1024**2, settings.provided.checks.answer_mb),
     )
     catalog = providers.Singleton(
         Catalog,

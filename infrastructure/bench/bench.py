@@ -38,6 +38,11 @@ class _Call:
         self._child: ChildProcess | None = None
         self.is_given_up = False
 
+    @property
+    def is_light(self) -> bool:
+        """It takes little, so that it need not wait behind what may take long."""
+        return self.cpu_seconds is not None
+
     def give_up(self) -> None:
         with self._guard:
             self.is_given_up = True
@@ -55,8 +60,8 @@ class Bench(Calls):
     """Calls functions in children.
 
     A child starts when it is first needed, or by `warm`, and is kept. One that was outgrown, overdue or broken is ended, and
-    another takes its place. Where one is kept warm, it has imported `modules` before it is asked. `refused` makes an error of ours of what became of a call: one of memory, time and the
-    child's end, in a sentence that a person can act on.
+    another takes its place. Where one is kept warm, it has imported `modules` before it is asked. `refused` makes an error of
+    ours of what became of a call, which is memory, answer, time or end: a sentence that a person can act on.
     """
 
     def __init__(
@@ -75,7 +80,8 @@ class Bench(Calls):
         self._modules = modules
         self._idle: list[ChildProcess] = []
         self._working: set[ChildProcess] = set()
-        self._admitted = 0
+        self._admitted = {True: 0, False: 0}
+        self._heavy = 0
         self._is_closed = False
         self._is_kept_warm = False
         self._changed = threading.Condition()
@@ -104,17 +110,17 @@ class Bench(Calls):
         """As `acall`, for a function that asks: `answers` is called with the question, in a thread."""
         return await self._acalled(_Call(answers), function, args, kwargs)
 
-    def within(self, cpu_seconds: float) -> Calls:
-        """This bench for what needs little: a call may work for so long, and wait as any."""
-        return _Within(self, cpu_seconds)
+    def within(self, cpu_seconds: float) -> "Within":
+        """This bench for what takes little: a call may work for so long."""
+        return Within(self, cpu_seconds)
 
     def _called(self, call: _Call, function: Callable[..., T], args: Sequence[Any], kwargs: dict[str, Any]) -> T:
-        self._admit()
+        self._admit(call)
         result: T = self._run(call, function, args, kwargs)
         return result
 
     async def _acalled(self, call: _Call, function: Callable[..., T], args: Sequence[Any], kwargs: dict[str, Any]) -> T:
-        self._admit()
+        self._admit(call)
         future = asyncio.get_running_loop().run_in_executor(self._pool(), self._run, call, function, args, kwargs)
         try:
             return await asyncio.shield(future)
@@ -160,17 +166,25 @@ class Bench(Calls):
             self._threads = ThreadPoolExecutor(self._most + self._queue, "bench")
         return self._threads
 
-    def _admit(self) -> None:
+    def _admit(self, call: _Call) -> None:
+        """Let a call in; what may take long has three quarters of the queue, so that the rest goes on beside it."""
         with self._changed:
-            if self._is_closed or self._admitted >= self._most + self._queue:
+            most = self._most + self._queue
+            is_full = not call.is_light and self._admitted[False] >= max(1, most * 3 // 4)
+            if self._is_closed or is_full or sum(self._admitted.values()) >= most:
                 raise _busy()
-            self._admitted += 1
+            self._admitted[call.is_light] += 1
+
+    def _has_room(self, call: _Call) -> bool:
+        """Whether there is a child to be had; what may take long leaves one to the rest."""
+        is_open = call.is_light or self._heavy < max(1, self._most - 1)
+        return is_open and len(self._working) < self._most
 
     def _run(self, call: _Call, function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         try:
             child = self._taken(call, args[0] if args else None)
         except BaseException:
-            self._leave(None)
+            self._leave(call, None)
             raise
         is_sound = False
         try:
@@ -186,20 +200,20 @@ class Bench(Calls):
             )
             raise PlatformError(f"Something unexpected failed ({error.args[0]}); the log has the details.") from error
         except OutgrownError as error:
-            raise self._refused("memory", self.limits) from error
+            raise self._refused(str(error), self.limits) from error
         except OverdueError as error:
             raise self._refused("time", replace(self.limits, seconds=error.seconds)) from error
         except ChildEndedError as error:
             raise self._refused("end", self.limits) from error
         finally:
             call.on(None)
-            self._leave(child, is_sound=is_sound and not call.is_given_up)
+            self._leave(call, child, is_sound=is_sound and not call.is_given_up)
 
     def _taken(self, call: _Call, subject: object) -> ChildProcess:
         """Take a child that waits for work, or start one; wait for a place. One that worked on the same is better."""
         until = time.monotonic() + _WAIT_SECONDS
         with self._changed:
-            while len(self._working) >= self._most:
+            while not self._has_room(call):
                 if call.is_given_up or self._is_closed or not self._changed.wait(until - time.monotonic()):
                     raise _busy()
             if call.is_given_up or self._is_closed:
@@ -214,13 +228,15 @@ class Bench(Calls):
             child = child or self._started()
             child.subject = subject
             self._working.add(child)
+            self._heavy += not call.is_light
             return child
 
-    def _leave(self, child: ChildProcess | None, *, is_sound: bool = False) -> None:
+    def _leave(self, call: _Call, child: ChildProcess | None, *, is_sound: bool = False) -> None:
         with self._changed:
-            self._admitted -= 1
+            self._admitted[call.is_light] -= 1
             if child is not None:
                 self._working.discard(child)
+                self._heavy -= not call.is_light
             if child is not None and is_sound and not self._is_closed:
                 self._idle.append(child)
                 child = None
@@ -246,8 +262,8 @@ class Bench(Calls):
             ) from error
 
 
-class _Within(Calls):
-    """A bench that ends calls earlier."""
+class Within(Calls):
+    """A bench for what takes little: calls end earlier, and need not wait behind those that take long."""
 
     def __init__(self, bench: Bench, cpu_seconds: float) -> None:
         self._bench = bench
@@ -257,7 +273,13 @@ class _Within(Calls):
         return self._bench._called(_Call(None, self._cpu_seconds), function, args, kwargs)
 
     async def acall(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        return await self._bench._acalled(_Call(None, self._cpu_seconds), function, args, kwargs)
+        return await self.acall_answering(None, function, *args, **kwargs)
+
+    async def acall_answering(
+        self, answers: Callable[..., Any] | None, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """As that of the bench."""
+        return await self._bench._acalled(_Call(answers, self._cpu_seconds), function, args, kwargs)
 
 
 def _heard(future: "asyncio.Future[Any]") -> None:

@@ -39,7 +39,7 @@ class ChildEndedError(Exception):
 
 
 class OutgrownError(Exception):
-    """A call that needs more memory than the child may take."""
+    """A call that needs more memory than the child may take, or whose answer is too long."""
 
 
 class OverdueError(Exception):
@@ -60,11 +60,8 @@ class ChildLimits:
 
     memory_mb: int
     seconds: float | None
-
-    @property
-    def answer_bytes(self) -> int:
-        """The longest answer that is read: what one says takes room here too."""
-        return self.memory_mb * _MEBIBYTE // 4
+    answer_mb: int = 100
+    """The longest answer that is read, as it takes room in the parent too."""
 
 
 class ChildProcess:
@@ -118,7 +115,7 @@ class ChildProcess:
             self._send((cpu_seconds or seconds, function, args, kwargs), until)
             return self._answer(until, answers)
         except TooLongError as error:
-            raise OutgrownError from error
+            raise OutgrownError("answer") from error
         except TimeoutError as error:
             raise OverdueError(seconds or 0) from error
         except (EOFError, OSError, UnreadableAnswerError) as error:
@@ -152,7 +149,7 @@ class ChildProcess:
 
     def _answer(self, until: float | None, answers: Callable[..., Any] | None) -> Any:
         while True:
-            answer = read(receive(self._connection, most_bytes=self._limits.answer_bytes, until=until))
+            answer = read(receive(self._connection, most_bytes=self._limits.answer_mb * _MEBIBYTE, until=until))
             if not isinstance(answer, dict):
                 raise UnreadableAnswerError("no answer")
             if "question" not in answer:
@@ -167,7 +164,7 @@ class ChildProcess:
             raise _told(answer["error"])
         if "crashed" in answer:
             raise CrashedError(*(str(part)[:200] for part in answer["crashed"]))
-        raise OutgrownError
+        raise OutgrownError("memory")
 
 
 def execute(connection: int, memory_mb: int, environment: Mapping[str, str]) -> "subprocess.Popen[bytes]":

@@ -27,7 +27,8 @@ class StepPlanner:
     """Compiles plans in a child and remembers what is known of them."""
 
     def __init__(self, bench: Bench) -> None:
-        self._bench = bench
+        # No values are looked at, so that it takes no longer than a query; runs are planned beside slow previews.
+        self._bench = bench.within(bench.limits.seconds or 1)
         self._limits = engine_limits(bench, threads=1)
         self._described: OrderedDict[bytes, Described] = OrderedDict()
 
@@ -124,9 +125,15 @@ class BenchTransform(IPreparedTransform):
         return nothing_judged(self.columns, self._plan)
 
     async def apply(self, batch: Batch) -> JudgedBatch:
+        return await self._judged(batch, keeps_rows=True)
+
+    async def measured(self, batch: Batch) -> JudgedBatch:
+        return await self._judged(batch, keeps_rows=False)
+
+    async def _judged(self, batch: Batch, *, keeps_rows: bool) -> JudgedBatch:
         given = await asyncio.to_thread(as_bytes, to_table(batch))
         answers = _Answers(self._hooks)
-        judged = await self._bench.acall_answering(answers, judge, self._plan, self._limits, given)
+        judged = await self._bench.acall_answering(answers, judge, self._plan, self._limits, given, keeps_rows)
         return await asyncio.to_thread(self._read, judged)
 
     def _read(self, judged: JudgedBytes) -> JudgedBatch:

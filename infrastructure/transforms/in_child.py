@@ -75,8 +75,8 @@ def describe(plan: TransformPlan, limits: EngineLimits) -> Described:
     return Described(tuple(transform.columns), looked_at(plan), keeps_size(plan))
 
 
-def judge(plan: TransformPlan, limits: EngineLimits, batch: pa.Buffer) -> JudgedBytes:
-    """Convert, transform and judge one batch."""
+def judge(plan: TransformPlan, limits: EngineLimits, batch: pa.Buffer, keeps_rows: bool) -> JudgedBytes:
+    """Convert, transform and judge one batch; without `keeps_rows` only its counts and measures come back."""
     transform = _transform(plan, limits)
     try:
         judged = transform.judge(of_bytes(batch))
@@ -84,7 +84,10 @@ def judge(plan: TransformPlan, limits: EngineLimits, batch: pa.Buffer) -> Judged
         if getattr(error, "code", None) == TOO_LARGE:
             raise MemoryError from error
         raise
-    accepted, refused = (as_bytes(to_table(rows)).to_pybytes() for rows in (judged.accepted, judged.refused))
+    accepted, refused = (
+        as_bytes(to_table(rows) if keeps_rows else to_table(rows).slice(0, 0)).to_pybytes()
+        for rows in (judged.accepted, judged.refused)
+    )
     return JudgedBytes(accepted, refused, judged.counts, dict(judged.stats))
 
 

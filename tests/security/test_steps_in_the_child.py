@@ -310,6 +310,23 @@ async def test_all_texts_of_a_document_have_one_time(texts: list[str], seen: int
     assert [problem.code for problem in problems] == ["query.too_large"] * (seen < len(texts))
 
 
+@pytest.mark.line("29")
+async def test_previews_have_a_size_and_dry_runs_need_none(project: Path) -> None:
+    async with _installation(_with_words(project), HEADRACE_CHECKS__ANSWER_MB="1") as (inside, _):
+        inspector = inside.use_cases.inspector
+        for name, steps in (("child", ["select id, repeat(v, 400) as v from batch"]), ("here", [])):
+            spec = PipelineSpec.from_document(_document(name, steps))
+            if name == "here":
+                write(project, "data/words.csv", "id,v\n" + "".join(f"{n},{'w' * 100_000}\n" for n in range(20)))
+
+            with pytest.raises(InvalidInputError, match="than 1 MB") as raised:
+                await inspector.preview(ME, spec, limit=20)
+
+            assert raised.value.code == "query.too_large"
+            assert len((await inspector.preview(ME, spec, limit=2)).batches[0]) == 2
+            assert (await inspector.preview(ME, spec, limit=None, keep_rows=False)).counts.used == 20
+
+
 async def test_python_steps_run_here_between_steps_in_the_child(project: Path) -> None:
     write(
         project, "python/own.py",
