@@ -20,9 +20,10 @@ from infrastructure.queries.duckdb_names import (
 )
 from infrastructure.queries.duckdb_parsing import fold
 from infrastructure.queries.duckdb_series import constant, length
-from infrastructure.queries.duckdb_sizes import CELL, FIXED, Size, added, product, times
+from infrastructure.queries.duckdb_sizes import FIXED, Size, added, product, times
 
 Node = dict[str, Any]
+_LONGEST_CHARACTER = 4.0
 _WIDTH = re.compile(r"[0-9]+")
 _NESTED = re.compile(r"\{[^{}]*\{|\*")
 
@@ -73,8 +74,9 @@ def _made(name: str, expressions: list[Node], sizes: list[Size]) -> Size:
         return times(FIXED, max(count, 1))
     if name == "repeat":
         return times(added([sizes[0], FIXED]), max(count, 1))
-    item = added(sizes[2:]) if name in ("list_resize", "array_resize") else (4.0, 0.0, 0.0)
-    return added([sizes[0], times(added([item, (CELL if item != (4.0, 0.0, 0.0) else 0.0, 0.0, 0.0)]), max(count, 1))])
+    is_list = name in ("list_resize", "array_resize")
+    item = added([FIXED, *sizes[2:]][-1:]) if is_list else (_LONGEST_CHARACTER, 0.0, 0.0)
+    return added([sizes[0], times(item, max(count, 1))])
 
 
 def _multiplied(name: str, expressions: list[Node], sizes: list[Size]) -> Size:

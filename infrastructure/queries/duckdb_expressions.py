@@ -1,6 +1,7 @@
 """Walks the expressions of a tree of DuckDB: what they call, name and look at, and how large what they give may be."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from domain.errors import QueryRefusedError
@@ -13,15 +14,17 @@ from infrastructure.queries.duckdb_names import (
     FIXED_TYPES,
     LAMBDAS,
     MAX_ARRAY,
+    MAX_ROUNDS,
     REDUCING,
     TYPES,
     UNNESTS,
     UNSTABLE,
     WINDOWS,
 )
-from infrastructure.queries.duckdb_parsing import fold
+from infrastructure.queries.duckdb_parsing import fold, parts_of
 from infrastructure.queries.duckdb_scope import Scope
 from infrastructure.queries.duckdb_sizes import (
+    CELL,
     FIXED,
     MAX_MADE,
     NOTHING,
@@ -55,6 +58,7 @@ class Expressions:
         """The largest value on the way."""
         self._is_bounded = is_bounded
         self._visits = 0
+        self._rounds = 1.0
 
     def expression(self, node: Node, scope: Scope) -> Size:
         """Walk an expression, and say how large its value may be.
@@ -87,6 +91,16 @@ class Expressions:
         for node in nodes:
             sizes.append(self.expression(node, scope))
         return sizes
+
+    @contextmanager
+    def rounds(self, list_size: Size) -> Iterator[None]:
+        """Within a lambda: count how often it runs for a list that is made from nothing."""
+        before = self._rounds
+        self._rounds *= max(1.0, (list_size[0] if list_size is not None else 0.0) / CELL)
+        if self._is_bounded and self._rounds > MAX_ROUNDS:
+            raise MakesTooMuchError(f"Lambdas of the query run more than {MAX_ROUNDS:,} times for lists that it makes.")
+        yield
+        self._rounds = before
 
     def unbounded(self, error: MakesTooMuchError) -> Size:
         """Refuse what makes too much, where that is done here."""
@@ -146,7 +160,8 @@ def _cast(walk: Expressions, node: Node, scope: Scope) -> Size:
     if kind in FIXED_TYPES:
         return FIXED
     # Written out, a number, a time or a byte takes more room; what is text already does not.
-    return times(added([size, FIXED]), max(room, 2))
+    fields = sum(len(str(part.get("alias", "")).encode()) for part in parts_of(node["type_expr"]))
+    return times(added([size, FIXED]), max(room, 2) + fields / CELL)
 
 
 def _type(walk: Expressions, node: Node, room: int) -> tuple[str, int]:
@@ -197,6 +212,8 @@ def _function(walk: Expressions, node: Node, scope: Scope) -> Size:
     if name in LAMBDAS:
         return _lambda_call(walk, name, arguments, scope)
     sizes = walk.all([argument["expression"] for argument in arguments], scope)
+    # Written out as text or JSON, a value has the names of its fields.
+    sizes += [made(len(argument["name"].encode())) for argument in arguments if argument.get("name")]
     try:
         return size_of_call(name, arguments, sizes)
     except MakesTooMuchError as error:
@@ -222,14 +239,20 @@ def _lambda_call(walk: Expressions, name: str, arguments: list[Node], scope: Sco
     for each in (nothing, items):
         if len(each) != len(names):
             unknown("a lambda")
-    without = walk.expression(function["expr"], scope.with_lambda(names, nothing))
-    whole = walk.expression(function["expr"], scope.with_lambda(names, items))
+    with walk.rounds(list_size):
+        without = walk.expression(function["expr"], scope.with_lambda(names, nothing))
+        whole = walk.expression(function["expr"], scope.with_lambda(names, items))
     if name in FILTERING:
         return list_size
     if name in REDUCING:
         return _reduced(walk, function, names, scope, added([list_size, *start]))
     # For each item what does not depend on it, and once what does of all of them.
-    return added([product(without, added([list_size, FIXED])), whole])
+    return added([product(without, _count(list_size)), whole])
+
+
+def _count(list_size: Size) -> Size:
+    """How many items a list has: each takes the room of a number at least."""
+    return times(added([list_size, FIXED]), 1 / CELL)
 
 
 def _reduced(walk: Expressions, function: Node, names: list[str], scope: Scope, given: Size) -> Size:
@@ -244,7 +267,7 @@ def _reduced(walk: Expressions, function: Node, names: list[str], scope: Scope, 
     each = walk.expression(function["expr"], scope.with_lambda(names, [zero, *([given] * (len(names) - 1))]))
     if base is None or unit is None or unit[1] - base[1] > 1 or unit[2] > base[2]:
         return None
-    return added([product(base, added([given, FIXED])), each, given])
+    return added([product(base, _count(given)), each, given])
 
 
 def _parameters(node: Node) -> list[str]:
@@ -333,7 +356,7 @@ def _star(walk: Expressions, node: Node, scope: Scope) -> Size:
 def _window(walk: Expressions, node: Node, scope: Scope) -> Size:
     only(
         node, "function_name", "schema", "catalog", "partitions", "orders", "start", "end", "start_expr", "end_expr",
-        "filter_expr", "exclude_clause", "arguments", "ignore_nulls", "distinct", "arg_orders", "qualified_name",
+        "filter_expr", "exclude_clause", "arguments", "ignore_nulls", "has_ignore_nulls", "distinct", "arg_orders", "qualified_name",
         "offset_expr", "default_expr", "children",
     )  # fmt: skip
     name = fold(node["function_name"])

@@ -1,7 +1,9 @@
 """DuckDB's functions that a query may call, by how large what they give can be. A name that is on no list is refused."""
 
-MAX_MADE_ITEMS = 100_000
+MAX_MADE_ITEMS = 4_000
 """Items of a list, or characters, that a function may make by a number of its arguments."""
+MAX_ROUNDS = 100_000
+"""How often lambdas within lambdas may run for lists that are made from nothing."""
 MAX_MADE_ROWS = 10_000_000
 """Rows that range and generate_series may make in FROM."""
 MAX_ARRAY = 1_024
@@ -74,6 +76,7 @@ KEPT: dict[str, float] = {
         2,
     ),
     **dict.fromkeys(CASED, 1.5),
+    **dict.fromkeys(_names("nfc_normalize strip_accents url_encode translate"), 4),
     **dict.fromkeys(
         _names("""
         to_json row_to_json array_to_json json_quote json_array json_object json_structure json_keys bin to_binary

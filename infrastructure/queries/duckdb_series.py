@@ -1,4 +1,4 @@
-"""How many items or rows `range` and `generate_series` make, by arguments that are written out."""
+"""How many items or rows `range` and `generate_series` make, but for one, by arguments that are written out."""
 
 import math
 from datetime import UTC, date, datetime
@@ -27,8 +27,8 @@ def length(arguments: list[Node]) -> float | None:
         len(numbers), (*numbers, 0.0, 0.0, 0.0)[:3]
     )
     if step == 0 or not all(math.isfinite(number) for number in (start, end, step)):
-        return None if step else 1
-    return max(0.0, (end - start) / step) + 1
+        return None if step else 0
+    return max(0.0, (end - start) / step)
 
 
 def constant(node: Node) -> float | None:

@@ -12,10 +12,12 @@ CELL: float = 16
 NOTHING: Size = (0.0, 0.0, 0.0)
 FIXED: Size = (CELL, 0.0, 0.0)
 ROW: Size = (0.0, 1.0, 0.0)
-MAX_MADE = 4 * 1024 * 1024
-"""Bytes that a query may make from nothing in one value."""
-MAX_KEPT = 100_000
+MAX_MADE = 128 * 1024
+"""Bytes that a query may make from nothing in one value; DuckDB has 2,048 of them at once in each thread, uncounted."""
+MAX_KEPT = 300
 """How many times a value may hold the row that it comes of."""
+MAX_MULTIPLIED = 10
+"""How many times it may hold two values for each other."""
 MAX_GROWTH = 4
 """How many times a column may be in what a step gives, for the step to keep the size of rows."""
 MAX_MADE_BESIDE = 900
@@ -66,7 +68,7 @@ def product(one: Size, other: Size) -> Size:
 
 def is_bounded(size: Size) -> bool:
     """Whether a query may make such a value in the process that owns the file."""
-    return size is not None and size[0] <= MAX_MADE and size[1] <= MAX_KEPT and size[2] <= MAX_KEPT
+    return size is not None and size[0] <= MAX_MADE and size[1] <= MAX_KEPT and size[2] <= MAX_MULTIPLIED
 
 
 def passes(size: Size) -> bool:

@@ -11,7 +11,7 @@ from infrastructure.queries.duckdb_names import CALLED_WITHOUT_BRACKETS
 from infrastructure.queries.duckdb_parsing import Node, fold, parsed, parts_of, same, tokens_of, unparsable
 from infrastructure.queries.duckdb_reading import candidates
 from infrastructure.queries.duckdb_scope import Scope, Shape
-from infrastructure.queries.duckdb_sizes import MAX_GROWTH, MAX_MADE_BESIDE, passes
+from infrastructure.queries.duckdb_sizes import CELL, MAX_GROWTH, MAX_MADE_BESIDE, passes
 from infrastructure.queries.duckdb_tree import Walk
 
 _OURS = re.compile(rf"{ORDINAL}|{INTERNAL_PREFIX}_(failed|source|[0-9]+|violates_[0-9]+)", re.IGNORECASE)
@@ -87,7 +87,8 @@ def read_step(text: str) -> DuckDBStep:
     if len(whole) > 1:
         raise not_row_wise("more than one *")
     growth = _growth(tree["select_list"])
-    made = shape.row[0] if shape.row is not None else None
+    names = sum(len(str(item.get("alias", "")).encode()) for item in tree["select_list"])
+    made = shape.row[0] - max(names, CELL) if shape.row is not None else None
     return DuckDBStep(
         text=_carrying(text, tree, has_ordinal=bool(whole)),
         columns=frozenset(fold(path[0]) for path in walk.found.columns if len(path) == 1),

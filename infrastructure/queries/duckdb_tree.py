@@ -15,7 +15,7 @@ from infrastructure.queries.duckdb_names import MAX_MADE_ROWS, SERIES, TABLES
 from infrastructure.queries.duckdb_parsing import fold, parts_of, pivot
 from infrastructure.queries.duckdb_scope import EMPTY, STORED, Scope, Shape
 from infrastructure.queries.duckdb_series import length
-from infrastructure.queries.duckdb_sizes import FIXED, ROW, Size, added, largest, times
+from infrastructure.queries.duckdb_sizes import FIXED, ROW, Size, added, largest, made, times
 
 Node = dict[str, Any]
 _WRITES = ("INSERT", "UPDATE", "DELETE", "MERGE")
@@ -88,7 +88,8 @@ class Walk(Expressions):
         every: list[Size] = [FIXED]
         for item, cell in zip(node.get("select_list", ()), cells, strict=True):
             every += self._cells_of_star(item, scope) if item.get("class") == "STAR" else [cell]
-        return Shape(largest(every), added([FIXED, *cells]))
+        names = sum(len(str(item.get("alias", "")).encode()) for item in node.get("select_list", ()))
+        return Shape(largest(every), added([FIXED, made(names), *cells]))
 
     def _cells_of_star(self, star: Node, scope: Scope) -> list[Size]:
         cells = [shape.cell for _, shape in scope.relations]

@@ -87,7 +87,29 @@ MADE = [
     ("select generate_series(1, 100000000)", "select generate_series(1, 10)"),
     ("select range(a) from t", "select range(1, 5, 2) from t"),
     ("select unnest(range(100000000))", "select unnest(range(100))"),
-    ("from range(1000000000000)", "from range(1000000)"),
+    ("from range(1000000000000)", "from range(10000000)"),
+    ("from range(10000001)", "from generate_series(1, 10000000)"),
+    ("select range(4001)", "select range(4000)"),
+    (
+        "select list_sum(list_transform(range(4000), lambda x: list_sum(list_transform(range(4000), lambda y: x + y))))",
+        "select list_sum(list_transform(l, lambda x: list_sum(list_transform(range(40), lambda y: x + y)))) from t",
+    ),
+    (
+        f"select to_json(list_transform(range(4000), lambda x: {{'{'n' * 9000}': x}}))",
+        "select to_json(list_transform(range(40), lambda x: {'n': x}))",
+    ),
+    (
+        f"select to_json(l::struct(\"{'n' * 9000}\" int)[]) from t",
+        "select to_json(l::struct(n int)[]) from t",
+    ),
+    (
+        f"select to_json(list_transform(range(4000), lambda x: r)) from (select 1 as \"{'n' * 9000}\") r",
+        "select to_json(r) from (select 1 as n) r",
+    ),
+    (
+        "select concat(" + ", ".join(["a"] * 2_000) + ") from t",
+        "select concat(" + ", ".join(["a"] * 100) + ") from t",
+    ),
     ("from range(t.a), t", "from t, range(3)"),
     (
         "from range(timestamp '2000-01-01', timestamp '2100-01-01', interval 1 microsecond)",
@@ -298,6 +320,7 @@ with recursive r as (select 1 as n union all select n + 1 from r where n < 20) s
 with recursive tree as (select name, parent, name as path from customers where parent = 0 union all select c.name, c.parent, tree.path || '/' || c.name from customers c join tree on c.parent = tree.parent + 1) select * from tree
 select *, row_number() over (partition by name order by id) as rn from orders qualify rn = 1
 select id, lag(amount, 1) over (order by id), sum(amount) over (order by id rows between 2 preceding and current row) as s from orders
+select id, first_value(name ignore nulls) over (order by id) as f, translate(name, 'n', 'm') as t, nfc_normalize(name) as u from orders
 select id, rank() over w as r, first_value(name) over w as f from orders window w as (partition by name order by amount desc)
 select id, list_transform(l, lambda x: x * 2) as doubled, list_filter(l, lambda x: x % 2 = 0) as even, [x + 1 for x in l if x > 3] as c from orders
 select list_reduce(l, lambda a, x: a + x) as total, list_sum(l), list_contains(l, 3), l[1], l[1:2], len(l) from orders
