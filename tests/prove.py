@@ -23,7 +23,7 @@ PORTS = {
     "IMessageQueue": (message_queue.IMessageQueue, ("memory", "redis", "kafka")),
     "ISecretProvider": (secrets.ISecretProvider, ("env", "file")),
     "IApiKeys": (security.IApiKeys, ("sha256",)),
-    "IQueryGuard": (security.IQueryGuard, ("sqlglot",)),
+    "IQueryGuard": (security.IQueryGuard, ("engines",)),
 }
 INVARIANTS = (
     *("R1", "R2", "R3", "R4", "R5", "R6", "L1", "L2", "L3", "L4", "L5", "Q1", "Q2", "Q3", "Q4", "Q5", "C1", "S3"),

@@ -12,7 +12,7 @@ from infrastructure.bench.refusals import query_too_large
 from infrastructure.security.query_guard import SqlQueryGuard
 
 
-@pytest.fixture(params=["sqlglot"])
+@pytest.fixture(params=["engines"])
 async def guard() -> AsyncIterator[SqlQueryGuard]:
     bench = Bench(ChildLimits(400, 5.0), query_too_large)
     yield SqlQueryGuard(bench)
