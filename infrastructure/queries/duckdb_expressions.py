@@ -7,15 +7,14 @@ from typing import Any
 from domain.errors import QueryRefusedError
 from infrastructure.queries.duckdb_calls import size_of_call
 from infrastructure.queries.duckdb_found import Found, MakesTooMuchError, only, unknown
+from infrastructure.queries.duckdb_lambdas import size_of_lambda
 from infrastructure.queries.duckdb_names import (
     AGGREGATES,
     CALLED_WITHOUT_BRACKETS,
-    FILTERING,
     FIXED_TYPES,
     LAMBDAS,
     MAX_ARRAY,
     MAX_ROUNDS,
-    REDUCING,
     TYPES,
     UNNESTS,
     UNSTABLE,
@@ -34,7 +33,6 @@ from infrastructure.queries.duckdb_sizes import (
     is_bounded,
     largest,
     made,
-    product,
     times,
 )
 
@@ -210,7 +208,7 @@ def _function(walk: Expressions, node: Node, scope: Scope) -> Size:
     for argument in arguments:
         only(argument, "name", "expression")
     if name in LAMBDAS:
-        return _lambda_call(walk, name, arguments, scope)
+        return size_of_lambda(walk, name, arguments, scope)
     sizes = walk.all([argument["expression"] for argument in arguments], scope)
     # Written out as text or JSON, a value has the names of its fields.
     sizes += [made(len(argument["name"].encode())) for argument in arguments if argument.get("name")]
@@ -218,69 +216,6 @@ def _function(walk: Expressions, node: Node, scope: Scope) -> Size:
         return size_of_call(name, arguments, sizes)
     except MakesTooMuchError as error:
         return walk.unbounded(error)
-
-
-def _lambda_call(walk: Expressions, name: str, arguments: list[Node], scope: Scope) -> Size:
-    lambdas = [argument["expression"] for argument in arguments if argument["expression"].get("class") == "LAMBDA"]
-    if len(lambdas) != 1 or not arguments or arguments[0]["expression"] is lambdas[0]:
-        unknown(f"{name} without a lambda as its second argument")
-    function = lambdas[0]
-    if function.get("syntax_type") != "LAMBDA_KEYWORD":
-        unknown(f"an arrow in {name} write lambda x")
-    only(function, "lhs", "expr", "syntax_type")
-    names = _parameters(function["lhs"])
-    others = [argument["expression"] for argument in arguments if argument["expression"] is not function]
-    list_size, *start = walk.all(others, scope)
-    nothing, items = [], []
-    for number, _ in enumerate(names):
-        is_place = number == len(names) - 1 and len(names) > (2 if name in REDUCING else 1)
-        nothing.append(FIXED if is_place else (0.0, 0.0, 0.0))
-        items.append(FIXED if is_place else largest([list_size, *start]))
-    for each in (nothing, items):
-        if len(each) != len(names):
-            unknown("a lambda")
-    with walk.rounds(list_size):
-        without = walk.expression(function["expr"], scope.with_lambda(names, nothing))
-        whole = walk.expression(function["expr"], scope.with_lambda(names, items))
-    if name in FILTERING:
-        return list_size
-    if name in REDUCING:
-        return _reduced(walk, function, names, scope, added([list_size, *start]))
-    # For each item what does not depend on it, and once what does of all of them.
-    return added([product(without, _count(list_size)), whole])
-
-
-def _count(list_size: Size) -> Size:
-    """How many items a list has: each takes the room of a number at least."""
-    return times(added([list_size, FIXED]), 1 / CELL)
-
-
-def _reduced(walk: Expressions, function: Node, names: list[str], scope: Scope, given: Size) -> Size:
-    """What is carried from item to item may be in the result once: twice would double it each time."""
-    zero: Size = (0.0, 0.0, 0.0)
-
-    def with_carried(size: Size) -> Size:
-        sizes: list[Size] = [size, *([zero] * (len(names) - 1))]
-        return walk.expression(function["expr"], scope.with_lambda(names, sizes))
-
-    base, unit = with_carried(zero), with_carried(ROW)
-    each = walk.expression(function["expr"], scope.with_lambda(names, [zero, *([given] * (len(names) - 1))]))
-    if base is None or unit is None or unit[1] - base[1] > 1 or unit[2] > base[2]:
-        return None
-    return added([product(base, _count(given)), each, given])
-
-
-def _parameters(node: Node) -> list[str]:
-    if node.get("class") == "FUNCTION" and node.get("function_name") == "row":
-        nodes = [argument["expression"] for argument in node.get("arguments", ())]
-    else:
-        nodes = [node]
-    names = []
-    for part in nodes:
-        if part.get("class") != "COLUMN_REF" or len(part["column_names"]) != 1:
-            unknown("a lambda")
-        names.append(fold(part["column_names"][0]))
-    return names
 
 
 def _arrow(walk: Expressions, node: Node, scope: Scope) -> Size:
