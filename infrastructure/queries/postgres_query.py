@@ -10,7 +10,7 @@ from infrastructure.bench.in_process import Calls, InProcessBench
 from infrastructure.queries.postgres_judging import Names, forbidden, judge, untrusted_type
 from infrastructure.queries.postgres_known import Known, Named
 from infrastructure.queries.postgres_parsing import nodes, numbered, parsed, put_parameters, refused, strings, written
-from infrastructure.queries.postgres_scopes import Place, Scopes
+from infrastructure.queries.postgres_scopes import Scopes
 
 _REMEMBERED = 64
 
@@ -45,7 +45,7 @@ def analyzed(text: str, trusted: tuple[str, ...] | None = None) -> PostgresQuery
     names = judge(tree)
     _check_trusted(names, trusted)
     scopes = Scopes(None)
-    scopes.statement(tree.stmts[0].stmt.select_stmt, Place())
+    scopes.whole(tree)
     return PostgresQuery(
         relations=tuple(dict.fromkeys(named for _, named in scopes.relations)),
         functions=frozenset(names.functions),
@@ -89,7 +89,7 @@ def resolved(text: str, known: Known, render: Mapping[str, str]) -> str:
         if is_reserved_schema(known.types.get(kind, "pg_")):
             raise untrusted_type(kind[-1])
     scopes = Scopes(known)
-    scopes.statement(tree.stmts[0].stmt.select_stmt, Place())
+    scopes.whole(tree)
     for node, named in scopes.relations:
         relation = known.relations.get(named)
         if relation is not None and is_reserved_schema(relation.schema):

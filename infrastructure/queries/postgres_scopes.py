@@ -30,6 +30,7 @@ _ONE_COLUMN = frozenset(
     ]
 )
 _EXISTS = 1
+_NAMING = frozenset({"ColumnRef", "A_Indirection", "RangeVar"})
 # What a whole expression may be a column of a foreign type for: to be shown, sorted or grouped; and what it may be cast for.
 _SHOWN, _CAST, _USED = "shown", "cast", "used"
 
@@ -75,6 +76,21 @@ class Scopes:
         self.relations: list[tuple[Any, Named]] = []
         self.selected: set[str] = set()
         self.sources: set[str] = set()
+        self._seen: list[Any] = []
+
+    def whole(self, tree: Any) -> None:
+        """Go through the one statement of a tree, and refuse it where a name stands that this did not come by.
+
+        Raises:
+            QueryRefusedError: `query.…`.
+        """
+        self.statement(tree.stmts[0].stmt.select_stmt, Place())
+        seen = {id(node) for node in self._seen}
+        for node in nodes(tree, until="TypeName"):
+            if node.DESCRIPTOR.name in _NAMING and id(node) not in seen:
+                raise refused(
+                    "The query has a part in which it is not known what a name means; write it in a simpler way."
+                )
 
     def statement(self, stmt: Any, place: Place, own: tuple[str, Sequence[str]] | None = None) -> Output:
         """Check a SELECT, which may be that of the recursive table `own`; return its columns."""
@@ -103,7 +119,10 @@ class Scopes:
         for row in stmt.values_lists:
             self._expressions(row.list.items, place, _USED)
         if stmt.values_lists:
-            return tuple(Field(f"column{n + 1}") for n in range(len(stmt.values_lists[0].list.items))), True
+            fields = tuple(Field(f"column{n + 1}") for n in range(len(stmt.values_lists[0].list.items)))
+            self._expressions(stmt.sort_clause, place.inside([Item("", fields, is_hidden=True)]))
+            self._expressions([stmt.limit_count, stmt.limit_offset], place, _USED)
+            return fields, True
         level = list[Item]()
         inner = place.inside(level)
         conditions = list[Any]()
@@ -190,6 +209,7 @@ class Scopes:
         return Item(node.alias.aliasname, _renamed(tuple(Field(c) for c in columns), True, names))
 
     def _relation(self, node: Any, place: Place) -> Item:
+        self._seen.append(node)
         alias = node.alias.aliasname if node.HasField("alias") else node.relname
         names = strings(node.alias.colnames)
         if not node.schemaname and node.relname in place.tables:
@@ -242,6 +262,7 @@ class Scopes:
             waiting += _below(node, use)
 
     def _selection(self, node: Any) -> None:
+        self._seen.append(node)
         names = strings(node.indirection)
         self.selected.update(names)
         for name in names:
@@ -254,6 +275,7 @@ class Scopes:
         return name in FUNCTIONS or name in TYPES or KNOWN_TO_REACH.fullmatch(name) is not None
 
     def _column(self, node: Any, place: Place, use: str) -> None:
+        self._seen.append(node)
         names, is_star = strings(node.fields), node.fields[-1].WhichOneof("node") == "a_star"
         if is_star:
             items = self._items(names[-1], place) if names else place.levels[-1][0] if place.levels else []
@@ -318,7 +340,8 @@ def _arms(stmt: Any) -> list[Any]:
     arms, waiting = list[Any](), [stmt.rarg, stmt.larg]
     while waiting:
         arm = waiting.pop()
-        if arm.HasField("larg") and not (arm.HasField("with_clause") or arm.sort_clause or arm.HasField("limit_count")):
+        has_own = arm.HasField("with_clause") or arm.sort_clause
+        if arm.HasField("larg") and not (has_own or arm.HasField("limit_count") or arm.HasField("limit_offset")):
             waiting += [arm.rarg, arm.larg]
         else:
             arms.append(arm)

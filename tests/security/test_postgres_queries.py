@@ -17,6 +17,7 @@ from infrastructure.bench.in_process import InProcessBench
 from infrastructure.queries.postgres_known import Field, Known, Relation
 from infrastructure.queries.postgres_names import FUNCTIONS, TYPES
 from infrastructure.queries.postgres_query import analyzed, resolved
+from infrastructure.queries.postgres_scopes import Scopes
 from infrastructure.security.query_guard import judge_source
 from infrastructure.stores.postgres import PostgresDataStore
 from tests.databases import new_database, postgres
@@ -239,6 +240,77 @@ def test_refused_by_itself(query: str, code: str) -> None:
     with pytest.raises(QueryRefusedError) as at_the_door:
         judge_source(query, "postgres", ())
     assert at_the_door.value.code == code
+
+
+# Every place of a statement in which an expression may stand.
+PLACES = """
+values (1) limit @@
+values (1) offset @@
+values (1) order by @@
+values (1), (@@)
+select * from (values (1), (2) order by @@) v
+select * from (values (1), (2) limit (select @@)) v
+select (values (1) limit @@)
+with v as (values (1) offset @@) select * from v
+values (1) union all (values (2) limit @@)
+((select 1 as a union select 2) offset @@) union select 3
+((select 1 as a union select 2) limit @@) union select 3
+((select 1 as a union select 2) order by @@) union select 3
+(with w as (select @@) select 1 as a union select 2) union select 3
+select 1 union (select 2 offset @@) except select 3
+select 1 as a union select 2 offset @@
+select 1 as a union select 2 limit @@
+select 1 limit @@ offset @@
+select 1 order by 1 fetch first (@@) rows with ties
+select sum(1) over (order by 1 rows between @@ preceding and @@ following)
+select sum(1) over w window w as (partition by @@ order by @@)
+select count(*) filter (where @@ > 0) group by grouping sets ((@@), ()) having @@ > 0
+select distinct on (@@) 1
+select percentile_cont(0.5) within group (order by @@)
+select string_agg('a', 'b' order by @@)
+select * from generate_series(1, @@) with ordinality
+select * from rows from (generate_series(1, @@), generate_series(1, 2))
+select * from orders tablesample system (@@) repeatable (@@)
+select * from orders a join orders b on @@ = 1
+select * from xmltable('/a' passing (select '<a/>'::xml where @@ = 1) columns b int path 'c' default @@)
+select * from json_table('[1]'::jsonb, '$[*]' passing @@ as x columns (b int path '$' default @@ on empty))
+select json_array(select @@), json_object('a' value @@), json_objectagg('a' value @@)
+select json_value('1'::jsonb, '$' passing @@ as x default @@ on error)
+select xmlelement(name a, xmlattributes(@@ as b), @@), xmlforest(@@ as c)
+select case @@ when @@ then @@ else @@ end, coalesce(@@, @@), greatest(@@), row(@@), array[@@]
+select (array[1])[@@ : @@], @@ between @@ and @@, @@ in (@@), @@ = any (array[@@]), exists (select @@)
+select 1 where @@ is null or (@@ > 0) is true or @@ is distinct from @@ or (1, @@) < (2, @@)
+select (@@)::text, @@ collate "C", cast(@@ as numeric(3, 1)), extract(year from now() + @@ * interval '1 day')
+with recursive w(n) as (select @@ union all select n + @@ from w where n < @@) select * from w
+""".strip().splitlines()
+
+
+@pytest.mark.line("10")
+@pytest.mark.parametrize("place", PLACES, ids=[str(n) for n in range(len(PLACES))])
+def test_a_call_by_field_is_refused_wherever_it_stands(place: str) -> None:
+    assert analyzed(place.replace("@@", "1")).selected == frozenset()
+    for number in range(place.count("@@")):
+        before, after = place.split("@@")[: number + 1], place.split("@@")[number + 1 :]
+        with pytest.raises(QueryRefusedError) as caught:
+            analyzed("1".join(before) + "length(('/etc/passwd'::text).pg_read_file)" + "1".join(after))
+        assert caught.value.code == FUNCTION, (place, number)
+        read_there = analyzed("1".join(before) + "(select max(z.id) from zoo z)" + "1".join(after))
+        assert ("", "zoo") in read_there.relations, (place, number)
+
+
+def test_a_part_that_was_not_gone_through_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kind of place that a later parser knows, and the walk does not, lets nothing by."""
+    assert analyzed("select 1 from orders o where (o.id) = 1").relations == (("", "orders"),)
+    monkeypatch.setattr(Scopes, "_expressions", lambda *_: None)
+    for query in (
+        "select o.id",
+        "select (x).y",
+        "select (select 1 from orders)",
+        "select 1 limit (select 1 from orders)",
+    ):
+        with pytest.raises(QueryRefusedError) as caught:
+            analyzed(query)
+        assert caught.value.code == UNPARSABLE
 
 
 # What only the catalog tells: a name that is a function's there, or a type's that is somebody's own.
