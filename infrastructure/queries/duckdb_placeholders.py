@@ -23,7 +23,7 @@ def with_bound_names(text: str, names: frozenset[str] | None) -> str:
 
     Raises:
         QueryRefusedError: a name without a parameter (`query.parameter_missing`), one that may be something else
-            (`query.ambiguous_parameter`), or what cannot be parsed.
+            (`query.unparsable`), or what cannot be parsed.
     """
     tokens = tokens_of(text)
     parts = [token for token, _ in tokens]
@@ -60,7 +60,7 @@ def _placed(sign: str, name: str, names: frozenset[str] | None, *, is_free: bool
         if names is not None and name in names:
             raise QueryRefusedError(
                 f"The query's :{name} may also be read as a part of a list, of a struct, or as an alias: write ${name}.",
-                code="query.ambiguous_parameter",
+                code="query.unparsable",
             )
         return sign
     if names is not None and name not in names:

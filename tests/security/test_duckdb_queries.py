@@ -206,7 +206,7 @@ def test_what_makes_much_from_nothing(query: str, twin: str) -> None:
     ids=lambda text: text[:30],
 )
 def test_text_that_a_parser_would_choke_on(text: str, twin: str) -> None:
-    started = time.monotonic()
+    started = time.thread_time()
     with pytest.raises(InvalidInputError) as caught:
         read_query(text)
     assert caught.value.code in (
@@ -214,7 +214,7 @@ def test_text_that_a_parser_would_choke_on(text: str, twin: str) -> None:
         "query.too_large",
         "query.forbidden_function",
     )
-    assert time.monotonic() - started < 1
+    assert time.thread_time() - started < 1
 
     read_query(twin)
     read_query("select * from t" + " union all select * from t" * 100)
@@ -400,10 +400,10 @@ async def test_parameters_by_the_engines_own_tokens(store: DuckDBDataStore) -> N
         found = await rows_of(store, SourceSpec(query=query, parameters={"n": 7}))
         assert found.column("id").to_pylist() == [7], query
     for query, code in (
-        ("select [:n] as a", "query.ambiguous_parameter"),
-        ("select l[1:n] from orders", "query.ambiguous_parameter"),
-        ("select {'a':n} from orders", "query.ambiguous_parameter"),
-        ("select a :n from orders", "query.ambiguous_parameter"),
+        ("select [:n] as a", "query.unparsable"),
+        ("select l[1:n] from orders", "query.unparsable"),
+        ("select {'a':n} from orders", "query.unparsable"),
+        ("select a :n from orders", "query.unparsable"),
         ("select :other", "query.parameter_missing"),
         ("select $other", "query.parameter_missing"),
     ):
@@ -472,11 +472,10 @@ async def test_only_plain_reads_run_inside_a_writing_statement(store: DuckDBData
 def test_looking_at_a_query_costs_little() -> None:
     query = ORDINARY[15]
     read_query(query)
-    best = min(_seconds(query) for _ in range(7))
-    assert best < 0.05  # 5 ms on a machine of its own.
+    assert min(_seconds(query) for _ in range(15)) < 0.005
 
 
 def _seconds(query: str) -> float:
-    started = time.perf_counter()
+    started = time.thread_time()
     read_query(query)
-    return time.perf_counter() - started
+    return time.thread_time() - started
