@@ -6,11 +6,15 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Field:
-    """A column; `foreign` is the type that is not Postgres' own, and not trusted, so that no name may be applied to it."""
+    """A column; `foreign` is the type that is not Postgres' own, and not trusted, so that no name may be applied to it.
+
+    What is sorted, grouped or made distinct by one that `sorts` is so by functions of somebody's.
+    """
 
     name: str
     foreign: str | None = None
     may_cast: bool = True
+    sorts: bool = False
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class Known:
     """What the catalog says.
 
     Of the names that are selected from a value, `callable` are those of a function or type, which `a.b` would call. `outputs`
-    are the columns that functions name themselves, `functions` those of trusted schemas alone, `types` the schemas of types, `literals` the schema and name of what the text of a name stands for.
+    are the columns that functions name themselves, `functions` those of trusted schemas alone, `types` the schemas of types, `casts` those between types of Postgres' own that functions of somebody's make, `literals` the schema and name of what the text of a name stands for.
     """
 
     relations: Mapping[Named, Relation] = field(default_factory=dict)
@@ -42,3 +46,4 @@ class Known:
     types: Mapping[tuple[str, ...], str] = field(default_factory=dict)
     literals: Mapping[str, Named] = field(default_factory=dict)
     trusted: frozenset[str] = frozenset()
+    casts: tuple[str, ...] = ()

@@ -88,6 +88,12 @@ def resolved(text: str, known: Known, render: Mapping[str, str]) -> str:
     for kind in names.types:
         if is_reserved_schema(known.types.get(kind, "pg_")):
             raise untrusted_type(kind[-1])
+    if known.casts and not (names.is_plain and all(node.DESCRIPTOR.name != "TypeCast" for node in nodes(tree))):
+        raise refused(
+            f"The database has a cast {known.casts[0]} by a function that is somebody's own, which any query but one of plain columns "
+            "might call unseen: drop it, or name the function's schema among the trusted_schemas of the connection.",
+            "query.untrusted_type",
+        )
     scopes = Scopes(known)
     scopes.whole(tree)
     for node, named in scopes.relations:

@@ -12,6 +12,17 @@ from typing import Any
 from infrastructure.queries.postgres_judging import forbidden, untrusted_type
 from infrastructure.queries.postgres_known import Field, Known, Named
 from infrastructure.queries.postgres_names import FUNCTIONS, KNOWN_TO_REACH, TYPES
+from infrastructure.queries.postgres_orders import (
+    CAST,
+    SHOWN,
+    SORTED,
+    USED,
+    arms,
+    below,
+    has_positions,
+    keeps_all,
+    refuse_sorted,
+)
 from infrastructure.queries.postgres_parsing import nodes, refused, strings
 
 _SYSTEM = ("ctid", "xmin", "xmax", "cmin", "cmax", "tableoid")
@@ -31,8 +42,6 @@ _ONE_COLUMN = frozenset(
 )
 _EXISTS = 1
 _NAMING = frozenset({"ColumnRef", "A_Indirection", "RangeVar"})
-# What a whole expression may be a column of a foreign type for: to be shown, sorted or grouped; and what it may be cast for.
-_SHOWN, _CAST, _USED = "shown", "cast", "used"
 
 
 @dataclass(frozen=True)
@@ -98,7 +107,7 @@ class Scopes:
         if not stmt.HasField("larg"):
             return self._single(stmt, place)
         found = list[Output]()
-        for arm in _arms(stmt):
+        for arm in arms(stmt):
             found.append(self.statement(arm, place))
             if own is not None and len(found) == 1:
                 name, names = own
@@ -111,17 +120,19 @@ class Scopes:
             foreign = [next((f for fields, _ in found for f in fields if f.foreign), None)] * len(first)
         merged = tuple(replace(f, name=own.name) if f else own for f, own in zip(foreign, first, strict=True))
         outputs = replace(place, levels=(*place.levels, ([Item("", merged, is_whole, is_hidden=True)], True)))
-        self._expressions(stmt.sort_clause, outputs)
-        self._expressions([stmt.limit_count, stmt.limit_offset], outputs, _USED)
+        self._expressions(stmt.sort_clause, outputs, SORTED)
+        if not keeps_all(stmt) or has_positions(stmt.sort_clause):
+            refuse_sorted(f for fields, _ in found for f in fields)
+        self._expressions([stmt.limit_count, stmt.limit_offset], outputs, USED)
         return merged, is_whole
 
     def _single(self, stmt: Any, place: Place) -> Output:
         for row in stmt.values_lists:
-            self._expressions(row.list.items, place, _USED)
+            self._expressions(row.list.items, place, USED)
         if stmt.values_lists:
             fields = tuple(Field(f"column{n + 1}") for n in range(len(stmt.values_lists[0].list.items)))
             self._expressions(stmt.sort_clause, place.inside([Item("", fields, is_hidden=True)]))
-            self._expressions([stmt.limit_count, stmt.limit_offset], place, _USED)
+            self._expressions([stmt.limit_count, stmt.limit_offset], place, USED)
             return fields, True
         level = list[Item]()
         inner = place.inside(level)
@@ -129,13 +140,16 @@ class Scopes:
         from_place = replace(place.inside(level, is_certain=False), is_operand=False)
         for item in stmt.from_clause:
             self._from(item, level, from_place, conditions)
-        self._expressions(conditions, from_place, _USED)
+        self._expressions(conditions, from_place, USED)
         targets = [target.res_target.val for target in stmt.target_list]
-        self._expressions(targets, inner, _USED if place.is_operand else _SHOWN)
+        self._expressions(targets, inner, USED if place.is_operand else SHOWN)
         output = self._outputs(stmt, level, inner)
         named = inner.inside([Item("", *output, is_hidden=True)])  # A sort may be by a name of the result.
-        self._expressions([*stmt.distinct_clause, *stmt.group_clause, *stmt.sort_clause, *stmt.window_clause], named)
-        self._expressions([stmt.where_clause, stmt.having_clause, stmt.limit_count, stmt.limit_offset], inner, _USED)
+        ordered = [*stmt.distinct_clause, *stmt.group_clause, *stmt.sort_clause]
+        self._expressions([*ordered, *stmt.window_clause], named, SORTED)
+        if has_positions(ordered):
+            refuse_sorted(output[0])
+        self._expressions([stmt.where_clause, stmt.having_clause, stmt.limit_count, stmt.limit_offset], inner, USED)
         return output
 
     def _common(self, stmt: Any, place: Place) -> dict[str, Item]:
@@ -240,7 +254,7 @@ class Scopes:
         fields = tuple(Field(name) for name in (*columns, *(("ordinality",) if node.ordinality else ())))
         return Item(alias, _renamed(fields, is_whole, names), is_whole)
 
-    def _expressions(self, items: Iterable[Any], place: Place, use: str = _SHOWN) -> None:
+    def _expressions(self, items: Iterable[Any], place: Place, use: str = SHOWN) -> None:
         """Check the names in expressions, of which the whole may be a column of any type where it is only shown."""
         waiting: list[tuple[Any, str]] = [(item, use) for item in items]
         while waiting:
@@ -252,14 +266,14 @@ class Scopes:
                 case "SubLink":
                     is_operand = node.sub_link_type != _EXISTS
                     self.statement(node.subselect.select_stmt, replace(place, is_operand=is_operand))
-                    waiting.append((node.testexpr, _USED))
+                    waiting.append((node.testexpr, USED))
                     continue
                 case "ColumnRef":
                     self._column(node, place, use)
                     continue
                 case "A_Indirection":
                     self._selection(node)
-            waiting += _below(node, use)
+            waiting += below(node, use)
 
     def _selection(self, node: Any) -> None:
         self._seen.append(node)
@@ -281,15 +295,22 @@ class Scopes:
             items = self._items(names[-1], place) if names else place.levels[-1][0] if place.levels else []
             shown = [f for item in items for f in item.fields]
         elif len(names) == 1:
-            shown = [f for level, _ in place.levels for item in level for f in item.fields if f.name == names[0]]
+            shown = self._named(names[0], place)
         else:
             self.selected.add(names[-1])
             items = self._items(names[-2], place)
             self._refuse_call(names[-1], items)
             shown = [f for item in items for f in item.fields if f.name == names[-1]]
         for found in shown:
-            if found.foreign and (use == _USED or (use == _CAST and not found.may_cast)):
+            if found.foreign and (
+                use == USED or (use == CAST and not found.may_cast) or (use == SORTED and found.sorts)
+            ):
                 raise untrusted_type(found.foreign)
+
+    def _named(self, name: str, place: Place) -> list[Field]:
+        """The columns of a name; of a name that is none, those of the row that it means."""
+        shown = [f for level, _ in place.levels for item in level for f in item.fields if f.name == name]
+        return shown or [f for item in self._items(name, place) for f in item.fields]
 
     def _refuse_call(self, name: str, items: Sequence[Item]) -> None:
         """Refuse a name that is one of a function, unless it is a column of whatever it may be selected from."""
@@ -331,40 +352,12 @@ class Scopes:
         names = strings(value.column_ref.fields) if value.WhichOneof("node") == "column_ref" else []
         if not names:
             return Field("")
-        items = self._items(names[-2], place) if names[1:] else [i for level, _ in place.levels for i in level]
-        return next((f for item in items for f in item.fields if f.name == names[-1] and f.foreign), Field(""))
-
-
-def _arms(stmt: Any) -> list[Any]:
-    """The statements of a UNION and the like, as far as those have no common tables or sort of their own."""
-    arms, waiting = list[Any](), [stmt.rarg, stmt.larg]
-    while waiting:
-        arm = waiting.pop()
-        has_own = arm.HasField("with_clause") or arm.sort_clause
-        if arm.HasField("larg") and not (has_own or arm.HasField("limit_count") or arm.HasField("limit_offset")):
-            waiting += [arm.rarg, arm.larg]
+        if names[1:]:
+            fields = [f for item in self._items(names[-2], place) for f in item.fields if f.name == names[-1]]
         else:
-            arms.append(arm)
-    return arms
-
-
-def _below(node: Any, use: str) -> list[tuple[Any, str]]:
-    """The messages right below one, each with what it is used for."""
-    kind, found = node.DESCRIPTOR.name, list[tuple[Any, str]]()
-    for part, value in node.ListFields():
-        if part.message_type is None:
-            continue
-        match kind, part.name:
-            case ("Node", _) | ("SortBy", "node") | ("GroupingSet", "content"):
-                below = use
-            case ("WindowDef", "partition_clause" | "order_clause") | ("FuncCall", "agg_order") | ("NullTest", "arg"):
-                below = _SHOWN
-            case ("TypeCast", "arg"):
-                below = _CAST
-            case _:
-                below = _USED
-        found += [(child, below) for child in (value if part.is_repeated else (value,))]
-    return found
+            fields = self._named(names[0], place)
+        foreign = [f for f in fields if f.foreign]
+        return next((f for f in foreign if f.sorts), foreign[0]) if foreign else Field("")
 
 
 def _renamed(fields: Sequence[Field], is_whole: bool, names: Sequence[str]) -> tuple[Field, ...]:

@@ -49,6 +49,9 @@ _SPELT = frozenset(
     ]
 )
 _TRUSTED = "SELECT oid FROM pg_namespace WHERE nspname = 'pg_catalog' OR nspname IN (SELECT json_array_elements_text({}::json))"
+# Rows are compared, sorted and written as JSON by what their columns' types have for it.
+_NESTED = """(e.typtype = 'c' AND EXISTS (SELECT FROM pg_attribute f JOIN pg_type d ON d.oid = f.atttypid
+        WHERE f.attrelid = e.typrelid AND f.attnum > 0 AND NOT f.attisdropped AND d.typnamespace NOT IN (SELECT oid FROM trusted)))"""
 # A type that is neither Postgres' own nor trusted: its operators are found by a path, unless they are those of all enums and such.
 _FOREIGN = """(
   EXISTS (SELECT FROM pg_type e WHERE e.oid = coalesce(nullif(CASE WHEN {t}.typcategory = 'A' THEN {t}.typelem END, 0), {t}.oid)
@@ -56,17 +59,31 @@ _FOREIGN = """(
       e.typtype NOT IN ('e', 'c', 'r', 'm', 'd')
       OR (e.typtype = 'd' AND NOT EXISTS (SELECT FROM pg_type b WHERE b.oid = e.typbasetype AND b.typnamespace IN (SELECT oid FROM trusted)))
       OR EXISTS (SELECT FROM pg_operator o WHERE e.oid IN (o.oprleft, o.oprright) AND o.oprnamespace NOT IN (SELECT oid FROM trusted))
-      OR {cast})))"""
+      OR {nested} OR {cast})))"""
 _CAST = """EXISTS (SELECT FROM pg_cast k JOIN pg_proc p ON p.oid = k.castfunc
         WHERE e.oid IN (k.castsource, k.casttarget) AND p.pronamespace NOT IN (SELECT oid FROM trusted))"""
-_IS_FOREIGN = _FOREIGN.format(t="t", cast=_CAST)
+_IS_FOREIGN = _FOREIGN.format(t="t", cast=_CAST, nested=_NESTED)
 # Text that a type is cast to by a function of somebody's own would be made by that.
 _MAY_CAST = """NOT EXISTS (SELECT FROM pg_cast k JOIN pg_proc p ON p.oid = k.castfunc
         WHERE k.castsource = t.oid AND p.pronamespace NOT IN (SELECT oid FROM trusted))"""
+# What extensions have compiled is not somebody's own.
+_SORTS = f"""EXISTS (SELECT FROM pg_type e WHERE e.oid = coalesce(nullif(CASE WHEN t.typcategory = 'A' THEN t.typelem END, 0), t.oid)
+    AND ({_NESTED} OR EXISTS (
+      SELECT FROM pg_opclass o JOIN pg_am m ON m.oid = o.opcmethod AND m.amname IN ('btree', 'hash') CROSS JOIN LATERAL (
+        SELECT amproc FROM pg_amproc WHERE amprocfamily = o.opcfamily
+        UNION SELECT r.oprcode FROM pg_amop s JOIN pg_operator r ON r.oid = s.amopopr WHERE s.amopfamily = o.opcfamily) AS c(code)
+      JOIN pg_proc p ON p.oid = c.code JOIN pg_language l ON l.oid = p.prolang
+      WHERE o.opcintype = coalesce(nullif(e.typbasetype, 0), e.oid) AND o.opcdefault AND l.lanname NOT IN ('internal', 'c')
+        AND p.pronamespace NOT IN (SELECT oid FROM trusted))))"""
 _FOREIGN_TYPES = f"""
 WITH trusted AS ({_TRUSTED.format("$2")})
-SELECT t.oid::bigint, t.oid::regtype::text, {_IS_FOREIGN}, {_MAY_CAST}
+SELECT t.oid::bigint, t.oid::regtype::text, {_IS_FOREIGN}, {_MAY_CAST}, {_SORTS}
 FROM json_array_elements_text($1::json) AS a(number) JOIN pg_type t ON t.oid = a.number::oid"""
+_CASTS = """(SELECT json_agg(format('(%s AS %s)', k.castsource::regtype, k.casttarget::regtype))
+    FROM pg_cast k JOIN pg_proc p ON p.oid = k.castfunc JOIN pg_type a ON a.oid = k.castsource JOIN pg_type b ON b.oid = k.casttarget
+    WHERE k.castfunc >= 16384 AND p.pronamespace NOT IN (SELECT oid FROM trusted)
+      AND a.typnamespace = 'pg_catalog'::regnamespace AND b.typnamespace = 'pg_catalog'::regnamespace)::text"""
+_CASTS_ALONE = f"WITH trusted AS ({_TRUSTED.format('$1')}) SELECT {_CASTS}"
 # A type of another schema than Postgres' own is told by its number.
 _RELATIONS = f"""
 WITH trusted AS ({_TRUSTED.format("$2")})
@@ -80,7 +97,8 @@ SELECT (
   (SELECT json_agg(s) FROM json_array_elements_text($3::json) AS s WHERE EXISTS (
     SELECT FROM pg_proc p WHERE p.proname = s::name AND p.pronamespace IN (SELECT oid FROM trusted)
       AND (p.pronargs - p.pronargdefaults <= 1 AND p.pronargs > 0 OR p.provariadic <> 0))
-  OR EXISTS (SELECT FROM pg_type p WHERE p.typname = s::name AND p.typtype <> 'c' AND p.typnamespace IN (SELECT oid FROM trusted)))::text"""
+  OR EXISTS (SELECT FROM pg_type p WHERE p.typname = s::name AND p.typtype <> 'c' AND p.typnamespace IN (SELECT oid FROM trusted)))::text,
+  {_CASTS}"""
 _REST = f"""
 WITH trusted AS ({_TRUSTED.format("$2")}),
 functions AS (
@@ -116,7 +134,7 @@ def look_up(session: Resolving, query: PostgresQuery) -> Known:
     session.use_own_path()
     trusted, types = json.dumps(list(session.trusted_schemas)), sorted(query.types)
     asked = (json.dumps([_spelt(named) for named in query.relations]), trusted, json.dumps(sorted(query.selected)))
-    relations, callable_names = (json.loads(text or "[]") for text in session.execute(_RELATIONS, asked)[0])
+    relations, callable_names, casts = (json.loads(text or "[]") for text in session.execute(_RELATIONS, asked)[0])
     numbers = {number for *_, columns in relations for _, number in columns if number is not None}
     foreign = _foreign(session, numbers)
     rest: list[Any] = [[], [], [], []]
@@ -142,16 +160,19 @@ def look_up(session: Resolving, query: PostgresQuery) -> Known:
         types={types[number - 1]: schema for number, schema in kinds},
         literals={text: (schema, name) for text, schema, name in literals},
         trusted=frozenset(session.trusted_schemas),
+        casts=tuple(casts),
     )
 
 
-def _foreign(session: Resolving, numbers: Collection[int]) -> dict[int, tuple[str, bool]]:
-    """Of types by their numbers those that are foreign to a query, with whether they are cast by Postgres itself."""
+def _foreign(session: Resolving, numbers: Collection[int]) -> dict[int, tuple[str, bool, bool]]:
+    """Of types by their numbers those that are foreign to a query, with whether they are cast by Postgres itself, and whether
+    sorting by them calls what is not Postgres' own.
+    """
     if not numbers:
         return {}
     asked = (json.dumps([str(number) for number in sorted(numbers)]), json.dumps(list(session.trusted_schemas)))
     rows = session.execute(_FOREIGN_TYPES, asked)
-    return {int(number): (name, may_cast) for number, name, is_foreign, may_cast in rows if is_foreign}
+    return {int(number): (name, may_cast, sorts) for number, name, is_foreign, may_cast, sorts in rows if is_foreign}
 
 
 def is_own(native: str) -> bool:
@@ -174,7 +195,7 @@ def own_types(session: Resolving, natives: Iterable[str]) -> Mapping[str, tuple[
     session.use_own_path()
     found = (json.dumps([str(oid) for _, oid in oids]), json.dumps(list(session.trusted_schemas)))
     rows = {
-        int(number): (name, bool(is_foreign)) for number, name, is_foreign, _ in session.execute(_FOREIGN_TYPES, found)
+        int(number): (name, bool(is_foreign)) for number, name, is_foreign, *_ in session.execute(_FOREIGN_TYPES, found)
     }
     return {name: rows[int(oid)] for name, oid in oids}
 
@@ -190,13 +211,16 @@ def names_of(query: PostgresQuery, known: Known) -> list[str]:
 def runs_inside(session: Resolving, source: SourceSpec) -> bool:
     """Whether nothing of anybody's runs when a source is selected: columns, literals and casts of Postgres' own, of plain tables."""
     if source.table is not None:
-        return plain_tables(session, [quote_table(source.table)])
+        casts = session.execute(_CASTS_ALONE, (json.dumps(list(session.trusted_schemas)),))[0][0]
+        return casts is None and plain_tables(session, [quote_table(source.table)])
     if source.query is None:
         return False
     query = session.queries.analyzed(source.query, session.trusted_schemas)
     if not query.is_plain:
         return False
     known = look_up(session, query)
+    if known.casts:
+        return False
     found = [known.relations.get(named) for named in query.relations]
     return all(relation is not None and relation.is_builtin for relation in found) and plain_tables(
         session, names_of(query, known)

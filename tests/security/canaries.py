@@ -86,8 +86,6 @@ create function cast_mood(a mood) returns int language plpgsql as $f$ begin retu
 create cast (mood as int) with function cast_mood(mood) as implicit;
 create function mood_json(a mood) returns json language plpgsql as $f$ begin perform public.told(); return '1'; end $f$;
 create cast (mood as json) with function mood_json(mood);
-create function text_point(a text) returns point language plpgsql as $f$ begin perform public.told(); return point(1, 2); end $f$;
-create cast (text as point) with function text_point(text) as implicit;
 create table moods (m mood, s text);
 insert into moods values ('a', 'x'), ('b', 'y');
 create table guarded (id canary_domain, name text);

@@ -153,7 +153,7 @@ class PostgresOracle(Oracle):
         except asyncpg.PostgresError as error:
             is_unread = error.sqlstate[:2] == "42" and str(error).startswith(_UNREAD) and not _NAMED.search(text)
             return f"the server cannot read it: {error}" if is_unread else None
-        except (asyncpg.InterfaceError, ValueError):
+        except (asyncpg.InterfaceError, asyncpg.InternalClientError, ValueError):
             return None
         finally:
             await transaction.rollback()

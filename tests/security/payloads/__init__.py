@@ -4,7 +4,7 @@ A family in one of the YAML files has `where` its texts go (query, transform, pr
 the `engine` of a query, the `codes` (patterns) that it may be refused with, and a `twin` that is let through. `texts` are texts,
 or `{before, repeat, times, after}` for what is too long to write, or for documents `{path: value}` changes of the base. `with`
 makes one payload of each text per item, put in the place of `@@`. `at: store` marks what only the engine's catalog can tell;
-`is_bounded` what may be let through because it does no harm or the engine's deadlines bound it; `is_owed` what is still let through.
+`is_bounded` what may be let through because it does no harm or the engine's deadlines bound it.
 """
 
 import fnmatch
@@ -33,7 +33,6 @@ class Payload:
     twin: str | None
     at: str
     is_bounded: bool
-    is_owed: bool
 
     def __str__(self) -> str:
         return self.name
@@ -93,7 +92,6 @@ def _of_file(path: Path) -> Iterator[Payload]:
                 twin=_written(family, family["twin"]) if family.get("twin") is not None else None,
                 at=family.get("at", "door"),
                 is_bounded=family.get("is_bounded", False),
-                is_owed=family.get("is_owed", False),
             )
 
 

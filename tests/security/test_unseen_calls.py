@@ -1,0 +1,91 @@
+"""What a query calls without writing it: casts that somebody made between types of Postgres' own."""
+
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from domain.errors import QueryRefusedError
+from domain.pipelines.spec import SourceSpec
+from domain.pipelines.table import TableName
+from infrastructure.stores.postgres import PostgresDataStore
+from tests.databases import postgres
+from tests.ports.backends import address_of
+from tests.security.canaries import build
+
+_CAST = (
+    "create function text_point(a text) returns point language plpgsql as "
+    "$f$ begin perform public.told(); return point(1, 2); end $f$",
+    "create cast (text as point) with function text_point(text) as implicit",
+)
+
+
+@pytest.fixture
+def told(postgres_database: str) -> Iterator[Path]:
+    """The file that is there once the cast was called."""
+    with tempfile.TemporaryDirectory(prefix="headrace-casts-") as name:
+        folder = Path(name)
+        folder.chmod(0o777)
+        build(postgres_database, folder / "told")
+        yield folder / "told"
+
+
+@pytest_asyncio.fixture
+async def stores(postgres_database: str, told: Path) -> AsyncIterator[tuple[PostgresDataStore, PostgresDataStore]]:
+    """One that trusts nothing, and one that trusts the schema public."""
+    opened = [PostgresDataStore(replace(address_of(postgres_database), trusted_schemas=t)) for t in ((), ("public",))]
+    for store in opened:
+        await store.open()
+    yield opened[0], opened[1]
+    for store in opened:
+        await store.close()
+
+
+async def read(store: PostgresDataStore, query: str) -> int:
+    async with aclosing(store.read(SourceSpec(query=query), batch_rows=10)) as batches:
+        return sum([batch.num_rows async for batch in batches])
+
+
+@pytest.mark.line("10")
+async def test_cast_of_somebodys_between_types_of_postgres_own(
+    postgres_database: str, stores: tuple[PostgresDataStore, PostgresDataStore], told: Path
+) -> None:
+    strict, trusting = stores
+    assert await read(strict, "select name::varchar, lower(name) as l from orders") == 2
+    for statement in _CAST:
+        postgres(postgres_database, statement)
+
+    for query in (
+        "select name::point as p from orders",
+        "select cast(name as point) as p from orders",
+        "select lower(name)::point as p from orders",
+        "select array_agg(name)::point[] as p from orders",
+        "select point '(1,2)' ~= name as p from orders",
+        "select name <-> point '(1,2)' as p from orders",
+        "select circle(name, 1) as p from orders",
+        "select coalesce(name, point '(1,2)') as p from orders",
+    ):
+        with pytest.raises(QueryRefusedError) as caught:
+            await read(strict, query)
+        assert caught.value.code == "query.untrusted_type"
+        assert "(text AS point)" in str(caught.value)
+    assert not told.exists()
+    assert await read(strict, "select id, name from orders") == 2
+    assert await read(trusting, "select name::point as p from orders") == 2
+    assert told.exists()
+
+
+@pytest.mark.line("10a")
+async def test_beside_such_a_cast_nothing_runs_inside_a_statement_that_writes(
+    postgres_database: str, stores: tuple[PostgresDataStore, PostgresDataStore]
+) -> None:
+    strict, _ = stores
+    sources = (SourceSpec(query="select id, name from orders"), SourceSpec(table=TableName("orders")))
+    assert [await strict.may_run_inside(source) for source in sources] == [True, True]
+    for statement in _CAST:
+        postgres(postgres_database, statement)
+    assert [await strict.may_run_inside(source) for source in sources] == [False, False]
