@@ -1,4 +1,4 @@
-"""How much a document may say."""
+"""How much a document may say, and what a file may be unpacked to."""
 
 from typing import Annotated
 
@@ -26,3 +26,11 @@ class LimitSettings(Section):
         100, "The most steps of a pipeline's transform (spec.too_many_steps)."
     )
     rules: Annotated[Int, Field(ge=1, le=10_000)] = setting(500, "The most rules of a pipeline (spec.too_many_rules).")
+    page_bytes: Annotated[Int, Field(ge=1_048_576, le=2_147_483_647)] = setting(
+        256 * 1024 * 1024, "What one page of a Parquet file may be unpacked to (file.page_too_large)."
+    )
+    file_ratio: Annotated[Int, Field(ge=10, le=1_000_000)] = setting(
+        1_000,
+        "How many times their own bytes the lists of a Parquet row group may be unpacked to once they are larger than a page "
+        "may be (file.ratio). All else of a file is read in parts that fit, however well it is compressed.",
+    )

@@ -35,6 +35,7 @@ from infrastructure.stores.duckdb import DuckDBDataStore
 from infrastructure.stores.duckdb_file import DuckDBOptions
 from infrastructure.stores.files import FilesDataStore
 from infrastructure.stores.memory import InMemoryDataStore
+from infrastructure.stores.parquet_pages import FileLimits
 from infrastructure.stores.postgres import PostgresDataStore
 from infrastructure.stores.postgres_connection import PostgresAddress
 from infrastructure.transforms.bench import BenchTransformer, StepPlanner
@@ -143,9 +144,12 @@ def duckdb_connection(
     )
 
 
-def files_connection(spec: ConnectionSpec, secrets: Mapping[str, Secret], paths: Paths) -> FilesDataStore:
+def files_connection(
+    spec: ConnectionSpec, secrets: Mapping[str, Secret], paths: Paths, settings: Settings
+) -> FilesDataStore:
     """A folder of files."""
-    return FilesDataStore(paths.confinement.place(spec.options["root"]), paths.confinement)
+    limits = FileLimits(settings.limits.page_bytes, settings.limits.file_ratio)
+    return FilesDataStore(paths.confinement.place(spec.options["root"]), paths.confinement, limits)
 
 
 def memory_connection(spec: ConnectionSpec, secrets: Mapping[str, Secret]) -> InMemoryDataStore:
@@ -199,7 +203,7 @@ class Gateways(containers.DeclarativeContainer):
             bench=parsing,
         ),
         duckdb=providers.Factory(duckdb_connection, paths=paths, settings=settings, bench=parsing),
-        files=providers.Factory(files_connection, paths=paths),
+        files=providers.Factory(files_connection, paths=paths, settings=settings),
         memory=providers.Factory(memory_connection),
     )
     connection_stores = providers.Singleton(ConnectionStores, by_kind=connection_store.provider)

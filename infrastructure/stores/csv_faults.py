@@ -4,7 +4,9 @@ import codecs
 import csv
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import chain
+from typing import TextIO
 
 import pyarrow as pa
 
@@ -116,6 +118,14 @@ def _nul(text: str, encoding: str) -> str:
     return "a NUL, which no text holds; the file is damaged, or not a CSV."
 
 
+def row_too_large(place: str, longest_row_bytes: int) -> PlatformError:
+    """Say that a row is larger than one may be."""
+    return InvalidInputError(
+        f"{place}: the row that begins here has more than {longest_row_bytes:,} bytes, or a quote in it is never closed.",
+        code="source.row_too_large",
+    )
+
+
 def check_header(names: Sequence[str], name: str, line: int) -> None:
     """Refuse a header whose values cannot name columns.
 
@@ -125,12 +135,13 @@ def check_header(names: Sequence[str], name: str, line: int) -> None:
     if not names:
         behind = f" behind the {line - 1} lines that are skipped" if line > 1 else ""
         raise InvalidInputError(f"{name} is empty{behind}: a CSV begins with a header.", code="file.malformed")
+    first: dict[str, int] = {}
     for number, column in enumerate(names, start=1):
         what = None
         if not column.strip():
             end = ", or take the separator at the line's end away" if number == len(names) > 1 else ""
             what = f"column {number} has no name; give it one in the header{end}."
-        elif names.index(column) != number - 1:
+        elif first.setdefault(column, number) != number:
             what = f"two columns are named {column}; give one of them another name in the header."
         else:
             try:
@@ -141,14 +152,50 @@ def check_header(names: Sequence[str], name: str, line: int) -> None:
             raise InvalidInputError(f"{name}, line {line}: {what}", code="file.malformed")
 
 
-def bad_structure(lines: Iterator[str], name: str, delimiter: str, width: int, skip: int = 0) -> PlatformError | None:
-    """Find the first row that has not as many values as the header, or in which a quote is opened and never closed."""
-    csv.field_size_limit(sys.maxsize)
-    for _ in range(skip):
-        next(lines, None)
+class RowTooLongError(Exception):
+    """A row has more characters than a row may have; no more of it was read."""
+
+
+class Lines(Iterator[str]):
+    """The lines of a text, of which no more is in memory than the longest row may have: a text can be one line without end."""
+
+    def __init__(self, text: TextIO, longest_row: int) -> None:
+        self._text = text
+        self._longest_row = longest_row
+        self._taken = 0
+
+    def __next__(self) -> str:
+        line = self._text.readline(self._longest_row + 1)
+        self._taken += len(line)
+        if self._taken > self._longest_row:
+            raise RowTooLongError
+        if not line:
+            raise StopIteration
+        return line
+
+    def end_row(self) -> None:
+        """Begin to count anew."""
+        self._taken = 0
+
+    def skip(self, count: int) -> None:
+        """Read over lines, whatever their length."""
+        for _ in range(count):
+            while (part := self._text.readline(_CHUNK_BYTES)) and part[-1] not in "\r\n":
+                pass
+
+
+def bad_structure(lines: Lines, name: str, delimiter: str, width: int, skip: int = 0) -> PlatformError | None:
+    """Find the first row that has not as many values as the header, or in which a quote is opened and never closed.
+
+    Raises:
+        RowTooLongError: a row before that has more characters than a row may have.
+    """
+    csv.field_size_limit(sys.maxsize)  # Of the whole process; lines are what is bounded.
+    lines.skip(skip)
     rows = csv.reader(chain(lines, ["\n", f"{END}\n"]), delimiter=delimiter)
     line = skip + 1
     for row in rows:
+        lines.end_row()
         if row == [END]:
             break
         if row and END in row[-1]:
@@ -178,16 +225,17 @@ def _ragged(place: str, row: Sequence[str], width: int, delimiter: str) -> Platf
     )
 
 
-def line_of_row(lines: Iterator[str], delimiter: str, row: int, skip: int = 0) -> int:
+def line_of_row(lines: Lines, delimiter: str, row: int, skip: int = 0) -> int:
     """The line on which a row begins; the header is none, the first row is 0, and empty lines count as no row."""
     csv.field_size_limit(sys.maxsize)
-    for _ in range(skip):
-        next(lines, None)
+    lines.skip(skip)
     rows = csv.reader(lines, delimiter=delimiter)
     begins, found = 1, -2
-    for values in rows:
-        found += bool(values)
-        if found == row:
-            break
-        begins = rows.line_num + 1
+    with suppress(RowTooLongError):  # It is the one that is looked for.
+        for values in rows:
+            lines.end_row()
+            found += bool(values)
+            if found == row:
+                break
+            begins = rows.line_num + 1
     return skip + begins

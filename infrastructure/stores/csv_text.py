@@ -4,6 +4,7 @@ import codecs
 import csv
 import io
 import re
+import sys
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,11 +18,14 @@ from domain.errors import InvalidInputError, PlatformError
 from infrastructure.stores.csv_faults import (
     END,
     FaultyTextError,
+    Lines,
+    RowTooLongError,
     bad_character,
     bad_structure,
     check_beginning,
     check_header,
     line_of_row,
+    row_too_large,
     unreadable,
 )
 
@@ -85,7 +89,7 @@ class CsvFile:
         with self._faults(0), _opened(self._path, self.name) as raw:
             found = self._decoded(raw, b"\n").read(size_bytes)
             text = codecs.getincrementaldecoder("utf-8-sig")().decode(found)
-            csv.field_size_limit(_HEADER_BYTES)
+            csv.field_size_limit(sys.maxsize)
             lines = io.StringIO(text, newline="")
             rows = csv.reader(lines, delimiter=self._dialect.delimiter)
             names = next((tuple(row) for row in rows if row), ())
@@ -102,7 +106,7 @@ class CsvFile:
                 found = next((b for b in self._reader(raw, names, size_bytes) if b.num_rows), None)
         except _LongRowError:
             if size_bytes >= self._longest_row_bytes:
-                raise self._too_long(0) from None
+                raise self._too_long() from None
             return self.beginning(self._longest_row_bytes)
         rows = pa.Table.from_batches([found]) if found is not None else pa.table({name: [] for name in names})
         is_whole = bool(rows.num_rows) and _is_end(rows)
@@ -123,14 +127,16 @@ class CsvFile:
                 return
             except _LongRowError:
                 if block_bytes >= self._longest_row_bytes:
-                    raise self._too_long(done) from None
+                    raise self._too_long() from None
                 block_bytes = self._longest_row_bytes
 
     def line_of(self, row: int) -> int:
         """The line on which a row begins, the first row being 0; that is not its number where values hold line breaks."""
         with _opened(self._path, self.name) as raw:
-            lines = io.TextIOWrapper(raw, self._dialect.encoding, errors="replace", newline="")
-            return line_of_row(lines, self._dialect.delimiter, row, self._dialect.skip_rows)
+            text = io.TextIOWrapper(raw, self._dialect.encoding, errors="replace", newline="")
+            return line_of_row(
+                Lines(text, self._longest_row_bytes), self._dialect.delimiter, row, self._dialect.skip_rows
+            )
 
     def _parsed(self, names: tuple[str, ...], skip: int, block_bytes: int) -> Generator[pa.RecordBatch]:
         """Give the rows behind the first `skip`, one batch behind what is read, as the last row is not the file's."""
@@ -183,17 +189,15 @@ class CsvFile:
             if found is not None:
                 return found
             with _opened(self._path, self.name) as raw:
-                lines = io.TextIOWrapper(raw, encoding, newline="")
+                lines = Lines(io.TextIOWrapper(raw, encoding, newline=""), self._longest_row_bytes)
                 return bad_structure(lines, self.name, delimiter, width, self._dialect.skip_rows)
+        except RowTooLongError:
+            return row_too_large(self.name, self._longest_row_bytes)
         except (pa.ArrowException, OSError):
             return None
 
-    def _too_long(self, row: int) -> PlatformError:
-        return InvalidInputError(
-            f"{self.name}, line {self.line_of(row)}: the row that begins here has more than "
-            f"{self._longest_row_bytes:,} bytes, or a quote in it is never closed.",
-            code="source.row_too_large",
-        )
+    def _too_long(self) -> PlatformError:
+        return row_too_large(f"{self.name}, line {self.line_of(sys.maxsize)}", self._longest_row_bytes)
 
 
 class _LongRowError(Exception):

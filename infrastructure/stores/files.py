@@ -38,6 +38,7 @@ from infrastructure.stores.file_folders import FolderColumns
 from infrastructure.stores.file_formats import differing, format_of, format_of_all, refuse_options_of_csv
 from infrastructure.stores.file_matches import forbidden, is_inside, matches, tables_under
 from infrastructure.stores.parquet_files import ParquetData, columns_of_all, conform_file, note_on_times
+from infrastructure.stores.parquet_pages import FileLimits
 from infrastructure.threads import OneThread
 
 _PULLED_BYTES = 2 * 1024 * 1024
@@ -47,8 +48,9 @@ _PULLED_BYTES = 2 * 1024 * 1024
 class FilesDataStore(IDataStore):
     """CSV and Parquet files under one folder; links that lead out of it are refused, and what is hidden is not seen."""
 
-    def __init__(self, root: Path, confinement: Confinement | None = None) -> None:
+    def __init__(self, root: Path, confinement: Confinement | None = None, limits: FileLimits | None = None) -> None:
         self._root = root
+        self._limits = limits
         self._confinement = confinement or Confinement(root, (root,))
 
     async def open(self) -> None:
@@ -199,7 +201,8 @@ class FilesDataStore(IDataStore):
     ) -> AsyncIterator[IReader]:
         thread = OneThread("files-read")
         try:
-            yield FilesReader((self._root, self._confinement), thread, source, plan, (batch_rows, batch_bytes))
+            place = (self._root, self._confinement, self._limits)
+            yield FilesReader(place, thread, source, plan, (batch_rows, batch_bytes))
         finally:
             thread.close()
 
@@ -214,13 +217,13 @@ class FilesReader(IReader):
 
     def __init__(
         self,
-        place: tuple[Path, Confinement],
+        place: tuple[Path, Confinement, FileLimits | None],
         thread: OneThread,
         source: SourceSpec,
         plan: SourcePlan,
         size: tuple[int, int],
     ) -> None:
-        self._root, self._confinement = place
+        self._root, self._confinement, self._limits = place
         self._thread = thread
         self._source = source
         self._plan = plan
@@ -320,7 +323,7 @@ class FilesReader(IReader):
         if self._plan.is_text:
             yield from self._csv(path, name).batches(block_bytes)
             return
-        yield from ParquetData(path, name).batches(self._size[0])
+        yield from ParquetData(path, name, self._limits).batches(*self._size)
 
     def _csv(self, path: Path, name: str) -> CsvFile:
         return CsvFile(path, name, Dialect.of(self._source.options), longest_row_bytes=self._size[1])

@@ -14,10 +14,12 @@ import pyarrow.parquet as pq
 
 from domain.errors import InvalidInputError, SchemaMismatchError
 from domain.pipelines.table import Column
+from domain.ports.data_store import BATCH_BYTES
 from infrastructure.arrow import conform, logical_type
 from infrastructure.nested_types import KEPT_JSON
 from infrastructure.stores.csv_faults import unreadable
 from infrastructure.stores.file_formats import differing
+from infrastructure.stores.parquet_pages import FileLimits, rows_at_a_time
 
 _LARGEST = 2**31 - 1
 _UNKNOWN_TO_ARROW = ("GEOMETRY", "GEOGRAPHY", "VARIANT")
@@ -37,9 +39,10 @@ class _Leaf:
 class ParquetData:
     """One file; `name` is what people know it by."""
 
-    def __init__(self, path: Path, name: str) -> None:
+    def __init__(self, path: Path, name: str, limits: FileLimits | None = None) -> None:
         self._path = path
         self.name = name
+        self._limits = limits or FileLimits()
 
     def columns(self) -> tuple[tuple[str, str], ...]:
         """Name the columns with their types.
@@ -84,11 +87,11 @@ class ParquetData:
             found = zip(parquet.schema_arrow.names, _leaves(parquet), strict=True)
             return tuple(name for name, parts in found if any(leaf.is_in_utc for leaf in parts))
 
-    def batches(self, rows: int) -> Generator[pa.RecordBatch]:
-        """Read the rows.
+    def batches(self, rows: int, most_bytes: int = BATCH_BYTES) -> Generator[pa.RecordBatch]:
+        """Read the rows, at most so many at a time, and fewer where they are large.
 
         Raises:
-            InvalidInputError: the file is damaged.
+            InvalidInputError: the file is damaged, or takes more memory than it may.
             SchemaMismatchError: a value is none of what its column is carried as.
         """
         # Arrow wraps nanoseconds around, so that the year 1500 is 2084; microseconds have room for the years that there are.
@@ -97,11 +100,17 @@ class ParquetData:
             finer = [
                 n for n, (leaf, *_) in zip(parquet.schema_arrow.names, leaves, strict=True) if leaf.physical == "INT96"
             ]
+            groups = range(parquet.metadata.num_row_groups)
+            size = (rows, most_bytes)
             if finer:
+                for group in groups:
+                    rows_at_a_time(parquet, self._path, self.name, group, size, self._limits)
                 self._refuse_nanoseconds(finer, rows)
             changes = _changes(parquet)
-            for batch in parquet.iter_batches(batch_size=rows):
-                yield self._changed(batch, changes) if changes else batch
+            for group in groups:
+                fitting = rows_at_a_time(parquet, self._path, self.name, group, size, self._limits)
+                for batch in parquet.iter_batches(batch_size=fitting, row_groups=[group]):
+                    yield self._changed(_dense(batch), changes) if changes else _dense(batch)
 
     def _changed(self, batch: pa.RecordBatch, changes: dict[int, Callable[[pa.Array], pa.Array]]) -> pa.RecordBatch:
         arrays = list(batch.columns)
@@ -221,6 +230,14 @@ def note_on_times(file: ParquetData) -> str | None:
     """Say which columns are more than the type in which they land."""
     names = file.times_in_utc()
     return f"{', '.join(names)}: times of day in UTC, which land as times without a zone" if names else None
+
+
+def _dense(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """A batch whose size is what it takes: a value that many rows share counts for each."""
+    if not any(pa.types.is_dictionary(kind) for kind in batch.schema.types):
+        return batch
+    columns = [c.dictionary_decode() if pa.types.is_dictionary(c.type) else c for c in batch.columns]
+    return pa.record_batch(columns, names=batch.schema.names)
 
 
 def _leaves(parquet: pq.ParquetFile) -> list[list[_Leaf]]:
