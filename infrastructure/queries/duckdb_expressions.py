@@ -34,6 +34,7 @@ from infrastructure.queries.duckdb_sizes import (
     largest,
     made,
     times,
+    together,
 )
 
 Node = dict[str, Any]
@@ -43,6 +44,8 @@ _SCHEMAS = (["main"], ["pg_catalog"], ["system", "main"])
 _TRUTHS = frozenset(
     {"OPERATOR_NOT", "OPERATOR_IS_NULL", "OPERATOR_IS_NOT_NULL", "COMPARE_IN", "COMPARE_NOT_IN", "GROUPING_FUNCTION"}
 )
+_GIVEN = frozenset({"COLUMN_REF", "CONSTANT", "PARAMETER", "SUBQUERY", "STAR"})
+"""They give a value that is there already."""
 _PARTS_OF_FIRST = frozenset({"STRUCT_EXTRACT", "ARRAY_EXTRACT", "ARRAY_SLICE"})
 _OTHERS = frozenset({"OPERATOR_COALESCE", "OPERATOR_TRY", "ARRAY_CONSTRUCTOR", "OPERATOR_UNPACK"})
 
@@ -56,6 +59,7 @@ class Expressions:
         """The largest value on the way."""
         self._is_bounded = is_bounded
         self._visits = 0
+        self._together: Size = NOTHING
         self._rounds = 1.0
 
     def expression(self, node: Node, scope: Scope) -> Size:
@@ -81,7 +85,18 @@ class Expressions:
                 "A value of the query may grow far beyond the rows it comes of: what is repeated, replaced or joined to "
                 "itself is so again."
             )
+        if node["class"] not in _GIVEN:
+            self._note(size)
         return size
+
+    def _note(self, size: Size) -> None:
+        try:
+            self._together = together(self._together, size)
+        except ValueError as error:
+            raise MakesTooMuchError(
+                "The expressions of the query together make more than it may, though none of them does by itself; take fewer "
+                "of those that repeat or list something."
+            ) from error
 
     def all(self, nodes: list[Node], scope: Scope) -> list[Size]:
         """Walk expressions."""

@@ -18,6 +18,10 @@ MAX_KEPT = 300
 """How many times a value may hold the row that it comes of."""
 MAX_MULTIPLIED = 10
 """How many times it may hold two values for each other."""
+_MAX_TOGETHER = (2 * 128 * 1024, 1_500, 20)
+"""The same for all values of a query together, of which there are as many at once as it has expressions."""
+_SMALL = (256, 50, 0)
+"""What does not count towards that."""
 MAX_GROWTH = 4
 """How many times a column may be in what a step gives, for the step to keep the size of rows."""
 MAX_MADE_BESIDE = 900
@@ -69,6 +73,20 @@ def product(one: Size, other: Size) -> Size:
 def is_bounded(size: Size) -> bool:
     """Whether a query may make such a value in the process that owns the file."""
     return size is not None and size[0] <= MAX_MADE and size[1] <= MAX_KEPT and size[2] <= MAX_MULTIPLIED
+
+
+def together(total: Size, size: Size) -> Size:
+    """What the values of a query come to with one more, if that is not small.
+
+    Raises:
+        ValueError: it is more than a query may make in the process that owns the file.
+    """
+    if total is None or size is None:
+        raise ValueError
+    each = [old + (new if new > small else 0) for old, new, small in zip(total, size, _SMALL, strict=True)]
+    if any(one > most for one, most in zip(each, _MAX_TOGETHER, strict=True)):
+        raise ValueError
+    return (each[0], each[1], each[2])
 
 
 def passes(size: Size) -> bool:

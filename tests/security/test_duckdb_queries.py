@@ -160,6 +160,19 @@ MADE = [
         "with recursive r as (select name as path, id from t where parent is null union all "
         "select r.path || '/' || u.name, u.id from u join r on u.parent = r.id) from r",
     ),
+    # None by itself, but all together: DuckDB has 2,048 of each at once.
+    (
+        "select sum(" + " + ".join(f"length(repeat('abcdefgh{n}' || range, 1800))" for n in range(60)) + ") from range(2048)",
+        "select sum(" + " + ".join(f"length(repeat('abcdefgh{n}' || range, 20))" for n in range(60)) + ") from range(2048)",
+    ),
+    (
+        "select " + ", ".join(f"max(repeat(range || 'abcdefgh{n}', 1800))" for n in range(60)) + " from range(2048)",
+        "select " + ", ".join(f"to_json(struct_pack(a := a{n}, b := b, c := c, d := d, e := e))" for n in range(25)) + " from t",
+    ),
+    (
+        "select " + ", ".join(f"length(repeat(c{n}, 250))" for n in range(20)) + " from t",
+        "select " + ", ".join(f"upper(trim(coalesce(c{n}, 'none')))" for n in range(300)) + " from t",
+    ),
     (
         "select list_reduce(range(40), lambda s, x: s || s, 'x')",
         "select list_reduce(l, lambda s, x: s + x) from t",
