@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Callable
 
-from domain.errors import InvalidInputError, QueryRefusedError
+from domain.errors import InvalidInputError, MissingExtraError, QueryRefusedError
 from domain.pipelines.connection import ConnectionSpec
 from domain.ports.security import IQueryGuard
 from infrastructure.bench.in_process import Calls, InProcessBench
@@ -64,6 +64,9 @@ def judge_source(query: str, kind: str | None = None, trusted: tuple[str, ...] |
             check()
         except QueryRefusedError as error:
             refusals.append(error)
+        except MissingExtraError:  # Then no store is one of that engine.
+            if kind is not None:
+                raise
         else:
             return
     # What one engine cannot read at all is told in the words of the other.
@@ -74,7 +77,7 @@ def relations_read(query: str) -> frozenset[str]:
     """Name the tables that a query reads; none if it cannot be parsed."""
     try:
         return frozenset(f"{schema}.{name}" if schema else name for schema, name in analyzed(query).relations)
-    except InvalidInputError:
+    except (InvalidInputError, MissingExtraError):
         pass
     try:
         return frozenset(".".join(path[-2:]) for path in read_query(query).relations)

@@ -1,11 +1,13 @@
 """One suite for IQueryGuard."""
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator
 
 import pytest
 
-from domain.errors import InvalidInputError, QueryRefusedError
+from domain.errors import InvalidInputError, MissingExtraError, QueryRefusedError
+from domain.pipelines.connection import ConnectionSpec
 from infrastructure.bench.bench import Bench
 from infrastructure.bench.process import ChildLimits
 from infrastructure.bench.refusals import query_too_large
@@ -88,3 +90,15 @@ async def test_what_takes_too_long_is_refused_and_others_go_on(guard: SqlQueryGu
     assert turns > 1
     await bench.close()
     await guard.check_transform(f"select {many} as d from batch")
+
+
+async def test_install_without_postgres_still_has_queries_of_its_own_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "postgast", None)
+    guard = SqlQueryGuard()
+
+    await guard.check_source("select id from orders")
+    assert await guard.relations("select id from orders") == {"orders"}
+    with pytest.raises(QueryRefusedError):
+        await guard.check_source("select 1; select 2")
+    with pytest.raises(MissingExtraError):
+        await guard.check_source("select 1", ConnectionSpec(name="shop", kind="postgres", options={}))
