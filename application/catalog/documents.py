@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from application.catalog.checks import Checks, ConnectionPlaces, problems_of
+from application.catalog.differences import differences
 from domain.errors import InvalidInputError, NotFoundError, PermissionDeniedError, Problem, SpecError
 from domain.identity.policy import Action, is_allowed, require
 from domain.identity.principal import Principal
@@ -119,17 +120,31 @@ class Catalog:
             raise _missing(kind, name)
         return stored
 
-    async def page(self, principal: Principal, kind: str, *, after: str | None = None, limit: int = 100) -> Page:
+    async def page(
+        self,
+        principal: Principal,
+        kind: str,
+        *,
+        after: str | None = None,
+        limit: int = 100,
+        most_characters: int | None = None,
+    ) -> Page:
         """Return a page of documents, ordered by name."""
         require(principal, Action.READ)
         async with self.records.unit() as unit:
-            return await _records(unit, kind).page(principal.organization, after=after, limit=limit)
+            return await _records(unit, kind).page(
+                principal.organization, after=after, limit=limit, most_characters=most_characters
+            )
 
-    async def revisions(self, principal: Principal, kind: str, name: str) -> Sequence[StoredDocument]:
-        """Return a document's revisions, newest first."""
+    async def revisions(
+        self, principal: Principal, kind: str, name: str, *, before: int | None, limit: int, most_characters: int
+    ) -> Sequence[StoredDocument]:
+        """Return a document's revisions, newest first, or those before one."""
         await self.get(principal, kind, name)
         async with self.records.unit() as unit:
-            return await _records(unit, kind).revisions(principal.organization, name)
+            return await _records(unit, kind).revisions(
+                principal.organization, name, before=before, limit=limit, most_characters=most_characters
+            )
 
     async def delete(self, principal: Principal, kind: str, name: str) -> None:
         """Forget a document; runs and destination rows stay.
@@ -332,7 +347,7 @@ def _downstream(kind: str, name: str, flows: Sequence[tuple[Dataset, Dataset]]) 
 
 
 def _change(command: PutDocument, before: StoredDocument | None, downstream: tuple[str, ...]) -> Change:
-    fields = () if before is None else tuple(_differences(before.document, command.body))
+    fields = () if before is None else tuple(differences(before.document, command.body))
     action = "create" if before is None else "update" if fields else "keep"
     notes = downstream if action == "keep" else (*_notes(command, before), *downstream)
     return Change(action, command.kind, command.name, fields, notes)
@@ -359,17 +374,6 @@ def how_it_publishes(spec: PipelineSpec, planned: Publishing | None = None) -> l
         spec, ordered=bool(spec.source.key or spec.source.path or spec.source.table)
     )
     return [f"publish: {publishing.publish.value}, because {publishing.reason}", guarantee(spec, publishing)]
-
-
-def _differences(before: Any, after: Any, above: str = "") -> list[str]:
-    """Name the fields that differ, by dotted path."""
-    if isinstance(before, Mapping) and isinstance(after, Mapping):
-        return [
-            difference
-            for key in sorted({*before, *after})
-            for difference in _differences(before.get(key), after.get(key), f"{above}.{key}" if above else key)
-        ]
-    return [] if before == after else [above]
 
 
 async def _all(records: IDocumentRecords, organization: str) -> list[StoredDocument]:

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
+from functools import cached_property
 
 
 class LifeState(StrEnum):
@@ -64,7 +65,18 @@ class HealthMonitor:
     parts: Mapping[str, PartCheck] = field(default_factory=dict)
 
     async def readiness(self) -> Readiness:
-        """Check every part at once; never raises."""
+        """Check every part at once; never raises. Whoever asks meanwhile has the same answer: they need no key, and parts
+        that are asked by hundreds do not answer in time.
+        """
+        if not self._checks or self._checks[-1].done():
+            self._checks[:] = [asyncio.create_task(self._checked())]
+        return await asyncio.shield(self._checks[-1])
+
+    @cached_property
+    def _checks(self) -> list[asyncio.Task[Readiness]]:
+        return []
+
+    async def _checked(self) -> Readiness:
         troubles = await asyncio.gather(*(self._check(check) for check in self.parts.values()))
         parts = dict(zip(self.parts, troubles, strict=True))
         is_ready = self.life.state is LifeState.RUNNING and not any(parts.values())

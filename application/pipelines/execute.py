@@ -109,12 +109,13 @@ class RunExecutor:
         key = (run.organization, run.pipeline, run.revision)
         if key not in self._specs:
             async with self.records.unit() as unit:
-                revisions = await unit.pipelines.revisions(run.organization, run.pipeline)
+                (stored,) = await unit.pipelines.revisions(
+                    run.organization, run.pipeline, before=run.revision + 1, limit=1
+                )
             if len(self._specs) >= _REMEMBERED_SPECS:
                 self._specs.clear()
             # A revision never changes, so it is remembered for good.
-            document = next(stored.document for stored in revisions if stored.revision == run.revision)
-            self._specs[key] = PipelineSpec.from_document(document)
+            self._specs[key] = PipelineSpec.from_document(stored.document)
         spec = self._specs[key].with_parameters(run.request.parameters)
         return replay_of(spec, run.organization, run.request.replay) if run.request.replay is not None else spec
 

@@ -41,12 +41,22 @@ class IDocumentRecords(ABC):
         """Return the latest revision."""
 
     @abstractmethod
-    async def page(self, organization: str, *, after: str | None, limit: int) -> Page:
-        """Return documents ordered by name."""
+    async def page(
+        self, organization: str, *, after: str | None, limit: int, most_characters: int | None = None
+    ) -> Page:
+        """Return documents ordered by name: one at least, then no more than have so many characters together."""
 
     @abstractmethod
-    async def revisions(self, organization: str, name: str) -> Sequence[StoredDocument]:
-        """Return all revisions, newest first."""
+    async def revisions(
+        self,
+        organization: str,
+        name: str,
+        *,
+        before: int | None = None,
+        limit: int | None = None,
+        most_characters: int | None = None,
+    ) -> Sequence[StoredDocument]:
+        """Return the revisions before one, or all, newest first; bounded like a page."""
 
     @abstractmethod
     async def put(self, organization: str, name: str, document: Mapping[str, Any], actor: str) -> StoredDocument:

@@ -1,9 +1,11 @@
 """The FastAPI application: made by a factory, so that tests override providers first and then build."""
 
+import json
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, FastAPI, Response
 from fastapi.routing import APIRoute
 from starlette.routing import Route
 
@@ -47,6 +49,7 @@ def create_app(
         version=version("headrace"),
         docs_url=None,
         redoc_url=None,
+        openapi_url=None,
         generate_unique_id_function=_operation_id,
     )
     app.state.use_cases = use_cases
@@ -55,6 +58,7 @@ def create_app(
         RequestContext, use_cases=use_cases, max_body_bytes=max_body_bytes, hosts=hosts or AllowedHosts()
     )
     errors.register(app)
+    _tell_description(app)
     app.include_router(probes.router)
     modules = (pipelines, connections, runs, quarantine, plans, workers)
     for module in modules:
@@ -77,6 +81,18 @@ def create_probes(use_cases: UseCases) -> FastAPI:
 
 def _routes(*routers: FastAPI | APIRouter) -> list[Route]:
     return [route for router in routers for route in router.routes if isinstance(route, Route)]
+
+
+def _tell_description(app: FastAPI) -> None:
+    """Answer with OpenAPI. Whoever asks needs no key, so it is written once."""
+
+    @cache
+    def written() -> bytes:
+        return json.dumps(app.openapi(), ensure_ascii=False).encode()
+
+    @app.get("/openapi.json", include_in_schema=False)
+    async def description() -> Response:
+        return Response(written(), media_type="application/json")
 
 
 def _operation_id(route: APIRoute) -> str:

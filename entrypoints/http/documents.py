@@ -10,6 +10,9 @@ from domain.ports.unit_of_work import StoredDocument
 from entrypoints.cursors import cursor_of, place_of
 from entrypoints.use_cases import UseCases
 
+PAGE_CHARACTERS = 1024 * 1024
+"""What an answer holds of documents; each may be large, and who only reads must not make this process hold hundreds."""
+
 
 def document_body(stored: StoredDocument) -> dict[str, Any]:
     """A stored document as the API shows it."""
@@ -42,7 +45,9 @@ async def list_documents(
 ) -> dict[str, Any]:
     """Answer a page of documents."""
     place = place_of(caller.organization, kind, cursor)
-    page = await cases.catalog.page(caller, kind, after=place[0] if place else None, limit=limit)
+    page = await cases.catalog.page(
+        caller, kind, after=place[0] if place else None, limit=limit, most_characters=PAGE_CHARACTERS
+    )
     following = (page.next_cursor,) if page.next_cursor is not None else None
     next_cursor = cursor_of(caller.organization, kind, following)
     return {"items": [document_body(stored) for stored in page.items], "next_cursor": next_cursor}

@@ -10,7 +10,7 @@ from domain.pipelines.run import RunRequest
 from entrypoints.documents.models import PipelineDocument
 from entrypoints.http import bodies
 from entrypoints.http.dependencies import Bodies, Caller, Cases, Previewer, Resetter, SpecWriter, Starter
-from entrypoints.http.documents import document_body, get_document, list_documents, put_document
+from entrypoints.http.documents import PAGE_CHARACTERS, document_body, get_document, list_documents, put_document
 from entrypoints.rendering import preview_body, run_body, state_body, status_body
 
 router = APIRouter(prefix="/v1/pipelines", tags=["pipelines"])
@@ -47,9 +47,18 @@ async def delete_pipeline(name: str, cases: Cases, caller: Caller) -> None:
 
 
 @router.get("/{name}/revisions", response_model=list[bodies.Document])
-async def list_revisions(name: str, cases: Cases, caller: Caller) -> Any:
-    """List a pipeline's revisions, newest first."""
-    return [document_body(stored) for stored in await cases.catalog.revisions(caller, "pipeline", name)]
+async def list_revisions(
+    name: str,
+    cases: Cases,
+    caller: Caller,
+    limit: Limit = 100,
+    before: Annotated[int | None, Query(ge=1, le=2**31 - 1, description="Only those before this one.")] = None,
+) -> Any:
+    """List a pipeline's revisions, newest first; of large documents fewer than `limit`, and `before` goes on."""
+    found = await cases.catalog.revisions(
+        caller, "pipeline", name, before=before, limit=limit, most_characters=PAGE_CHARACTERS
+    )
+    return [document_body(stored) for stored in found]
 
 
 @router.post(

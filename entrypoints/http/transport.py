@@ -32,7 +32,7 @@ class _Shared:
 
     limits: TransportLimits
     waiting: "OrderedDict[BoundedProtocol, None]" = field(default_factory=OrderedDict)
-    """Connections of which nobody waits for an answer, the one that has been so for longest first."""
+    """Connections of which nobody waits for an answer, or takes it; the one that has been so for longest first."""
 
 
 def protocol_within(limits: TransportLimits) -> type[HttpToolsProtocol]:
@@ -127,10 +127,13 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
+        self._wait()
         self._leave()
 
     def resume_writing(self) -> None:
         super().resume_writing()
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.shared.waiting.pop(self, None)
         if self._leaving is not None and not self.transport.is_closing():
             self._leaving.cancel()
             self._leaving = None

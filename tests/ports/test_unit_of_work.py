@@ -578,3 +578,40 @@ async def test_migrated_schema_is_the_declared_one(records: SqlRecords) -> None:
     assert differences == []
     assert await records.current() == ("0003", "0003")
     assert await records.upgrade() == "0003"
+
+
+async def test_a_page_of_large_documents_ends_early_and_the_next_one_goes_on(records: SqlRecords) -> None:
+    texts = {"orders": 0, "a": 500, "b": 500, "c": 3_000, "d": 10, "e": 10}
+    async with records.unit() as unit:
+        for name, size in texts.items():
+            await unit.pipelines.put("one", name, {"text": "x" * size}, "me")
+        pages: list[list[str]] = []
+        after: str | None = None
+        while len(pages) < 2 or after is not None:
+            page = await unit.pipelines.page("one", after=after, limit=3, most_characters=1_050)
+            pages.append([stored.name for stored in page.items])
+            after = page.next_cursor
+        whole = await unit.pipelines.page("one", after=None, limit=10, most_characters=10**6)
+        unbounded = await unit.pipelines.page("one", after=None, limit=10)
+        nobody = await unit.pipelines.page("nobody", after=None, limit=10, most_characters=1)
+
+    assert pages == [["a", "b"], ["c"], ["d", "e", "orders"]]
+    assert [stored.name for stored in whole.items] == [stored.name for stored in unbounded.items] == sorted(texts)
+    assert (nobody.items, nobody.next_cursor) == ([], None)
+
+
+async def test_revisions_are_listed_from_one_backwards_and_no_more_than_fit(records: SqlRecords) -> None:
+    async with records.unit() as unit:
+        for number in range(2, 7):
+            await unit.pipelines.put("one", "orders", {"text": str(number) * 300}, "me")
+
+        async def numbers(**bounds: int) -> list[int]:
+            return [stored.revision for stored in await unit.pipelines.revisions("one", "orders", **bounds)]
+
+        assert await numbers() == [6, 5, 4, 3, 2, 1]
+        assert await numbers(limit=2) == [6, 5]
+        assert await numbers(most_characters=700) == [6, 5]
+        assert await numbers(before=5, most_characters=700) == [4, 3]
+        assert await numbers(before=5, limit=1) == [4]
+        assert await numbers(most_characters=1) == [6]
+        assert await numbers(before=1, most_characters=1) == []
