@@ -42,7 +42,7 @@ churn: .venv/test.stamp
 	$(BIN)/python -m tests.faults.churn --minutes $(MINUTES) $(ARGS)
 
 fuzz: .venv/test.stamp
-	HEADRACE_TEST_ALL_PAYLOADS=1 $(BIN)/pytest -q tests/security/test_payloads.py
+	HEADRACE_TEST_ALL_PAYLOADS=1 $(BIN)/pytest -q --timeout 1800 tests/security/test_payloads.py
 	$(BIN)/python -m tests.security.fuzz --minutes $(MINUTES) $(ARGS)
 
 lock: .venv/uv.stamp
