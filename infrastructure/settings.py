@@ -246,6 +246,9 @@ class CheckSettings(Section):
     queue: Annotated[Int, Field(ge=0, le=1000)] = setting(
         32, "How many queries may wait for one; more are answered 503 (worker.busy)."
     )
+    previews: Annotated[Int, Field(ge=1, le=1000)] = setting(
+        8, "How many previews may read their sources at a time; more are answered 503 (worker.busy)."
+    )
 
 
 class WorkerSettings(Section):

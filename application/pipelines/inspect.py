@@ -8,6 +8,7 @@ from typing import Any
 from application.connections.open_stores import OpenStores
 from application.pipelines.preparing import RunPreparer, transform_plan
 from application.pipelines.showing import event_for, run_for
+from application.pipelines.turns import Turns
 from domain.errors import ConflictError, InvalidInputError, NotFoundError
 from domain.identity.policy import Action, require
 from domain.identity.principal import Principal
@@ -53,6 +54,7 @@ class PipelineInspector:
     preparer: RunPreparer
     transformer: ITransformer
     max_preview_bytes: int
+    turns: Turns
 
     async def preview(
         self, principal: Principal, spec: PipelineSpec, *, limit: int | None, keep_rows: bool = True
@@ -61,9 +63,13 @@ class PipelineInspector:
 
         Raises:
             NotFoundError, InvalidInputError: the source or a transform is wrong.
+            UnavailableError: so many are being made already (`worker.busy`).
         """
         require(principal, Action.PREVIEW)
-        organization = principal.organization
+        with self.turns.one():
+            return await self._previewed(principal.organization, spec, limit=limit, keep_rows=keep_rows)
+
+    async def _previewed(self, organization: str, spec: PipelineSpec, *, limit: int | None, keep_rows: bool) -> Preview:
         spec = await self.preparer.with_key(organization, spec)
         store = await self.preparer.source_store(organization, spec.source)
         patience = self.preparer.patience

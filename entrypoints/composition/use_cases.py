@@ -31,6 +31,7 @@ from application.pipelines.settle import RunSettler
 from application.pipelines.spec_tests import SpecTester
 from application.pipelines.stream import StreamRunner
 from application.pipelines.tend import RunTender
+from application.pipelines.turns import Turns
 from domain.errors import PlatformError
 from domain.pipelines.connection import failing_step
 from domain.ports.runtime import IIdentifiers, ITelemetry
@@ -160,6 +161,7 @@ class UseCases(containers.DeclarativeContainer):
         preparer=preparer,
         transformer=gateways.checking_transformer,
         max_preview_bytes=providers.Callable(lambda size: size * 1024**2, settings.provided.checks.answer_mb),
+        turns=providers.Singleton(Turns, settings.provided.checks.previews),
     )
     catalog = providers.Singleton(
         Catalog,

@@ -11,6 +11,7 @@ from entrypoints.documents.models import PipelineDocument
 from entrypoints.http import bodies
 from entrypoints.http.dependencies import Bodies, Caller, Cases, Previewer, Resetter, SpecWriter, Starter
 from entrypoints.http.documents import PAGE_CHARACTERS, document_body, get_document, list_documents, put_document
+from entrypoints.http.leaving import while_asked
 from entrypoints.rendering import preview_body, run_body, state_body, status_body
 
 router = APIRouter(prefix="/v1/pipelines", tags=["pipelines"])
@@ -104,7 +105,10 @@ async def preview(name: str, request: Request, cases: Cases, caller: Previewer, 
     wanted = await reader.json(request, bodies.PreviewBody)
     spec = await cases.inspector.spec_of(caller, name)
     return preview_body(
-        await cases.inspector.preview(
-            caller, spec, limit=wanted.limit, keep_rows=wanted.rows and wanted.limit is not None
+        await while_asked(
+            request,
+            cases.inspector.preview(
+                caller, spec, limit=wanted.limit, keep_rows=wanted.rows and wanted.limit is not None
+            ),
         )
     )

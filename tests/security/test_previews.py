@@ -1,0 +1,62 @@
+"""Who may preview may not hold more sessions of a source than there are places, nor those that nobody waits for."""
+
+import http.client
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.databases import new_database, postgres
+from tests.e2e.api import Server, serving
+from tests.e2e.projects import postgres_connection
+
+_READING = "select count(*) from pg_stat_activity where datname = current_database() and query like '%pg_sleep%' and pid <> pg_backend_pid()"
+
+
+def _put(server: Server, name: str, query: str) -> None:
+    text = (
+        f"version: 1\npipeline: {name}\nsource: {{connection: warehouse, query: {json.dumps(query)}}}\n"
+        "destination: {connection: default, table: landed}\n"
+    )
+    answer = server.call("PUT", f"/v1/pipelines/{name}", text, kind="application/yaml")
+    assert answer.status == 201, answer.body
+
+
+def _asking(server: Server, name: str) -> http.client.HTTPConnection:
+    place = urlsplit(server.url)
+    connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=20)
+    headers = {"Authorization": f"Bearer {server.key}", "Content-Type": "application/json"}
+    connection.request("POST", f"/v1/pipelines/{name}/preview", b'{"limit": 5}', headers)
+    return connection
+
+
+def _until(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 15
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.line("11", "29")
+def test_previews_have_places_and_end_with_who_asked(tmp_path: Path, postgres_server_url: str) -> None:
+    (tmp_path / "headrace.toml").write_text("[settings]\n")
+    with new_database(postgres_server_url) as database, serving(tmp_path, HEADRACE_CHECKS__PREVIEWS="2") as server:
+        text = postgres_connection(database)
+        assert server.call("PUT", "/v1/connections/warehouse", text, kind="application/yaml").status == 201
+        _put(server, "slow", "select 1 as n, pg_sleep(600) as s")
+        _put(server, "quick", "select 1 as n")
+        leaving = [_asking(server, "slow") for _ in range(2)]
+        _until(lambda: postgres(database, _READING) == [(2,)])
+
+        refused = server.call("POST", "/v1/pipelines/quick/preview", {"limit": 5})
+
+        assert (refused.status, refused.body["code"]) == (503, "worker.busy")
+        assert "Retry-After" in refused.headers
+        for connection in leaving:
+            connection.close()
+        _until(lambda: postgres(database, _READING) == [(0,)])
+        answer = server.call("POST", "/v1/pipelines/quick/preview", {"limit": 5})
+        assert (answer.status, answer.body["rows"]) == (200, [{"n": 1}])
