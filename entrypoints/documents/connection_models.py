@@ -8,7 +8,7 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 from domain.pipelines.local_path import leads_astray
 from domain.pipelines.table import is_reserved_schema
 from entrypoints.documents.models import Name, identifier
-from entrypoints.documents.strict import Model
+from entrypoints.documents.strict import Model, Version
 
 _SECRET_REFERENCE = re.compile(r"(env|file):[^\x00\r\n]{1,300}")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,252}[A-Za-z0-9])?|\[?[0-9A-Fa-f:.]{2,45}\]?")
@@ -92,7 +92,7 @@ OPTIONS: dict[str, type[Model]] = {
 class ConnectionDocument(Model):
     """`connection: NAME`. `options` depend on `kind`."""
 
-    version: Literal[1]
+    version: Version
     connection: Name
     kind: Literal["postgres", "duckdb", "files", "memory"]
     options: dict[str, Any] | None = None

@@ -38,8 +38,8 @@ def without(document: Any, paths: set[Path], above: Path = ()) -> Any:
             key: without(value, paths, (*above, key)) for key, value in document.items() if (*above, key) not in paths
         }
     if isinstance(document, list):
-        kept = [without(item, paths, (*above, index)) for index, item in enumerate(document)]
-        return [item for item in kept if item != {}]
+        kept = [(item, without(item, paths, (*above, index))) for index, item in enumerate(document)]
+        return [rest for item, rest in kept if rest != {} or item == {}]
     return document
 
 

@@ -11,7 +11,7 @@ from domain.pipelines.spec import FOREVER, parse_duration, parse_size
 from domain.pipelines.table import TableName, check_identifier
 from entrypoints.documents.file_options import FileOptions, known_type
 from entrypoints.documents.numbers import with_digits
-from entrypoints.documents.strict import Model
+from entrypoints.documents.strict import Model, Version
 
 _HOOK = r"^([a-z][a-z0-9_]{0,47}|local\.[a-z][a-z0-9_]{0,47}:[A-Za-z_][A-Za-z0-9_]{0,63})$"
 
@@ -339,7 +339,7 @@ class Test(Model):
 class PipelineDocument(Model):
     """`pipeline: NAME`."""
 
-    version: Literal[1]
+    version: Version
     pipeline: Name
     description: Text | None = None
     owner: Text | None = None

@@ -1,15 +1,25 @@
 """What every model of a document is."""
 
 from collections.abc import Sequence
-from typing import Any, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 
 class Model(BaseModel):
     """Strict, closed, and silent about values."""
 
     model_config = ConfigDict(strict=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False)
+
+
+def _whole(value: Any) -> Any:
+    if type(value) is not int:  # True and 1.0 are equal to 1.
+        raise ValueError("the version of a document is the number 1")
+    return value
+
+
+Version = Annotated[Literal[1], BeforeValidator(_whole)]
+"""The version of the form of a document."""
 
 
 def known_keys(model: type[BaseModel], location: Sequence[str | int]) -> str:

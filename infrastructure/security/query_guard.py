@@ -58,19 +58,22 @@ def judge_source(query: str, kind: str | None = None, trusted: tuple[str, ...] |
         "postgres": lambda: analyzed(query, trusted),
         "duckdb": lambda: read_query(query),
     }
-    refusals = list[QueryRefusedError]()
-    for check in [checks[kind]] if kind in checks else checks.values():
+    refusals = dict[str, QueryRefusedError]()
+    for engine, check in checks.items():
         try:
             check()
         except QueryRefusedError as error:
-            refusals.append(error)
+            refusals[engine] = error
         except MissingExtraError:  # Then no store is one of that engine.
-            if kind is not None:
+            if engine == kind:
                 raise
         else:
-            return
+            if kind not in checks or engine == kind:
+                return
     # What one engine cannot read at all is told in the words of the other.
-    raise next((error for error in refusals if error.code != "query.unparsable"), refusals[0])
+    told = [refusals[kind]] if kind in refusals else []
+    told += refusals.values()
+    raise next((error for error in told if error.code != "query.unparsable"), told[0])
 
 
 def relations_read(query: str) -> frozenset[str]:

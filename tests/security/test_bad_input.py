@@ -151,6 +151,20 @@ def test_wrong_value_for_a_number(server: Server, value: Any) -> None:
 
 
 @pytest.mark.line("3")
+@pytest.mark.parametrize("value", [True, 1.0, "1", 2, None])
+def test_wrong_version(server: Server, value: Any) -> None:
+    """`true` and `1.0` are equal to 1 in Python."""
+    refused_at_both_doors(server, with_change("version", value), "spec.value")
+    accepted_at_both_doors(server, with_change("version", 1))
+
+
+@pytest.mark.line("2")
+@pytest.mark.parametrize("name", ["transform", "quality", "tests"])
+def test_item_without_a_key_is_not_passed_over(server: Server, name: str) -> None:
+    refused_at_both_doors(server, with_change(name, [{}]), "spec.value" if name == "transform" else "spec.missing")
+
+
+@pytest.mark.line("3")
 def test_nan_and_huge_numbers_are_no_bounds(server: Server) -> None:
     for text in ("NaN", "1e999", "-Infinity"):
         document = json.dumps(with_change("quality", [{"rule": "between", "column": "a", "max": "BOUND"}])).replace(
@@ -172,6 +186,7 @@ def test_bodies_of_wrong_size_type_and_encoding(server: Server) -> None:
         assert server.call(*put, body).status == 422, escape
         assert server.call(*put, TEXT + f'description: "{escape}"\n', kind="application/yaml").status == 422, escape
     assert server.call("GET", "/v1/pipelines/p").status == 404
+    assert server.call("GET", "/v1/pipelines/").status == 404  # Nowhere else is where the caller is sent.
     assert server.call(*put, TEXT, kind="application/yaml; charset=utf-8").status == 201
     assert server.call("DELETE", "/v1/pipelines/p").status == 204
 
