@@ -51,7 +51,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._deadline: TimerHandle | None = None
         self._leaving: TimerHandle | None = None
         self._is_in_head = True
-        self._head_bytes = 0
+        self._head_bytes = self._beside_body = 0
         self._is_refused = False
 
     def connection_made(self, transport: Any) -> None:
@@ -82,6 +82,8 @@ class BoundedProtocol(HttpToolsProtocol):
             self._head_bytes += len(data)
             if self._deadline is None:
                 self._begin(self._limits.header_seconds)
+        else:
+            self._beside_body += len(data)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -92,6 +94,8 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         if self._is_in_head and self._head_bytes > self._limits.header_bytes:
             self._refuse_head()
+        elif not self._is_in_head and self._beside_body > self._limits.header_bytes:
+            self._refuse_head()  # Fields behind the body, which the parser gathers until their ends, or of a chunk.
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -113,10 +117,14 @@ class BoundedProtocol(HttpToolsProtocol):
         self._begin(self._limits.body_seconds)
         super().on_headers_complete()
 
+    def on_body(self, body: bytes) -> None:
+        self._beside_body = 0
+        super().on_body(body)
+
     def on_message_complete(self) -> None:
         super().on_message_complete()
         self._cancel()
-        self._is_in_head, self._head_bytes = True, 0
+        self._is_in_head, self._head_bytes, self._beside_body = True, 0, 0
 
     def on_response_complete(self) -> None:
         super().on_response_complete()

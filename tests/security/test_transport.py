@@ -215,6 +215,47 @@ def test_what_is_no_request_is_refused_with_a_problem(server: Server, name: str)
     assert content.count(b"HTTP/1.1 ") == 1  # And nothing that came behind it was taken for a request.
 
 
+BESIDE_A_BODY = {
+    "name of a field": (b"2\r\n{}\r\n0\r\n", b"x" * 1000),
+    "value of a field": (b"0\r\nX: ", b"x" * 1000),
+    "fields": (b"2\r\n{}\r\n0\r\n", b"X: y\r\n" * 150),
+    "extension of a chunk": (b"2;", b"x" * 1000),
+    "extension of the last chunk": (b"2\r\n{}\r\n0;x=", b"x" * 1000),
+    "size of a chunk": (b"", b"0" * 1000),
+}
+
+
+@pytest.mark.line("4", "36")
+@pytest.mark.parametrize("path", ["/v1/plans", "/nothing"])
+@pytest.mark.parametrize("name", BESIDE_A_BODY)
+def test_what_stands_beside_a_body_is_bounded_as_a_head_is(server: Server, name: str, path: str) -> None:
+    beginning, piece = BESIDE_A_BODY[name]
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {server.key}\r\n"
+        "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+    )
+    with dialed(server) as connection:
+        connection.sendall(head.encode() + beginning)
+        for _ in range(2):
+            time.sleep(0.05)
+            connection.sendall(piece * 20)
+        found = everything(connection)
+    assert b"HTTP/1.1 431 " in found
+    assert b"request.headers_too_large" in found
+    assert server.call("GET", "/health").status == 200
+
+
+@pytest.mark.line("4")
+def test_a_body_of_small_chunks_may_have_more_lines_than_a_head_has_bytes(server: Server) -> None:
+    content = json.dumps({"documents": [], "prune": False}).encode() + b" " * 20_000
+    chunks = b"".join(b"1;n=v\r\n" + content[at : at + 1] + b"\r\n" for at in range(len(content)))
+    head = (
+        f"POST /v1/plans HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {server.key}\r\nConnection: close\r\n"
+        "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+    )
+    assert answered(server, head.encode() + chunks + b"0\r\nX: " + b"y" * 9000 + b"\r\n\r\n")[0] == 200
+
+
 @pytest.mark.line("4", "19", "36")
 def test_what_is_a_request_is_answered(server: Server) -> None:
     for request, status in (
