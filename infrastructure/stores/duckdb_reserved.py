@@ -16,8 +16,11 @@ from infrastructure.stores.duckdb_selection import looked_at
 _OURS = re.compile(r'(^|[."])_headrace', re.IGNORECASE)
 _CATALOG = re.compile(r"(duckdb|sqlite|pg|pragma)_.*", re.IGNORECASE)
 _INTERNAL = (
-    "SELECT 1 FROM duckdb_views() WHERE lower(view_name) = lower($1) HAVING bool_and(internal) "
-    "AND NOT EXISTS (SELECT 1 FROM duckdb_tables() WHERE lower(table_name) = lower($1) AND NOT internal)"
+    "SELECT 1 FROM duckdb_views() WHERE lower(view_name) = lower($1) "
+    "HAVING bool_or(internal) "
+    "AND NOT bool_or(NOT internal AND lower(schema_name) = lower(coalesce($2, current_schema()))) "
+    "AND NOT EXISTS (SELECT 1 FROM duckdb_tables() WHERE lower(table_name) = lower($1) AND NOT internal "
+    "AND lower(schema_name) = lower(coalesce($2, current_schema())))"
 )
 
 
@@ -55,14 +58,18 @@ def _is_reserved(cursor: duckdb.DuckDBPyConnection, source: SourceSpec, queries:
         with suppress(duckdb.Error):  # Then it cannot be read either.
             read |= cursor.get_table_names(f"SELECT 1 FROM {spelt}", qualified=True)
     return any(_OURS.search(name) for name in read) or any(
-        _CATALOG.fullmatch(name) and cursor.execute(_INTERNAL, [name]).fetchall() for name in names.values()
+        _CATALOG.fullmatch(name) and cursor.execute(_INTERNAL, [name, schema]).fetchall()
+        for schema, name in names.values()
     )
 
 
-def _named(source: SourceSpec, queries: DuckDBQueries) -> Iterator[tuple[str, str]]:
-    """The relations that a source names, as they are written and by their last part."""
+def _named(source: SourceSpec, queries: DuckDBQueries) -> Iterator[tuple[str, tuple[str | None, str]]]:
+    """The relations that a source names, as they are written, and their schema and name."""
     if source.table is not None:
-        yield quote_table(source.table), source.table.table
+        yield quote_table(source.table), (source.table.schema, source.table.table)
         return
     for path in looked_at(source, queries).relations:
-        yield ".".join('"' + part.replace('"', '""') + '"' for part in path), path[-1]
+        yield (
+            ".".join('"' + part.replace('"', '""') + '"' for part in path),
+            (path[-2] if len(path) > 1 else None, path[-1]),
+        )

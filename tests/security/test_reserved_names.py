@@ -75,7 +75,9 @@ async def shelf(tmp_path: Path) -> AsyncIterator[DuckDBDataStore]:
         made.execute(
             "create table _headrace_seen (id int); create table plain (id int); create view fence as from _headrace_seen; "
             "create view twice as select id from fence; create view over_plain as from plain; create table duckdb_mine (id int); "
-            "create table pg_class_of_mine (id int); create schema headrace_x; create table headrace_x.t (id int)"
+            "create table pg_class_of_mine (id int); create schema headrace_x; create table headrace_x.t (id int); "
+            # Of the same name as one of the catalog, which a name without that schema goes on leading to.
+            "create table headrace_x.duckdb_tables (id int); create view headrace_x.pg_class as select 1 as id"
         )
     store = DuckDBDataStore(DuckDBOptions(tmp_path / "x.duckdb"))
     await store.open()
@@ -196,7 +198,7 @@ async def test_queries_of_duckdb(shelf: DuckDBDataStore) -> None:
     for query in (
         *("from fence", "from twice", 'select * from "TWICE"', "select (select max(id) from fence) as id"),
         *("from pg_class", "from duckdb_tables", "from sqlite_master", "from information_schema.tables"),
-        *("from pg_catalog.pg_tables", "from _Headrace_Seen"),
+        *("from pg_catalog.pg_tables", "from _Headrace_Seen", "from main.duckdb_tables", "from x.main.duckdb_tables"),
         "select * from plain where id in (select id from twice) and id = :n",
     ):
         code = await code_of_reading(shelf, SourceSpec(query=query, parameters={"n": 1}))
@@ -212,6 +214,8 @@ async def test_permitted_queries_of_duckdb(shelf: DuckDBDataStore) -> None:
             "from duckdb_mine",
             "from pg_class_of_mine",
             "from headrace_x.t",
+            "from headrace_x.duckdb_tables",
+            "from headrace_x.pg_class",
             "from range(3)",
         ),
         *("with pg_class as (select 1 as id) from pg_class", "select * from plain where id = :n"),
