@@ -5,7 +5,7 @@ from functools import cache
 from importlib.metadata import version
 from typing import Any
 
-from fastapi import APIRouter, FastAPI, Response
+from fastapi import APIRouter, Depends, FastAPI, Response
 from fastapi.routing import APIRoute
 from starlette.routing import Route
 
@@ -14,6 +14,7 @@ from entrypoints.documents.limits import DocumentLimits
 from entrypoints.documents.models import PipelineDocument
 from entrypoints.http import bodies, connections, errors, pipelines, plans, probes, quarantine, runs, workers
 from entrypoints.http.body_reader import BodyReader
+from entrypoints.http.dependencies import known_query
 from entrypoints.http.hosts import AllowedHosts
 from entrypoints.http.middleware import RequestContext
 from entrypoints.use_cases import UseCases
@@ -63,7 +64,11 @@ def create_app(
     app.include_router(probes.router)
     modules = (pipelines, connections, runs, quarantine, plans, workers)
     for module in modules:
-        app.include_router(module.router, responses=dict.fromkeys((401, 403, 404, 409, 422, 503), _PROBLEM))
+        app.include_router(
+            module.router,
+            dependencies=[Depends(known_query)],
+            responses=dict.fromkeys((401, 403, 404, 409, 422, 503), _PROBLEM),
+        )
     app.state.routes = _routes(app, probes.router, *(module.router for module in modules))
     _with_problem_schema(app)
     return app

@@ -1,8 +1,11 @@
 """What routes ask for: the use cases, the caller and what they may, and what reads bodies."""
 
+from collections import Counter
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BeforeValidator
 
 from domain.errors import UnauthenticatedError
 from domain.identity.policy import Action, require
@@ -36,6 +39,26 @@ def caller_who(may: Action) -> Any:
         return caller
 
     return Depends(permitted)
+
+
+async def known_query(request: Request, _caller: Annotated[Principal, Depends(principal)]) -> None:
+    """Refuse a filter that the route does not have, or one that is given twice: passed over, it would show other rows."""
+    known = {field.alias for field in request.scope["route"].dependant.query_params}
+    given = Counter(name for name, _ in request.query_params.multi_items())
+    wrong = [(name, "is not a parameter of this path") for name in given if name not in known]
+    wrong += [(name, "is given more than once") for name, count in given.items() if name in known and count > 1]
+    if wrong:
+        raise RequestValidationError([{"loc": ("query", name[:100]), "msg": words} for name, words in wrong[:20]])
+
+
+def _digits(value: Any) -> Any:
+    if isinstance(value, str) and not (value.isascii() and value.isdigit()):
+        raise ValueError("is written in digits")
+    return value
+
+
+Digits = BeforeValidator(_digits)
+"""Of a number in a query: digits alone, where Python would read `1_0` too."""
 
 
 async def bodies_of(request: Request) -> BodyReader:

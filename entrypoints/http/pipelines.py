@@ -9,14 +9,14 @@ from domain.failpoints import fail_at
 from domain.pipelines.run import RunRequest
 from entrypoints.documents.models import PipelineDocument
 from entrypoints.http import bodies
-from entrypoints.http.dependencies import Bodies, Caller, Cases, Previewer, Resetter, SpecWriter, Starter
+from entrypoints.http.dependencies import Bodies, Caller, Cases, Digits, Previewer, Resetter, SpecWriter, Starter
 from entrypoints.http.documents import PAGE_CHARACTERS, document_body, get_document, list_documents, put_document
 from entrypoints.http.leaving import while_asked
 from entrypoints.rendering import preview_body, run_body, state_body, status_body
 
 router = APIRouter(prefix="/v1/pipelines", tags=["pipelines"])
 
-Limit = Annotated[int, Query(ge=1, le=500)]
+Limit = Annotated[int, Query(ge=1, le=500), Digits]
 # Not checked by the framework, whose answer would be 422: a cursor is ours, or the request is malformed.
 Cursor = Annotated[str | None, Query(json_schema_extra={"pattern": "^[A-Za-z0-9_-]{1,600}$"})]
 
@@ -53,7 +53,7 @@ async def list_revisions(
     cases: Cases,
     caller: Caller,
     limit: Limit = 100,
-    before: Annotated[int | None, Query(ge=1, le=2**31 - 1, description="Only those before this one.")] = None,
+    before: Annotated[int | None, Query(ge=1, le=2**31 - 1, description="Only those before this one."), Digits] = None,
 ) -> Any:
     """List a pipeline's revisions, newest first; of large documents fewer than `limit`, and `before` goes on."""
     found = await cases.catalog.revisions(

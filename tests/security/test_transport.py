@@ -475,6 +475,28 @@ def test_a_cursor_is_one_that_a_page_of_this_list_gave(server: Server) -> None:
 
 
 @pytest.mark.line("25")
+@pytest.mark.parametrize(
+    "query",
+    [
+        "limit=0",
+        "limit=-1",
+        "limit=1000000000",
+        "limit=1_0",
+        "limit=1.0",
+        "limit=%D9%A5",
+        "sort=name",
+        "state=x",
+        "limit=1&limit=2",
+    ],
+)
+def test_a_filter_that_is_none_is_not_passed_over(server: Server, query: str) -> None:
+    for path in ("/v1/pipelines", "/v1/connections"):
+        assert server.call("GET", f"{path}?{query}").status == 422
+        assert server.call("GET", f"{path}?{query}", key="").status == 401
+        assert server.call("GET", f"{path}?limit=10").status == 200
+
+
+@pytest.mark.line("25")
 def test_a_cursor_belongs_to_an_organization() -> None:
     mine = cursor_of("one", "run", ("a",))
     assert place_of("one", "run", mine) == ("a",)
