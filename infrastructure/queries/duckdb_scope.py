@@ -11,6 +11,8 @@ class Shape:
 
     cell: Size
     row: Size
+    parts: int = 0
+    """Of how many queries it is made, where it is a common table: the engine may plan it anew for each of its names."""
 
 
 STORED = Shape(ROW, ROW)

@@ -1,5 +1,6 @@
 """Walks a whole query of DuckDB: its SELECTs, common tables and relations, against lists of what is known to only read."""
 
+from dataclasses import replace
 from typing import Any
 
 from domain.errors import QueryRefusedError
@@ -18,6 +19,7 @@ from infrastructure.queries.duckdb_series import length
 from infrastructure.queries.duckdb_sizes import FIXED, ROW, Size, added, largest, made, times
 
 Node = dict[str, Any]
+MAX_PARTS = 1_000
 _WRITES = ("INSERT", "UPDATE", "DELETE", "MERGE")
 
 
@@ -35,6 +37,7 @@ class Walk(Expressions):
             QueryRefusedError: it holds what is on no list, or makes too much from nothing.
         """
         scope = outer.inner() if outer is not None else Scope()
+        self._count(1)
         kind = str(node.get("type"))
         self._common_tables(node, scope)
         if kind == "SELECT_NODE":
@@ -65,7 +68,10 @@ class Walk(Expressions):
                 unknown("a common table")
             if query.get("type") == "RECURSIVE_CTE_NODE":
                 query = {**query, "aliases": value.get("aliases", [])}
-            scope.common[name] = self.query(query, scope)
+            before = self._parts
+            shape = self.query(query, scope)
+            scope.common[name] = replace(shape, parts=self._parts - before)
+            self._parts = before
             self.all([*value.get("key_targets", ()), *value.get("payload_aggregates", ())], Scope(scope))
 
     def _select(self, node: Node, scope: Scope) -> Shape:
@@ -124,6 +130,15 @@ class Walk(Expressions):
         return self.most
 
     stored: Shape = STORED
+    _parts = 0
+
+    def _count(self, parts: int) -> None:
+        self._parts += parts
+        if self._parts > MAX_PARTS:
+            raise MakesTooMuchError(
+                f"The common tables of the query stand for one another so often that it is one of more than {MAX_PARTS:,} queries; "
+                "let each be named less often, or make a view or table of one."
+            )
 
     def _modifiers(self, node: Node, scope: Scope, shape: Shape) -> None:
         inside = Scope(
@@ -189,6 +204,7 @@ class Walk(Expressions):
         if node.get("column_name_alias"):
             self.found.feature("other names of the columns of a relation")
         common = scope.common_table(fold(path[0])) if len(path) == 1 else None
+        self._count(common.parts if common is not None else 0)
         if common is None:
             self.found.relation(path)
         self._add({**node, "alias": node.get("alias") or path[-1]}, common or self.stored, scope)

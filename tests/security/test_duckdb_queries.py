@@ -160,6 +160,19 @@ MADE = [
         "with recursive r as (select name as path, id from t where parent is null union all "
         "select r.path || '/' || u.name, u.id from u join r on u.parent = r.id) from r",
     ),
+    # Common tables that double: the engine plans each of their names anew, in the process that owns the file.
+    *(
+        (
+            "with " + ", ".join(f"c{n} as {how}({text.replace('@', f'c{n - 1}')})" for n in range(1, levels)).replace("c0", "t")
+            + f" select * from c{levels - 1}",
+            "with c1 as (select * from t), " + ", ".join(f"c{n} as (select a.x from c{n - 1} a, c1 b)" for n in range(2, 60))
+            + " select * from c59",
+        )
+        for levels in (14, 60)
+        for how in ("", "not materialized ", "materialized ")
+        for text in ("select * from @ union all select * from @", "select a.x from @ a, @ b", "select x, (select max(x) from @) from @",
+                     "with q as (select * from @) select * from q, q r")
+    ),
     # None by itself, but all together: DuckDB has 2,048 of each at once.
     (
         "select sum(" + " + ".join(f"length(repeat('abcdefgh{n}' || range, 1800))" for n in range(60)) + ") from range(2048)",
