@@ -2,9 +2,10 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+from application.answers import AnswerLimits
 from application.pipelines.inspect import PipelineStatus, Preview
 from application.pipelines.quarantine import RefusedPage
 from application.pipelines.reporting import end_body
@@ -16,26 +17,45 @@ from domain.pipelines.run import Run, Transition
 from domain.pipelines.table import TableSchema
 from domain.ports.identity import StoredKey
 from domain.ports.unit_of_work import StoredEvent, WorkerRecord
+from entrypoints.answer_size import cells, first_of, fitted, not_all
 from entrypoints.cursors import cursor_of, place_of
 
+_VALUES_AT_ONCE = 10_000
 
-def preview_body(preview: Preview) -> dict[str, Any]:
-    """Columns, rows and counts of a preview; values that JSON has no type for are text."""
-    rows: list[dict[str, Any]] = []
-    for batch in preview.batches:
-        to_pylist = getattr(batch, "to_pylist", list)
-        rows += [{name: _plain(value) for name, value in row.items()} for row in to_pylist()]
+
+def preview_body(preview: Preview, limits: AnswerLimits) -> dict[str, Any]:
+    """Columns, rows and counts of a preview; values that JSON has no type for are text, and long ones are cut."""
+    rows = first_of(_rows(preview), lambda row: cells(row, limits.cell_bytes), limits.answer_bytes)
+    count = sum(batch.num_rows for batch in preview.batches)
+    notes = [preview.note] if preview.note else []
+    if len(rows) < count:
+        notes.append(not_all(len(rows), count, limits.answer_bytes))
     return {
         "columns": [{"name": name, "type": kind} for name, kind in preview.columns],
         "rows": rows,
         "counts": preview.counts.as_dict(),
         "first_errors": preview.stats.get("first_errors", []),
-        **({"note": preview.note} if preview.note else {}),
+        **({"note": "; ".join(notes)} if notes else {}),
     }
 
 
+def _rows(preview: Preview) -> Iterator[dict[str, Any]]:
+    """The rows, a few at a time: a value of one bit is an object and a name in each row's text."""
+    for batch in preview.batches:
+        step = max(1, _VALUES_AT_ONCE // max(1, len(preview.columns)))
+        for start in range(0, batch.num_rows, step):
+            for row in batch.slice(start, step).to_pylist():  # type: ignore[attr-defined]
+                yield {name: _plain(value) for name, value in row.items()}
+
+
+def shown_run(run: Run, limits: AnswerLimits) -> dict[str, Any]:
+    """A run as the API shows it, long texts cut where it would be too large."""
+    body: dict[str, Any] = fitted(run_body(run), limits.answer_bytes)
+    return body
+
+
 def run_body(run: Run) -> dict[str, Any]:
-    """A run as the API shows it."""
+    """All that is told of a run."""
     return {
         "id": run.id,
         "pipeline": run.pipeline,
@@ -79,14 +99,15 @@ def refused_place_of(organization: str, pipeline: str, cursor: str | None) -> Po
     return place
 
 
-def refused_page_body(organization: str, pipeline: str, page: RefusedPage) -> dict[str, Any]:
-    """Refused rows, and the cursor of the next page."""
-    cursor = cursor_of(organization, f"refused rows of {pipeline}", page.next_place)
-    return {"items": [refused_body(row) for row in page.rows], "next_cursor": cursor}
+def refused_page_body(organization: str, pipeline: str, page: RefusedPage, limits: AnswerLimits) -> dict[str, Any]:
+    """Refused rows, as many as there is room for, and the cursor of the next page."""
+    items = first_of(page.rows, lambda row: refused_body(row, limits), limits.answer_bytes)
+    following = page.next_place if len(items) == len(page.rows) else page.rows[len(items) - 1].place
+    return {"items": items, "next_cursor": cursor_of(organization, f"refused rows of {pipeline}", following)}
 
 
-def refused_body(row: RefusedRow) -> dict[str, Any]:
-    """A refused row, with the row as it was read."""
+def refused_body(row: RefusedRow, limits: AnswerLimits) -> dict[str, Any]:
+    """A refused row, with the row as it was read; of long values their beginning."""
     read_set, stream, seq, ordinal = row.place
     return {
         "read_set": read_set,
@@ -96,8 +117,8 @@ def refused_body(row: RefusedRow) -> dict[str, Any]:
         "run_id": row.run_id,
         "kind": row.kind,
         "rule": row.rule,
-        "reason": row.reason,
-        "record": json.loads(row.record),
+        "reason": fitted(row.reason, limits.cell_bytes),
+        "record": cells(json.loads(row.record), limits.cell_bytes),
         "state": row.state.value,
         "settled_by": row.settled_by,
         "refused_at": row.refused_at.isoformat(),

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import timedelta
 
+from application.answers import AnswerLimits
 from application.catalog.documents import Catalog
 from application.catalog.forecast import PlanForecaster
 from application.connections.open_stores import OpenStores
@@ -53,6 +54,7 @@ class UseCases:
     stores: OpenStores
     records: IRecords
     queue: IMessageQueue
+    answers: AnswerLimits
     organization: str
     concurrency: int
     tick: timedelta

@@ -16,6 +16,9 @@ from domain.pipelines.spec import PipelineSpec, Publish
 from domain.ports.data_store import IDataStore
 from domain.ports.unit_of_work import IRecords
 
+# What a plan tells of columns stands in memory until the last pipeline is looked at.
+_MOST_COLUMNS = 100_000
+
 
 @dataclass(frozen=True)
 class PlanForecaster:
@@ -38,7 +41,7 @@ class PlanForecaster:
         changes = await self.catalog.plan(principal, commands, prune=prune)
         bodies = {(command.kind, command.name): command.body for command in commands}
         pending = {change.name for change in changes if change.kind == "connection" and change.action != "keep"}
-        found = []
+        found, told = list[Change](), 0
         for change in changes:
             if change.kind == "pipeline" and change.action != "delete":
                 body = bodies[change.kind, change.name]
@@ -48,6 +51,12 @@ class PlanForecaster:
                     if waits_for
                     else await self._foretold(principal.organization, change, body, self.stores, self.preparer)
                 )
+            told += len(change.columns)
+            if told > _MOST_COLUMNS:
+                left_out = (
+                    f"columns: left out, as the plan has more than {_MOST_COLUMNS:,} of them; plan fewer documents"
+                )
+                change = replace(change, columns=(), notes=(*change.notes, left_out))
             found.append(change)
         return found
 
@@ -102,7 +111,7 @@ class PlanForecaster:
         try:
             spec = await preparer.with_key(organization, spec)
             source = await preparer.source_store(organization, spec.source)
-            plan = await preparer.patience.answer(source.plan(spec.source, lo=None, limit=None, waits=False))
+            plan = await preparer.planned(source.plan(spec.source, lo=None, limit=None, waits=False))
             plan = await preparer.settled(organization, spec, plan, RunRequest())
             publishing = await preparer.publishing(organization, spec, plan, RunRequest())
             told = how_it_publishes(spec, publishing)

@@ -5,6 +5,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
 
+from application.answers import AnswerLimits
 from application.connections.open_stores import OpenStores
 from application.pipelines.preparing import RunPreparer, transform_plan
 from application.pipelines.showing import event_for, run_for
@@ -23,6 +24,8 @@ from domain.ports.unit_of_work import IRecords, Page, StoredEvent
 
 # What steps make of a batch has to fit beside it into the memory that a preview may take.
 _PREVIEW_BATCH_BYTES = 16 * 1024 * 1024
+# A run of a hundred million rows has more batches than anybody reads.
+_NEWEST_EVENTS = 10_000
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ class PipelineInspector:
     transformer: ITransformer
     max_preview_bytes: int
     turns: Turns
+    answers: AnswerLimits
 
     async def preview(
         self, principal: Principal, spec: PipelineSpec, *, limit: int | None, keep_rows: bool = True
@@ -73,7 +77,7 @@ class PipelineInspector:
         spec = await self.preparer.with_key(organization, spec)
         store = await self.preparer.source_store(organization, spec.source)
         patience = self.preparer.patience
-        plan = await patience.answer(store.plan(replace(spec.source, cursor=None), lo=None, limit=limit))
+        plan = await self.preparer.planned(store.plan(replace(spec.source, cursor=None), lo=None, limit=limit))
         lenient = replace(spec, quality=tuple(rule for rule in spec.quality if rule.is_row_rule))
         rows = self.preparer.batch_rows(spec) if limit is None else min(limit, self.preparer.batch_rows(spec))
         size = min(self.preparer.batch_bytes(spec), _PREVIEW_BATCH_BYTES)
@@ -196,7 +200,12 @@ class PipelineInspector:
         require(principal, Action.READ)
         async with self.records.unit() as unit:
             page = await unit.runs.page(
-                principal.organization, pipeline=pipeline, state=state, after=after, limit=limit
+                principal.organization,
+                pipeline=pipeline,
+                state=state,
+                after=after,
+                limit=limit,
+                most_characters=self.answers.answer_bytes,
             )
         return replace(page, items=tuple(run_for(principal, run) for run in page.items))
 
@@ -214,11 +223,11 @@ class PipelineInspector:
         return found.get((principal.organization, name), ())
 
     async def logs(self, principal: Principal, run_id: str) -> tuple[Sequence[Transition], Sequence[StoredEvent]]:
-        """Return a run's history and its stored events, each oldest first."""
+        """Return a run's history and its newest stored events, each oldest first."""
         await self.run(principal, run_id)
         async with self.records.unit() as unit:
             history = await unit.runs.transitions(principal.organization, run_id)
-            events = await unit.events.of_run(principal.organization, run_id)
+            events = await unit.events.of_run(principal.organization, run_id, newest=_NEWEST_EVENTS)
         return history, [event_for(principal, event) for event in events]
 
 

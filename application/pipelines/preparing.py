@@ -1,7 +1,7 @@
 """What a run reads and where it lands, worked out once from the spec, the stores and the lane."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
@@ -47,6 +47,7 @@ class RunPreparer:
     default_batch_rows: int | None
     max_batch_rows: int
     default_batch_bytes: int
+    max_columns: int = 5_000
 
     async def with_key(self, organization: str, spec: PipelineSpec) -> PipelineSpec:
         """Give a `table:` source without a key its primary key.
@@ -78,6 +79,21 @@ class RunPreparer:
         """Open the source's store."""
         return await self.stores.get(organization, await self.stores.spec_of(organization, source.connection))
 
+    async def planned(self, planning: Awaitable[SourcePlan]) -> SourcePlan:
+        """Wait for the plan of a source, as long as may be.
+
+        Raises:
+            InvalidInputError: it has too many columns (`source.too_many_columns`).
+        """
+        plan = await self.patience.answer(planning)
+        if len(plan.columns) > self.max_columns:
+            raise InvalidInputError(
+                f"The source has {len(plan.columns):,} columns, and {self.max_columns:,} are the most: select those that are "
+                "needed, or raise HEADRACE_LIMITS__COLUMNS.",
+                code="source.too_many_columns",
+            )
+        return plan
+
     async def read_set(
         self, read_set_id: str, lane: Lane, spec: PipelineSpec, request: RunRequest, state: LaneState
     ) -> ReadSet:
@@ -94,7 +110,7 @@ class RunPreparer:
             source = replace(source, partitions=None)
             note = "one stream: the partition column is not an untouched part of the merge key"
         before = state.end if state.stats.get("fingerprint") == spec.fingerprint else None
-        plan = await self.patience.answer(store.plan(source, lo=lo, limit=request.limit, before=before))
+        plan = await self.planned(store.plan(source, lo=lo, limit=request.limit, before=before))
         if note is not None:
             plan = replace(plan, note=note)
         plan = await self.settled(lane.organization, spec, plan, request)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from application.answers import AnswerLimits
 from application.connections.open_stores import OpenStores
 from application.pipelines.inspect import PipelineInspector
 from application.pipelines.launch import RunLauncher, TriggerRun
@@ -32,6 +33,7 @@ class QuarantineReviewer:
     stores: OpenStores
     inspector: PipelineInspector
     launcher: RunLauncher
+    answers: AnswerLimits
 
     async def page(
         self,
@@ -45,6 +47,8 @@ class QuarantineReviewer:
     ) -> RefusedPage:
         """List a pipeline's refused rows, oldest first. They hold data, so whoever may preview may look at them.
 
+        Of large rows there are fewer than `limit`, and a next page all the same.
+
         Raises:
             NotFoundError: no such pipeline.
         """
@@ -52,7 +56,10 @@ class QuarantineReviewer:
         spec = await self.inspector.spec_of(principal, pipeline)
         refusals = replace(refusals_of(spec, principal.organization, run), state=state)
         rows = await self._rows(principal, spec, refusals, after, limit + 1)
-        return RefusedPage(rows[:limit], rows[limit - 1].place if len(rows) > limit else None)
+        has_more = len(rows) > limit
+        if rows and not has_more:  # Perhaps only for their size.
+            has_more = bool(await self._rows(principal, spec, refusals, rows[-1].place, 1))
+        return RefusedPage(rows[:limit], rows[:limit][-1].place if has_more else None)
 
     async def replay(self, principal: Principal, pipeline: str, *, run: str | None = None) -> Run:
         """Queue a run that replays a pipeline's open refused rows, or those of one run.
@@ -83,4 +90,4 @@ class QuarantineReviewer:
         organization = principal.organization
         connection = await self.stores.spec_of(organization, spec.destination.connection)
         store: IDataStore = await self.stores.get(organization, connection)
-        return await store.refused_rows(refusals, after=after, limit=limit)
+        return await store.refused_rows(refusals, after=after, limit=limit, most_characters=self.answers.answer_bytes)

@@ -11,8 +11,13 @@ class IRefusedRows(ABC):
     """Rows that were refused, beside the tables they were meant for; the clauses are `IDataStore`'s."""
 
     @abstractmethod
-    async def refused_rows(self, refusals: Refusals, *, after: Position | None, limit: int) -> Sequence[RefusedRow]:
-        """List refused rows in the order of their places, strictly after one of them; none where there is no such table."""
+    async def refused_rows(
+        self, refusals: Refusals, *, after: Position | None, limit: int, most_characters: int | None = None
+    ) -> Sequence[RefusedRow]:
+        """List refused rows in the order of their places, strictly after one of them; none where there is no such table.
+
+        One at least, then no more than have so many characters together.
+        """
 
     @abstractmethod
     async def refused_shapes(self, refusals: Refusals) -> Sequence[str]:

@@ -95,8 +95,9 @@ class IRunRecords(ABC):
         state: RunState | None,
         after: str | None,
         limit: int,
+        most_characters: int | None = None,
     ) -> Page:
-        """Return runs, newest first."""
+        """Return runs, newest first: one at least, then no more than have so many characters together."""
 
     @abstractmethod
     async def claim_many(self, run_ids: Sequence[str], *, owner: str, lease: timedelta) -> Sequence[Run]:
@@ -224,8 +225,8 @@ class IEventOutbox(ABC):
         """Return events that no subscriber has been told of, oldest first, without those another replica is telling."""
 
     @abstractmethod
-    async def of_run(self, organization: str, run_id: str) -> Sequence[StoredEvent]:
-        """Return the stored events of a run, oldest first."""
+    async def of_run(self, organization: str, run_id: str, *, newest: int) -> Sequence[StoredEvent]:
+        """Return the newest stored events of a run, the oldest of them first."""
 
     @abstractmethod
     async def mark_sent(self, ids: Sequence[int]) -> None:

@@ -95,7 +95,7 @@ async def _listed(
     chosen = RefusedState(state) if state is not None else None
     after = refused_place_of(organization, pipeline, cursor)
     page = await use_cases.quarantine.page(cli.principal, pipeline, state=chosen, run=run, after=after, limit=limit)
-    return refused_page_body(organization, pipeline, page)
+    return refused_page_body(organization, pipeline, page, use_cases.answers)
 
 
 def _state(given: str | None) -> str | None:

@@ -195,7 +195,7 @@ async def _preview_here(
     else:
         spec = await use_cases.inspector.spec_of(cli.principal, name)
     found = await use_cases.inspector.preview(cli.principal, spec, limit=limit, keep_rows=not is_dry_run)
-    return preview_body(found)
+    return preview_body(found, use_cases.answers)
 
 
 def named(cli: Cli, target: str) -> tuple[str, list[PutDocument]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -27,28 +28,40 @@ def list_runs(
     context: typer.Context,
     pipeline: Annotated[str | None, typer.Option(help="Only runs of this pipeline.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=500)] = 20,
+    cursor: Annotated[str | None, typer.Option(help="Where the page before said that the next one begins.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """List runs, newest first."""
+    from entrypoints.cursors import cursor_of, place_of
+
     cli: Cli = context.obj
-    page = cli.call(lambda use_cases: use_cases.inspector.runs(cli.principal, pipeline=pipeline, limit=limit))
+    organization = cli.principal.organization
+    place = place_of(organization, "run", cursor)
+    after = place[0] if place else None
+    page = cli.call(lambda cases: cases.inspector.runs(cli.principal, pipeline=pipeline, limit=limit, after=after))
+    following = cursor_of(organization, "run", (page.next_cursor,) if page.next_cursor is not None else None)
     if as_json:
-        print_json({"items": page.items, "next_cursor": page.next_cursor})
+        print_json({"items": page.items, "next_cursor": following})
         return
     rows = [
         [run.id, run.pipeline, run.state.value, run.attempt, _time(run.created_at), run.reason or ""]
         for run in page.items
     ]
     print_table(["run", "pipeline", "state", "attempt", "asked for", "reason"], rows)
+    if following:
+        say(f"more with --cursor {following}")
 
 
 @app.command("show")
 def show_run(context: typer.Context, run_id: str, as_json: AsJson = False) -> None:
     """Show a run: its report, its error, its history."""
+    from entrypoints.answer_size import fitted
+
     cli: Cli = context.obj
 
     async def load(use_cases: UseCases) -> tuple[Any, Any]:
         found = await use_cases.inspector.run(cli.principal, run_id)
+        found = replace(found, report=fitted(found.report, use_cases.answers.answer_bytes))
         return found, await use_cases.inspector.transitions(cli.principal, run_id)
 
     found, transitions = cli.call(load)

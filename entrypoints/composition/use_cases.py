@@ -7,6 +7,7 @@ from importlib.metadata import version
 
 from dependency_injector import containers, providers
 
+from application.answers import AnswerLimits
 from application.catalog.documents import Catalog
 from application.catalog.forecast import PlanForecaster
 from application.connections.open_stores import DEFAULT_SPEC, OpenStores
@@ -109,6 +110,7 @@ class UseCases(containers.DeclarativeContainer):
         default_batch_rows=settings.provided.run.batch_size,
         max_batch_rows=settings.provided.run.max_batch_size,
         default_batch_bytes=settings.provided.run.batch_bytes,
+        max_columns=settings.provided.limits.columns,
     )
     stream_runner = providers.Singleton(
         StreamRunner, stores=stores, transformer=gateways.running_transformer, patience=patience
@@ -154,6 +156,11 @@ class UseCases(containers.DeclarativeContainer):
         lease=lease,
     )
     controller = providers.Singleton(RunController, records=gateways.records, doorbell=doorbell, launcher=launcher)
+    answers = providers.Singleton(
+        AnswerLimits,
+        answer_bytes=settings.provided.limits.answer_bytes,
+        cell_bytes=settings.provided.limits.cell_bytes,
+    )
     inspector = providers.Singleton(
         PipelineInspector,
         records=gateways.records,
@@ -162,6 +169,7 @@ class UseCases(containers.DeclarativeContainer):
         transformer=gateways.checking_transformer,
         max_preview_bytes=providers.Callable(lambda size: size * 1024**2, settings.provided.checks.answer_mb),
         turns=providers.Singleton(Turns, settings.provided.checks.previews),
+        answers=answers,
     )
     catalog = providers.Singleton(
         Catalog,
@@ -212,7 +220,9 @@ class UseCases(containers.DeclarativeContainer):
         claimer=claimer,
         executor=executor,
         inspector=inspector,
-        quarantine=providers.Singleton(QuarantineReviewer, stores=stores, inspector=inspector, launcher=launcher),
+        quarantine=providers.Singleton(
+            QuarantineReviewer, stores=stores, inspector=inspector, launcher=launcher, answers=answers
+        ),
         rehearsal=providers.Singleton(Rehearsal, records=gateways.records, stores=stores),
         tester=providers.Singleton(SpecTester, transformer=gateways.checking_transformer),
         probe=providers.Singleton(ConnectionProbe, stores=stores),
@@ -228,6 +238,7 @@ class UseCases(containers.DeclarativeContainer):
         stores=stores,
         records=gateways.records,
         queue=gateways.queue,
+        answers=answers,
         organization=settings.provided.app.organization,
         concurrency=settings.provided.run.concurrency,
         tick=providers.Singleton(timedelta, seconds=settings.provided.run.tick_seconds),

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from domain.errors import InvalidInputError
 from domain.pipelines.table import TableName
+from entrypoints.answer_size import listed
 from entrypoints.documents.connection_models import ConnectionDocument
 from entrypoints.http import bodies
 from entrypoints.http.dependencies import Bodies, Caller, Cases, ConnectionWriter
@@ -55,9 +56,11 @@ async def list_tables(
 ) -> dict[str, Any]:
     """List tables, or describe one."""
     if table is None:
-        return {"items": [str(found) for found in await cases.probe.tables(caller, name)]}
+        names = [str(found) for found in await cases.probe.tables(caller, name)]
+        return listed({"items": names}, "items", cases.answers.answer_bytes)
     try:
         parsed = TableName.parse(table)
     except ValueError as error:
         raise InvalidInputError(str(error), code="identifier.invalid") from error
-    return table_body(await cases.probe.describe(caller, name, parsed))
+    described = table_body(await cases.probe.describe(caller, name, parsed))
+    return listed(described, "columns", cases.answers.answer_bytes)

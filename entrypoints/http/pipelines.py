@@ -1,5 +1,6 @@
 """Pipelines over HTTP."""
 
+import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
@@ -7,6 +8,7 @@ from fastapi import APIRouter, Query, Request, Response
 from application.pipelines.launch import TriggerRun
 from domain.failpoints import fail_at
 from domain.pipelines.run import RunRequest
+from entrypoints.answer_size import written
 from entrypoints.documents.models import PipelineDocument
 from entrypoints.http import bodies
 from entrypoints.http.dependencies import Bodies, Caller, Cases, Digits, Previewer, Resetter, SpecWriter, Starter
@@ -99,16 +101,14 @@ async def reset(name: str, request: Request, cases: Cases, caller: Resetter, rea
     return state_body(name, await cases.inspector.reset(caller, name, wanted.to))
 
 
-@router.post("/{name}/preview", openapi_extra=bodies.request_schema(bodies.PreviewBody))
-async def preview(name: str, request: Request, cases: Cases, caller: Previewer, reader: Bodies) -> dict[str, Any]:
-    """Show the first rows after transforms and rules; writes nothing."""
+@router.post("/{name}/preview", response_model=dict[str, Any], openapi_extra=bodies.request_schema(bodies.PreviewBody))
+async def preview(name: str, request: Request, cases: Cases, caller: Previewer, reader: Bodies) -> Any:
+    """Show the first rows after transforms and rules; writes nothing. Long values are cut, and many rows are not all shown."""
     wanted = await reader.json(request, bodies.PreviewBody)
     spec = await cases.inspector.spec_of(caller, name)
-    return preview_body(
-        await while_asked(
-            request,
-            cases.inspector.preview(
-                caller, spec, limit=wanted.limit, keep_rows=wanted.rows and wanted.limit is not None
-            ),
-        )
+    found = await while_asked(
+        request,
+        cases.inspector.preview(caller, spec, limit=wanted.limit, keep_rows=wanted.rows and wanted.limit is not None),
     )
+    content = await asyncio.to_thread(lambda: written(preview_body(found, cases.answers)))
+    return Response(content, media_type="application/json")

@@ -1,10 +1,12 @@
 """Refused rows over HTTP."""
 
+import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 
 from domain.pipelines.quarantine import RefusedState
+from entrypoints.answer_size import written
 from entrypoints.http import bodies
 from entrypoints.http.dependencies import Bodies, Caller, Cases, Starter
 from entrypoints.http.pipelines import Cursor, Limit
@@ -23,10 +25,13 @@ async def list_refused(
     state: RefusedState | None = None,
     run: Annotated[str | None, Query(max_length=36)] = None,
 ) -> Any:
-    """List a pipeline's refused rows, oldest first."""
+    """List a pipeline's refused rows, oldest first; long values are cut, and of large rows there are fewer than `limit`."""
     after = refused_place_of(caller.organization, pipeline, cursor)
     page = await cases.quarantine.page(caller, pipeline, state=state, run=run, after=after, limit=limit)
-    return refused_page_body(caller.organization, pipeline, page)
+    content = await asyncio.to_thread(
+        lambda: written(refused_page_body(caller.organization, pipeline, page, cases.answers))
+    )
+    return Response(content, media_type="application/json")
 
 
 @router.post(

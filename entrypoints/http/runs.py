@@ -5,11 +5,12 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 
 from domain.pipelines.run import RunState
+from entrypoints.answer_size import listed
 from entrypoints.cursors import cursor_of, place_of
 from entrypoints.http import bodies
 from entrypoints.http.dependencies import Bodies, Caller, Cases, Starter
 from entrypoints.http.pipelines import Cursor, Limit
-from entrypoints.rendering import logs_body, run_body, transition_body
+from entrypoints.rendering import logs_body, run_body, shown_run, transition_body
 
 router = APIRouter(prefix="/v1/runs", tags=["runs"])
 
@@ -23,32 +24,33 @@ async def list_runs(
     pipeline: Annotated[str | None, Query(max_length=48)] = None,
     state: RunState | None = None,
 ) -> Any:
-    """List runs, newest first."""
+    """List runs, newest first; of those with large reports fewer than `limit`."""
     place = place_of(caller.organization, "run", cursor)
     after = place[0] if place else None
     page = await cases.inspector.runs(caller, pipeline=pipeline, state=state, after=after, limit=limit)
     following = (page.next_cursor,) if page.next_cursor is not None else None
     next_cursor = cursor_of(caller.organization, "run", following)
-    return {"items": [run_body(run) for run in page.items], "next_cursor": next_cursor}
+    return {"items": [shown_run(run, cases.answers) for run in page.items], "next_cursor": next_cursor}
 
 
 @router.get("/{run_id}", response_model=bodies.Run)
 async def get_run(run_id: str, cases: Cases, caller: Caller) -> Any:
     """Show a run; sentences and names that tell of data are for those who may preview."""
-    return run_body(await cases.inspector.run(caller, run_id))
+    return shown_run(await cases.inspector.run(caller, run_id), cases.answers)
 
 
 @router.get("/{run_id}/transitions")
 async def list_transitions(run_id: str, cases: Cases, caller: Caller) -> dict[str, Any]:
     """Show a run's history, oldest first."""
-    return {"items": [transition_body(line) for line in await cases.inspector.transitions(caller, run_id)]}
+    found = {"items": [transition_body(line) for line in await cases.inspector.transitions(caller, run_id)]}
+    return listed(found, "items", cases.answers.answer_bytes)
 
 
 @router.get("/{run_id}/logs")
 async def list_logs(run_id: str, cases: Cases, caller: Caller) -> dict[str, Any]:
     """Show a run's history together with its stored events, oldest first."""
     transitions, events = await cases.inspector.logs(caller, run_id)
-    return {"items": logs_body(transitions, events)}
+    return listed({"items": logs_body(transitions, events)}, "items", cases.answers.answer_bytes)
 
 
 @router.post("/{run_id}/cancel", status_code=202, response_model=bodies.Run)

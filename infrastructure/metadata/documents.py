@@ -1,14 +1,14 @@
 """Named, revisioned documents on SQLAlchemy."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from itertools import accumulate
 from typing import Any
 
-from sqlalchemy import Row, Select, Table, Text, and_, cast, func, insert, select, update
+from sqlalchemy import Row, Table, and_, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.ports.unit_of_work import IDocumentRecords, Page, StoredDocument
+from infrastructure.metadata.sizes import fitting
 
 
 class SqlDocumentRecords(IDocumentRecords):
@@ -31,7 +31,7 @@ class SqlDocumentRecords(IDocumentRecords):
         if after is not None:
             query = query.where(self._heads.c.name > after)
         if most_characters is not None:
-            limit = await self._fitting(query.limit(limit), most_characters)
+            limit = await fitting(self._connection, query.limit(limit), [self._revisions.c.document], most_characters)
         rows = (await self._connection.execute(query.limit(limit + 1))).all()
         items = [_stored(row) for row in rows[:limit]]
         return Page(items, items[-1].name if len(rows) > limit else None)
@@ -55,7 +55,7 @@ class SqlDocumentRecords(IDocumentRecords):
         if before is not None:
             query = query.where(revisions.c.revision < before)
         if most_characters is not None:
-            query = query.limit(await self._fitting(query, most_characters))
+            query = query.limit(await fitting(self._connection, query, [revisions.c.document], most_characters))
         return [_stored(row) for row in (await self._connection.execute(query)).all()]
 
     async def put(self, organization: str, name: str, document: Mapping[str, Any], actor: str) -> StoredDocument:
@@ -95,12 +95,6 @@ class SqlDocumentRecords(IDocumentRecords):
             .values(is_deleted=True)
         )
         return result.rowcount == 1
-
-    async def _fitting(self, query: Select[Any], most_characters: int) -> int:
-        """How many of the documents there is room for, before any of them is read; the first always has some."""
-        sizes = query.with_only_columns(func.length(cast(self._revisions.c.document, Text)))
-        total: Iterable[int] = accumulate((await self._connection.execute(sizes)).scalars().all())
-        return max(1, sum(size <= most_characters for size in total))
 
     def _latest(self, organization: str) -> Any:
         heads, revisions = self._heads, self._revisions

@@ -9,7 +9,10 @@ from sqlalchemy import and_, insert, or_, select, true, update
 from domain.pipelines.run import RETRY, Ring, Run, RunState, Transition
 from domain.ports.unit_of_work import IRunRecords, Page
 from infrastructure.metadata.claims import QUEUED, RUNNING, UNFINISHED, SqlRunClaims, note, run_of
+from infrastructure.metadata.sizes import fitting
 from infrastructure.metadata.tables import run_transitions, runs
+
+_LARGE = (runs.c.request, runs.c.report, runs.c.error)
 
 
 class SqlRunRecords(SqlRunClaims, IRunRecords):
@@ -69,15 +72,18 @@ class SqlRunRecords(SqlRunClaims, IRunRecords):
         state: RunState | None,
         after: str | None,
         limit: int,
+        most_characters: int | None = None,
     ) -> Page:
-        query = select(runs).where(runs.c.org_id == organization).order_by(runs.c.id.desc()).limit(limit + 1)
+        query = select(runs).where(runs.c.org_id == organization).order_by(runs.c.id.desc())
         if pipeline is not None:
             query = query.where(runs.c.pipeline == pipeline)
         if state is not None:
             query = query.where(runs.c.state == state.value)
         if after is not None:
             query = query.where(runs.c.id < after)
-        rows = (await self._connection.execute(query)).all()
+        if most_characters is not None:
+            limit = await fitting(self._connection, query.limit(limit), _LARGE, most_characters)
+        rows = (await self._connection.execute(query.limit(limit + 1))).all()
         items = [run_of(row) for row in rows[:limit]]
         return Page(items, items[-1].id if len(rows) > limit else None)
 

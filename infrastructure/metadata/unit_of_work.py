@@ -108,9 +108,10 @@ class SqlEventOutbox(IEventOutbox):
         rows = (await self._connection.execute(query.with_for_update(skip_locked=True))).all()
         return [_event(row) for row in rows]
 
-    async def of_run(self, organization: str, run_id: str) -> Sequence[StoredEvent]:
-        query = select(events).where(events.c.org_id == organization, events.c.run_id == run_id).order_by(events.c.id)
-        return [_event(row) for row in (await self._connection.execute(query)).all()]
+    async def of_run(self, organization: str, run_id: str, *, newest: int) -> Sequence[StoredEvent]:
+        query = select(events).where(events.c.org_id == organization, events.c.run_id == run_id)
+        rows = (await self._connection.execute(query.order_by(events.c.id.desc()).limit(newest))).all()
+        return [_event(row) for row in reversed(rows)]
 
     async def mark_sent(self, ids: Sequence[int]) -> None:
         if ids:

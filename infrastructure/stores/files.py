@@ -95,7 +95,9 @@ class FilesDataStore(IDataStore):
     async def write(self, table: TableName, batches: Sequence[Batch]) -> int:
         raise _read_only()
 
-    async def refused_rows(self, refusals: Refusals, *, after: Position | None, limit: int) -> Sequence[RefusedRow]:
+    async def refused_rows(
+        self, refusals: Refusals, *, after: Position | None, limit: int, most_characters: int | None = None
+    ) -> Sequence[RefusedRow]:
         raise _read_only()
 
     async def refused_shapes(self, refusals: Refusals) -> Sequence[str]:

@@ -40,7 +40,7 @@ from infrastructure.stores.memory_quarantine import refused_rows
 from infrastructure.stores.partitions import is_partitioned, ranges
 from infrastructure.stores.planned import check_planned
 from infrastructure.stores.positions import MAX_TIES, untrusted_null, untrusted_ties, whole_ties
-from infrastructure.stores.quarantine import RefusedReader, plan_refused
+from infrastructure.stores.quarantine import RefusedReader, fitting, plan_refused
 
 
 class InMemoryDataStore(IDataStore):
@@ -87,8 +87,11 @@ class InMemoryDataStore(IDataStore):
                 append_rows(content, table, rows)
         return sum(rows.num_rows for rows in tables)
 
-    async def refused_rows(self, refusals: Refusals, *, after: Position | None, limit: int) -> Sequence[RefusedRow]:
-        return refused_rows(self._content, refusals, after)[:limit]
+    async def refused_rows(
+        self, refusals: Refusals, *, after: Position | None, limit: int, most_characters: int | None = None
+    ) -> Sequence[RefusedRow]:
+        rows = refused_rows(self._content, refusals, after)[:limit]
+        return rows[: fitting([len(row.record) for row in rows], most_characters)]
 
     async def refused_shapes(self, refusals: Refusals) -> Sequence[str]:
         return sorted({row.columns for row in refused_rows(self._content, refusals, None)})

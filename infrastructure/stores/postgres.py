@@ -117,9 +117,11 @@ class PostgresDataStore(IDataStore):
         async with self._session("headrace") as (session, thread):
             return await thread.call(append_rows, session, table, tables)
 
-    async def refused_rows(self, refusals: Refusals, *, after: Position | None, limit: int) -> Sequence[RefusedRow]:
+    async def refused_rows(
+        self, refusals: Refusals, *, after: Position | None, limit: int, most_characters: int | None = None
+    ) -> Sequence[RefusedRow]:
         async with self._session("headrace") as (session, thread):
-            return await thread.call(refused_rows, session, refusals, after, limit)
+            return await thread.call(refused_rows, session, refusals, after, limit, most_characters)
 
     async def refused_shapes(self, refusals: Refusals) -> Sequence[str]:
         async with self._session("headrace") as (session, thread):

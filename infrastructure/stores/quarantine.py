@@ -3,7 +3,7 @@
 import json
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Iterable, Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -21,6 +21,11 @@ from infrastructure.records import decoded, encoded, guessed_of, merged_shape
 
 MOST_READ_AGAIN = 100_000
 """So many open refusals are looked at by a run that may read their rows again."""
+
+
+def fitting(sizes: Sequence[int], most: int | None) -> int:
+    """How many rows of these sizes there is room for: one at least."""
+    return len(sizes) if most is None else max(1, sum(total <= most for total in accumulate(sizes)))
 
 
 async def plan_refused(store: IRefusedRows, refusals: Refusals) -> SourcePlan:
@@ -57,7 +62,9 @@ class RefusedReader(IReader):
         left = limit
         while left is None or left > 0:
             wanted = self._batch_rows if left is None else min(left, self._batch_rows)
-            page = await self._store.refused_rows(self._refusals, after=after, limit=wanted)
+            page = await self._store.refused_rows(
+                self._refusals, after=after, limit=wanted, most_characters=self._batch_bytes
+            )
             if not page:
                 return
             for rows in self._cut(page):

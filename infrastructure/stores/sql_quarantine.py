@@ -12,15 +12,17 @@ from domain.pipelines.read_set import Lane, ReadSet
 from domain.pipelines.table import TableName
 from domain.ports.data_store import Batch, Target
 from infrastructure.sql import quote_table
-from infrastructure.stores.quarantine import MOST_READ_AGAIN, ReadAgain, may_be_read_again
+from infrastructure.stores.quarantine import MOST_READ_AGAIN, ReadAgain, fitting, may_be_read_again
 from infrastructure.stores.sql_session import QUARANTINE, Session
 
 _KEPT = ("read_set", "stream", "seq", "ordinal", "run_id", "kind", "rule", "reason", "record", "columns", "state")
 _OF_LANE = '"org" = $1 AND "pipeline" = $2 AND "lane" = $3'
 
 
-def refused_rows(session: Session, refusals: Refusals, after: Position | None, limit: int) -> list[RefusedRow]:
-    """List refused rows strictly after a place; blocking."""
+def refused_rows(
+    session: Session, refusals: Refusals, after: Position | None, limit: int, most_characters: int | None = None
+) -> list[RefusedRow]:
+    """List refused rows strictly after a place, one at least; blocking."""
     table = refusals.table.beside(QUARANTINE)
     if session.describe(table) is None:
         return []
@@ -30,11 +32,11 @@ def refused_rows(session: Session, refusals: Refusals, after: Position | None, l
         where += f' AND ("read_set", "stream", "seq", "ordinal") > ({bound})'
         values += after
     names = ", ".join(f'"{name}"' for name in (*_KEPT, "settled_by"))
-    rows = session.execute(
-        f'SELECT {names}, CAST("refused_at" AS TEXT) FROM {quote_table(table)} WHERE {where} ORDER BY "read_set", "stream", "seq", "ordinal" '
-        f"LIMIT {limit:d}",
-        values,
-    )
+    chosen = f'FROM {quote_table(table)} WHERE {where} ORDER BY "read_set", "stream", "seq", "ordinal" LIMIT '
+    if most_characters is not None:  # Before any of them is in memory.
+        sizes = session.execute(f'SELECT length("record") {chosen}{limit:d}', values)
+        limit = fitting([int(size[0]) for size in sizes], most_characters)
+    rows = session.execute(f'SELECT {names}, CAST("refused_at" AS TEXT) {chosen}{limit:d}', values)
     return [_row(row) for row in rows]
 
 

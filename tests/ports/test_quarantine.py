@@ -138,6 +138,29 @@ async def test_refused_rows_are_listed_in_order_and_open_once_their_run_is_publi
     assert len(await states(store, replace(MINE, run_id=first[0].run_id))) == 4
 
 
+@pytest.mark.clause("IDataStore", 27)
+@pytest.mark.invariant("D9")
+async def test_a_page_of_large_refused_rows_ends_early_and_a_replay_reads_them_all(store: IDataStore) -> None:
+    await load(store, 1, "r1", refusing(1, 2, 3, accepted=(9,)), refusing(4, 5))
+    size = len((await store.refused_rows(MINE, after=None, limit=1))[0].record)
+
+    async def listed(after: Any, most: int) -> list[int]:
+        rows = await store.refused_rows(MINE, after=after, limit=4, most_characters=most)
+        return [json.loads(row.record)["id"] for row in rows]
+
+    first = await store.refused_rows(MINE, after=None, limit=1)
+    assert await listed(None, 2 * size) == [1, 2]
+    assert await listed(first[0].place, 3 * size) == [2, 3, 4]
+    assert await listed(None, 1) == [1]
+    assert await listed(None, 100 * size) == [1, 2, 3, 4]
+    plan = await store.plan(SourceSpec(refused=OPEN, key=PLACE), lo=None, limit=None)
+    async with store.reader(
+        SourceSpec(refused=OPEN, key=PLACE), plan, plan.streams[0], batch_rows=50, batch_bytes=2 * size
+    ) as reader:
+        read = [pa.table(batch.data).column("id").to_pylist() async for batch in reader.batches(None)]
+    assert read == [[1, 2], [3, 4], [5]]
+
+
 @pytest.mark.clause("IDataStore", 28)
 @pytest.mark.invariant("D9")
 async def test_replay_marks_what_it_lands_in_the_same_transaction_and_leaves_the_rest(store: IDataStore) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from domain.errors import ConflictError, UnavailableError
-from domain.events import RunQueued
+from domain.events import RunQueued, RunStarted
 from domain.identity.principal import Principal, Role
 from domain.pipelines.run import ALLOWED_MOVES, Finish, Run, RunRequest, RunState, may_move
 from domain.ports.unit_of_work import WorkerRecord
@@ -615,3 +615,35 @@ async def test_revisions_are_listed_from_one_backwards_and_no_more_than_fit(reco
         assert await numbers(before=5, limit=1) == [4]
         assert await numbers(most_characters=1) == [6]
         assert await numbers(before=1, most_characters=1) == []
+
+
+async def test_a_page_of_runs_with_large_reports_ends_early_and_the_next_one_goes_on(records: SqlRecords) -> None:
+    run_ids = []
+    for size in (10, 3_000, 500, 500):
+        run = await queued(records, lane=f"lane{size}{len(run_ids)}")
+        claim = await claimed(records, run)
+        assert claim is not None
+        async with records.unit() as unit:
+            report = {"text": "x" * size}
+            finish = Finish(run.id, claim.fence, RunState.SUCCEEDED, "done", report, None)
+            assert await unit.runs.finish_many([finish])
+            await unit.commit()
+        run_ids.append(run.id)
+    pages: list[list[str]] = []
+    after: str | None = None
+    async with records.unit() as unit:
+        while not pages or after is not None:
+            page = await unit.runs.page("one", pipeline=None, state=None, after=after, limit=3, most_characters=1_600)
+            pages.append([found.id for found in page.items])
+            after = page.next_cursor
+        whole = await unit.runs.page("one", pipeline=None, state=None, after=None, limit=9, most_characters=10**6)
+    assert pages == [run_ids[:1:-1], run_ids[1:2], run_ids[:1]]
+    assert [found.id for found in whole.items] == run_ids[::-1]
+
+
+async def test_of_many_events_of_a_run_the_newest_are_told(records: SqlRecords) -> None:
+    run = await queued(records)
+    async with records.unit() as unit:
+        await unit.events.add(*(RunStarted("one", "orders", run.id, attempt=attempt, fence=1) for attempt in range(5)))
+        told = await unit.events.of_run("one", run.id, newest=3)
+    assert [event.payload["attempt"] for event in told] == [2, 3, 4]

@@ -2,6 +2,7 @@
 
 import pyarrow as pa
 
+from application.answers import AnswerLimits
 from application.pipelines.inspect import Preview
 from application.pipelines.reporting import published_report
 from domain.pipelines.checkpoint import Counts, LaneState
@@ -19,6 +20,6 @@ def test_report_of_a_run_whose_worker_died_before_telling_has_the_note_on_its_so
 def test_preview_writes_bytes_and_intervals_as_people_read_them() -> None:
     values = {"b": [b"\0\xff"], "i": pa.array([pa.MonthDayNano([14, -3, 4_567_000_000])])}
 
-    body = preview_body(Preview((), (pa.table(values),), Counts(), {}))
+    body = preview_body(Preview((), (pa.table(values),), Counts(), {}), AnswerLimits())
 
     assert body["rows"] == [{"b": "\\x00ff", "i": "14 months -3 days 4.567 seconds"}]
