@@ -12,7 +12,7 @@ from infrastructure.metadata.claims import QUEUED, RUNNING, UNFINISHED, SqlRunCl
 from infrastructure.metadata.sizes import fitting
 from infrastructure.metadata.tables import run_transitions, runs
 
-_LARGE = (runs.c.request, runs.c.report, runs.c.error)
+_LARGE = (runs.c.request, runs.c.read_set, runs.c.report, runs.c.error)
 
 
 class SqlRunRecords(SqlRunClaims, IRunRecords):

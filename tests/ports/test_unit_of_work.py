@@ -624,7 +624,10 @@ async def test_a_page_of_runs_with_large_reports_ends_early_and_the_next_one_goe
         claim = await claimed(records, run)
         assert claim is not None
         async with records.unit() as unit:
-            report = {"text": "x" * size}
+            is_plan = size == 3_000  # What a run has read is part of it, too.
+            report = {"text": "" if is_plan else "x" * size}
+            if is_plan:
+                assert await unit.runs.store_read_set(run.id, claim.fence, {"files": "x" * size})
             finish = Finish(run.id, claim.fence, RunState.SUCCEEDED, "done", report, None)
             assert await unit.runs.finish_many([finish])
             await unit.commit()
