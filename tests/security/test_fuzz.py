@@ -11,7 +11,7 @@ from tests.security.fuzz import hunt
 from tests.security.fuzz_oracles import DuckDBOracle, Oracle, PostgresOracle, TransformOracle, smallest
 from tests.security.fuzz_texts import ENGINES, Texts
 
-_COUNTS = {"postgres": 200, "duckdb": 300, "transform": 150}
+_COUNTS = {"postgres": 120, "duckdb": 120, "transform": 90}
 
 
 @pytest.fixture

@@ -106,7 +106,7 @@ def _is_json(text: str) -> bool:
 @pytest.mark.line("20", "26", "30", "36a")
 def test_a_viewer_does_nothing_with_any_of_them(grounds: Yard) -> None:
     routes, before = _routes(), grounds.records()
-    tried = list(enumerate(sample(payloads(), 250)))
+    tried = list(enumerate(sample(payloads(), 150)))
 
     answers = all_at_once(lambda one: _everywhere(grounds, *one, routes), tried)
 
@@ -162,8 +162,8 @@ def _documented(place: Yard, payload: Payload) -> Said:
 @pytest.mark.parametrize("engine", ["postgres", "duckdb"])
 def test_an_engineer_stores_plans_and_previews_none_of_them(grounds: Yard, engine: str) -> None:
     found = of(*_QUERIES, engine=engine)
-    tried = sample(tuple(p for p in found if p.at == "door" and not p.is_bounded and len(p.text) < 100_000), 100)
-    tried += sample(tuple(p for p in found if p.at == "store"), 30)
+    tried = sample(tuple(p for p in found if p.at == "door" and not p.is_bounded and len(p.text) < 100_000), 50)
+    tried += sample(tuple(p for p in found if p.at == "store"), 20)
 
     wrong = [found for found in all_at_once(lambda payload: _engineered(grounds, payload), tried) if found]
 

@@ -14,13 +14,17 @@ import pytest_asyncio
 from benchmarks.measuring import peak_mb
 from domain.errors import PlatformError, WorkFailedError
 from domain.pipelines.spec import SourceSpec
+from domain.ports.data_store import IDataStore
+from infrastructure.queries import postgres_judging, postgres_names, postgres_scopes
 from infrastructure.queries.duckdb_reading import DuckDBQuery
 from infrastructure.security.query_guard import judge_source
 from infrastructure.stores.duckdb import DuckDBDataStore
 from infrastructure.stores.duckdb_file import DuckDBOptions
+from infrastructure.stores.postgres import PostgresDataStore
 from tests.e2e.api import Server, headrace, serving
 from tests.e2e.projects import postgres_connection, postgres_environment, write
 from tests.e2e.tables import postgres
+from tests.ports.backends import address_of
 from tests.security.test_bad_input import QUERY, accepted_at_both_doors, refused_at_both_doors, with_change
 
 
@@ -64,31 +68,35 @@ def test_relation_that_is_a_secret_or_a_file(server: Server) -> None:
 
 
 @pytest.mark.line("10")
-def test_forced_past_the_guard_the_role_is_not_allowed_to(
-    project: Path, postgres_database: str, monkeypatch: pytest.MonkeyPatch
+async def test_forced_past_the_guard_the_role_is_not_allowed_to(
+    postgres_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The defence after the guard is the role: with the guard off, the server says no, and so do we."""
     postgres(postgres_database, "create role plain login")
+    store = PostgresDataStore(address_of(postgres_database.replace("postgres@", "plain@")))
+    source = SourceSpec(query="select pg_read_file('/etc/passwd') as a")
     try:
-        plain = postgres_database.replace("postgres@", "plain@")
-        write(project, "connections/shop.yaml", postgres_connection(plain, "shop"))
-        write(project, "pipelines/p.yaml", _document("select pg_read_file('/etc/passwd') as a"))
-        unguarded = {"PYTHONPATH": os.pathsep.join([str(project / "off"), str(Path(__file__).parents[2])])}
-        write(
-            project,
-            "off/sitecustomize.py",
-            "import infrastructure.queries.postgres_names as names\nnames.FUNCTIONS |= {'pg_read_file'}\n",
-        )
-
-        guarded = headrace(project, "preview", "pipelines/p.yaml")
-        forced = headrace(project, "preview", "pipelines/p.yaml", **unguarded)
-
-        assert "query.forbidden_function" in guarded.stderr
-        assert forced.returncode != 0
-        assert "store.permission" in forced.stderr, forced.stderr
-        assert "may not use the function pg_read_file" in forced.stderr
+        await store.open()
+        with pytest.raises(PlatformError) as guarded:
+            await _read(store, source)
+        for module in (postgres_judging, postgres_scopes):
+            monkeypatch.setattr(module, "FUNCTIONS", postgres_names.FUNCTIONS | {"pg_read_file"})
+        with pytest.raises(PlatformError) as forced:
+            await _read(store, source)
+        monkeypatch.undo()
+        await _read(store, SourceSpec(query="select pg_size_pretty(1024::bigint) as a"))
     finally:
+        await store.close()
         postgres(postgres_database, "drop role plain")
+    assert guarded.value.code == "query.forbidden_function"
+    assert forced.value.code == "store.permission"
+    assert "may not use the function pg_read_file" in forced.value.message
+
+
+async def _read(store: IDataStore, source: SourceSpec) -> None:
+    async with aclosing(store.read(source, batch_rows=10)) as batches:
+        async for _ in batches:
+            pass
 
 
 def _document(query: str, *, connection: str = "shop", key: str = "") -> str:
@@ -111,7 +119,7 @@ def test_query_that_never_answers_ends_its_run_and_its_backend(
 ) -> None:
     write(project, "connections/shop.yaml", postgres_connection(postgres_database, "shop"))
     write(project, "pipelines/p.yaml", _document(query))
-    impatient = {"HEADRACE_RUN__QUERY_TIMEOUT_SECONDS": "2"}
+    impatient = {"HEADRACE_RUN__QUERY_TIMEOUT_SECONDS": "1"}
     started = time.monotonic()
 
     done = headrace(project, "run", "pipelines/p.yaml", **impatient)
@@ -194,9 +202,7 @@ async def test_duckdb_opens_no_file_and_no_socket(
                 monkeypatch.setattr(f"infrastructure.stores.{module}.looked_at", lambda *_, u=unguarded: u)
         with pytest.raises(PlatformError) as caught:
             await store.plan(SourceSpec(query=text), lo=None, limit=None)
-            async with aclosing(store.read(SourceSpec(query=text), batch_rows=10)) as batches:
-                async for _ in batches:
-                    pass
+            await _read(store, SourceSpec(query=text))
         assert caught.value.code.startswith("query.") or not is_guarded, caught.value.code
     with pytest.raises(TimeoutError):
         listener.accept()
@@ -254,7 +260,7 @@ def test_rows_without_end_stop_at_the_time_limit_and_the_worker_lives(
         shop = (project / "connections/shop.yaml").read_text()
         assert server.call("PUT", "/v1/connections/shop", shop, kind="application/yaml").status == 201
         idle = peak_mb(server.process.pid)
-        document = _document(endless) + step + "run: {timeout: 4s}\nretry: {attempts: 0}\n"
+        document = _document(endless) + step + "run: {timeout: 2s}\nretry: {attempts: 0}\n"
         assert server.call("PUT", "/v1/pipelines/p", document, kind="application/yaml").status == 201
 
         done = server.wait_for(server.call("POST", "/v1/pipelines/p/trigger").body["id"])
