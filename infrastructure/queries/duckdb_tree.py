@@ -236,7 +236,7 @@ class Walk(Expressions):
         only(function.get("order_bys", {}))
         self.found.call(name)
         if len(function.get("qualified_name", {}).get("path", ())) != 1 or any(
-            a.get("name") for a in function["arguments"]
+            a.get("name") for a in function.get("arguments", ())
         ):
             unknown(f"another way to call {name}")
         arguments = [argument["expression"] for argument in function.get("arguments", ())]

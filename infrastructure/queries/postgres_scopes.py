@@ -118,6 +118,7 @@ class Scopes:
         ]
         if not is_whole:
             foreign = [next((f for fields, _ in found for f in fields if f.foreign), None)] * len(first)
+        self._refuse_taken_for(foreign, found, is_whole)
         merged = tuple(replace(f, name=own.name) if f else own for f, own in zip(foreign, first, strict=True))
         outputs = replace(place, levels=(*place.levels, ([Item("", merged, is_whole, is_hidden=True)], True)))
         self._expressions(stmt.sort_clause, outputs, SORTED)
@@ -125,6 +126,14 @@ class Scopes:
             refuse_sorted(f for fields, _ in found for f in fields)
         self._expressions([stmt.limit_count, stmt.limit_offset], outputs, USED)
         return merged, is_whole
+
+    @staticmethod
+    def _refuse_taken_for(foreign: Sequence[Field | None], statements: Sequence[Output], is_whole: bool) -> None:
+        """Refuse what would be read as a foreign type because another SELECT of a UNION has that: text that is written out."""
+        for place, wanted in enumerate(foreign):
+            beside = [fields[place].foreign if is_whole and place < len(fields) else None for fields, _ in statements]
+            if wanted is not None and any(kind != wanted.foreign for kind in beside):
+                raise untrusted_type(wanted.foreign or "")
 
     def _single(self, stmt: Any, place: Place) -> Output:
         for row in stmt.values_lists:

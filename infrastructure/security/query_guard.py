@@ -70,9 +70,10 @@ def judge_source(query: str, kind: str | None = None, trusted: tuple[str, ...] |
         else:
             if kind not in checks or engine == kind:
                 return
-    # What one engine cannot read at all is told in the words of the other.
-    told = [refusals[kind]] if kind in refusals else []
-    told += refusals.values()
+    # What one engine cannot read at all is told in the words of the other; of a known one, only that it is no read.
+    told = [refusals.pop(kind)] if kind in refusals else list(refusals.values())
+    if kind in checks and told[0].code == "query.unparsable":
+        told += [error for error in refusals.values() if error.code == "query.not_readonly"]
     raise next((error for error in told if error.code != "query.unparsable"), told[0])
 
 

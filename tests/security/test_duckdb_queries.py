@@ -89,6 +89,7 @@ MADE = [
     ("select unnest(range(100000000))", "select unnest(range(100))"),
     ("from range(1000000000000)", "from range(10000000)"),
     ("from range(10000001)", "from generate_series(1, 10000000)"),
+    ("from range()", "from range(3)"),
     ("select range(4001)", "select range(4000)"),
     (
         "select list_sum(list_transform(range(4000), lambda x: list_sum(list_transform(range(4000), lambda y: x + y))))",

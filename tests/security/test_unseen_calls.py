@@ -89,3 +89,31 @@ async def test_beside_such_a_cast_nothing_runs_inside_a_statement_that_writes(
     for statement in _CAST:
         postgres(postgres_database, statement)
     assert [await strict.may_run_inside(source) for source in sources] == [False, False]
+
+
+@pytest.mark.line("10")
+async def test_text_that_another_select_makes_a_value_of_somebodys_type(
+    postgres_database: str, stores: tuple[PostgresDataStore, PostgresDataStore], told: Path
+) -> None:
+    """Of a UNION what is written out is read as the type that another SELECT has there: its domains are checked."""
+    strict, trusting = stores
+    postgres(postgres_database, "create table groups (id int, members guarded[])")
+
+    for query in (
+        """select members from groups union all select '{"(7,)"}'""",
+        """select '{"(7,)"}' union all select members from groups""",
+        """select 1, members from groups union all select 2, '{"(7,)"}'""",
+        """select * from groups union all select 2, '{"(7,)"}'""",
+        """select * from groups union all (values (2, '{"(7,)"}'))""",
+        """(select members from groups union all select members from groups) union all select '{"(7,)"}'""",
+        """with recursive r(m) as (select members from groups union all select '{"(7,)"}' from r) select * from r""",
+        """select a.m from (select members as m from groups union all select '{"(7,)"}') as a""",
+    ):
+        with pytest.raises(QueryRefusedError) as caught:
+            await read(strict, query)
+        assert caught.value.code == "query.untrusted_type", query
+    assert not told.exists()
+    assert await read(strict, "select * from groups union all select id, members from groups") == 0
+    assert await read(strict, "select id, name from orders union all select 7, 'x'") == 3
+    await read(trusting, """select members from groups union all select '{"(7,)"}'""")
+    assert told.exists()
