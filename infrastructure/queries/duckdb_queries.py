@@ -1,8 +1,11 @@
 """What users write for DuckDB, looked at where it is safe to: each text once."""
 
+from collections import OrderedDict
 from functools import lru_cache
+from hashlib import sha256
 
 from infrastructure.bench.in_process import Calls, InProcessBench
+from infrastructure.queries.duckdb_planning import Planned, plan_query
 from infrastructure.queries.duckdb_reading import DuckDBQuery, read_query
 from infrastructure.queries.duckdb_steps import DuckDBPredicate, DuckDBStep, read_predicate, read_step
 
@@ -13,7 +16,8 @@ class DuckDBQueries:
     """Queries, steps and conditions; what was refused is looked at again."""
 
     def __init__(self, calls: Calls | None = None) -> None:
-        where = calls or InProcessBench()
+        where = self._where = calls or InProcessBench()
+        self._planned = OrderedDict[bytes, None]()
 
         def query(text: str, names: frozenset[str] | None) -> DuckDBQuery:
             return where.call(read_query, text, names)
@@ -35,6 +39,20 @@ class DuckDBQueries:
             QueryRefusedError: it is not one SELECT that only reads what it may.
         """
         return self._query(text, names)
+
+    def plan(self, planned: Planned) -> None:
+        """Plan a query on empty tables, once for each of its texts, parameters and tables' columns.
+
+        Raises:
+            InvalidInputError: that takes too much (`query.too_large`).
+        """
+        key = sha256(repr(planned).encode("utf-8", "surrogatepass")).digest()  # The columns may be many.
+        if key in self._planned:
+            return
+        self._where.call(plan_query, planned)
+        self._planned[key] = None
+        if len(self._planned) > _REMEMBERED:
+            self._planned.popitem(last=False)
 
     def step(self, text: str) -> DuckDBStep:
         """Look at a step.

@@ -136,8 +136,8 @@ class Walk(Expressions):
         self._parts += parts
         if self._parts > MAX_PARTS:
             raise MakesTooMuchError(
-                f"The common tables of the query stand for one another so often that it is one of more than {MAX_PARTS:,} queries; "
-                "let each be named less often, or make a view or table of one."
+                f"The query names relations, or its common tables one another, so often that it is one of more than {MAX_PARTS:,} "
+                "queries; let each be named less often, or make a view or table of one."
             )
 
     def _modifiers(self, node: Node, scope: Scope, shape: Shape) -> None:
@@ -204,7 +204,7 @@ class Walk(Expressions):
         if node.get("column_name_alias"):
             self.found.feature("other names of the columns of a relation")
         common = scope.common_table(fold(path[0])) if len(path) == 1 else None
-        self._count(common.parts if common is not None else 0)
+        self._count(common.parts if common is not None else 1)
         if common is None:
             self.found.relation(path)
         self._add({**node, "alias": node.get("alias") or path[-1]}, common or self.stored, scope)

@@ -181,6 +181,7 @@ class DuckDBDataStore(IDataStore):
     async def count(self, source: SourceSpec, plan: SourcePlan) -> int:
         where, bound = bounds_of(source, plan)
         async with self._cursor() as (cursor, thread):
+            await thread.call(refuse_read, cursor, source, self._queries)
             text, parameters = await thread.call(from_item, source, self._queries)
             rows = await thread.call(
                 fetch, cursor, f"SELECT count(*) FROM {text} WHERE {where}", {**parameters, **bound}
@@ -190,6 +191,7 @@ class DuckDBDataStore(IDataStore):
     async def check_place(self, source: SourceSpec, plan: SourcePlan, stream: Stream, place: Position) -> None:
         if source.refused is None:
             async with self._cursor() as (cursor, thread):
+                await thread.call(refuse_read, cursor, source, self._queries)
                 await thread.call(check_place, cursor, source, plan, stream, place)
 
     async def lane_state(self, lane: Lane, table: TableName) -> LaneState:

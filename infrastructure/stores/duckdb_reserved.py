@@ -11,6 +11,7 @@ from domain.pipelines.spec import SourceSpec
 from domain.pipelines.table import RESERVED, TableName
 from infrastructure.queries.duckdb_queries import IN_PROCESS, DuckDBQueries
 from infrastructure.sql import quote_table
+from infrastructure.stores.duckdb_rehearsal import check_relations, rehearse
 from infrastructure.stores.duckdb_selection import looked_at
 
 _OURS = re.compile(r'(^|[."])_headrace', re.IGNORECASE)
@@ -38,17 +39,21 @@ def refuse_reserved(cursor: duckdb.DuckDBPyConnection, table: TableName) -> None
 
 
 def refuse_read(cursor: duckdb.DuckDBPyConnection, source: SourceSpec, queries: DuckDBQueries = IN_PROCESS) -> None:
-    """Refuse a source to read.
+    """Refuse a source to read; what this lets through may be planned on the file's own connection.
 
     Raises:
         QueryRefusedError: it is not one SELECT that only reads, or reads a relation that is reserved
             (`query.forbidden_relation`).
+        InvalidInputError: planning it takes too much (`query.too_large`).
     """
+    if source.query is not None:
+        check_relations(looked_at(source, queries).relations)
     if _is_reserved(cursor, source, queries):
         raise QueryRefusedError(
             f"The source reads, perhaps behind a view, a relation that belongs to Headrace or the database: {RESERVED}.",
             code="query.forbidden_relation",
         )
+    rehearse(cursor, source, queries)
 
 
 def _is_reserved(cursor: duckdb.DuckDBPyConnection, source: SourceSpec, queries: DuckDBQueries = IN_PROCESS) -> bool:
