@@ -288,10 +288,11 @@ def _within(part: pa.RecordBatch, room: int, *, is_first: bool, limit: int) -> p
     return part.slice(0, 0)
 
 
-def row_too_large(limit: int) -> WorkFailedError:
-    """Say that one row has more bytes than a batch may have."""
+def row_too_large(limit: int, column: str | None = None) -> WorkFailedError:
+    """Say that one row has more bytes than a batch may have, and which column has most of them if that is known."""
+    where = f", most of it in the column {column}" if column is not None else ""
     return WorkFailedError(
-        f"A row of the source is larger than a batch may be ({limit:,} bytes); leave the column out, or raise "
+        f"A row of the source is larger than a batch may be ({limit:,} bytes){where}; leave the column out, or raise "
         "run.batch_bytes.",
         code="source.row_too_large",
     )

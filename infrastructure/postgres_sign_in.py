@@ -239,6 +239,11 @@ class _WatchedTransport:
         self._transport.set_protocol(watch)
 
 
+def innermost(transport: Any) -> Any:
+    """The transport of a session that has been let in, without what watched that."""
+    return transport._transport if isinstance(transport, _WatchedTransport) else transport
+
+
 class _Watch(asyncio.Protocol):
     """Hears what a server says before the driver does, until it lets the session in, and refuses what it may not ask."""
 

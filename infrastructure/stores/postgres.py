@@ -57,6 +57,7 @@ from infrastructure.stores.sql_session import append_rows
 from infrastructure.stores.sql_writer import Checkpoints, SqlWriter
 from infrastructure.threads import OneThread
 
+_SIZES = (BATCH_BYTES, BATCH_BYTES)
 _SNAPSHOT = re.compile(r"[0-9A-F]+(-[0-9A-F]+)*")
 
 
@@ -108,7 +109,7 @@ class PostgresDataStore(IDataStore):
     async def read(self, source: SourceSpec, *, batch_rows: int) -> AsyncGenerator[Batch, None]:
         async with self._snapshots.reading(None) as reading:
             selection = await reading.thread.call(reading.selected, source)
-            async with aclosing(reading.thread.iterate(selection.rows(reading.session, batch_rows))) as batches:
+            async with aclosing(reading.thread.iterate(selection.rows(reading.session, batch_rows, _SIZES))) as batches:
                 async for batch in batches:
                     yield batch
 
@@ -353,7 +354,7 @@ class PostgresReader(IReader):
             return selection.rows(
                 session,
                 self._batch_rows,
-                batch_bytes=self._batch_bytes,
+                (self._batch_bytes, self._batch_bytes),
                 where=where,
                 order=plan.order,
                 limit=limit,

@@ -3,7 +3,7 @@
 import asyncio
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, closing, contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -38,6 +38,7 @@ from infrastructure.threads import OneThread
 _CLOSE_SECONDS = 5.0
 _EVERY_ROW = 2**31
 _WRITE_BYTES = 2**18
+_LONGER_DECODED = 4  # Than on the wire; numbers as text are.
 _ALIVE = (
     (socket.TCP_KEEPIDLE, 15),
     (socket.TCP_KEEPINTVL, 5),
@@ -224,11 +225,11 @@ class PassingReader:
             self._bytes,
         )
         if passage.seen:
-            looking = self._thread.call(self._rows_of, selection, where, passage.seen, limit)
+            looking = self._thread.call(self._rows_of, selection, where, passage.seen, limit, is_seen=True)
             copied, seen = await asyncio.gather(copying, looking)
         else:
             copied, seen = await copying, None
-        if copied is None:
+        if copied is None or (passage.seen and seen is None):
             return None
         count, chunks = copied
         if seen is not None and seen.num_rows != count:
@@ -247,17 +248,27 @@ class PassingReader:
         selection = await self._thread.call(self._reading.selected, self._source)
         where = await self._thread.call(self._where, selection)
         where = self._between(selection, where, rows.after, rows.position)
-        return await self._thread.call(self._rows_of, selection, where, [name for name, _ in self._plan.columns])
+        table = await self._thread.call(self._rows_of, selection, where, [name for name, _ in self._plan.columns])
+        assert table is not None
+        return table
 
     def _between(self, selection: Selection, where: str, after: Position | None, border: Position) -> str:
         order = self._plan.order
         upto = selection.after(order, border, name="upto", comparison="<=")
         return f"{where} AND {upto}" + (f" AND {selection.after(order, after)}" if after is not None else "")
 
-    def _rows_of(self, selection: Selection, where: str, names: Sequence[str], limit: int | None = None) -> pa.Table:
+    def _rows_of(
+        self, selection: Selection, where: str, names: Sequence[str], limit: int | None = None, *, is_seen: bool = False
+    ) -> pa.Table | None:
+        """Read columns of a range; None when they are `is_seen` beside the bytes and too many for that."""
         columns = tuple(Column(name, kind) for name, kind in self._plan.columns if name in names)
-        parts = list(selection.rows(self._session, _EVERY_ROW, where=where, only=names, limit=limit))
-        return conform(parts[0], columns) if parts else conform(pa.table({}), columns)
+        most = self._bytes * _LONGER_DECODED
+        sizes = (most if is_seen else None, most)
+        with closing(selection.rows(self._session, _EVERY_ROW, sizes, where=where, only=names, limit=limit)) as parts:
+            first = next(parts, None)
+            if next(parts, None) is not None:
+                return None
+        return conform(first if first is not None else pa.table({}), columns)
 
 
 def _constants(passage: Passage) -> list[tuple[str, str, str]]:

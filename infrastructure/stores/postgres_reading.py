@@ -15,7 +15,9 @@ from typing import Any
 
 from domain.errors import SourceChangedError, StoreUnavailableError
 from domain.pipelines.spec import SourceSpec
+from infrastructure.arrow import row_too_large
 from infrastructure.stores.postgres_connection import NOBODY, READER, Readers
+from infrastructure.stores.postgres_meter import metered
 from infrastructure.stores.postgres_predecessors import end_readers
 from infrastructure.stores.postgres_selection import Selection
 from infrastructure.stores.postgres_session import PostgresSession
@@ -212,12 +214,16 @@ class Reading:
         """Copy a query's rows on a connection beside the session, in binary; None when they are more than so many bytes.
 
         The connection keeps its locks then too: it might not have them again before somebody who waits for them.
+
+        Raises:
+            WorkFailedError: one row is (`source.row_too_large`); the connection is gone.
         """
         chunks, size = list[bytes](), 0
         stopping: asyncio.Task[Any] | None = None
 
         async def gather(chunk: bytes) -> None:
             nonlocal size, stopping
+            meter.taken()
             size += len(chunk)
             if size <= max_bytes:
                 chunks.append(chunk)
@@ -228,8 +234,12 @@ class Reading:
                 stopping = asyncio.create_task(self.thread.call(self.session.execute, stop, (number,)))
 
         try:
-            done = await connection.copy_from_query(query, output=gather, format="binary")
+            with metered(connection, max_bytes) as meter:
+                done = await connection.copy_from_query(query, output=gather, format="binary")
         except BaseException as error:
+            if meter.is_exceeded:
+                await _ended(stopping)
+                raise row_too_large(max_bytes) from error
             if stopping is None or getattr(error, "sqlstate", None) != _CANCELED:
                 await _ended(stopping)
                 raise

@@ -6,20 +6,23 @@ from typing import Protocol
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from domain.errors import InvalidInputError, SchemaMismatchError
+from domain.errors import InvalidInputError, PlatformError, SchemaMismatchError
 from domain.pipelines.checkpoint import Position
 from domain.pipelines.read_set import SourcePlan, Stream
 from domain.pipelines.spec import SourceSpec
 from domain.pipelines.table import Column
+from domain.ports.data_store import BATCH_BYTES
 from infrastructure.arrow import arrow_type, logical_type, rechunk
 from infrastructure.queries.postgres_judging import untrusted_type
 from infrastructure.sql import quote, quote_table
+from infrastructure.stores import postgres_row_size as row_size
 from infrastructure.stores.planned import check_planned
 from infrastructure.stores.positions import TIES, is_plain, told_as_text, whole_ties
 from infrastructure.stores.postgres_reserved import refuse_read, system_held
 from infrastructure.stores.postgres_resolving import Resolving, is_own, look_up, names_of, own_types, path_of
 from infrastructure.stores.postgres_types import logical_of
 
+_KEY = "_headrace_sorting_"
 # 4714-11-24 BC, in days and in microseconds since 1970.
 _EARLIEST = {
     "date32[day]": -2_440_588,
@@ -56,9 +59,16 @@ class Selection:
     """
 
     def __init__(
-        self, text: str, natives: Mapping[str, str], settings: dict[str, str], casts: Mapping[str, str] | None = None
+        self,
+        text: str,
+        natives: Mapping[str, str],
+        settings: dict[str, str],
+        casts: Mapping[str, str] | None = None,
+        *,
+        is_table: bool = False,
     ) -> None:
         self.text = text
+        self.is_table = is_table
         self.natives = natives
         self.settings = settings
         self.casts = natives if casts is None else casts
@@ -71,7 +81,7 @@ class Selection:
             text = quote_table(source.table)
             natives = session.result_types(f"SELECT * FROM {text} LIMIT 0")
             refuse_read(session, [text], None)
-            return cls(text, natives, {})
+            return cls(text, natives, {}, is_table=True)
         if source.query is None:
             raise InvalidInputError("A Postgres source names a table or a query.", code="source.kind")
         return cls._of_query(session, source, source.query, is_inside=is_inside)
@@ -161,8 +171,8 @@ class Selection:
         self,
         session: Described,
         batch_rows: int,
+        sizes: tuple[int | None, int] = (None, BATCH_BYTES),
         *,
-        batch_bytes: int | None = None,
         where: str = "true",
         order: Sequence[str] = (),
         limit: int | None = None,
@@ -173,8 +183,13 @@ class Selection:
         """Stream the rows by COPY; what Arrow has no type for comes as text, but is ordered as what it is.
 
         Additional columns have the text of the order's values (`places`), and which rows are equal in it (`ties`).
+
+        Raises:
+            WorkFailedError: a row has more bytes than it may (`source.row_too_large`). `sizes` are those of a batch and of a row.
         """
+        batch_bytes, most = sizes
         chosen = [c for c in self.columns if only is None or c.name in only]
+        natives = [self.natives[c.name] for c in chosen]
         columns = ", ".join(
             f"{quote(c.name)}::text AS {quote(c.name)}" if _is_sent_as_text(c.type) else quote(c.name) for c in chosen
         )
@@ -185,16 +200,33 @@ class Selection:
             told = told_as_text(order, lambda name: is_plain(kinds[name]) or _is_sent_as_text(kinds[name]))
             columns += "".join(f", selected.{quote(name)}::text AS {place}" for place, name in told.items())
             chosen = [*chosen, *(Column(place, "string") for place in told)]
+            natives += [self.natives[name] for name in told.values()]
         if ties:
             columns += f", rank() OVER (ORDER BY {keys}) AS {TIES}"
             chosen = [*chosen, Column(TIES, "int64")]
+            natives.append("bigint")
         bounded = f" LIMIT {limit:d}" if limit is not None else ""
         session.bind(self.settings)
+        measured = row_size.measured(natives, most)
+        if measured and self.is_table and not row_size.has_room(session, self.text, natives, most):
+            measured = []
+        names = [c.name for c in chosen]
+        sorting = {
+            f"{_KEY}{number}": f"selected.{quote(name)}" for number, name in enumerate(order if measured else ())
+        }
+        columns += "".join(f", {key} AS {name}" for name, key in sorting.items())
         query = f"SELECT {columns} FROM (SELECT * FROM {self.text}) AS selected WHERE {where}{ordered}{bounded}"
+        if measured:
+            query = row_size.refusing(query, names, measured, list(sorting), most)
         stream = session.stream(query)
         try:
             tables = rechunk(_decoded(stream, chosen), batch_rows, batch_bytes)
             yield from whole_ties(tables, order, batch_bytes) if ties else tables
+        except PlatformError as error:
+            refused = row_size.told(error, names, measured, most)
+            if refused is None:
+                raise
+            raise refused from error
         finally:
             stream.close()  # Here and not whenever it is collected: it ends a statement of the session.
 
