@@ -37,6 +37,15 @@ class Relation:
 
 
 @dataclass(frozen=True)
+class NamedType:
+    """A type of the file's own that a query names, and what it is in DuckDB's types."""
+
+    schema: str
+    name: str
+    kind: str
+
+
+@dataclass(frozen=True)
 class Planned:
     """A query that has been looked at, and all that its plan depends on."""
 
@@ -46,6 +55,7 @@ class Planned:
     parameters: Mapping[str, Any]
     conditions: tuple[str, ...]
     """The columns that the store has conditions on: what they are made of is put in the place of each of their names."""
+    types: tuple[NamedType, ...] = ()
 
 
 class _Instance:
@@ -81,6 +91,9 @@ def plan_query(planned: Planned) -> bool:
         connection = _INSTANCE.connected()
         try:
             _begin(connection, planned.catalog)
+            for named in planned.types:
+                connection.execute(f"CREATE SCHEMA IF NOT EXISTS {_quoted(named.schema)}")
+                connection.execute(f"CREATE TYPE {_quoted(named.schema)}.{_quoted(named.name)} AS {named.kind}")
             for relation in planned.relations:
                 _create(connection, relation)
             try:

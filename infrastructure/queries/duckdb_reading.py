@@ -18,6 +18,8 @@ class DuckDBQuery:
     relations: tuple[tuple[str, ...], ...]
     """Each with its catalog and schema, if they are written; no common tables."""
     functions: frozenset[str]
+    types: frozenset[str]
+    """Those that are not DuckDB's own, as the engine compares names."""
     is_plain: bool
     """Columns, literals, comparisons and built-in casts of relations, and nothing else."""
 
@@ -45,6 +47,7 @@ def read_query(text: str, names: frozenset[str] | None = None) -> DuckDBQuery:
         parameters=frozenset(name.removeprefix(PREFIX) for name in found.parameters),
         relations=tuple(found.relations),
         functions=frozenset(found.functions),
+        types=frozenset(found.types),
         is_plain=is_plain,
     )
 

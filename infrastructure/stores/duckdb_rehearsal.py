@@ -7,7 +7,7 @@ import duckdb
 from domain.errors import QueryRefusedError
 from domain.pipelines.spec import SourceSpec
 from infrastructure.queries.duckdb_parsing import fold
-from infrastructure.queries.duckdb_planning import Planned, Relation
+from infrastructure.queries.duckdb_planning import NamedType, Planned, Relation
 from infrastructure.queries.duckdb_queries import IN_PROCESS, DuckDBQueries
 from infrastructure.stores.duckdb_errors import translate
 from infrastructure.stores.duckdb_selection import from_item, looked_at
@@ -32,7 +32,9 @@ def rehearse(cursor: duckdb.DuckDBPyConnection, source: SourceSpec, queries: Duc
         assert found is not None
         relations = tuple(_relations(cursor, str(found[0]), query.relations))
         _, parameters = from_item(source, queries)
-        queries.plan(Planned(str(found[0]), relations, query.text, parameters, _conditions(source)))
+        queries.plan(
+            Planned(str(found[0]), relations, query.text, parameters, _conditions(source), _types(cursor, query.types))
+        )
     except duckdb.Error as error:
         raise translate(error) from error
 
@@ -49,6 +51,23 @@ def check_relations(paths: tuple[tuple[str, ...], ...]) -> None:
 
 def _too_many(what: str) -> QueryRefusedError:
     return QueryRefusedError(f"The query reads more than {what}; make a view or table of some.", code="query.too_large")
+
+
+def _types(cursor: duckdb.DuckDBPyConnection, names: frozenset[str]) -> tuple[NamedType, ...]:
+    """What the file's own types of these names are."""
+    if not names:
+        return ()
+    found = cursor.execute(
+        "SELECT DISTINCT schema_name, type_name FROM duckdb_types() WHERE NOT internal "
+        "AND database_name = current_database() AND list_contains($1, lower(type_name)) ORDER BY ALL LIMIT $2",
+        [sorted(names), MAX_RELATIONS],
+    ).fetchall()
+    types = []
+    for schema, name in found:
+        spelt = ".".join('"' + part.replace('"', '""') + '"' for part in (schema, name))
+        [row] = cursor.execute(f"DESCRIBE SELECT CAST(NULL AS {spelt}) AS value").fetchall()
+        types.append(NamedType(schema, name, str(row[1])))
+    return tuple(types)
 
 
 def _conditions(source: SourceSpec) -> tuple[str, ...]:

@@ -33,6 +33,8 @@ SHELF = (
     'CREATE TABLE "other "" one"."a table" AS SELECT 1::BIGINT AS "A b", \'x\' AS "select"',
     "CREATE VIEW seen AS SELECT a, b FROM t",
     "CREATE TYPE mood AS ENUM ('good', 'it''s')",
+    "CREATE TYPE whole AS INTEGER",
+    'CREATE TYPE "other "" one"."Pair" AS STRUCT(a mood, b whole)',
     'CREATE TABLE kinds (m mood, s STRUCT(a INTEGER, "b c" mood), l mood[], j JSON, u UNION(x INTEGER, y VARCHAR), '
     "p MAP(VARCHAR, INTEGER), d DECIMAL(10, 2), c VARCHAR COLLATE NOCASE, z TIMESTAMPTZ, r INTEGER[3], i BIGNUM, v BIT, "
     "g INTEGER GENERATED ALWAYS AS (1), q UUID, h HUGEINT, k INTERVAL, w TIMESTAMP_NS, o BLOB)",
@@ -66,6 +68,9 @@ QUERIES: dict[str, tuple[Callable[[int], str], int, int]] = {
     "natural joins": (lambda n: joins("natural join t t{n}", n), 300, 5),
     "in a join": (
         lambda n: f"select t.a from t join seen on t.a = {nested(lambda x: f'nullif({x}, 1)', 'seen.a', n)}", 20, 5
+    ),
+    "behind a type of the file's own": (
+        lambda n: f"select 'good'::mood as m, {nested(lambda x: f'nullif({x}, 1)', 'a', n)} as a from t", 20, 5
     ),
     "between": (lambda n: f"select {nested(lambda x: f'({x} between a and b)::int', 'a', n)} as a from t", 22, 6),
     "groups": (lambda n: f"select count(*) as a from t group by cube ({', '.join(f'a + {k}' for k in range(n))})", 10, 6),
@@ -201,6 +206,7 @@ async def test_plan_is_that_of_the_stores_own_tables(tmp_path: Path, catalog: st
                 "select $n + a as x, $s || n as y, :d::date as z from t where a in (:n, 3)",
                 {"n": 1, "s": "x", "d": "2024-01-01"},
             ),
+            ('select \'good\'::mood, null::"other "" one".Pair, null::main.MOOD, [1]::whole[] from t', {}),
             ("with t as (select 1 as other) from t, main.t u", {}),
         ):
             source = SourceSpec(query=query, parameters=parameters)
