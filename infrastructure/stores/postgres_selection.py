@@ -73,6 +73,7 @@ class Selection:
         self.settings = settings
         self.casts = natives if casts is None else casts
         self.columns = tuple(Column(name, logical_of(native)) for name, native in natives.items())
+        self._has_room: dict[tuple[int, tuple[str, ...]], bool] = {}
 
     @classmethod
     def of(cls, session: Described, source: SourceSpec, *, is_inside: bool = False) -> "Selection":
@@ -208,7 +209,7 @@ class Selection:
         bounded = f" LIMIT {limit:d}" if limit is not None else ""
         session.bind(self.settings)
         measured = row_size.measured(natives, most)
-        if measured and self.is_table and not row_size.has_room(session, self.text, natives, most):
+        if measured and self.is_table and not self._may_have_room(session, natives, most):
             measured = []
         names = [c.name for c in chosen]
         sorting = {
@@ -229,6 +230,13 @@ class Selection:
             raise refused from error
         finally:
             stream.close()  # Here and not whenever it is collected: it ends a statement of the session.
+
+    def _may_have_room(self, session: Described, natives: Sequence[str], most: int) -> bool:
+        """As `row_size.has_room`, asked once: a selection is of one snapshot, for which the answer stays right."""
+        asked = (most, tuple(natives))
+        if asked not in self._has_room:
+            self._has_room[asked] = row_size.has_room(session, self.text, natives, most)
+        return self._has_room[asked]
 
 
 def _decoded(batches: Iterator[pa.RecordBatch], columns: Sequence[Column]) -> Iterator[pa.RecordBatch]:
