@@ -70,12 +70,14 @@ def test_cell_of_200_megabytes(project: Path, postgres_database: str, way: str) 
 
     refused(project, "source.row_too_large", **settings)
 
-    landed = postgres(
-        postgres_database, "select count(*), count(distinct id), coalesce(max(length(note)), 0) < 20 from landed"
-    )
-    assert landed[0][0] == landed[0][1]
-    assert landed[0][0] in range(600)
-    assert landed[0][2]
+    # What the server had sent before it refused the row may have landed; a table with nothing in it is not left.
+    if postgres(postgres_database, "select to_regclass('landed') is not null") == [(True,)]:
+        landed = postgres(
+            postgres_database, "select count(*), count(distinct id), coalesce(max(length(note)), 0) < 20 from landed"
+        )
+        assert landed[0][0] == landed[0][1]
+        assert landed[0][0] in range(600)
+        assert landed[0][2]
     postgres(postgres_database, "update numbers set note = 'cut' where id = 600")
     done = run(project, **settings)
     assert done.returncode == 0, done.stderr

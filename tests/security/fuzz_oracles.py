@@ -174,7 +174,8 @@ class PostgresOracle(Oracle):
             return "it called what belongs to a user"
         state = await self._session.fetchrow(
             "select (select count(*) from victim), (select is_called from canary_seq), "
-            "(select count(*) from pg_locks where locktype = 'advisory'), (select count(*) from pg_class where relname = 'x')"
+            "(select count(*) from pg_locks where locktype = 'advisory' "
+            "and database = (select oid from pg_database where datname = current_database())), (select count(*) from pg_class where relname = 'x')"
         )
         return (
             f"it left something behind: {tuple(state)}" if tuple(state) != (3, False, 0, 0) else await super().touched()
