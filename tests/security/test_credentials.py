@@ -162,11 +162,8 @@ def test_loop_of_the_server_process_is_watched_alike(door: str, strict: Postgres
             runner.run(sign_in(door, replace(ADDRESS, port=strict.port, user=user)))
 
 
-@pytest.mark.parametrize(
-    ("mode", "loop"),
-    [("prefer", asyncio.new_event_loop), ("verify-full", uvloop.new_event_loop)],
-    ids=["prefer-asyncio", "verify-full-uvloop"],
-)
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+@pytest.mark.parametrize("mode", ["prefer", "verify-full"])
 def test_session_under_tls_carries_rows(
     mode: str,
     loop: Callable[[], asyncio.AbstractEventLoop],
