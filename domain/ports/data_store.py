@@ -28,7 +28,7 @@ BATCH_BYTES = 64 * 1024 * 1024
 
 @dataclass(frozen=True)
 class StoreHealth:
-    """Whether a store works; `step` names the first one that failed: name, network, tls, sign_in, query."""
+    """Whether a store works; `step` names the first one that failed: name, network, tls, sign_in, query, write."""
 
     is_healthy: bool
     step: str | None = None

@@ -45,7 +45,7 @@ async def delete_connection(name: str, cases: Cases, caller: Caller) -> None:
 
 @router.post("/{name}/test")
 async def try_connection(name: str, cases: Cases, caller: Caller) -> dict[str, Any]:
-    """Try a connection; `step` names what failed: name, network, tls, sign_in, query."""
+    """Try a connection; `step` names what failed: name, network, tls, sign_in, query, write."""
     health = await cases.probe.test(caller, name)
     return {"ok": health.is_healthy, "step": health.step, "detail": health.detail}
 

@@ -59,4 +59,8 @@ class RunHandler:
         with structlog.contextvars.bound_contextvars(
             run_id=run.id, pipeline=run.pipeline, organization=run.organization
         ):
-            await self.use_cases.executor.perform(run)
+            try:
+                await self.use_cases.executor.perform(run)
+            except PlatformError as error:
+                # How it ended could not be written: its lease runs out, and it is taken over when that can be.
+                structlog.get_logger("headrace").warning("run.unsettled", code=error.code, message=error.message)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import aiosqlite
-from sqlalchemy import Connection, event, text
+from sqlalchemy import Connection, event, text, update
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError, DisconnectionError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -20,15 +20,18 @@ from domain.errors import MissingExtraError, PlatformError, StoreRefusedError, U
 from domain.ports.unit_of_work import ILease, IRecords, IUnitOfWork
 from infrastructure.metadata.lease_keeper import HeldLease, LeaseKeeper
 from infrastructure.metadata.records_errors import records_ahead, records_error, records_pooled
+from infrastructure.metadata.tables import workers
 from infrastructure.metadata.unit_of_work import SqlUnitOfWork
 from infrastructure.postgres_poolers import ASK, Backend, share_sessions
 from infrastructure.postgres_settings import pinned
 from infrastructure.postgres_sign_in import sign_in_of, signed_in
+from infrastructure.room import lacks_room
 
 HEAD_REVISION = "0003"
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _SCHEMA = "headrace"
 _IDLE_SECONDS = 1.0
+_WRITES_REFUSED = ("disk_full", "records.read_only")
 # Any constant will do; it only has to be the same in every process that migrates.
 _MIGRATION_LOCK = 727_201_401
 
@@ -53,6 +56,7 @@ class SqlRecords(IRecords):
         self._engine: AsyncEngine | None = None
         self._keeper = LeaseKeeper(self._create_engine)
         self._watcher: aiosqlite.Connection | None = None
+        self._is_write_refused = False
 
     async def open(self) -> None:
         if self._engine is not None:
@@ -113,10 +117,17 @@ class SqlRecords(IRecords):
 
     async def health_check(self) -> str | None:
         try:
-            async with asyncio.timeout(self._timeout_seconds), self._opened().connect() as connection:
-                await connection.execute(text("SELECT 1"))
-        except (PlatformError, SQLAlchemyError, OSError, TimeoutError):
-            return "The platform's records cannot be reached."
+            async with asyncio.timeout(self._timeout_seconds), self._opened().begin() as connection:
+                if self._is_write_refused:  # What can be read may still not be written: only a write tells.
+                    await connection.execute(update(workers).values(id=workers.c.id))
+                else:
+                    await connection.execute(text("SELECT 1"))
+        except (PlatformError, SQLAlchemyError, OSError, TimeoutError) as error:
+            trouble = records_error(error)
+            return trouble.message if trouble.code in _WRITES_REFUSED else "The platform's records cannot be reached."
+        self._is_write_refused = False
+        if self._url.get_backend_name() == "sqlite" and self._url.database and lacks_room(Path(self._url.database)):
+            return "The disk of the platform's records is full."
         return None
 
     async def upgrade(self) -> str:
@@ -145,7 +156,10 @@ class SqlRecords(IRecords):
         return revision, HEAD_REVISION
 
     def unit(self) -> IUnitOfWork:
-        return SqlUnitOfWork(self._opened)
+        return SqlUnitOfWork(self._opened, self._note)
+
+    def _note(self, trouble: PlatformError) -> None:
+        self._is_write_refused = self._is_write_refused or trouble.code in _WRITES_REFUSED
 
     @asynccontextmanager
     async def hold_lease(self, run_id: str, fence: int, *, lease: timedelta) -> AsyncIterator[ILease]:

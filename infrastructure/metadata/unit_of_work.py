@@ -36,8 +36,11 @@ from infrastructure.metadata.workers import SqlFollowerRecords, SqlWorkerRecords
 class SqlUnitOfWork(IUnitOfWork):
     """Begins when entered; leaving without `commit` rolls back."""
 
-    def __init__(self, engine: Callable[[], AsyncEngine]) -> None:
+    def __init__(
+        self, engine: Callable[[], AsyncEngine], on_trouble: Callable[[PlatformError], None] = lambda _error: None
+    ) -> None:
         self._engine = engine
+        self._on_trouble = on_trouble
         self._connection: AsyncConnection | None = None
 
     async def __aenter__(self) -> Self:
@@ -74,7 +77,9 @@ class SqlUnitOfWork(IUnitOfWork):
                 "The records refuse this: a name is taken or something it refers to is gone."
             ) from error
         if error is not None and (_is_away(error) or is_damaged(error)):
-            raise records_error(error) from error
+            trouble = records_error(error)
+            self._on_trouble(trouble)
+            raise trouble from error
 
     async def commit(self) -> None:
         assert self._connection is not None

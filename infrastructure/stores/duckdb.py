@@ -75,6 +75,8 @@ class DuckDBDataStore(IDataStore):
                 await thread.call(session.execute, "SELECT 1")
         except PlatformError as error:
             return StoreHealth(is_healthy=False, step="query", detail=error.message)
+        if self._file.lacks_room():
+            return StoreHealth(is_healthy=False, step="write", detail="The disk of the DuckDB file is full.")
         return StoreHealth(is_healthy=True)
 
     async def tables(self) -> Sequence[TableName]:

@@ -15,6 +15,7 @@ import duckdb
 from domain.errors import PlatformError, StoreRefusedError, StoreUnavailableError
 from infrastructure.confinement import Confinement
 from infrastructure.queries.duckdb_names import ALLOWED, IMPLIED
+from infrastructure.room import lacks_room
 from infrastructure.stores.duckdb_errors import not_opened
 from infrastructure.threads import OneThread
 
@@ -58,6 +59,10 @@ class DuckDBFile:
         """Close the connection; harmless when there is none."""
         self._is_open = False
         self._let_go()
+
+    def lacks_room(self) -> bool:
+        """Say whether nothing more can be written where the file lies."""
+        return self._options.path is not None and lacks_room(self._options.path)
 
     @asynccontextmanager
     async def lent(self) -> AsyncIterator[duckdb.DuckDBPyConnection]:

@@ -1,7 +1,9 @@
-"""Brokers of the fault suite, kept apart from the other tests of the same servers."""
+"""Brokers, servers and disks of the fault suite, which its tests may break."""
 
+import subprocess
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -45,3 +47,15 @@ def own_redis() -> Iterator[RedisServer]:
     server.start()
     yield server
     server.stop()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """24 MB that can be filled."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", folder], capture_output=True, check=False)
+    if made.returncode != 0:
+        pytest.skip("a tmpfs of its own cannot be mounted here")
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=False)

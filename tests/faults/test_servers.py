@@ -243,18 +243,6 @@ def test_exhausted_pool_is_told_and_health_still_answers(project: Path, postgres
         assert server.call("GET", "/v1/runs").status == 200  # And it is over as soon as there is room.
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """Eight megabytes that can be filled."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", folder], capture_output=True, check=False)
-    if made.returncode != 0:
-        pytest.skip("a tmpfs of its own cannot be mounted here")
-    yield folder
-    subprocess.run(["umount", "-l", folder], check=False)
-
-
 @pytest.mark.invariant("D1", "D3")
 def test_full_disk_is_named_and_the_run_resumes_when_it_is_freed(project: Path, small_disk: Path) -> None:
     lines = ["id,note", *(f"{n},{'x' * 200} {n * 7919}" for n in range(60_000))]
