@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+ROW = "\x00row"
+"""The name, which no column has, of the field that stands for a relation's row as a value."""
+
 
 @dataclass(frozen=True)
 class Field:
@@ -19,7 +22,10 @@ class Field:
 
 @dataclass(frozen=True)
 class Relation:
-    """What a name stands for under the role's own search path, and whether all of its types are Postgres' own."""
+    """What a name stands for under the role's own search path, and whether all of its types are Postgres' own.
+
+    Behind its columns `fields` has one for the row itself, where somebody's function casts that.
+    """
 
     schema: str
     name: str

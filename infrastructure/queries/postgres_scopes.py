@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from infrastructure.queries.postgres_judging import forbidden, untrusted_type
-from infrastructure.queries.postgres_known import Field, Known, Named
+from infrastructure.queries.postgres_known import ROW, Field, Known, Named
 from infrastructure.queries.postgres_names import FUNCTIONS, KNOWN_TO_REACH, TYPES
 from infrastructure.queries.postgres_orders import (
     CAST,
@@ -25,7 +25,7 @@ from infrastructure.queries.postgres_orders import (
 )
 from infrastructure.queries.postgres_parsing import nodes, refused, strings
 
-_SYSTEM = ("ctid", "xmin", "xmax", "cmin", "cmax", "tableoid")
+_SYSTEM = ("ctid", "xmin", "xmax", "cmin", "cmax", "tableoid", ROW)
 # Functions that give one column, which is named as they are in the FROM.
 _ONE_COLUMN = frozenset(
     [
@@ -197,7 +197,8 @@ class Scopes:
 
     def _join(self, join: Any, level: list[Item], before: int) -> None:
         items, using = level[before:], strings(join.using_clause)
-        for f in (f for item in items for f in item.fields if f.foreign and (join.is_natural or f.name in using)):
+        columns = [f for item in items for f in item.fields if f.foreign and f.name != ROW]
+        for f in (f for f in columns if join.is_natural or f.name in using):
             raise untrusted_type(f.foreign or "")
         if join.HasField("join_using_alias"):
             level.append(Item(join.join_using_alias.aliasname, tuple(Field(name) for name in using)))
@@ -317,9 +318,10 @@ class Scopes:
                 raise untrusted_type(found.foreign)
 
     def _named(self, name: str, place: Place) -> list[Field]:
-        """The columns of a name; of a name that is none, those of the row that it means."""
-        shown = [f for level, _ in place.levels for item in level for f in item.fields if f.name == name]
-        return shown or [f for item in self._items(name, place) for f in item.fields]
+        """The columns of a name; of one that is none, but perhaps of the result, those of the row that it means."""
+        shown = [(item, f) for level, _ in place.levels for item in level for f in item.fields if f.name == name]
+        row = [] if any(item.alias for item, _ in shown) else self._items(name, place)
+        return [*(f for _, f in shown), *(f for item in row for f in item.fields)]
 
     def _refuse_call(self, name: str, items: Sequence[Item]) -> None:
         """Refuse a name that is one of a function, unless it is a column of whatever it may be selected from."""

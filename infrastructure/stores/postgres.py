@@ -214,7 +214,7 @@ class PostgresDataStore(IDataStore):
         where = selection.bounds(name, *between)
         session.bind(selection.settings)
         rows = session.execute(
-            f"SELECT selected.{quote(name)}::text FROM (SELECT * FROM {selection.text}) AS selected WHERE {where} "
+            f"SELECT {selection.text_of(name)} FROM (SELECT * FROM {selection.text}) AS selected WHERE {where} "
             f"ORDER BY selected.{quote(name)} LIMIT 1 OFFSET {limit:d}"
         )
         return rows[0][0] if rows else between[1]

@@ -192,7 +192,7 @@ class PassingReader:
         keys = [f"selected.{quote(name)}" for name in order]
         by = f"{', '.join(keys)} OFFSET {rows - 1:d}" if rows is not None else ", ".join(f"{key} DESC" for key in keys)
         found = await connection.fetchrow(
-            f"SELECT {', '.join(f'{key}::text' for key in keys)} FROM (SELECT * FROM {selection.text}) AS selected "
+            f"SELECT {', '.join(selection.text_of(name) for name in order)} FROM (SELECT * FROM {selection.text}) AS selected "
             f"WHERE {where} ORDER BY {by} LIMIT 1"
         )
         return tuple(found) if found is not None else None

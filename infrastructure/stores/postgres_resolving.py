@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from domain.pipelines.spec import SourceSpec
-from infrastructure.queries.postgres_known import Field, Known, Named, Relation
+from infrastructure.queries.postgres_known import ROW, Field, Known, Named, Relation
 from infrastructure.queries.postgres_names import TYPES
 from infrastructure.queries.postgres_query import PostgresQueries, PostgresQuery
 from infrastructure.sql import quote_table
@@ -59,13 +59,21 @@ _FOREIGN = """(
       e.typtype NOT IN ('e', 'c', 'r', 'm', 'd')
       OR (e.typtype = 'd' AND NOT EXISTS (SELECT FROM pg_type b WHERE b.oid = e.typbasetype AND b.typnamespace IN (SELECT oid FROM trusted)))
       OR EXISTS (SELECT FROM pg_operator o WHERE e.oid IN (o.oprleft, o.oprright) AND o.oprnamespace NOT IN (SELECT oid FROM trusted))
-      OR {nested} OR {cast})))"""
+      OR {nested} OR {cast} OR {check})))"""
+# What is written out, as an item of an array or a row, is read as the type that stands beside it, and a domain then checks it.
+_CHECK = """EXISTS (SELECT FROM pg_constraint k JOIN pg_depend d ON d.classid = 'pg_constraint'::regclass AND d.objid = k.oid
+        LEFT JOIN pg_proc p ON d.refclassid = 'pg_proc'::regclass AND p.oid = d.refobjid
+        LEFT JOIN pg_operator o ON d.refclassid = 'pg_operator'::regclass AND o.oid = d.refobjid
+        LEFT JOIN pg_type y ON d.refclassid = 'pg_type'::regclass AND y.oid = d.refobjid AND y.oid <> e.oid
+        WHERE k.contypid = e.oid AND coalesce(p.pronamespace, o.oprnamespace, y.typnamespace) NOT IN (SELECT oid FROM trusted))"""
+# An array has casts of its own, and those of its items.
 _CAST = """EXISTS (SELECT FROM pg_cast k JOIN pg_proc p ON p.oid = k.castfunc
-        WHERE e.oid IN (k.castsource, k.casttarget) AND p.pronamespace NOT IN (SELECT oid FROM trusted))"""
-_IS_FOREIGN = _FOREIGN.format(t="t", cast=_CAST, nested=_NESTED)
+        WHERE p.pronamespace NOT IN (SELECT oid FROM trusted)
+          AND ({e}.oid IN (k.castsource, k.casttarget) OR nullif({e}.typarray, 0) IN (k.castsource, k.casttarget)))"""
+_IS_FOREIGN = _FOREIGN.format(t="t", cast=_CAST.format(e="e"), nested=_NESTED, check=_CHECK)
 # Text that a type is cast to by a function of somebody's own would be made by that.
 _MAY_CAST = """NOT EXISTS (SELECT FROM pg_cast k JOIN pg_proc p ON p.oid = k.castfunc
-        WHERE k.castsource = t.oid AND p.pronamespace NOT IN (SELECT oid FROM trusted))"""
+        WHERE k.castsource IN (t.oid, nullif(t.typarray, 0), CASE WHEN t.typcategory = 'A' THEN t.typelem END) AND p.pronamespace NOT IN (SELECT oid FROM trusted))"""
 # What extensions have compiled is not somebody's own.
 _SORTS = f"""EXISTS (SELECT FROM pg_type e WHERE e.oid = coalesce(nullif(CASE WHEN t.typcategory = 'A' THEN t.typelem END, 0), t.oid)
     AND ({_NESTED} OR EXISTS (
@@ -91,7 +99,8 @@ SELECT (
   SELECT json_agg(json_build_array(a.number, n.nspname, c.relname, (
     SELECT coalesce(json_agg(json_build_array(f.attname,
       CASE WHEN t.typnamespace <> 'pg_catalog'::regnamespace THEN t.oid::bigint END) ORDER BY f.attnum), '[]')
-    FROM pg_attribute f JOIN pg_type t ON t.oid = f.atttypid WHERE f.attrelid = c.oid AND f.attnum > 0 AND NOT f.attisdropped)))
+    FROM pg_attribute f JOIN pg_type t ON t.oid = f.atttypid WHERE f.attrelid = c.oid AND f.attnum > 0 AND NOT f.attisdropped),
+    EXISTS (SELECT FROM pg_type w WHERE w.oid = c.reltype AND {_CAST.format(e="w")})))
   FROM json_array_elements_text($1::json) WITH ORDINALITY AS a(name, number)
   JOIN pg_class c ON c.oid = to_regclass(a.name) JOIN pg_namespace n ON n.oid = c.relnamespace)::text,
   (SELECT json_agg(s) FROM json_array_elements_text($3::json) AS s WHERE EXISTS (
@@ -135,7 +144,7 @@ def look_up(session: Resolving, query: PostgresQuery) -> Known:
     trusted, types = json.dumps(list(session.trusted_schemas)), sorted(query.types)
     asked = (json.dumps([_spelt(named) for named in query.relations]), trusted, json.dumps(sorted(query.selected)))
     relations, callable_names, casts = (json.loads(text or "[]") for text in session.execute(_RELATIONS, asked)[0])
-    numbers = {number for *_, columns in relations for _, number in columns if number is not None}
+    numbers = {number for *_, columns, _ in relations for _, number in columns if number is not None}
     foreign = _foreign(session, numbers)
     rest: list[Any] = [[], [], [], []]
     if query.unlisted or query.sources or types or query.literals:
@@ -149,10 +158,13 @@ def look_up(session: Resolving, query: PostgresQuery) -> Known:
             query.relations[number - 1]: Relation(
                 schema,
                 name,
-                tuple(Field(column, *foreign.get(kind, ())) for column, kind in columns),
+                (
+                    *(Field(column, *foreign.get(kind, ())) for column, kind in columns),
+                    *((Field(ROW, name, may_cast=False),) if is_cast else ()),
+                ),
                 is_builtin=all(kind is None for _, kind in columns),
             )
-            for number, schema, name, columns in relations
+            for number, schema, name, columns, is_cast in relations
         },
         callable=frozenset(callable_names),
         outputs={name: tuple(names) for name, names in outputs},
@@ -178,6 +190,13 @@ def _foreign(session: Resolving, numbers: Collection[int]) -> dict[int, tuple[st
 def is_own(native: str) -> bool:
     """Whether a type, as it is spelt by a path on which pg_catalog comes first, is one of Postgres' own; some of them are not told."""
     return re.sub(r"\([0-9, -]*\)|\[\]", "", native) in _SPELT
+
+
+def as_text(column: str, native: str) -> str:
+    """The text of a column, as Postgres writes it. What a type of somebody's is cast to text by may be a function of somebody's."""
+    if is_own(native):
+        return f"{column}::text"
+    return f"CASE WHEN pg_catalog.num_nulls({column}) OPERATOR(pg_catalog.=) 0 THEN pg_catalog.concat({column}) END"
 
 
 def own_types(session: Resolving, natives: Iterable[str]) -> Mapping[str, tuple[str, bool]]:

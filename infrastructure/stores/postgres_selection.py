@@ -19,7 +19,7 @@ from infrastructure.stores import postgres_row_size as row_size
 from infrastructure.stores.planned import check_planned
 from infrastructure.stores.positions import TIES, is_plain, told_as_text, whole_ties
 from infrastructure.stores.postgres_reserved import refuse_read, system_held
-from infrastructure.stores.postgres_resolving import Resolving, is_own, look_up, names_of, own_types, path_of
+from infrastructure.stores.postgres_resolving import Resolving, as_text, is_own, look_up, names_of, own_types, path_of
 from infrastructure.stores.postgres_types import logical_of
 
 _KEY = "_headrace_sorting_"
@@ -162,6 +162,10 @@ class Selection:
         )
         return f"({left}) {self._sign(comparison, *order)} ({right})"
 
+    def text_of(self, name: str) -> str:
+        """The text of a column of `selected`."""
+        return as_text(f"selected.{quote(name)}", self.casts[name])
+
     def _sign(self, sign: str, *columns: str) -> str:
         """An operator of Postgres' own where the types are: one that somebody has made for just these would come before it."""
         if all(is_own(self.casts[column]) for column in columns):
@@ -192,14 +196,14 @@ class Selection:
         chosen = [c for c in self.columns if only is None or c.name in only]
         natives = [self.natives[c.name] for c in chosen]
         columns = ", ".join(
-            f"{quote(c.name)}::text AS {quote(c.name)}" if _is_sent_as_text(c.type) else quote(c.name) for c in chosen
+            f"{self.text_of(c.name)} AS {quote(c.name)}" if _is_sent_as_text(c.type) else quote(c.name) for c in chosen
         )
         keys = ", ".join(f"selected.{quote(name)}" for name in order)
         ordered = f" ORDER BY {keys}" if order else ""
         if places:
             kinds = {c.name: c.type for c in self.columns}
             told = told_as_text(order, lambda name: is_plain(kinds[name]) or _is_sent_as_text(kinds[name]))
-            columns += "".join(f", selected.{quote(name)}::text AS {place}" for place, name in told.items())
+            columns += "".join(f", {self.text_of(name)} AS {place}" for place, name in told.items())
             chosen = [*chosen, *(Column(place, "string") for place in told)]
             natives += [self.natives[name] for name in told.values()]
         if ties:

@@ -101,6 +101,20 @@ create operator class pairs default for type pair using btree as
 operator 1 public.<, operator 2 public.<=, operator 3 public.=, operator 4 public.>=, operator 5 public.>, function 1 compared(pair, pair);
 create table pairs (p pair);
 insert into pairs values (row(1, 2)), (row(2, 1));
+create table rides (id int, name text);
+insert into rides values (1, 'a');
+create function ride_text(a rides) returns text language plpgsql as $f$ begin perform public.told(); return 'a'; end $f$;
+create function ride_int(a rides) returns int language plpgsql as $f$ begin return public.told(); end $f$;
+create function ride_true(a rides) returns boolean language plpgsql as $f$ begin return public.told() = 1; end $f$;
+create cast (rides as text) with function ride_text(rides) as implicit;
+create cast (rides as int) with function ride_int(rides) as implicit;
+create cast (rides as boolean) with function ride_true(rides) as assignment;
+create type mark as enum ('a', 'b');
+create function marks_text(a mark[]) returns text language plpgsql as $f$ begin perform public.told(); return 'a'; end $f$;
+create cast (mark[] as text) with function marks_text(mark[]) as implicit;
+create table marks (m mark, ms mark[], moods mood[]);
+insert into marks values ('a', '{a}', '{a}');
+create table gathered (id canary_domain, ids canary_domain[], name text);
 create collation canary (locale = 'C', provider = libc)
 """
 

@@ -117,3 +117,44 @@ async def test_text_that_another_select_makes_a_value_of_somebodys_type(
     assert await read(strict, "select id, name from orders union all select 7, 'x'") == 3
     await read(trusting, """select members from groups union all select '{"(7,)"}'""")
     assert told.exists()
+
+
+@pytest.mark.line("10")
+async def test_values_of_somebodys_types_are_read_as_postgres_writes_them(
+    postgres_database: str, stores: tuple[PostgresDataStore, PostgresDataStore], told: Path
+) -> None:
+    """They travel as text; a cast to text of their type's would be a call, which nobody wrote."""
+    strict, _ = stores
+    for statement in (
+        "create type flag as enum ('a', 'b')",
+        "create function flag_text(a flag) returns text language plpgsql as "
+        "$f$ begin perform public.told(); return 'z'; end $f$",
+        "create cast (flag as text) with function flag_text(flag) as implicit",
+        "create table flags (id int primary key, f flag, fs flag[], r rides, m mark[], nothing flag, empty rides)",
+        "insert into flags values (1, 'b', '{a,b}', row(1, 'x y'), '{b}', null, row(null, null))",
+    ):
+        postgres(postgres_database, statement)
+
+    async def rows(source: SourceSpec) -> list[dict[str, object]]:
+        async with aclosing(strict.read(source, batch_rows=10)) as batches:
+            return [row async for batch in batches for row in batch.to_pylist()]
+
+    expected = {"id": 1, "f": "b", "fs": "{a,b}", "r": '(1,"x y")', "m": "{b}", "nothing": None, "empty": "(,)"}
+    assert await rows(SourceSpec(table=TableName("flags"))) == [expected]
+    assert await rows(SourceSpec(query="select * from flags")) == [expected]
+    assert not told.exists()
+
+
+@pytest.mark.line("10")
+async def test_domain_that_only_postgres_checks_may_be_compared(
+    postgres_database: str, stores: tuple[PostgresDataStore, PostgresDataStore]
+) -> None:
+    strict, _ = stores
+    for statement in (
+        "create domain code as text check (value ~ '^[A-Z]+$' and length(value) < 9)",
+        "create table coded (c code, cs code[])",
+        "insert into coded values ('AB', '{CD}')",
+    ):
+        postgres(postgres_database, statement)
+    query = "select lower(c) as l from coded where c = 'AB' and cs = '{CD}' and coalesce(c, 'X') > 'A'"
+    assert await read(strict, query) == 1
