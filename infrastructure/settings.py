@@ -210,6 +210,14 @@ class RunSettings(Section):
     parallelism: Annotated[Int, Field(ge=1, le=64)] = setting(
         4, "Streams of a partitioned run at a time, where a pipeline says nothing."
     )
+    max_parallelism: Annotated[Int, Field(ge=1, le=64)] = setting(
+        16, "The most streams of a run at a time, whatever its pipeline says."
+    )
+    batches_bytes: Annotated[Int, Field(ge=65_536, le=68_719_476_736)] = setting(
+        1024**3,
+        "Bytes that the batches of a run's streams may have together, of which about three times as many are in memory: of streams "
+        "with larger batches fewer run at a time, and a pipeline may not ask for a batch above it (spec.batch_bytes).",
+    )
 
 
 class TransformSettings(Section):

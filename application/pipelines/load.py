@@ -32,7 +32,9 @@ MAX_FRUITLESS_CLAIMS = 3
 
 @dataclass(frozen=True)
 class ReadSetLoader:
-    """Loads read sets of claimed runs. `parallelism` is the streams at a time where a pipeline says nothing."""
+    """Loads read sets of claimed runs. `parallelism` is the streams at a time where a pipeline says nothing, and
+    `max_parallelism` the most; `most_bytes` are those of all their batches together.
+    """
 
     records: IRecords
     stores: OpenStores
@@ -42,6 +44,8 @@ class ReadSetLoader:
     identifiers: IIdentifiers
     clock: IClock
     parallelism: int
+    max_parallelism: int = 64
+    most_bytes: int = 1024**3
 
     async def load(self, claim: Claim, on_progress: OnProgress) -> Mapping[str, Any]:
         """Bring the lane's read set to its published end and return the report.
@@ -177,7 +181,7 @@ class ReadSetLoader:
             await owner.fit(target)  # A new revision may bring columns that the open load does not have.
         await self._refuse_poison(claim, state)
         tasks = await self._tasks(claim, read_set, state, prepared, route)
-        parallelism = min(spec.run.parallelism or self.parallelism, max(1, len(tasks)))
+        parallelism = self._at_a_time(spec, read_set, tasks)
         async with self._in_one_snapshot(organization, tasks, parallelism) as ready:
             reports = await self.engine.run(
                 ready,
@@ -203,6 +207,11 @@ class ReadSetLoader:
                 self.announcer.tell(QualityIssueFound(*claim.ids, result.rule, result.verdict, result.violations))
         self._tell_schema_violations(claim, publication, prepared)
         return Loaded(publication, reports, route, prepared.hooks, target.discarded, prepared.added, prepared.left_out)
+
+    def _at_a_time(self, spec: PipelineSpec, read_set: ReadSet, tasks: Sequence[StreamTask]) -> int:
+        """How many streams run at a time: as many as are wanted, and as memory is there for."""
+        wanted = min(spec.run.parallelism or self.parallelism, self.max_parallelism, len(tasks))
+        return max(1, min(wanted, self.most_bytes // read_set.batch_bytes))
 
     async def _tasks(
         self, claim: Claim, read_set: ReadSet, state: LaneState, prepared: Prepared, route: Route

@@ -47,6 +47,7 @@ class RunPreparer:
     default_batch_rows: int | None
     max_batch_rows: int
     default_batch_bytes: int
+    max_batch_bytes: int = 1024**3
     max_columns: int = 5_000
 
     async def with_key(self, organization: str, spec: PipelineSpec) -> PipelineSpec:
@@ -177,8 +178,18 @@ class RunPreparer:
         return rows
 
     def batch_bytes(self, spec: PipelineSpec) -> int:
-        """The bytes that a batch may have."""
-        return spec.run.batch_bytes or self.default_batch_bytes
+        """The bytes that a batch may have.
+
+        Raises:
+            InvalidInputError: more than those of a run together.
+        """
+        size = spec.run.batch_bytes or min(self.default_batch_bytes, self.max_batch_bytes)
+        if size > self.max_batch_bytes:
+            raise InvalidInputError(
+                f"run.batch_bytes is above HEADRACE_RUN__BATCHES_BYTES, which is {self.max_batch_bytes:,} bytes.",
+                code="spec.batch_bytes",
+            )
+        return size
 
     async def target(
         self, run_id: str, organization: str, spec: PipelineSpec, read_set: ReadSet, request: RunRequest

@@ -110,6 +110,7 @@ class UseCases(containers.DeclarativeContainer):
         default_batch_rows=settings.provided.run.batch_size,
         max_batch_rows=settings.provided.run.max_batch_size,
         default_batch_bytes=settings.provided.run.batch_bytes,
+        max_batch_bytes=settings.provided.run.batches_bytes,
         max_columns=settings.provided.limits.columns,
     )
     stream_runner = providers.Singleton(
@@ -127,6 +128,8 @@ class UseCases(containers.DeclarativeContainer):
         identifiers=identifiers,
         clock=gateways.clock,
         parallelism=settings.provided.run.parallelism,
+        max_parallelism=settings.provided.run.max_parallelism,
+        most_bytes=settings.provided.run.batches_bytes,
     )
     settler = providers.Singleton(
         RunSettler,
