@@ -45,7 +45,8 @@ class RequestContext:
         started = time.perf_counter()
         status = 500
 
-        length = given_headers.get("content-length", "0")
+        # As long as a head may be, and all zeros, it is still a number of HTTP's; Python reads none of so many digits.
+        length = given_headers.get("content-length", "").lstrip("0")
         announced, received = int(length) if length.isdecimal() else 0, 0
 
         async def receive_within_limit() -> MutableMapping[str, Any]:

@@ -181,6 +181,10 @@ REFUSED = {
     ),
     "length with a sign": (b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: +3\r\n\r\nabc", 400),
     "negative length": (b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n", 400),
+    "huge length behind zeros": (
+        b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: " + b"0" * 5000 + b"9" * 21 + b"\r\n\r\n",
+        400,
+    ),
     "huge length": (b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999999999999999\r\n\r\n", 400),
     "encoding unknown": (b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n", 400),
     "chunked not last": (
@@ -266,6 +270,10 @@ def test_what_is_a_request_is_answered(server: Server) -> None:
         (get(b"http://localhost/health"), 200),
         (b"GET /health HTTP/1.0\r\n\r\n", 200),
         (get(b"/v1/runs", b"Authorization: Bearer " + b"x" * 20_000), 401),
+        # More digits than Python makes a number of.
+        (get(b"/health", b"Content-Length: " + b"0" * 20_000), 200),
+        (get(b"/health", b"Content-Length: " + b"0" * 20_000 + b"2") + b"{}", 200),
+        (get(b"/v1/runs", b"Content-Length: " + b"0" * 5_000), 401),
     ):
         assert answered(server, request)[0] == status, request[:80]
     chunked = (
