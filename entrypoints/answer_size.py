@@ -1,7 +1,7 @@
 """Answers that stay within their size: lists end early, and long values are shown in part and say so."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -69,6 +69,11 @@ def written(body: Mapping[str, Any]) -> bytes:
         text = f"[{','.join(map(_dumped, value))}]" if isinstance(value, list) else _dumped(value)
         parts.append(f"{_dumped(name)}:{text}")
     return f"{{{','.join(parts)}}}".encode(errors="replace")
+
+
+def written_list(items: Sequence[Any]) -> bytes:
+    """The same for a list."""
+    return f"[{','.join(map(_dumped, items))}]".encode(errors="replace")
 
 
 def _dumped(value: Any) -> str:

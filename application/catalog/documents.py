@@ -78,7 +78,7 @@ class Catalog:
     async def _validate(self, principal: Principal, commands: Sequence[PutDocument]) -> None:
         """As `validate`, knowing the connections that are stored."""
         names = {str(c.body["source"].get("connection")) for c in commands if c.kind == "pipeline"}
-        async with self.records.unit() as unit:
+        async with self.records.view() as unit:
             found = [await unit.connections.get(principal.organization, name) for name in sorted(names)]
         await self.validate(commands, [ConnectionSpec.from_document(stored.document) for stored in found if stored])
 
@@ -114,7 +114,7 @@ class Catalog:
             NotFoundError: there is none of that name.
         """
         require(principal, Action.READ)
-        async with self.records.unit() as unit:
+        async with self.records.view() as unit:
             stored = await _records(unit, kind).get(principal.organization, name)
         if stored is None:
             raise _missing(kind, name)
@@ -131,7 +131,7 @@ class Catalog:
     ) -> Page:
         """Return a page of documents, ordered by name."""
         require(principal, Action.READ)
-        async with self.records.unit() as unit:
+        async with self.records.view() as unit:
             return await _records(unit, kind).page(
                 principal.organization, after=after, limit=limit, most_characters=most_characters
             )
@@ -141,7 +141,7 @@ class Catalog:
     ) -> Sequence[StoredDocument]:
         """Return a document's revisions, newest first, or those before one."""
         await self.get(principal, kind, name)
-        async with self.records.unit() as unit:
+        async with self.records.view() as unit:
             return await _records(unit, kind).revisions(
                 principal.organization, name, before=before, limit=limit, most_characters=most_characters
             )
@@ -171,7 +171,7 @@ class Catalog:
         if any(command.kind == "connection" for command in commands):
             require(principal, Action.WRITE_CONNECTION)
         await self._validate(principal, commands)
-        async with self.records.unit() as unit:
+        async with self.records.view() as unit:
             return await self._changes(unit, principal, commands, prune=prune)
 
     async def apply(self, principal: Principal, commands: Sequence[PutDocument], *, prune: bool) -> list[Change]:

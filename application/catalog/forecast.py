@@ -136,7 +136,7 @@ class PlanForecaster:
         return await preparer.target("", organization, spec, planned, RunRequest())
 
     async def _history(self, organization: str, name: str) -> list[str]:
-        async with self.records.unit() as unit:
+        async with self.records.view() as unit:
             page = await unit.runs.page(organization, pipeline=name, state=RunState.SUCCEEDED, after=None, limit=1)
         runs: Sequence[Run] = page.items
         report = (runs[0].report or {}) if runs else {}

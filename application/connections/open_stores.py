@@ -63,7 +63,7 @@ class OpenStores:
             return DEFAULT_SPEC
         if name in self._beside:
             return self._beside[name]
-        async with self._records.unit() as unit:
+        async with self._records.view() as unit:
             stored = await unit.connections.get(organization, name)
         if stored is None:
             raise NotFoundError(

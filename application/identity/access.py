@@ -53,7 +53,7 @@ class Authenticator:
         """
         prefix = self.keys.prefix_of(key) if key else None
         if key is not None and prefix is not None:
-            async with self.records.unit() as unit:
+            async with self.records.view() as unit:
                 found = await unit.identity.find_key(prefix)
             # Unknown prefixes cost the same comparison as wrong keys.
             digest, principal = found if found else ("0" * 64, None)
@@ -118,7 +118,7 @@ class KeyKeeper:
     async def page(self, principal: Principal) -> Sequence[tuple[StoredKey, str]]:
         """List the keys, the oldest first, each with its state: live, expired, revoked or refused."""
         require(principal, Action.MANAGE_KEYS)
-        async with self.records.unit() as unit:
+        async with self.records.view() as unit:
             found = await unit.identity.keys(principal.organization)
         return [(key, _state(key, self.clock.now())) for key in found]
 

@@ -41,7 +41,7 @@ class WorkerRegistry:
     async def alive(self, principal: Principal) -> Sequence[WorkerRecord]:
         """List the processes that live, oldest first."""
         require(principal, Action.READ)
-        async with self.records.unit() as unit:
+        async with self.records.view() as unit:
             return await unit.workers.seen_within(self.alive_within)
 
     async def queue_depth(self, principal: Principal) -> int | None:

@@ -63,7 +63,7 @@ class RunController:
     async def command_to_retry(self, principal: Principal, run_id: str, *, abandon: bool = False) -> TriggerRun:
         """The command that tries a run again."""
         require(principal, Action.TRIGGER)
-        async with self.records.unit() as unit:
+        async with self.records.view() as unit:
             run = await unit.runs.get(principal.organization, run_id)
         if run is None:
             raise NotFoundError("There is no such run.", code="run.not_found")

@@ -108,7 +108,7 @@ class RunExecutor:
     async def _spec_of(self, run: Run) -> PipelineSpec:
         key = (run.organization, run.pipeline, run.revision)
         if key not in self._specs:
-            async with self.records.unit() as unit:
+            async with self.records.view() as unit:
                 (stored,) = await unit.pipelines.revisions(
                     run.organization, run.pipeline, before=run.revision + 1, limit=1
                 )
@@ -120,7 +120,7 @@ class RunExecutor:
         return replay_of(spec, run.organization, run.request.replay) if run.request.replay is not None else spec
 
     async def _stands(self, run: Run) -> Run:
-        async with self.records.unit() as unit:
+        async with self.records.view() as unit:
             stands = await unit.runs.get(run.organization, run.id)
         assert stands is not None
         return stands

@@ -114,7 +114,7 @@ class PipelineInspector:
             NotFoundError: no such pipeline.
         """
         require(principal, Action.READ)
-        async with self.records.unit() as unit:
+        async with self.records.view() as unit:
             stored = await unit.pipelines.get(principal.organization, name)
         if stored is None:
             raise NotFoundError(f"There is no pipeline named {name}.", code="pipeline.not_found")
@@ -123,7 +123,7 @@ class PipelineInspector:
     async def status(self, principal: Principal, name: str) -> PipelineStatus:
         """Return a pipeline's revision and newest run."""
         require(principal, Action.READ)
-        async with self.records.unit() as unit:
+        async with self.records.view() as unit:
             stored = await unit.pipelines.get(principal.organization, name)
             last = await unit.runs.last_of(principal.organization, name)
         if stored is None:
@@ -181,7 +181,7 @@ class PipelineInspector:
             NotFoundError: no such run in the principal's organization.
         """
         require(principal, Action.READ)
-        async with self.records.unit() as unit:
+        async with self.records.view() as unit:
             run = await unit.runs.get(principal.organization, run_id)
         if run is None:
             raise NotFoundError("There is no such run.", code="run.not_found")
@@ -198,7 +198,7 @@ class PipelineInspector:
     ) -> Page:
         """Return a page of runs, newest first."""
         require(principal, Action.READ)
-        async with self.records.unit() as unit:
+        async with self.records.view() as unit:
             page = await unit.runs.page(
                 principal.organization,
                 pipeline=pipeline,
@@ -212,20 +212,20 @@ class PipelineInspector:
     async def transitions(self, principal: Principal, run_id: str) -> Sequence[Transition]:
         """Return a run's history, oldest first."""
         await self.run(principal, run_id)
-        async with self.records.unit() as unit:
+        async with self.records.view() as unit:
             return await unit.runs.transitions(principal.organization, run_id)
 
     async def followers(self, principal: Principal, name: str) -> Sequence[str]:
         """Name the pipelines that run after a pipeline."""
         require(principal, Action.READ)
-        async with self.records.unit() as unit:
+        async with self.records.view() as unit:
             found = await unit.followers.of([(principal.organization, name)])
         return found.get((principal.organization, name), ())
 
     async def logs(self, principal: Principal, run_id: str) -> tuple[Sequence[Transition], Sequence[StoredEvent]]:
         """Return a run's history and its newest stored events, each oldest first."""
         await self.run(principal, run_id)
-        async with self.records.unit() as unit:
+        async with self.records.view() as unit:
             history = await unit.runs.transitions(principal.organization, run_id)
             events = await unit.events.of_run(principal.organization, run_id, newest=_NEWEST_EVENTS)
         return history, [event_for(principal, event) for event in events]

@@ -110,7 +110,7 @@ class RunLauncher:
     async def unfinished(self, principal: Principal, command: TriggerRun) -> Run | None:
         """Find the run that an earlier process left unfinished in the lane this command would use."""
         require(principal, Action.TRIGGER)
-        async with self.records.unit() as unit:
+        async with self.records.view() as unit:
             spec, _ = await self._spec(unit, principal, command.pipeline)
             lane = lane_of(spec, command.request)
             return await unit.runs.unfinished(principal.organization, command.pipeline, lane)

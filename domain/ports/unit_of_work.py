@@ -374,6 +374,10 @@ class IRecords(ABC):
         """Start a unit of work."""
 
     @abstractmethod
+    def view(self) -> IUnitOfWork:
+        """Start a unit of work that only reads and has nothing to commit: it keeps nobody from writing, nor waits for them."""
+
+    @abstractmethod
     def hold_lease(self, run_id: str, fence: int, *, lease: timedelta) -> AbstractAsyncContextManager[ILease]:
         """Renew a claim in a thread and connection of its own until the block ends."""
 

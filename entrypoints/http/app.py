@@ -16,6 +16,7 @@ from entrypoints.http import bodies, connections, errors, pipelines, plans, prob
 from entrypoints.http.body_reader import BodyReader
 from entrypoints.http.dependencies import known_query
 from entrypoints.http.hosts import AllowedHosts
+from entrypoints.http.leaving import Places
 from entrypoints.http.middleware import RequestContext
 from entrypoints.use_cases import UseCases
 
@@ -56,6 +57,7 @@ def create_app(
     )
     app.state.use_cases = use_cases
     app.state.bodies = BodyReader(limits or DocumentLimits(), max_body_bytes)
+    app.state.places = Places()
     app.add_middleware(
         RequestContext, use_cases=use_cases, max_body_bytes=max_body_bytes, hosts=hosts or AllowedHosts()
     )

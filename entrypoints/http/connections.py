@@ -9,7 +9,7 @@ from domain.pipelines.table import TableName
 from entrypoints.answer_size import listed
 from entrypoints.documents.connection_models import ConnectionDocument
 from entrypoints.http import bodies
-from entrypoints.http.dependencies import Bodies, Caller, Cases, ConnectionWriter
+from entrypoints.http.dependencies import Bodies, Caller, Cases, ConnectionWriter, Place, Previewer
 from entrypoints.http.documents import get_document, list_documents, put_document
 from entrypoints.http.pipelines import Cursor, Limit
 from entrypoints.rendering import table_body
@@ -18,9 +18,9 @@ router = APIRouter(prefix="/v1/connections", tags=["connections"])
 
 
 @router.get("", response_model=bodies.DocumentPage)
-async def list_connections(cases: Cases, caller: Caller, limit: Limit = 100, cursor: Cursor = None) -> Any:
+async def list_connections(cases: Cases, caller: Caller, turn: Place, limit: Limit = 100, cursor: Cursor = None) -> Any:
     """List connections by name; secrets are references, never values."""
-    return await list_documents(cases, caller, "connection", cursor, limit)
+    return await list_documents(cases, caller, turn, "connection", cursor, limit)
 
 
 @router.get("/{name}", response_model=bodies.Document)
@@ -38,13 +38,13 @@ async def put_connection(
 
 
 @router.delete("/{name}", status_code=204)
-async def delete_connection(name: str, cases: Cases, caller: Caller) -> None:
+async def delete_connection(name: str, cases: Cases, caller: ConnectionWriter) -> None:
     """Forget a connection."""
     await cases.catalog.delete(caller, "connection", name)
 
 
 @router.post("/{name}/test")
-async def try_connection(name: str, cases: Cases, caller: Caller) -> dict[str, Any]:
+async def try_connection(name: str, cases: Cases, caller: Previewer) -> dict[str, Any]:
     """Try a connection; `step` names what failed: name, network, tls, sign_in, query, write."""
     health = await cases.probe.test(caller, name)
     return {"ok": health.is_healthy, "step": health.step, "detail": health.detail}
@@ -52,7 +52,7 @@ async def try_connection(name: str, cases: Cases, caller: Caller) -> dict[str, A
 
 @router.get("/{name}/tables")
 async def list_tables(
-    name: str, cases: Cases, caller: Caller, table: Annotated[str | None, Query(max_length=130)] = None
+    name: str, cases: Cases, caller: Previewer, table: Annotated[str | None, Query(max_length=130)] = None
 ) -> dict[str, Any]:
     """List tables, or describe one."""
     if table is None:

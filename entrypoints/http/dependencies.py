@@ -1,6 +1,8 @@
 """What routes ask for: the use cases, the caller and what they may, and what reads bodies."""
 
 from collections import Counter
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
@@ -11,6 +13,7 @@ from domain.errors import UnauthenticatedError
 from domain.identity.policy import Action, require
 from domain.identity.principal import Principal
 from entrypoints.http.body_reader import BodyReader
+from entrypoints.http.leaving import Places
 from entrypoints.use_cases import UseCases
 
 
@@ -31,19 +34,27 @@ async def principal(request: Request) -> Principal:
     return request.state.caller  # type: ignore[no-any-return]
 
 
+_NEEDED: dict[Callable[..., Any] | None, Action] = {}
+
+
 def caller_who(may: Action) -> Any:
-    """The caller, if the table of permissions lets them act: asked before a byte of the body is read."""
+    """The caller, if the table of permissions lets them act: asked before anything of the request is looked at."""
 
     async def permitted(caller: Annotated[Principal, Depends(principal)]) -> Principal:
         require(caller, may)
         return caller
 
+    _NEEDED[permitted] = may
     return Depends(permitted)
 
 
-async def known_query(request: Request, _caller: Annotated[Principal, Depends(principal)]) -> None:
+async def known_query(request: Request, caller: Annotated[Principal, Depends(principal)]) -> None:
     """Refuse a filter that the route does not have, or one that is given twice: passed over, it would show other rows."""
-    known = {field.alias for field in request.scope["route"].dependant.query_params}
+    route = request.scope["route"].dependant
+    for dependency in route.dependencies:  # Those of a router come before those of its routes.
+        if dependency.call in _NEEDED:
+            require(caller, _NEEDED[dependency.call])
+    known = {field.alias for field in route.query_params}
     given = Counter(name for name, _ in request.query_params.multi_items())
     wrong = [(name, "is not a parameter of this path") for name in given if name not in known]
     wrong += [(name, "is given more than once") for name, count in given.items() if name in known and count > 1]
@@ -67,13 +78,24 @@ async def bodies_of(request: Request) -> BodyReader:
     return found
 
 
+async def place(
+    request: Request, caller: Annotated[Principal, Depends(principal)]
+) -> AbstractAsyncContextManager[None]:
+    """The turn of a request that reads a page, to be entered by its route."""
+    places: Places = request.app.state.places
+    return places.one(request, caller)
+
+
 Cases = Annotated[UseCases, Depends(use_cases)]
 Caller = Annotated[Principal, Depends(principal)]
 """Every /v1 route asks for the caller; whether they may is the use case's to say."""
 Bodies = Annotated[BodyReader, Depends(bodies_of)]
+Place = Annotated[AbstractAsyncContextManager[None], Depends(place)]
 Previewer = Annotated[Principal, caller_who(Action.PREVIEW)]
 SpecWriter = Annotated[Principal, caller_who(Action.WRITE_SPEC)]
 ConnectionWriter = Annotated[Principal, caller_who(Action.WRITE_CONNECTION)]
 Starter = Annotated[Principal, caller_who(Action.TRIGGER)]
+Canceller = Annotated[Principal, caller_who(Action.CANCEL)]
 Resetter = Annotated[Principal, caller_who(Action.RESET_STATE)]
-"""Callers of routes with a body: who may not act gets no further than their key."""
+Operator = Annotated[Principal, caller_who(Action.OPERATE)]
+"""Callers of routes that do more than show what is stored: who may not act gets no further than their key."""

@@ -8,6 +8,8 @@ from application.catalog.documents import PutDocument
 from domain.identity.principal import Principal
 from domain.ports.unit_of_work import StoredDocument
 from entrypoints.cursors import cursor_of, place_of
+from entrypoints.http.dependencies import Place
+from entrypoints.http.large import large
 from entrypoints.use_cases import UseCases
 
 PAGE_CHARACTERS = 1024 * 1024
@@ -41,13 +43,16 @@ async def get_document(cases: UseCases, caller: Principal, kind: str, name: str,
 
 
 async def list_documents(
-    cases: UseCases, caller: Principal, kind: str, cursor: str | None, limit: int
-) -> dict[str, Any]:
+    cases: UseCases, caller: Principal, turn: Place, kind: str, cursor: str | None, limit: int
+) -> Response:
     """Answer a page of documents."""
     place = place_of(caller.organization, kind, cursor)
-    page = await cases.catalog.page(
-        caller, kind, after=place[0] if place else None, limit=limit, most_characters=PAGE_CHARACTERS
-    )
-    following = (page.next_cursor,) if page.next_cursor is not None else None
-    next_cursor = cursor_of(caller.organization, kind, following)
-    return {"items": [document_body(stored) for stored in page.items], "next_cursor": next_cursor}
+    async with turn:
+        page = await cases.catalog.page(
+            caller, kind, after=place[0] if place else None, limit=limit, most_characters=PAGE_CHARACTERS
+        )
+        following = (page.next_cursor,) if page.next_cursor is not None else None
+        next_cursor = cursor_of(caller.organization, kind, following)
+        return await large(
+            lambda: {"items": [document_body(stored) for stored in page.items], "next_cursor": next_cursor}
+        )

@@ -1,13 +1,46 @@
-"""Work that is given up as soon as nobody waits for its answer."""
+"""Work that is given up as soon as nobody waits for its answer, and work that waits for its turn."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
+from domain.identity.principal import Principal
+
 T = TypeVar("T")
+_PAGES_AT_A_TIME = 2
+_PAGES_OF_ONE_CALLER = 1
+
+
+class Places:
+    """Lets so many pages be read at a time, and fewer for one caller; the others wait, and nothing is read for who has left.
+
+    A page takes memory, a session of the records and time of the loop. Hundreds that are asked for at once would take all of each,
+    also from runs that are written down, and callers who leave at once could ask for any number.
+    """
+
+    def __init__(self) -> None:
+        self._all = asyncio.Semaphore(_PAGES_AT_A_TIME)
+        self._own: WeakValueDictionary[tuple[str, str], asyncio.Semaphore] = WeakValueDictionary()
+
+    @asynccontextmanager
+    async def one(self, request: Request, caller: Principal) -> AsyncIterator[None]:
+        """Have one of them.
+
+        Raises:
+            ClientDisconnect: whoever asked has left.
+        """
+        who = (caller.organization, caller.subject)
+        own = self._own.setdefault(who, asyncio.Semaphore(_PAGES_OF_ONE_CALLER))
+        async with own:
+            if await request.is_disconnected():
+                raise ClientDisconnect
+            async with self._all:
+                yield
 
 
 async def while_asked(request: Request, work: Coroutine[Any, Any, T]) -> T:

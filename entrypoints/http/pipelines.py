@@ -1,6 +1,5 @@
 """Pipelines over HTTP."""
 
-import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
@@ -8,11 +7,11 @@ from fastapi import APIRouter, Query, Request, Response
 from application.pipelines.launch import TriggerRun
 from domain.failpoints import fail_at
 from domain.pipelines.run import RunRequest
-from entrypoints.answer_size import written
 from entrypoints.documents.models import PipelineDocument
 from entrypoints.http import bodies
-from entrypoints.http.dependencies import Bodies, Caller, Cases, Digits, Previewer, Resetter, SpecWriter, Starter
+from entrypoints.http.dependencies import Bodies, Caller, Cases, Digits, Place, Previewer, Resetter, SpecWriter, Starter
 from entrypoints.http.documents import PAGE_CHARACTERS, document_body, get_document, list_documents, put_document
+from entrypoints.http.large import large
 from entrypoints.http.leaving import while_asked
 from entrypoints.rendering import preview_body, run_body, state_body, status_body
 
@@ -24,9 +23,9 @@ Cursor = Annotated[str | None, Query(json_schema_extra={"pattern": "^[A-Za-z0-9_
 
 
 @router.get("", response_model=bodies.DocumentPage)
-async def list_pipelines(cases: Cases, caller: Caller, limit: Limit = 100, cursor: Cursor = None) -> Any:
+async def list_pipelines(cases: Cases, caller: Caller, turn: Place, limit: Limit = 100, cursor: Cursor = None) -> Any:
     """List pipelines by name."""
-    return await list_documents(cases, caller, "pipeline", cursor, limit)
+    return await list_documents(cases, caller, turn, "pipeline", cursor, limit)
 
 
 @router.get("/{name}", response_model=bodies.Document)
@@ -44,7 +43,7 @@ async def put_pipeline(
 
 
 @router.delete("/{name}", status_code=204)
-async def delete_pipeline(name: str, cases: Cases, caller: Caller) -> None:
+async def delete_pipeline(name: str, cases: Cases, caller: SpecWriter) -> None:
     """Forget a pipeline; its runs and rows stay."""
     await cases.catalog.delete(caller, "pipeline", name)
 
@@ -54,14 +53,16 @@ async def list_revisions(
     name: str,
     cases: Cases,
     caller: Caller,
+    turn: Place,
     limit: Limit = 100,
     before: Annotated[int | None, Query(ge=1, le=2**31 - 1, description="Only those before this one."), Digits] = None,
 ) -> Any:
     """List a pipeline's revisions, newest first; of large documents fewer than `limit`, and `before` goes on."""
-    found = await cases.catalog.revisions(
-        caller, "pipeline", name, before=before, limit=limit, most_characters=PAGE_CHARACTERS
-    )
-    return [document_body(stored) for stored in found]
+    async with turn:
+        found = await cases.catalog.revisions(
+            caller, "pipeline", name, before=before, limit=limit, most_characters=PAGE_CHARACTERS
+        )
+        return await large(lambda: [document_body(stored) for stored in found])
 
 
 @router.post(
@@ -89,7 +90,7 @@ async def status(name: str, cases: Cases, caller: Caller) -> dict[str, Any]:
 
 
 @router.get("/{name}/state")
-async def state(name: str, cases: Cases, caller: Caller) -> dict[str, Any]:
+async def state(name: str, cases: Cases, caller: Previewer) -> dict[str, Any]:
     """Show position and watermark at the destination, which is opened for it; needs the right to preview."""
     return state_body(name, await cases.inspector.state(caller, name))
 
@@ -110,5 +111,4 @@ async def preview(name: str, request: Request, cases: Cases, caller: Previewer, 
         request,
         cases.inspector.preview(caller, spec, limit=wanted.limit, keep_rows=wanted.rows and wanted.limit is not None),
     )
-    content = await asyncio.to_thread(lambda: written(preview_body(found, cases.answers)))
-    return Response(content, media_type="application/json")
+    return await large(lambda: preview_body(found, cases.answers))

@@ -1,14 +1,13 @@
 """Refused rows over HTTP."""
 
-import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 
 from domain.pipelines.quarantine import RefusedState
-from entrypoints.answer_size import written
 from entrypoints.http import bodies
-from entrypoints.http.dependencies import Bodies, Caller, Cases, Starter
+from entrypoints.http.dependencies import Bodies, Cases, Previewer, Starter
+from entrypoints.http.large import large
 from entrypoints.http.pipelines import Cursor, Limit
 from entrypoints.rendering import refused_page_body, refused_place_of, run_body
 
@@ -18,7 +17,7 @@ router = APIRouter(prefix="/v1/quarantine", tags=["quarantine"])
 @router.get("", response_model=bodies.RefusedPage)
 async def list_refused(
     cases: Cases,
-    caller: Caller,
+    caller: Previewer,
     pipeline: Annotated[str, Query(max_length=100)],
     limit: Limit = 50,
     cursor: Cursor = None,
@@ -28,10 +27,7 @@ async def list_refused(
     """List a pipeline's refused rows, oldest first; long values are cut, and of large rows there are fewer than `limit`."""
     after = refused_place_of(caller.organization, pipeline, cursor)
     page = await cases.quarantine.page(caller, pipeline, state=state, run=run, after=after, limit=limit)
-    content = await asyncio.to_thread(
-        lambda: written(refused_page_body(caller.organization, pipeline, page, cases.answers))
-    )
-    return Response(content, media_type="application/json")
+    return await large(lambda: refused_page_body(caller.organization, pipeline, page, cases.answers))
 
 
 @router.post(

@@ -8,7 +8,8 @@ from domain.pipelines.run import RunState
 from entrypoints.answer_size import listed
 from entrypoints.cursors import cursor_of, place_of
 from entrypoints.http import bodies
-from entrypoints.http.dependencies import Bodies, Caller, Cases, Starter
+from entrypoints.http.dependencies import Bodies, Caller, Canceller, Cases, Place, Starter
+from entrypoints.http.large import large
 from entrypoints.http.pipelines import Cursor, Limit
 from entrypoints.rendering import logs_body, run_body, shown_run, transition_body
 
@@ -19,6 +20,7 @@ router = APIRouter(prefix="/v1/runs", tags=["runs"])
 async def list_runs(
     cases: Cases,
     caller: Caller,
+    turn: Place,
     limit: Limit = 50,
     cursor: Cursor = None,
     pipeline: Annotated[str | None, Query(max_length=48)] = None,
@@ -27,10 +29,13 @@ async def list_runs(
     """List runs, newest first; of those with large reports fewer than `limit`."""
     place = place_of(caller.organization, "run", cursor)
     after = place[0] if place else None
-    page = await cases.inspector.runs(caller, pipeline=pipeline, state=state, after=after, limit=limit)
-    following = (page.next_cursor,) if page.next_cursor is not None else None
-    next_cursor = cursor_of(caller.organization, "run", following)
-    return {"items": [shown_run(run, cases.answers) for run in page.items], "next_cursor": next_cursor}
+    async with turn:
+        page = await cases.inspector.runs(caller, pipeline=pipeline, state=state, after=after, limit=limit)
+        following = (page.next_cursor,) if page.next_cursor is not None else None
+        next_cursor = cursor_of(caller.organization, "run", following)
+        return await large(
+            lambda: {"items": [shown_run(run, cases.answers) for run in page.items], "next_cursor": next_cursor}
+        )
 
 
 @router.get("/{run_id}", response_model=bodies.Run)
@@ -39,22 +44,28 @@ async def get_run(run_id: str, cases: Cases, caller: Caller) -> Any:
     return shown_run(await cases.inspector.run(caller, run_id), cases.answers)
 
 
-@router.get("/{run_id}/transitions")
-async def list_transitions(run_id: str, cases: Cases, caller: Caller) -> dict[str, Any]:
+@router.get("/{run_id}/transitions", response_model=dict[str, Any])
+async def list_transitions(run_id: str, cases: Cases, caller: Caller, turn: Place) -> Any:
     """Show a run's history, oldest first."""
-    found = {"items": [transition_body(line) for line in await cases.inspector.transitions(caller, run_id)]}
-    return listed(found, "items", cases.answers.answer_bytes)
+    async with turn:
+        found = await cases.inspector.transitions(caller, run_id)
+        return await large(
+            lambda: listed({"items": [transition_body(line) for line in found]}, "items", cases.answers.answer_bytes)
+        )
 
 
-@router.get("/{run_id}/logs")
-async def list_logs(run_id: str, cases: Cases, caller: Caller) -> dict[str, Any]:
+@router.get("/{run_id}/logs", response_model=dict[str, Any])
+async def list_logs(run_id: str, cases: Cases, caller: Caller, turn: Place) -> Any:
     """Show a run's history together with its stored events, oldest first."""
-    transitions, events = await cases.inspector.logs(caller, run_id)
-    return listed({"items": logs_body(transitions, events)}, "items", cases.answers.answer_bytes)
+    async with turn:
+        transitions, events = await cases.inspector.logs(caller, run_id)
+        return await large(
+            lambda: listed({"items": logs_body(transitions, events)}, "items", cases.answers.answer_bytes)
+        )
 
 
 @router.post("/{run_id}/cancel", status_code=202, response_model=bodies.Run)
-async def cancel_run(run_id: str, cases: Cases, caller: Caller) -> Any:
+async def cancel_run(run_id: str, cases: Cases, caller: Canceller) -> Any:
     """Cancel a run: at once if it was never claimed, else at its next batch; committed batches stay."""
     return run_body(await cases.controller.cancel(caller, run_id))
 

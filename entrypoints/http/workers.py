@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import APIRouter
 
 from entrypoints.http import bodies
-from entrypoints.http.dependencies import Caller, Cases
+from entrypoints.http.dependencies import Caller, Cases, Operator
 from entrypoints.rendering import workers_body
 
 router = APIRouter(prefix="/v1/workers", tags=["workers"])
@@ -18,7 +18,7 @@ async def list_workers(cases: Cases, caller: Caller) -> Any:
 
 
 @router.post("/{worker_id}/drain", status_code=202)
-async def drain_worker(worker_id: str, cases: Cases, caller: Caller) -> dict[str, str]:
+async def drain_worker(worker_id: str, cases: Cases, caller: Operator) -> dict[str, str]:
     """Ask a process to bring its runs to a checkpoint and to stop, as before a spot machine goes away."""
     await cases.workers.drain(caller, worker_id)
     return {"worker": worker_id, "state": "draining"}

@@ -21,7 +21,7 @@ from domain.ports.unit_of_work import ILease, IRecords, IUnitOfWork
 from infrastructure.metadata.lease_keeper import HeldLease, LeaseKeeper
 from infrastructure.metadata.records_errors import records_ahead, records_error, records_pooled
 from infrastructure.metadata.tables import workers
-from infrastructure.metadata.unit_of_work import SqlUnitOfWork
+from infrastructure.metadata.unit_of_work import ONLY_READS, SqlUnitOfWork
 from infrastructure.postgres_poolers import ASK, Backend, share_sessions
 from infrastructure.postgres_settings import pinned
 from infrastructure.postgres_sign_in import sign_in_of, signed_in
@@ -117,7 +117,8 @@ class SqlRecords(IRecords):
 
     async def health_check(self) -> str | None:
         try:
-            async with asyncio.timeout(self._timeout_seconds), self._opened().begin() as connection:
+            engine = self._opened().execution_options(**{ONLY_READS: not self._is_write_refused})
+            async with asyncio.timeout(self._timeout_seconds), engine.begin() as connection:
                 if self._is_write_refused:  # What can be read may still not be written: only a write tells.
                     await connection.execute(update(workers).values(id=workers.c.id))
                 else:
@@ -157,6 +158,9 @@ class SqlRecords(IRecords):
 
     def unit(self) -> IUnitOfWork:
         return SqlUnitOfWork(self._opened, self._note)
+
+    def view(self) -> IUnitOfWork:
+        return SqlUnitOfWork(self._opened, self._note, is_view=True)
 
     def _note(self, trouble: PlatformError) -> None:
         self._is_write_refused = self._is_write_refused or trouble.code in _WRITES_REFUSED
@@ -271,8 +275,9 @@ def _sqlite_engine(url: URL, timeout_seconds: float) -> AsyncEngine:
 
     @event.listens_for(engine.sync_engine, "begin")
     def begin(connection: Connection) -> None:
-        # IMMEDIATE: a transaction that reads and then writes must not find its snapshot stale.
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        # IMMEDIATE: a transaction that reads and then writes must not find its snapshot stale. Who only reads must not take
+        # the one lock of all writers: whoever asks often would keep runs from being written down.
+        connection.exec_driver_sql("BEGIN" if connection.get_execution_options().get(ONLY_READS) else "BEGIN IMMEDIATE")
 
     return engine
 

@@ -32,21 +32,31 @@ from infrastructure.metadata.tables import (
 )
 from infrastructure.metadata.workers import SqlFollowerRecords, SqlWorkerRecords
 
+ONLY_READS = "only_reads"
+"""The option of a connection by which an engine begins its transactions without a lock that writers take."""
+
 
 class SqlUnitOfWork(IUnitOfWork):
-    """Begins when entered; leaving without `commit` rolls back."""
+    """Begins when entered; leaving without `commit` rolls back. A view only reads."""
 
     def __init__(
-        self, engine: Callable[[], AsyncEngine], on_trouble: Callable[[PlatformError], None] = lambda _error: None
+        self,
+        engine: Callable[[], AsyncEngine],
+        on_trouble: Callable[[PlatformError], None] = lambda _error: None,
+        *,
+        is_view: bool = False,
     ) -> None:
         self._engine = engine
         self._on_trouble = on_trouble
+        self._is_view = is_view
         self._connection: AsyncConnection | None = None
 
     async def __aenter__(self) -> Self:
         connection = self._engine().connect()
         try:
             await connection.start()
+            if self._is_view:
+                await connection.execution_options(**{ONLY_READS: True})
             await connection.begin()
         except BaseException as error:
             if connection.sync_connection is not None:  # One that was never started cannot be closed.
@@ -83,6 +93,7 @@ class SqlUnitOfWork(IUnitOfWork):
 
     async def commit(self) -> None:
         assert self._connection is not None
+        assert not self._is_view
         await self._connection.commit()
 
 

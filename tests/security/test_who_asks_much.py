@@ -13,10 +13,12 @@ from typing import Any
 
 import pytest
 import uvicorn
+from starlette.requests import ClientDisconnect, Request
 
 from application.operations.health import HealthMonitor, Life
-from domain.identity.principal import Role
+from domain.identity.principal import Principal, Role
 from entrypoints.http.app import create_app
+from entrypoints.http.leaving import Places
 from entrypoints.http.transport import TransportLimits, protocol_within
 from tests.e2e.api import serving
 from tests.security.keys import key_of
@@ -108,6 +110,46 @@ async def test_however_many_ask_whether_it_is_ready_the_parts_are_asked_once_at_
     assert {answer.parts["part"] for answer in answers[1:] if not isinstance(answer, BaseException)} == {"trouble 1"}
     assert sum(isinstance(answer, asyncio.CancelledError) for answer in answers) == 1
     assert (await monitor.readiness()).parts["part"] == "trouble 2"  # Each answer is of now.
+
+
+def _asking(messages: "asyncio.Queue[Any]") -> Request:
+    async def receive() -> Any:
+        return await messages.get()
+
+    return Request({"type": "http", "method": "GET", "headers": []}, receive)
+
+
+def _reader(name: str) -> Principal:
+    return Principal(name, "default", frozenset({Role.VIEWER}))
+
+
+@pytest.mark.line("36")
+async def test_pages_are_read_for_who_is_there_and_by_turns_of_callers() -> None:
+    places, read = Places(), list[str]()
+    there: list[asyncio.Queue[Any]] = [asyncio.Queue() for _ in range(300)]
+    at_once = most = 0
+
+    async def page(name: str, messages: "asyncio.Queue[Any]") -> None:
+        nonlocal at_once, most
+        async with places.one(_asking(messages), _reader(name)):
+            at_once += 1
+            most = max(most, at_once)
+            await asyncio.sleep(0.001)
+            read.append(name)
+            at_once -= 1
+
+    many = [asyncio.create_task(page("many", messages)) for messages in there]
+    other = asyncio.create_task(page("other", asyncio.Queue()))
+    await asyncio.sleep(0)
+    for messages in there[3:]:
+        messages.put_nowait({"type": "http.disconnect"})
+    await other
+    assert read.count("many") < 3  # Whoever asks for one does not stand behind the hundreds of another.
+    ends = await asyncio.gather(*many, return_exceptions=True)
+
+    assert sum(isinstance(end, ClientDisconnect) for end in ends) == 297
+    assert sorted(read) == ["many"] * 3 + ["other"]
+    assert most == 2
 
 
 @pytest.mark.line("36")

@@ -1,15 +1,20 @@
 """Who may make the program open, dial, read and start: a viewer nothing, an engineer what is stored, each with its twin."""
 
 import json
+import re
+import sqlite3
+import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 
 from domain.identity.principal import Role
-from tests.e2e.api import Answer, Server, headrace, serving
+from tests.e2e.api import Answer, Server, headrace, openapi, serving
 from tests.security.keys import Canary, canary, key_of
 
 SECRET = "hr-canary-9f3c77"
@@ -110,6 +115,62 @@ def test_who_only_reads_makes_the_server_dial_and_open_nothing(
         before = bird.dialled
         assert house.call(Role.DATA_ENGINEER, "GET", path).status == 503
         assert bird.dialled > before
+
+
+def _operations() -> list[tuple[str, str]]:
+    """Every call of the API with names that are stored."""
+    named = {"pipelines": "p", "connections": "landing"}
+    return [
+        (
+            method.upper(),
+            re.sub(r"\{\w+\}", named.get(path.split("/")[2], "00000000-0000-0000-0000-000000000000"), path),
+        )
+        for path, operations in openapi()["paths"].items()
+        for method in operations
+        if path.startswith("/v1/")
+    ]
+
+
+WRONG = ("nope=1", "limit=x", "table=a..b;", "cursor=!&pipeline=p", "")
+
+
+@pytest.mark.line("20", "25")
+@pytest.mark.parametrize("role", [Role.VIEWER, Role.RUNNER])
+def test_who_may_not_act_hears_nothing_but_that(house: House, stored: None, role: Role) -> None:
+    """Whatever else is wrong with the request; and of what they may do, they hear what is wrong."""
+    allowed = 0
+    for method, path in _operations():
+        given = {"pipeline": "p"} if path == "/v1/quarantine" else {}
+        right = house.server.call(method, f"{path}?{urlencode(given)}", content=b"", key=house.keys[role])
+        statuses = [
+            house.server.call(method, f"{path}?{wrong}", content=b"{{", key=house.keys[role]).status for wrong in WRONG
+        ]
+        if right.status == 403:
+            assert set(statuses) == {403}, (method, path, statuses)
+        else:
+            allowed += 1
+            assert statuses[0] == 422, (method, path)
+    assert allowed == {Role.VIEWER: 11, Role.RUNNER: 14}[role]
+
+
+@pytest.mark.line("36")
+def test_who_only_reads_waits_for_nobody_who_writes_and_keeps_nobody_from_it(house: House, stored: None) -> None:
+    """SQLite has one lock for all who write, which runs are written down with."""
+    run = house.server.call("POST", "/v1/pipelines/p/trigger", {}).body["id"]
+    house.server.wait_for(run)
+    gets = [
+        path.replace("00000000-0000-0000-0000-000000000000", run) for method, path in _operations() if method == "GET"
+    ]
+    read = [path for path in gets if house.call(Role.VIEWER, "GET", path).status == 200]
+    assert len(read) == 11, gets
+    with closing(sqlite3.connect(house.server.folder / ".headrace/records.db", isolation_level=None)) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        started = time.monotonic()
+        assert {house.call(Role.VIEWER, "GET", path).status for path in read} == {200}
+        assert house.server.call("GET", "/v1/runs", key="hr_" + "a" * 12 + "_" + "b" * 43).status == 401
+        assert time.monotonic() - started < 2
+        writer.execute("ROLLBACK")
+    assert house.server.call("PUT", "/v1/pipelines/p", pipeline()).status == 200
 
 
 @pytest.mark.line("20")
