@@ -24,6 +24,7 @@ class TransportLimits:
     header_bytes: int = 32 * 1024
     headers: int = 100
     connections: int = 512
+    untaken_bytes: int = 128 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().pause_writing()
         self._wait()
         self._leave()
+        self._make_room()
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -150,6 +152,19 @@ class BoundedProtocol(HttpToolsProtocol):
         """Stand behind the others of whom nothing is asked."""
         self.shared.waiting[self] = None
         self.shared.waiting.move_to_end(self)
+
+    def _make_room(self) -> None:
+        """Answers that clients do not take have so much memory together: who waits to take theirs for longest is left first."""
+        untaken = {
+            each: each.transport.get_write_buffer_size() for each in self.shared.waiting if each.flow.write_paused
+        }
+        excess = sum(untaken.values()) - self._limits.untaken_bytes
+        for each, size in untaken.items():
+            if excess <= 0 or each is self:
+                return
+            each._is_refused = True
+            each.transport.abort()
+            excess -= size
 
     def _begin(self, seconds: float) -> None:
         self._cancel()

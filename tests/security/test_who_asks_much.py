@@ -5,7 +5,7 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -86,6 +86,28 @@ def test_who_takes_a_large_answer_slowly_has_all_of_it() -> None:
         for _ in range(7):
             stack.enter_context(_dialed(port))
         assert _read(slow) > 2 * len(ANSWER)
+
+
+@pytest.mark.line("36")
+def test_answers_that_nobody_takes_have_so_much_memory_together() -> None:
+    """Sockets take some of each; a mere hundred connections would hold gigabytes."""
+    limits = TransportLimits(untaken_bytes=2 * len(ANSWER) + 1024 * 1024)
+    with _listening(limits) as port, ExitStack() as stack:
+        slow = [stack.enter_context(_dialed(port)) for _ in range(5)]
+        for connection in slow:
+            connection.sendall(GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+            assert connection.recv(1)
+        whole = [_taken(connection) > len(ANSWER) for connection in slow]
+    assert whole == [False] * 3 + [True] * 2
+
+
+def _taken(connection: socket.socket) -> int:
+    """The bytes that come of an answer before it ends or is broken off."""
+    size = 0
+    with suppress(ConnectionResetError):
+        while chunk := connection.recv(1024 * 1024):
+            size += len(chunk)
+    return size
 
 
 @pytest.mark.line("36")
