@@ -6,7 +6,7 @@ import io
 import re
 import sys
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 
 from domain.errors import InvalidInputError, PlatformError
+from infrastructure.memory_room import ROOM, Room
 from infrastructure.stores.csv_faults import (
     END,
     FaultyTextError,
@@ -33,6 +34,8 @@ from infrastructure.stores.csv_faults import (
 BLOCK_BYTES = 512 * 1024
 _LONGEST_ROW_BYTES = 64 * 1024 * 1024
 _HEADER_BYTES = 1024 * 1024
+_COPIES = 5
+"""How often a block is in memory while it is parsed."""
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 
 
@@ -102,33 +105,43 @@ class CsvFile:
         """Read about so many bytes of rows, and say whether they are all."""
         names = self.header()
         try:
-            with self._faults(len(names)), _opened(self._path, self.name) as raw:
-                found = next((b for b in self._reader(raw, names, size_bytes) if b.num_rows), None)
+            try:
+                found = self._first(names, size_bytes)
+            except _LongRowError:
+                if size_bytes >= self._longest_row_bytes:
+                    raise
+                with ROOM.taken(_COPIES * self._longest_row_bytes):
+                    found = self._first(names, self._longest_row_bytes)
         except _LongRowError:
-            if size_bytes >= self._longest_row_bytes:
-                raise self._too_long() from None
-            return self.beginning(self._longest_row_bytes)
+            raise self._too_long() from None
         rows = pa.Table.from_batches([found]) if found is not None else pa.table({name: [] for name in names})
         is_whole = bool(rows.num_rows) and _is_end(rows)
         return (rows.slice(0, rows.num_rows - 1) if is_whole else rows), is_whole
 
-    def batches(self, block_bytes: int = BLOCK_BYTES) -> Generator[pa.RecordBatch]:
-        """Read the rows, every value as text, about so many bytes at a time.
+    def _first(self, names: tuple[str, ...], size_bytes: int) -> pa.RecordBatch | None:
+        with self._faults(len(names)), _opened(self._path, self.name) as raw:
+            return next((batch for batch in self._reader(raw, names, size_bytes) if batch.num_rows), None)
+
+    def batches(self, block_bytes: int = BLOCK_BYTES, room: Room | None = None) -> Generator[pa.RecordBatch]:
+        """Read the rows, every value as text, about so many bytes at a time; what takes many more waits for `room`.
 
         Raises:
             InvalidInputError: the file is not well formed, or not in the encoding, with the line.
         """
         names, done = self.header(), 0
-        while True:
-            try:
-                for batch in self._parsed(names, done, block_bytes):
-                    done += batch.num_rows
-                    yield batch
-                return
-            except _LongRowError:
-                if block_bytes >= self._longest_row_bytes:
-                    raise self._too_long() from None
-                block_bytes = self._longest_row_bytes
+        with ExitStack() as stack:
+            while True:
+                try:
+                    for batch in self._parsed(names, done, block_bytes):
+                        done += batch.num_rows
+                        yield batch
+                    return
+                except _LongRowError:
+                    if block_bytes >= self._longest_row_bytes:
+                        raise self._too_long() from None
+                    block_bytes = self._longest_row_bytes
+                    if room is not None:
+                        stack.enter_context(room.taken(_COPIES * block_bytes))
 
     def line_of(self, row: int) -> int:
         """The line on which a row begins, the first row being 0; that is not its number where values hold line breaks."""
@@ -197,7 +210,9 @@ class CsvFile:
             return None
 
     def _too_long(self) -> PlatformError:
-        return row_too_large(f"{self.name}, line {self.line_of(sys.maxsize)}", self._longest_row_bytes)
+        with ROOM.taken(2 * self._longest_row_bytes):
+            line = self.line_of(sys.maxsize)
+        return row_too_large(f"{self.name}, line {line}", self._longest_row_bytes)
 
 
 class _LongRowError(Exception):

@@ -31,6 +31,7 @@ from domain.ports.data_store import (
 )
 from infrastructure.arrow import rechunk
 from infrastructure.confinement import Confinement
+from infrastructure.memory_room import ROOM, Room
 from infrastructure.stores.csv_parts import Rows, TextPart, TextParts
 from infrastructure.stores.csv_sample import CsvSample
 from infrastructure.stores.csv_text import BLOCK_BYTES, CsvFile, Dialect
@@ -243,15 +244,18 @@ class FilesReader(IReader):
             path = self._root / file.path
             self._check(path, file)
             done = skip if index == first else 0
-            for rows in rechunk(self._record_batches(path, file, done), *self._size):
+            # A run has a process's workers to bound it, and must not fail since somebody looks at a file.
+            room = ROOM if limit is not None else None
+            for rows in rechunk(self._record_batches(path, file, done, room=room), *self._size):
                 self._check_columns(rows.column_names, file)
                 if limit is not None:
                     rows = rows.slice(0, limit)
                     limit -= rows.num_rows
-                if not rows.num_rows:
+                if rows.num_rows:
+                    done += rows.num_rows
+                    yield SourceBatch(self._as_planned(rows, file.path), (str(index), str(done)))
+                if limit == 0:  # What comes behind may be large.
                     return
-                done += rows.num_rows
-                yield SourceBatch(self._as_planned(rows, file.path), (str(index), str(done)))
 
     async def texts(self, after: Position | None, *, max_rows: int, max_bytes: int) -> AsyncGenerator[TextRows, None]:
         parts = TextParts([name for name, _ in self._plan.columns], self._read_texts(after))
@@ -299,11 +303,11 @@ class FilesReader(IReader):
             )
 
     def _record_batches(
-        self, path: Path, file: SourceFile, skip: int, block_bytes: int = BLOCK_BYTES
+        self, path: Path, file: SourceFile, skip: int, block_bytes: int = BLOCK_BYTES, room: Room | None = None
     ) -> Iterator[pa.RecordBatch]:
         """The rows behind the first `skip`, with the columns that the file's folders tell."""
         told, name, is_opened = None, file.path, False
-        for batch in self._all_batches(path, name, block_bytes):
+        for batch in self._all_batches(path, name, block_bytes, room):
             if not is_opened:
                 self._check(path, file)  # What was opened is what was checked before.
                 is_opened = True
@@ -321,11 +325,11 @@ class FilesReader(IReader):
         columns = tuple((name, kind) for name, kind in self._plan.columns if name not in names)
         return FolderColumns(columns).scalars(path, is_text=self._plan.is_text)
 
-    def _all_batches(self, path: Path, name: str, block_bytes: int) -> Iterator[pa.RecordBatch]:
+    def _all_batches(self, path: Path, name: str, block_bytes: int, room: Room | None) -> Iterator[pa.RecordBatch]:
         if self._plan.is_text:
-            yield from self._csv(path, name).batches(block_bytes)
+            yield from self._csv(path, name).batches(block_bytes, room)
             return
-        yield from ParquetData(path, name, self._limits).batches(*self._size)
+        yield from ParquetData(path, name, self._limits).batches(*self._size, room)
 
     def _csv(self, path: Path, name: str) -> CsvFile:
         return CsvFile(path, name, Dialect.of(self._source.options), longest_row_bytes=self._size[1])

@@ -3,7 +3,7 @@
 import json
 import struct
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,12 +16,15 @@ from domain.errors import InvalidInputError, SchemaMismatchError
 from domain.pipelines.table import Column
 from domain.ports.data_store import BATCH_BYTES
 from infrastructure.arrow import conform, logical_type
+from infrastructure.memory_room import Room
 from infrastructure.nested_types import KEPT_JSON
 from infrastructure.stores.csv_faults import unreadable
 from infrastructure.stores.file_formats import differing
-from infrastructure.stores.parquet_pages import FileLimits, rows_at_a_time
+from infrastructure.stores.parquet_pages import FileLimits, RowGroup
 
 _LARGEST = 2**31 - 1
+_BUFFER_BYTES = 1024 * 1024
+"""Without it Arrow reads all of a column of a row group before it unpacks the first page."""
 _UNKNOWN_TO_ARROW = ("GEOMETRY", "GEOGRAPHY", "VARIANT")
 
 
@@ -87,15 +90,19 @@ class ParquetData:
             found = zip(parquet.schema_arrow.names, _leaves(parquet), strict=True)
             return tuple(name for name, parts in found if any(leaf.is_in_utc for leaf in parts))
 
-    def batches(self, rows: int, most_bytes: int = BATCH_BYTES) -> Generator[pa.RecordBatch]:
-        """Read the rows, at most so many at a time, and fewer where they are large.
+    def batches(self, rows: int, most_bytes: int = BATCH_BYTES, room: Room | None = None) -> Generator[pa.RecordBatch]:
+        """Read the rows, at most so many at a time, and fewer where they are large; what takes much waits for `room`.
 
         Raises:
             InvalidInputError: the file is damaged, or takes more memory than it may.
             SchemaMismatchError: a value is none of what its column is carried as.
+            WorkFailedError: a value is larger than a batch (`source.row_too_large`).
         """
         # Arrow wraps nanoseconds around, so that the year 1500 is 2084; microseconds have room for the years that there are.
-        with self._faults(), pq.ParquetFile(self._path, coerce_int96_timestamp_unit="us") as parquet:
+        with (
+            self._faults(),
+            pq.ParquetFile(self._path, coerce_int96_timestamp_unit="us", buffer_size=_BUFFER_BYTES) as parquet,
+        ):
             leaves = _leaves(parquet)
             finer = [
                 n for n, (leaf, *_) in zip(parquet.schema_arrow.names, leaves, strict=True) if leaf.physical == "INT96"
@@ -104,13 +111,14 @@ class ParquetData:
             size = (rows, most_bytes)
             if finer:
                 for group in groups:
-                    rows_at_a_time(parquet, self._path, self.name, group, size, self._limits)
+                    RowGroup(parquet, self._path, self.name, group, size, self._limits)
                 self._refuse_nanoseconds(finer, rows)
             changes = _changes(parquet)
             for group in groups:
-                fitting = rows_at_a_time(parquet, self._path, self.name, group, size, self._limits)
-                for batch in parquet.iter_batches(batch_size=fitting, row_groups=[group]):
-                    yield self._changed(_dense(batch), changes) if changes else _dense(batch)
+                found = RowGroup(parquet, self._path, self.name, group, size, self._limits)
+                with room.taken(found.most_bytes) if room is not None else nullcontext():
+                    for batch in _read(parquet, group, found):
+                        yield self._changed(_dense(batch), changes) if changes else _dense(batch)
 
     def _changed(self, batch: pa.RecordBatch, changes: dict[int, Callable[[pa.Array], pa.Array]]) -> pa.RecordBatch:
         arrays = list(batch.columns)
@@ -230,6 +238,16 @@ def note_on_times(file: ParquetData) -> str | None:
     """Say which columns are more than the type in which they land."""
     names = file.times_in_utc()
     return f"{', '.join(names)}: times of day in UTC, which land as times without a zone" if names else None
+
+
+def _read(parquet: pq.ParquetFile, group: int, found: RowGroup) -> Generator[pa.RecordBatch]:
+    """Read a row group in parts, each looked at before it is unpacked."""
+    rows, done = found.rows_at_a_time(), 0
+    found.check(rows)
+    for batch in parquet.iter_batches(batch_size=rows, row_groups=[group]):
+        done += batch.num_rows
+        yield batch
+        found.check(done + rows)
 
 
 def _dense(batch: pa.RecordBatch) -> pa.RecordBatch:

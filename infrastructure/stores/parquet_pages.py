@@ -5,23 +5,22 @@ rows, one row with a billion values. So pages are bounded, rows are read so many
 bounds is refused.
 """
 
-import os
-import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
-from domain.errors import InvalidInputError
+from domain.errors import InvalidInputError, WorkFailedError
+from infrastructure.arrow import row_too_large
+from infrastructure.stores.parquet_headers import DICTIONARY, Page, malformed, pages
+from infrastructure.stores.parquet_values import at_least, has_longer, is_plain, longest_text
 
 _WIDTHS = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBLE": 8}
+_LEAST_WIDTHS = {"INT32": 1, "INT64": 8, "INT96": 8, "FLOAT": 4, "DOUBLE": 8}
+"""In memory, where small numbers are small; a bit counts as nothing."""
 _OFFSET_BYTES = 4
-_LENGTH = struct.Struct("<I")
-_DICTIONARY, _DATA, _DATA_V2 = 2, 0, 3
-_HEADER_BYTES = (512, 64 * 1024, 4 * 1024 * 1024)
-"""How much of a file is looked at for one header: most are short, and the longest hold a value of statistics."""
+_COPIES = 3
+"""How often Arrow has a large value at a time: unpacked, gathered, and grown."""
 
 
 @dataclass(frozen=True)
@@ -33,88 +32,155 @@ class FileLimits:
 
 
 @dataclass(frozen=True)
-class _Page:
-    kind: int
-    unpacked_bytes: int
-    packed_bytes: int
-    values: int
-
-
-@dataclass(frozen=True)
 class _Chunk:
-    """A column of a row group, with the place of its dictionary if it has one."""
+    """A column of a row group; of its pages those that may hold a value larger than a batch, by their first rows."""
 
-    values: int
-    dictionary: tuple[int, _Page] | None
+    column: pq.ColumnChunkMetaData
+    kind: pq.ColumnSchema
+    dictionary: Page | None
     largest_page_bytes: int
+    texts_bytes: int
+    """What its texts have at least, unless they are in the dictionary."""
+    large: tuple[tuple[int, Page], ...]
+
+    @property
+    def width(self) -> int:
+        """What a value takes, 0 for texts."""
+        physical = str(self.kind.physical_type)
+        return _WIDTHS.get(physical) or int(self.kind.length if physical != "BYTE_ARRAY" else 0)
+
+    @property
+    def at_least(self) -> int:
+        """How many bytes the column has at least."""
+        if not self.width:
+            return self.texts_bytes
+        width = _LEAST_WIDTHS.get(str(self.kind.physical_type), self.width if self.width > 1 else 0)
+        if self.kind.max_repetition_level > 1:  # A list in a list may be empty, and is a length then.
+            width = min(width, _OFFSET_BYTES)
+        return int(self.column.num_values * width)
+
+    @property
+    def most_bytes(self) -> int:
+        """What may be in memory of it beside the rows that are wanted."""
+        unpacked = self.largest_page_bytes + (self.dictionary.unpacked_bytes if self.dictionary else 0)
+        listed = self.column.num_values * (self.width or _OFFSET_BYTES) if self.kind.max_repetition_level else 0
+        return _COPIES * unpacked + (_COPIES + 1) * listed
 
 
-def rows_at_a_time(
-    parquet: pq.ParquetFile, path: Path, name: str, group: int, size: tuple[int, int], limits: FileLimits
-) -> int:
-    """How many rows of a row group are read at a time, so that no more than about so many rows and bytes are in memory.
+class RowGroup:
+    """A row group whose headers were looked at; nothing of it is unpacked yet."""
 
-    Raises:
-        InvalidInputError: nothing bounds what reading it takes, or its pages are not what its footer says.
-    """
-    rows, most_bytes = size
-    metadata = parquet.metadata.row_group(group)
-    if not metadata.num_rows:
-        return rows
-    row_bytes = 0.0
-    with path.open("rb") as file:
-        for place in range(metadata.num_columns):
-            column, kind = metadata.column(place), parquet.schema.column(place)
-            chunk = _looked_at(file.fileno(), column, name, limits)
-            width = _WIDTHS.get(kind.physical_type) or (kind.length if kind.physical_type != "BYTE_ARRAY" else 0)
-            if not width:
-                width = _OFFSET_BYTES
-                if chunk.dictionary is not None and chunk.dictionary[1].unpacked_bytes * rows > most_bytes:
-                    width += _longest(file.fileno(), *chunk.dictionary, column.compression)
-                else:
-                    row_bytes += chunk.largest_page_bytes / metadata.num_rows
-            if kind.max_repetition_level:
-                _check_ratio(chunk.values * width, column.total_compressed_size, name, limits)
-            row_bytes += chunk.values / metadata.num_rows * width
-    return int(max(1, min(rows, most_bytes / max(row_bytes, 1))))
+    def __init__(
+        self, parquet: pq.ParquetFile, path: Path, name: str, group: int, size: tuple[int, int], limits: FileLimits
+    ) -> None:
+        """Look at its headers.
+
+        Raises:
+            InvalidInputError: a page is larger than it may be, or they are not what the footer says.
+        """
+        self._path, self._name, self._limits = path, name, limits
+        self._rows, self._size_bytes = size
+        metadata = parquet.metadata.row_group(group)
+        self._count = metadata.num_rows
+        self._chunks = []
+        with path.open("rb") as file:
+            for place in range(metadata.num_columns if metadata.num_rows else 0):
+                column, kind = metadata.column(place), parquet.schema.column(place)
+                chunk = _looked_at(file.fileno(), column, kind, name, (self._size_bytes, limits))
+                self._chunks.append(chunk)
+        found = [(first, page, chunk) for chunk in self._chunks for first, page in chunk.large]
+        self._large = sorted(found, key=lambda one: one[0])
+
+    @property
+    def most_bytes(self) -> int:
+        """What reading a part of it may take beside the rows of the part."""
+        return sum(chunk.most_bytes for chunk in self._chunks)
+
+    def rows_at_a_time(self) -> int:
+        """How many rows are read at a time, so that no more than about so many rows and bytes are in memory.
+
+        Raises:
+            InvalidInputError: nothing bounds what its lists take.
+            WorkFailedError: a text of a dictionary, or a list, is larger than a batch (`source.row_too_large`).
+        """
+        row_bytes = 0.0
+        with self._path.open("rb") as file:
+            for chunk in self._chunks:
+                width = chunk.width or _OFFSET_BYTES + self._text_bytes(file.fileno(), chunk)
+                if chunk.kind.max_repetition_level:
+                    self._check_lists(chunk, width)
+                row_bytes += chunk.column.num_values / self._count * width
+                if not chunk.width and not self._is_looked_up(chunk):
+                    row_bytes += chunk.largest_page_bytes / self._count
+        return int(max(1, min(self._rows, self._size_bytes / max(row_bytes, 1))))
+
+    def _is_looked_up(self, chunk: _Chunk) -> bool:
+        return chunk.dictionary is not None and chunk.dictionary.unpacked_bytes * self._rows > self._size_bytes
+
+    def _text_bytes(self, file: int, chunk: _Chunk) -> int:
+        page = chunk.dictionary
+        if page is None or not self._is_looked_up(chunk):
+            return 0
+        if at_least(page) > page.values * self._size_bytes:
+            raise self._too_large(chunk.column)
+        longest = longest_text(file, page, chunk.column.compression)
+        if longest is not None and longest > self._size_bytes:
+            raise self._too_large(chunk.column)
+        return page.unpacked_bytes if longest is None else longest
+
+    def _check_lists(self, chunk: _Chunk, width: int) -> None:
+        _check_ratio(chunk.column.num_values * width, chunk.column.total_compressed_size, self._name, self._limits)
+        # Each row may have a value that is none, an empty list.
+        if chunk.at_least - width * self._count > self._count * self._size_bytes:
+            raise self._too_large(chunk.column)
+
+    def check(self, end: int) -> None:
+        """Look at the large pages which reading the rows in front of `end` unpacks, each by itself and once.
+
+        Raises:
+            WorkFailedError: one has a value that is larger than a batch (`source.row_too_large`).
+        """
+        while self._large and self._large[0][0] < end:
+            _, page, chunk = self._large.pop(0)
+            with self._path.open("rb") as file:
+                if has_longer(file.fileno(), page, chunk.column, chunk.kind, self._size_bytes):
+                    raise self._too_large(chunk.column)
+
+    def _too_large(self, column: pq.ColumnChunkMetaData) -> WorkFailedError:
+        return row_too_large(self._size_bytes, column.path_in_schema.partition(".")[0])
 
 
-def _looked_at(file: int, column: pq.ColumnChunkMetaData, name: str, limits: FileLimits) -> _Chunk:
+def _looked_at(
+    file: int, column: pq.ColumnChunkMetaData, kind: pq.ColumnSchema, name: str, bounds: tuple[int, FileLimits]
+) -> _Chunk:
+    size_bytes, limits = bounds
     start = column.data_page_offset
     if column.has_dictionary_page and column.dictionary_page_offset and column.dictionary_page_offset < start:
         start = column.dictionary_page_offset
-    values, largest, dictionary = 0, 0, None
-    for place, page in _pages(file, start, start + column.total_compressed_size, column.num_values, name):
+    values, largest, texts, dictionary = 0, 0, 0, None
+    large = []
+    for page in pages(file, start, start + column.total_compressed_size, column.num_values, name):
         if page.unpacked_bytes > limits.page_bytes:
-            raise InvalidInputError(
-                f"{name}: a page of the column {column.path_in_schema} is unpacked to {page.unpacked_bytes:,} bytes, and may be "
-                f"to {limits.page_bytes:,} (HEADRACE_LIMITS__PAGE_BYTES); write the file with smaller pages.",
-                code="file.page_too_large",
-            )
-        if page.kind == _DICTIONARY:
-            dictionary = (place, page)
-        else:
-            values, largest = values + page.values, max(largest, page.unpacked_bytes)
+            raise _page_too_large(page, column, name, limits)
+        if page.kind == DICTIONARY:
+            dictionary = page
+            continue
+        if kind.physical_type == "BYTE_ARRAY" and is_plain(page):
+            texts += at_least(page)
+            if page.unpacked_bytes > size_bytes:
+                large.append((0 if kind.max_repetition_level else values, page))
+        values, largest = values + page.values, max(largest, page.unpacked_bytes)
     if values > column.num_values:
-        raise _malformed(name)
-    return _Chunk(column.num_values, dictionary, largest)
+        raise malformed(name)
+    return _Chunk(column, kind, dictionary, largest, texts, tuple(large))
 
 
-def _longest(file: int, place: int, page: _Page, compression: str) -> int:
-    """The longest text of a dictionary, or as long as it can be where it cannot be looked at."""
-    content = os.pread(file, page.packed_bytes, place)
-    try:
-        if compression != "UNCOMPRESSED":
-            codec = {"LZ4": "lz4_raw"}.get(compression, compression.lower())
-            content = pa.decompress(content, page.unpacked_bytes, codec).to_pybytes()
-    except (pa.ArrowException, ValueError, OSError):
-        return page.unpacked_bytes
-    longest = at = 0
-    while at + _OFFSET_BYTES <= len(content):
-        (length,) = _LENGTH.unpack_from(content, at)
-        longest = max(longest, length)
-        at += _OFFSET_BYTES + length
-    return min(longest, page.unpacked_bytes)
+def _page_too_large(page: Page, column: pq.ColumnChunkMetaData, name: str, limits: FileLimits) -> InvalidInputError:
+    return InvalidInputError(
+        f"{name}: a page of the column {column.path_in_schema} is unpacked to {page.unpacked_bytes:,} bytes, and may be "
+        f"to {limits.page_bytes:,} (HEADRACE_LIMITS__PAGE_BYTES); write the file with smaller pages.",
+        code="file.page_too_large",
+    )
 
 
 def _check_ratio(unpacked: int, packed: int, name: str, limits: FileLimits) -> None:
@@ -125,92 +191,3 @@ def _check_ratio(unpacked: int, packed: int, name: str, limits: FileLimits) -> N
             "(HEADRACE_LIMITS__FILE_RATIO); write the file without such lists, or in smaller row groups.",
             code="file.ratio",
         )
-
-
-def _pages(file: int, start: int, end: int, values: int, name: str) -> Iterator[tuple[int, _Page]]:
-    """The pages of a column chunk and where they begin behind their headers, until they have all its values."""
-    seen = 0
-    while start < end and seen < values:
-        header, length = _header(file, start, name)
-        if header.packed_bytes < 0 or header.unpacked_bytes < 0 or header.values < 0:
-            raise _malformed(name)
-        yield start + length, header
-        seen += header.values if header.kind in (_DATA, _DATA_V2) else 0
-        start += length + header.packed_bytes
-
-
-def _header(file: int, start: int, name: str) -> tuple[_Page, int]:
-    for size in _HEADER_BYTES:
-        found = os.pread(file, size, start)
-        reader = _Compact(found)
-        try:
-            fields = reader.struct()
-        except IndexError:
-            if len(found) < size:
-                break
-            continue
-        told = [found for found in (fields.get(number) for number in (5, 7, 8)) if isinstance(found, dict)]
-        numbers = [fields.get(1), fields.get(2), fields.get(3), told[0].get(1) if told else 0]
-        kind, unpacked, packed, values = (number if isinstance(number, int) else -1 for number in numbers)
-        return _Page(kind, unpacked, packed, values), reader.place
-    raise _malformed(name)
-
-
-def _malformed(name: str) -> InvalidInputError:
-    return InvalidInputError(f"The file {name} is not Parquet, damaged, or encrypted.", code="file.malformed")
-
-
-class _Compact:
-    """Reads one struct of Thrift's compact protocol, in which headers of pages are written; IndexError where it ends too early."""
-
-    def __init__(self, content: bytes) -> None:
-        self._content = content
-        self.place = 0
-
-    def struct(self, depth: int = 0) -> dict[int, object]:
-        """Read fields by their numbers; lists and texts are read over."""
-        fields: dict[int, object] = {}
-        number = 0
-        while kind := self._byte():
-            number = number + (kind >> 4) if kind >> 4 else self._signed()
-            fields[number] = self._value(kind & 15, depth)
-        return fields
-
-    def _value(self, kind: int, depth: int) -> object:
-        if kind in (1, 2):
-            return kind == 1
-        if kind == 3:
-            return self._byte()
-        if kind in (4, 5, 6):
-            return self._signed()
-        if kind in (7, 8):
-            self._skip(8 if kind == 7 else self._unsigned())
-            return None
-        if kind == 12 and depth < 4:
-            return self.struct(depth + 1)
-        raise IndexError  # Headers of pages hold nothing else.
-
-    def _byte(self) -> int:
-        found = self._content[self.place]
-        self.place += 1
-        return found
-
-    def _skip(self, count: int) -> None:
-        self.place += count
-        if self.place > len(self._content):
-            raise IndexError
-
-    def _unsigned(self) -> int:
-        result = shift = 0
-        while True:
-            byte = self._byte()
-            result |= (byte & 127) << shift
-            shift += 7
-            if byte < 128:
-                return result
-            if shift > 70:
-                raise IndexError
-
-    def _signed(self) -> int:
-        found = self._unsigned()
-        return (found >> 1) ^ -(found & 1)

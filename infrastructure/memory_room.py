@@ -1,0 +1,48 @@
+"""Room in memory for what is unusually large, shared by all who only want to look: one may take much, all at once may not."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pyarrow as pa
+
+from domain.errors import UnavailableError
+
+LARGE = 48 * 1024 * 1024
+"""What takes less than this is not counted."""
+
+
+class Room:
+    """So many bytes at a time; who needs more than there are waits, and is turned away after a while. Blocking, for threads."""
+
+    def __init__(self, most: int = 512 * 1024 * 1024, patience_seconds: float = 8.0) -> None:
+        self._most = most
+        self._free = most
+        self._patience_seconds = patience_seconds
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def taken(self, size: int) -> Iterator[None]:
+        """Take room for so many bytes; what is larger than all of it takes all.
+
+        Raises:
+            UnavailableError: others have kept it for too long (`worker.busy`).
+        """
+        size = min(size, self._most) if size > LARGE else 0
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._free >= size, self._patience_seconds):
+                raise UnavailableError(
+                    "Others are looking at very large values already: try again in a moment.", code="worker.busy"
+                )
+            self._free -= size
+        try:
+            yield
+        finally:
+            if size:
+                pa.default_memory_pool().release_unused()
+                with self._changed:
+                    self._free += size
+                    self._changed.notify_all()
+
+
+ROOM = Room()
