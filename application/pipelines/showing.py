@@ -56,6 +56,7 @@ _GENERAL = {
     "query": "What is read is not as the pipeline expects it.",
     "disk_full": "A disk is full.",
 }
+_BUSY = "worker.busy"  # So many ask at a time, whatever for.
 _WHO_MAY_SEE = " Who may preview the pipeline sees what it was."
 
 
@@ -75,6 +76,7 @@ def said_to(principal: Principal | None, error: PlatformError) -> str:
     look into stores.
     """
     is_of_store = isinstance(error, UnavailableError | WorkFailedError) or error.code.partition(".")[0] in _OF_STORES
+    is_of_store = is_of_store and error.code != _BUSY
     is_hidden = principal is not None and not sees_all(principal) and is_of_store
     return general(error.code) if is_hidden else error.message
 

@@ -3,17 +3,29 @@
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
+from domain.errors import UnavailableError
 from domain.identity.principal import Principal
 
 T = TypeVar("T")
 _PAGES_AT_A_TIME = 2
 _PAGES_OF_ONE_CALLER = 1
+_WAITING_OF_ONE_CALLER = 64
+"""A request that waits keeps its connection from being given to others, of which there are not many more."""
+
+
+@dataclass(eq=False)
+class _Queue:
+    """The pages of one caller."""
+
+    turn: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_PAGES_OF_ONE_CALLER))
+    asked: int = 0
 
 
 class Places:
@@ -25,7 +37,7 @@ class Places:
 
     def __init__(self) -> None:
         self._all = asyncio.Semaphore(_PAGES_AT_A_TIME)
-        self._own: WeakValueDictionary[tuple[str, str], asyncio.Semaphore] = WeakValueDictionary()
+        self._own: WeakValueDictionary[tuple[str, str], _Queue] = WeakValueDictionary()
 
     @asynccontextmanager
     async def one(self, request: Request, caller: Principal) -> AsyncIterator[None]:
@@ -33,14 +45,21 @@ class Places:
 
         Raises:
             ClientDisconnect: whoever asked has left.
+            UnavailableError: so many of the caller's wait already (`worker.busy`).
         """
-        who = (caller.organization, caller.subject)
-        own = self._own.setdefault(who, asyncio.Semaphore(_PAGES_OF_ONE_CALLER))
-        async with own:
-            if await request.is_disconnected():
-                raise ClientDisconnect
-            async with self._all:
-                yield
+        own = self._own.setdefault((caller.organization, caller.subject), _Queue())
+        if own.asked > _WAITING_OF_ONE_CALLER:
+            sentence = f"{_WAITING_OF_ONE_CALLER} pages that {caller.subject} asked for are waited for already: ask for fewer at a time."
+            raise UnavailableError(sentence, code="worker.busy")
+        own.asked += 1
+        try:
+            async with own.turn:
+                if await request.is_disconnected():
+                    raise ClientDisconnect
+                async with self._all:
+                    yield
+        finally:
+            own.asked -= 1
 
 
 async def while_asked(request: Request, work: Coroutine[Any, Any, T]) -> T:

@@ -16,6 +16,8 @@ import uvicorn
 from starlette.requests import ClientDisconnect, Request
 
 from application.operations.health import HealthMonitor, Life
+from application.pipelines.showing import said_to
+from domain.errors import UnavailableError
 from domain.identity.principal import Principal, Role
 from entrypoints.http.app import create_app
 from entrypoints.http.leaving import Places
@@ -148,7 +150,7 @@ def _reader(name: str) -> Principal:
 @pytest.mark.line("36")
 async def test_pages_are_read_for_who_is_there_and_by_turns_of_callers() -> None:
     places, read = Places(), list[str]()
-    there: list[asyncio.Queue[Any]] = [asyncio.Queue() for _ in range(300)]
+    there: list[asyncio.Queue[Any]] = [asyncio.Queue() for _ in range(60)]
     at_once = most = 0
 
     async def page(name: str, messages: "asyncio.Queue[Any]") -> None:
@@ -169,9 +171,33 @@ async def test_pages_are_read_for_who_is_there_and_by_turns_of_callers() -> None
     assert read.count("many") < 3  # Whoever asks for one does not stand behind the hundreds of another.
     ends = await asyncio.gather(*many, return_exceptions=True)
 
-    assert sum(isinstance(end, ClientDisconnect) for end in ends) == 297
+    assert sum(isinstance(end, ClientDisconnect) for end in ends) == 57
     assert sorted(read) == ["many"] * 3 + ["other"]
     assert most == 2
+
+
+@pytest.mark.line("36")
+async def test_a_caller_waits_for_so_many_pages_and_others_for_theirs() -> None:
+    """Each that waits is a connection in work, and when all are, nobody else is served."""
+    places, may_go = Places(), asyncio.Event()
+
+    async def page(name: str) -> None:
+        async with places.one(_asking(asyncio.Queue()), _reader(name)):
+            await may_go.wait()
+
+    asked = [asyncio.create_task(page("many")) for _ in range(600)]
+    other = asyncio.create_task(page("other"))
+    await asyncio.sleep(0)
+    refused = [error for task in asked if task.done() and isinstance(error := task.exception(), UnavailableError)]
+    assert len(refused) == 600 - 65
+    assert {said_to(_reader("many"), error) for error in refused} == {
+        str(refused[0])
+    }  # Nothing of it is anybody's data.
+    may_go.set()
+    await other
+    await asyncio.gather(*asked, return_exceptions=True)
+
+    await page("many")  # And later there is room again.
 
 
 @pytest.mark.line("36")
