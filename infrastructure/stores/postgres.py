@@ -41,7 +41,8 @@ from infrastructure.stores.postgres_catalog import catalog_columns
 from infrastructure.stores.postgres_connection import READER, PostgresAddress, Readers, lane_session
 from infrastructure.stores.postgres_horizon import PostgresHorizon
 from infrastructure.stores.postgres_keys import check_place, is_proved, why_untrusted
-from infrastructure.stores.postgres_passage import PassingReader, PostgresWriter, connected
+from infrastructure.stores.postgres_links import LinkPool
+from infrastructure.stores.postgres_passage import PassingReader, PostgresWriter
 from infrastructure.stores.postgres_pool import SessionPool, refuse_pooler
 from infrastructure.stores.postgres_reading import BEGIN_READING, Reading, SharedSnapshots
 from infrastructure.stores.postgres_resolving import runs_inside
@@ -71,13 +72,15 @@ class PostgresDataStore(IDataStore):
         self._address = address
         self._installation = installation
         self._pool = SessionPool(address, PostgresQueries(bench))
-        self._snapshots = SharedSnapshots(self._session, lambda name: connected(address, name))
+        self._links = LinkPool(address)
+        self._snapshots = SharedSnapshots(self._session, self._links.link)
 
     async def open(self) -> None:
         async with self._session("headrace") as first, self._session("headrace") as second:
             await refuse_pooler(self._address, first, second)
 
     async def close(self) -> None:
+        await self._links.close()
         await self._pool.close()
 
     async def health_check(self) -> StoreHealth:
@@ -104,7 +107,7 @@ class PostgresDataStore(IDataStore):
 
     async def describe(self, table: TableName) -> TableSchema | None:
         async with self._session("headrace") as (session, thread):
-            return await thread.call(session.describe, table)
+            return await thread.call(session.describe_bound, table)
 
     async def read(self, source: SourceSpec, *, batch_rows: int) -> AsyncGenerator[Batch, None]:
         async with self._snapshots.reading(None) as reading:
@@ -302,7 +305,7 @@ class PostgresDataStore(IDataStore):
         async with self._session(name) as (session, thread):
             decoded = SqlWriter(session, thread, lane, target, read_set_id, stream, fence, token)
             writer = PostgresWriter(decoded, Checkpoints(lane, target.table, read_set_id, stream, fence, token), target)
-            async with writer.passing(self._address, name):
+            async with writer.passing(self._links, name):
                 yield writer
 
     @asynccontextmanager

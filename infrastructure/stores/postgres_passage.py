@@ -1,15 +1,14 @@
 """Rows that pass from Postgres to Postgres undecoded: binary COPY by ranges of (cursor, key), asyncpg on the loop."""
 
 import asyncio
-import socket
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, closing, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, closing
 from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
 
-from domain.errors import ConflictError, MissingExtraError, NotFoundError, StoreUnavailableError, WorkFailedError
+from domain.errors import ConflictError, NotFoundError, StoreUnavailableError, WorkFailedError
 from domain.failpoints import fail_at
 from domain.pipelines.checkpoint import CheckpointUpdate, Position
 from domain.pipelines.read_set import SourcePlan, Stream
@@ -18,96 +17,21 @@ from domain.pipelines.table import LOADED_AT, RUN_ID, Column
 from domain.pipelines.way import Passage
 from domain.ports.data_store import Committed, EncodedRows, IWriter, JudgedBatch, StreamSelection, Target
 from infrastructure.arrow import conform, row_too_large
-from infrastructure.dialing import DialingLoop
-from infrastructure.postgres_settings import pinned
-from infrastructure.postgres_sign_in import signed_in
 from infrastructure.sql import quote, quote_table
 from infrastructure.stores.key_steps import KeySteps
 from infrastructure.stores.landing import landing_gone, landing_of
 from infrastructure.stores.positions import key_null, ties_too_large
 from infrastructure.stores.postgres_catalog import COLUMNS_OF, check_landing_types
-from infrastructure.stores.postgres_connection import PostgresAddress
-from infrastructure.stores.postgres_errors import translate
 from infrastructure.stores.postgres_keys import why_untrusted
+from infrastructure.stores.postgres_links import LinkPool, translated
 from infrastructure.stores.postgres_reading import Reading, bind
 from infrastructure.stores.postgres_selection import Selection
 from infrastructure.stores.postgres_types import native_of
 from infrastructure.stores.sql_writer import Checkpoints, SqlWriter
-from infrastructure.threads import OneThread
 
-_CLOSE_SECONDS = 5.0
 _EVERY_ROW = 2**31
 _WRITE_BYTES = 2**18
 _LONGER_DECODED = 4  # Than on the wire; numbers as text are.
-_ALIVE = (
-    (socket.TCP_KEEPIDLE, 15),
-    (socket.TCP_KEEPINTVL, 5),
-    (socket.TCP_KEEPCNT, 4),
-    (socket.TCP_USER_TIMEOUT, 45_000),
-)
-
-
-@contextmanager
-def translated(*, writes: bool = False) -> Iterator[None]:
-    """Turn asyncpg's errors into ours."""
-    import asyncpg
-
-    try:
-        yield
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
-        raise translate(error, writes=writes) from error
-
-
-@asynccontextmanager
-async def connected(address: PostgresAddress, name: str) -> AsyncIterator[Any]:
-    """Connect with asyncpg, everything pinned, under a session name.
-
-    Raises:
-        MissingExtraError: the driver is not installed.
-        StoreUnavailableError: the server cannot be reached.
-        InvalidInputError: the host may not be dialed (`connection.host_forbidden`).
-    """
-    try:
-        import asyncpg
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("postgres", "A Postgres connection") from error
-    try:
-        where = await _resolved(address)  # The time of connecting is the driver's own, after that.
-        connection = await signed_in(
-            where.sign_in,
-            timeout=address.connect_timeout_seconds,
-            application_name=name,
-            loop=DialingLoop(asyncio.get_running_loop(), where.dialed) if where.dialed else None,
-        )
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, TimeoutError) as error:
-        raise address.not_connected(error) from error
-    peer = connection._transport.get_extra_info("socket")  # asyncpg has no door to its socket.
-    if peer is not None and peer.family in (socket.AF_INET, socket.AF_INET6):
-        peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for option, value in _ALIVE:
-            peer.setsockopt(socket.IPPROTO_TCP, option, value)
-    try:
-        with translated():
-            await connection.execute(f"SELECT {pinned()}")
-            yield connection
-    except BaseException:
-        connection.terminate()  # Nothing may be asked of it any more: a silent peer would never answer.
-        raise
-    try:
-        await asyncio.wait_for(connection.close(), _CLOSE_SECONDS)
-    except Exception:  # noqa: BLE001 - a broken connection cannot be closed any better
-        connection.terminate()
-
-
-async def _resolved(address: PostgresAddress) -> PostgresAddress:
-    """Find the host off the loop, in a thread that keeps no process from its end."""
-    if address.dialer is None:
-        return address
-    thread = OneThread("resolve")
-    try:
-        return await thread.call(address.resolved)
-    finally:
-        thread.close()
 
 
 def _is_whole(selection: Selection, order: Sequence[str]) -> bool:
@@ -293,9 +217,9 @@ class PostgresWriter(IWriter):
         self._connection: Any = None
 
     @asynccontextmanager
-    async def passing(self, address: PostgresAddress, name: str) -> AsyncIterator["PostgresWriter"]:
-        """Let encoded batches connect to an address while the block lasts."""
-        self._connect = lambda: connected(address, name)
+    async def passing(self, links: LinkPool, name: str) -> AsyncIterator["PostgresWriter"]:
+        """Let encoded batches take a connection of these while the block lasts."""
+        self._connect = lambda: links.link(name)
         try:
             yield self
         finally:

@@ -216,8 +216,7 @@ class PostgresSession(Session):
 
     def sorts(self, sql: str) -> bool:
         """Whether a query has to sort although it would rather not: no index is in its order."""
-        for name in ("enable_sort", "enable_seqscan", "enable_bitmapscan"):
-            self.execute("SELECT set_config($1, 'off', true)", (name,))
+        self.bind(dict.fromkeys(("enable_sort", "enable_seqscan", "enable_bitmapscan"), "off"))
         # The driver would wrap it in COPY.
         self._cursor.adbc_statement.set_options(**{_USE_COPY_OPTION: "false"})
         try:
@@ -277,7 +276,11 @@ class PostgresSession(Session):
 
     def describe(self, table: TableName) -> TableSchema | None:
         self.refuse_reserved(table)
-        found = describe(self, table)
+        return describe(self, table)
+
+    def describe_bound(self, table: TableName) -> TableSchema | None:
+        """Describe a table with what would be lost with it, which costs more than all else and only planners want to know."""
+        found = self.describe(table)
         return replace(found, bound=bound_of(self, table)) if found is not None else None
 
     def hold(self, table: TableName, merged_by: Sequence[str] = ()) -> TableSchema | None:

@@ -15,7 +15,7 @@ from domain.ports.data_store import IDataStore, StreamSelection, Target, passage
 from infrastructure.metadata.records import SqlRecords
 from infrastructure.postgres_settings import PINNED
 from infrastructure.stores.postgres import PostgresDataStore
-from infrastructure.stores.postgres_passage import connected
+from tests.links import connected
 from tests.ports.backends import address_of
 from tests.ports.loading import token_of
 from tests.ports.type_matrix import load

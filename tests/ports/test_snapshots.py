@@ -19,9 +19,10 @@ from domain.pipelines.table import TableName
 from domain.pipelines.way import Passage
 from domain.ports.data_store import IDataStore
 from infrastructure.stores.postgres import PostgresDataStore
-from infrastructure.stores.postgres_passage import PassingReader, connected
+from infrastructure.stores.postgres_passage import PassingReader
 from infrastructure.stores.postgres_pool import SessionPool
 from infrastructure.stores.postgres_reading import SharedSnapshots
+from tests.links import connected
 from tests.ports.backends import address_of
 from tests.ports.loading import replaced, rows
 

@@ -26,7 +26,6 @@ from entrypoints.composition.lifecycle import running
 from infrastructure.dialing import Dialer
 from infrastructure.settings_sources import load_settings
 from infrastructure.stores.postgres_connection import PostgresAddress, connect
-from infrastructure.stores.postgres_passage import connected
 from tests.databases import postgres
 from tests.e2e.api import Server, headrace, serving
 from tests.e2e.inside import ME, Inside
@@ -38,6 +37,7 @@ from tests.e2e.projects import (
     with_people,
     write,
 )
+from tests.links import connected
 from tests.security.test_bad_input import SHOP, accepted_at_both_doors, refused_at_both_doors, with_change
 
 CODE = "connection.host_forbidden"
