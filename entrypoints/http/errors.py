@@ -46,6 +46,7 @@ _CODES = {
     400: "request.malformed",
 }
 
+_SHOWN_OF_PATH = 300
 _SHOWN = 100
 """So many problems of a document are listed: who has more reads no more of them, and each takes room."""
 
@@ -79,6 +80,11 @@ def status_of(error: errors.PlatformError) -> int:
     if error.code in _STATUS_OF_CODES:
         return _STATUS_OF_CODES[error.code]
     return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
+
+
+def shown(path: str) -> str:
+    """A path as the log has it: whoever has no key must not fill a disk with theirs."""
+    return path if len(path) <= _SHOWN_OF_PATH else f"{path[:_SHOWN_OF_PATH]}…"
 
 
 def _methods_at(request: Request) -> list[str]:
@@ -121,7 +127,7 @@ def register(app: FastAPI) -> None:
         return problem(request, 400, "request.cut_off", "The body ended before it was complete.")
 
     async def unexpected(request: Request, error: Exception) -> Response:
-        structlog.get_logger("headrace").error("request.failed", exc_info=error, path=request.url.path)
+        structlog.get_logger("headrace").error("request.failed", exc_info=error, path=shown(request.scope["path"]))
         return problem(request, 500, "internal", "Something unexpected failed; the log has the details.")
 
     app.add_exception_handler(errors.PlatformError, ours)

@@ -11,7 +11,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from entrypoints.http.errors import problem
+from entrypoints.http.errors import problem, shown
 from entrypoints.http.hosts import AllowedHosts
 from entrypoints.use_cases import UseCases
 
@@ -83,7 +83,7 @@ class RequestContext:
                 line(
                     "http.request",
                     method=scope["method"],
-                    path=scope["path"],
+                    path=shown(scope["path"]),
                     status=status,
                     seconds=round(time.perf_counter() - started, 4),
                 )

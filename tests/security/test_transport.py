@@ -309,6 +309,20 @@ def test_control_characters_of_a_path_are_no_part_of_a_name(server: Server, path
     assert server.call("GET", "/v1/pipelines/a%20b").status == 404
 
 
+@pytest.mark.line("4", "36")
+@pytest.mark.parametrize("path", ["/" + "x" * 30_000, "/v1/runs/" + "%C2%9B" * 5_000, "/v1/pipelines/" + "a/" * 15_000])
+def test_a_path_fills_no_log(server: Server, path: str) -> None:
+    before = len(lines_of(server))
+    for key in ("", server.key):
+        assert server.call("GET", path, key=key).status in (401, 404)
+    told = lines_of(server, before + 2)[before:]
+    assert len(told) == 2
+    assert max(map(len, told)) < 3_000
+
+    assert server.call("GET", "/v1/pipelines/" + "x" * 250).status == 404
+    assert "x" * 250 in lines_of(server, before + 3)[-1]  # Permitted: all of what may be a name's.
+
+
 @pytest.mark.line("4")
 def test_a_body_that_ends_early_is_one_line_and_no_fault_of_ours(server: Server) -> None:
     before = len(lines_of(server))
