@@ -163,7 +163,7 @@ class IRunRecords(ABC):
 
     @abstractmethod
     async def transitions(self, organization: str, run_id: str) -> Sequence[Transition]:
-        """Return the run's history, oldest first."""
+        """Return the run's history, or the newest of a long one, oldest first."""
 
     @abstractmethod
     async def claimable(self, *, unrung_since: timedelta, limit: int) -> Sequence[Ring]:

@@ -12,6 +12,8 @@ from infrastructure.metadata.claims import QUEUED, RUNNING, UNFINISHED, SqlRunCl
 from infrastructure.metadata.sizes import fitting
 from infrastructure.metadata.tables import run_transitions, runs
 
+# A run whose destination is away for weeks says so again and again.
+_NEWEST_TRANSITIONS = 10_000
 _LARGE = (runs.c.request, runs.c.read_set, runs.c.report, runs.c.error)
 
 
@@ -113,8 +115,9 @@ class SqlRunRecords(SqlRunClaims, IRunRecords):
 
     async def transitions(self, organization: str, run_id: str) -> Sequence[Transition]:
         table = run_transitions
-        query = select(table).where(table.c.org_id == organization, table.c.run_id == run_id).order_by(table.c.id)
-        rows = (await self._connection.execute(query)).all()
+        query = select(table).where(table.c.org_id == organization, table.c.run_id == run_id)
+        query = query.order_by(table.c.id.desc()).limit(_NEWEST_TRANSITIONS)
+        rows = reversed((await self._connection.execute(query)).all())
         return [Transition(row.run_id, row.before, row.after, row.fence, row.actor, row.reason, row.at) for row in rows]
 
     async def claimable(self, *, unrung_since: timedelta, limit: int) -> Sequence[Ring]:

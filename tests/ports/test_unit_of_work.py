@@ -213,6 +213,24 @@ async def test_other_organization_finds_and_refers_to_nothing(records: SqlRecord
             await unit.commit()
 
 
+@pytest.mark.line("29")
+async def test_of_a_long_history_the_newest_is_read(records: SqlRecords, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = await queued(records)
+    taken = await claimed(records, run)
+    assert taken is not None
+    async with records.unit() as unit:
+        for number in range(6):
+            assert await unit.runs.note(run.id, taken.fence, reason=f"sealing: {number}")
+        await unit.commit()
+    for most, reasons in ((10_000, ["requested", "claimed", *range(6)]), (3, [*range(3, 6)])):
+        monkeypatch.setattr("infrastructure.metadata.runs._NEWEST_TRANSITIONS", most)
+        async with records.view() as unit:
+            history = await unit.runs.transitions("one", run.id)
+        assert [line.reason for line in history] == [
+            reason if isinstance(reason, str) else f"sealing: {reason}" for reason in reasons
+        ]
+
+
 @pytest.mark.clause("IUnitOfWork", 7)
 async def test_state_and_events_commit_together(records: SqlRecords) -> None:
     run = new_run()
