@@ -46,6 +46,12 @@ class HttpSettings(Section):
         512,
         "Connections at a time; one more takes the place of that which has asked for nothing for longest, else it is answered 503.",
     )
+    max_requests: Annotated[Int, Field(ge=1, le=10_000)] = setting(
+        32, "Requests that are worked on at a time, but for bodies and answers on their way; the others wait in a row."
+    )
+    request_wait_seconds: Annotated[float, Field(ge=0.1, le=600)] = setting(
+        10.0, "How long a request may wait until it is worked on; then it is answered 503 (server.busy)."
+    )
     header_timeout_seconds: Annotated[float, Field(ge=0.1, le=600)] = setting(
         10.0, "How long a request may take until its body begins; a byte now and then does not prolong it."
     )

@@ -2,10 +2,11 @@
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncIterator
 
 import structlog
 import uvicorn
@@ -20,7 +21,9 @@ from entrypoints.composition.paths import Paths
 from entrypoints.composition.server_file import read_server, remove_server, write_server
 from entrypoints.http.app import create_app, create_probes
 from entrypoints.http.hosts import AllowedHosts
+from entrypoints.http.server import Server
 from entrypoints.http.transport import TransportLimits, protocol_within
+from entrypoints.http.turnstile import Turnstile
 from entrypoints.use_cases import UseCases
 from entrypoints.worker.background import BackgroundTasks
 from entrypoints.worker.main import Worker
@@ -38,14 +41,6 @@ _GOING_AWAY = (
     b'{"type":"urn:headrace:server.stopping","title":"server stopping","status":503,"code":"server.stopping",'
     b'"detail":"stopping"}'
 )
-
-
-class _Server(uvicorn.Server):
-    """uvicorn without signals of its own: this module owns them (X1)."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None, None, None]:
-        yield
 
 
 def serve(container: Container, settings: Settings, roles: str) -> int:
@@ -124,6 +119,7 @@ class _Process:
             async with running(self._container, with_store=True) as use_cases:
                 if life.is_draining:
                     return 0  # The signal came while things were being opened.
+                _leave_out_what_stays()
                 return await self._serve(use_cases, listener)
         finally:
             if listener is not None:
@@ -180,8 +176,9 @@ class _Process:
             )
         else:
             app = create_probes(use_cases)
+        http = settings.http
         config = uvicorn.Config(
-            app,
+            Turnstile(app, inside=http.max_requests, wait_seconds=http.request_wait_seconds),
             lifespan="off",
             log_config=None,
             access_log=False,
@@ -192,7 +189,7 @@ class _Process:
             timeout_keep_alive=settings.http.keep_alive_seconds,
             timeout_graceful_shutdown=max(1, int(self._margin)),
         )
-        server = _Server(config)
+        server = Server(config)
         waiting = listener.dup()  # Keeps what was connected and not yet accepted when the server closes its own.
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         serving.add_done_callback(lambda _: use_cases.life.begin_shutdown())  # Should it end by itself, so do we.
@@ -246,7 +243,7 @@ class _Process:
         return _bind(settings.http.host, settings.http.port)
 
 
-async def _leave(server: _Server, waiting: socket.socket) -> None:
+async def _leave(server: Server, waiting: socket.socket) -> None:
     """End a server in steps that no request falls between."""
     # Answers say `Connection: close` meanwhile, so that clients leave before they are left.
     await asyncio.sleep(_LINGER_SECONDS)
@@ -274,6 +271,12 @@ def _refuse_waiting(listener: socket.socket) -> None:
                 connection.shutdown(socket.SHUT_WR)
                 while connection.recv(65536):
                     pass
+
+
+def _leave_out_what_stays() -> None:
+    """Spare the collector what lasts as long as the process: visiting it took a tenth of a second, in which nobody is answered."""
+    gc.collect()
+    gc.freeze()
 
 
 def _url_of(listener: socket.socket) -> str:

@@ -163,12 +163,14 @@ def _check_text(text: str, filename: str, limits: DocumentLimits) -> None:
     """Refuse what no document is, before looking at it."""
     if len(text) > limits.document_bytes or len(text.encode(errors="replace")) > limits.document_bytes:
         raise SpecError([Problem(filename, "spec.too_large", limits.too_large())])
-    if "\x00" in text or _SURROGATE.search(text):
+    if "\x00" in text or _has_surrogates(text):
         raise SpecError([Problem(filename, "spec.yaml", "The document holds NUL or half a surrogate pair.")])
 
 
-_JSON_PARTS = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[{\]},:]', re.DOTALL)
-"""Strings, in one step each and whether they end or not, and what stands between values."""
+_JSON_PARTS = re.compile(r'"[^"\\]{0,4096}+"|[\[\]{},:"]|[^\[\]{},:"]{1,65536}+')
+"""Short strings, what stands between values, where another string begins, and all else."""
+_IN_JSON_STRING = re.compile(r'(?:[^"\\]{1,4096}+|\\.){1,256}+|"|\\', re.DOTALL)
+"""What a string is of, and where it ends. A match has a bound, as no other thread has a turn before it ends."""
 
 
 def check_json_shape(text: str, filename: str, limits: DocumentLimits) -> None:
@@ -178,9 +180,13 @@ def check_json_shape(text: str, filename: str, limits: DocumentLimits) -> None:
         SpecError: there is more than a document may have.
     """
     _check_text(text, filename, limits)
-    depth, count = 0, 1
-    for found in _JSON_PARTS.finditer(text):
+    depth, count, at = 0, 1, 0
+    while found := _JSON_PARTS.match(text, at):
+        at = found.end()
         match text[found.start()]:
+            case '"' if at == found.start() + 1:
+                at = _behind_string(text, at)
+                continue
             case "[" | "{":
                 depth += 1
                 count += 1
@@ -194,6 +200,23 @@ def check_json_shape(text: str, filename: str, limits: DocumentLimits) -> None:
                 continue
         if count > limits.document_nodes:
             raise SpecError([Problem(filename, "spec.too_many_nodes", limits.too_many())])
+
+
+def _behind_string(text: str, at: int) -> int:
+    """Where a string ends whose first quote stands before `at`; the text's end if it does not."""
+    while found := _IN_JSON_STRING.match(text, at):
+        at = found.end()
+        if text[found.start()] == '"':
+            break
+    return at
+
+
+def _has_surrogates(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def _value(node: Node, path: Path, parsed: ParsedText) -> Any:

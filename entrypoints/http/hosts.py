@@ -4,6 +4,9 @@ import ipaddress
 import re
 from dataclasses import dataclass
 
+PROBES = ("/health", "/ready", "/metrics")
+"""Paths that are asked by whatever watches the process: under any name, and never behind its work."""
+
 _AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,253})(:[0-9]{1,5})?")
 
 

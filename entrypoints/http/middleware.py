@@ -12,7 +12,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from entrypoints.http.errors import problem, shown
-from entrypoints.http.hosts import AllowedHosts
+from entrypoints.http.hosts import PROBES, AllowedHosts
+from entrypoints.http.turnstile import IS_BUSY
 from entrypoints.use_cases import UseCases
 
 Scope = MutableMapping[str, Any]
@@ -75,7 +76,7 @@ class RequestContext:
         with span, structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
                 refusal = self._refusal(scope, given_headers)
-                app = self._app if refusal is None else problem(Request(scope), 400, *refusal)
+                app = self._app if refusal is None else problem(Request(scope), *refusal, headers=_later(refusal[0]))
                 await app(scope, receive_within_limit, send_with_id)
             finally:
                 log = structlog.get_logger("headrace")
@@ -88,17 +89,20 @@ class RequestContext:
                     seconds=round(time.perf_counter() - started, 4),
                 )
 
-    def _refusal(self, scope: Scope, headers: Headers) -> tuple[str, str] | None:
-        """What is wrong with a request whatever it asks for: code and sentence."""
+    def _refusal(self, scope: Scope, headers: Headers) -> tuple[int, str, str] | None:
+        """What is wrong with a request whatever it asks for: status, code and sentence."""
+        if scope["state"].get(IS_BUSY):
+            return 503, "server.busy", "Too many requests are being worked on: try again in a moment."
         if any(ord(character) < 32 or ord(character) == 127 for character in scope["path"]):
-            return "request.malformed", "The path holds a control character."
+            return 400, "request.malformed", "The path holds a control character."
         if _NUL.search(scope["query_string"]):
-            return "request.malformed", "The query holds NUL."
+            return 400, "request.malformed", "The query holds NUL."
         if _is_probe(scope["path"]):  # Asked by a kubelet, by the address of the pod.
             return None
         given = headers.getlist("host")
         if len(given) != 1 or not self._hosts.takes(given[0]):
             return (
+                400,
                 "request.host",
                 "The header Host names another server; HEADRACE_HTTP__ALLOWED_HOSTS lists the names of this one.",
             )
@@ -108,5 +112,9 @@ class RequestContext:
         return HTTPException(413, f"A body has at most {self._max_body_bytes:,} bytes (HEADRACE_HTTP__MAX_BODY_BYTES).")
 
 
+def _later(status: int) -> dict[str, str]:
+    return {"Retry-After": "5"} if status == 503 else {}
+
+
 def _is_probe(path: str) -> bool:
-    return path in ("/health", "/ready", "/metrics")
+    return path in PROBES

@@ -36,9 +36,14 @@ class _Shared:
     """Connections of which nobody waits for an answer, or takes it; the one that has been so for longest first."""
 
 
-def protocol_within(limits: TransportLimits) -> type[HttpToolsProtocol]:
+def protocol_within(limits: TransportLimits) -> "type[BoundedProtocol]":
     """Make the protocol of one server."""
     return type("Protocol", (BoundedProtocol,), {"shared": _Shared(limits)})
+
+
+def refusal_of_one_more() -> bytes:
+    """What a connection is told for which there is no room."""
+    return _answer(503, "server.connections", "There are too many connections.", "Retry-After: 5\r\n")
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -46,8 +51,14 @@ class BoundedProtocol(HttpToolsProtocol):
 
     shared: _Shared
 
-    def __init__(self, *given: Any, **named: Any) -> None:
+    @classmethod
+    def has_room(cls, connections: int) -> bool:
+        """Say whether one more may come, if need be for one of which nothing is asked."""
+        return connections < cls.shared.limits.connections or bool(cls.shared.waiting)
+
+    def __init__(self, *given: Any, is_probe: bool = False, **named: Any) -> None:
         super().__init__(*given, **named)
+        self._is_probe = is_probe
         self._limits = self.shared.limits
         self._deadline: TimerHandle | None = None
         self._leaving: TimerHandle | None = None
@@ -57,15 +68,14 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self._wait()
         self._begin(self._limits.header_seconds)
-        if len(self.connections) <= self._limits.connections:
-            return
-        longest = next(iter(self.shared.waiting))
-        if longest is self:
-            self._refuse(503, "server.connections", "There are too many connections.")
-        else:  # Who asks for nothing gives the place to who may.
+        if not self._is_probe:  # Whose request is here already, so that it has no time to be ended in.
+            self._wait()
+        longest = next(iter(self.shared.waiting), self)
+        if len(self.connections) > self._limits.connections and longest is not self:
+            # Who asks for nothing gives the place to who may. Where all ask, the entrance lets none in but probes.
             longest._is_refused = True
+            longest._give_up_place()
             longest.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -117,6 +127,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self.shared.waiting.pop(self, None)
         self._begin(self._limits.body_seconds)
         super().on_headers_complete()
+        if len(self.connections) > self._limits.connections:
+            self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         self._beside_body = 0
@@ -190,6 +202,11 @@ class BoundedProtocol(HttpToolsProtocol):
         seconds = self._limits.header_seconds if self._is_in_head else self._limits.body_seconds
         self._refuse(408, "request.slow", f"The {what} of the request took longer than {seconds:g} seconds.")
 
+    def _give_up_place(self) -> None:
+        """Count no more, while the loop still has the connection."""
+        self.shared.waiting.pop(self, None)
+        self.connections.discard(self)
+
     def _refuse_head(self) -> None:
         sentence = f"The line and headers of a request have at most {self._limits.header_bytes:,} bytes and {self._limits.headers} headers."
         self._refuse(431, "request.headers_too_large", sentence)
@@ -217,7 +234,7 @@ class _RefusedError(Exception):
     """Ends the parsing of what was answered already."""
 
 
-def _answer(status: int, code: str, sentence: str) -> bytes:
+def _answer(status: int, code: str, sentence: str, more: str = "") -> bytes:
     body = {
         "type": f"urn:headrace:{code}",
         "title": code.replace(".", " ").replace("_", " "),
@@ -230,6 +247,6 @@ def _answer(status: int, code: str, sentence: str) -> bytes:
     content = json.dumps(body).encode()
     head = (
         f"Content-Type: application/problem+json\r\nContent-Length: {len(content)}\r\nConnection: close\r\n"
-        "X-Content-Type-Options: nosniff\r\n\r\n"
+        f"X-Content-Type-Options: nosniff\r\n{more}\r\n"
     )
     return STATUS_LINE[status] + head.encode() + content

@@ -21,6 +21,7 @@ from domain.errors import UnavailableError
 from domain.identity.principal import Principal, Role
 from entrypoints.http.app import create_app
 from entrypoints.http.leaving import Places
+from entrypoints.http.server import Server
 from entrypoints.http.transport import TransportLimits, protocol_within
 from tests.e2e.api import serving
 from tests.security.keys import key_of
@@ -42,7 +43,7 @@ def _listening(limits: TransportLimits) -> Iterator[int]:
     """Serve `_large` in a thread of this process."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         config = uvicorn.Config(_large, lifespan="off", log_config=None, access_log=False, http=protocol_within(limits))
-        server = uvicorn.Server(config)
+        server = Server(config)
         thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])))
         thread.start()
         try:

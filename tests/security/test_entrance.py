@@ -1,0 +1,177 @@
+"""Probes are answered however many connections and requests there are, and these are let in at a pace."""
+
+import asyncio
+import re
+import socket
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+import uvicorn
+
+from entrypoints.documents import yaml_text
+from entrypoints.http.entrance import Entrance
+from entrypoints.http.server import Server
+from entrypoints.http.transport import TransportLimits, protocol_within
+from entrypoints.http.turnstile import IS_BUSY, Turnstile
+
+WORK = b"GET /work HTTP/1.1\r\nHost: localhost\r\n\r\n"
+PROBE = b"GET /health HTTP/1.1\r\nHost: 10.0.0.1\r\n\r\n"
+
+
+def _connected(listener: socket.socket) -> socket.socket:
+    client = socket.create_connection(listener.getsockname()[:2])
+    client.setblocking(False)
+    return client
+
+
+async def _answer(client: socket.socket) -> bytes:
+    async with asyncio.timeout(5):
+        return await asyncio.get_running_loop().sock_recv(client, 4096)
+
+
+@pytest.mark.line("36")
+async def test_a_probe_does_not_stand_behind_the_connections_that_came_before_it() -> None:
+    made: list[bool] = []
+
+    def protocol(is_probe: bool) -> asyncio.Protocol:
+        made.append(is_probe)
+        return asyncio.Protocol()
+
+    with socket.create_server(("127.0.0.1", 0), backlog=200) as listener, ExitStack() as stack:
+        for content in (*[WORK] * 100, b"", b"GET /health", b"GET /healthy HTTP/1.1\r\n\r\n", PROBE):
+            stack.enter_context(_connected(listener)).sendall(content)
+        entrance = Entrance(listener, protocol, lambda: True, b"")
+        while not made:
+            await asyncio.sleep(0)
+        assert made[0]
+        assert len(made) < 10  # And the loop turns before all of them are in.
+        entrance.close()
+        await entrance.wait_closed()
+        while len(made) < 104:
+            await asyncio.sleep(0)
+        assert made.count(True) == 1
+
+
+@pytest.mark.line("36")
+async def test_where_all_connections_are_in_work_a_further_one_is_told_so_and_a_probe_is_answered() -> None:
+    at_work = asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"] == "/work":
+            await at_work.wait()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body", "body": b""})
+
+    with socket.create_server(("127.0.0.1", 0)) as listener, ExitStack() as stack:
+        limits = TransportLimits(connections=8)
+        server = Server(uvicorn.Config(app, lifespan="off", log_config=None, http=protocol_within(limits)))
+        serving = asyncio.create_task(server.serve([listener]))
+        working = [stack.enter_context(_connected(listener)) for _ in range(8)]
+        for client in working:
+            client.sendall(WORK)
+        while len(server.server_state.tasks) < 8:
+            await asyncio.sleep(0.01)
+
+        further, early, late = (stack.enter_context(_connected(listener)) for _ in range(3))
+        further.sendall(WORK)
+        early.sendall(PROBE)
+        assert (await _answer(early)).startswith(b"HTTP/1.1 200 ")
+        late.sendall(PROBE)  # It was accepted before it said what it wants.
+        assert (await _answer(late)).startswith(b"HTTP/1.1 200 ")
+        told = await _answer(further)
+        assert told.startswith(b"HTTP/1.1 503 ")
+        assert b"server.connections" in told
+        assert b"Retry-After: 5\r\n" in told
+
+        at_work.set()
+        assert {(await _answer(client))[:13] for client in working} == {b"HTTP/1.1 200 "}
+        server.force_exit = server.should_exit = True
+        await serving
+
+
+class _Inside:
+    """An application that tells how many requests are inside, and lets one out when it is told to."""
+
+    def __init__(self) -> None:
+        self.begun: list[str] = []
+        self.is_over = asyncio.Event()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.begun.append("busy" if scope.get("state", {}).get(IS_BUSY) else scope["path"])
+        if scope["path"] == "/body":
+            await receive()
+        await self.is_over.wait()
+
+
+async def _never() -> Any:
+    await asyncio.Event().wait()
+
+
+async def _turns(count: int) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+@pytest.mark.line("36")
+async def test_requests_enter_one_a_turn_and_so_many_at_a_time_and_probes_pass_by() -> None:
+    app = _Inside()
+    turnstile = Turnstile(app, inside=20, wait_seconds=30)
+    tasks: list[asyncio.Task[None]] = []
+
+    def ask(path: str) -> None:
+        tasks.append(asyncio.create_task(turnstile({"type": "http", "path": path}, _never, _never)))
+
+    for _ in range(100):
+        ask("/work")
+    await _turns(4)
+    assert 1 <= len(app.begun) <= 4
+    ask("/health")
+    await _turns(1)
+    assert app.begun[-1] == "/health"
+    await _turns(300)
+    assert app.begun.count("/work") == 20
+    for task in tasks[30:50]:  # Whoever leaves while waiting takes no place, and keeps none.
+        task.cancel()
+    app.is_over.set()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert app.begun.count("/work") == 80
+
+
+@pytest.mark.line("36")
+async def test_who_is_slow_to_send_a_body_keeps_nobody_out_and_who_waited_for_long_is_told() -> None:
+    app = _Inside()
+    turnstile = Turnstile(app, inside=2, wait_seconds=0.05)
+    paths = [*["/body"] * 10, *["/work"] * 3]
+    tasks = [asyncio.create_task(turnstile({"type": "http", "path": path}, _never, _never)) for path in paths]
+    await asyncio.sleep(0.2)
+    assert app.begun == [*["/body"] * 10, "/work", "/work", "busy"]
+    app.is_over.set()
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@pytest.mark.line("4")
+@pytest.mark.parametrize("piece", ["a", "é", "\\n", "a\\n", "\\", "1", " ", "x" * 5000 + '",  "'])
+def test_no_step_of_the_scan_of_json_is_long(piece: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other threads, the loop's too, have no turn before a match ends."""
+    longest = 0
+
+    class Watched:
+        def __init__(self, pattern: re.Pattern[str]) -> None:
+            self._pattern = pattern
+
+        def match(self, text: str, at: int) -> re.Match[str] | None:
+            nonlocal longest
+            found = self._pattern.match(text, at)
+            longest = max(longest, found.end() - at if found else len(text) - at)
+            return found
+
+    for name in ("_JSON_PARTS", "_IN_JSON_STRING"):
+        monkeypatch.setattr(yaml_text, name, Watched(vars(yaml_text)[name]))
+    size = 3 * 1024 * 1024
+    limits = yaml_text.DocumentLimits(document_bytes=4 * size, document_nodes=10**9)
+    for before in ("[", '["'):
+        yaml_text.check_json_shape(before + piece * (size // len(piece)), "body", limits)
+    assert 0 < longest <= 2**20
