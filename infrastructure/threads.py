@@ -8,6 +8,8 @@ from collections.abc import AsyncGenerator, Callable, Generator
 from concurrent.futures import Future
 from typing import Any, ParamSpec, TypeVar
 
+from domain.letting_go import ended
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -95,10 +97,9 @@ class OneThread:
                     return
                 yield item  # type: ignore[misc]
         finally:
-            task.cancel()
-            await asyncio.wait({task})
-            if not task.cancelled():
-                task.exception()
+            await ended(task)
+            while not waiting.empty():
+                waiting.get_nowait()
             if not self.is_abandoned:
                 await self.call(items.close)
 

@@ -5,6 +5,8 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import TypeVar
 
+from domain.letting_go import ended
+
 T = TypeVar("T")
 
 
@@ -36,7 +38,6 @@ async def ahead(items: AsyncGenerator[T, None], *, size: int = 1) -> AsyncGenera
                 return
             yield found[0]
     finally:
-        task.cancel()
-        await asyncio.wait({task})
-        if not task.cancelled():
-            task.exception()
+        await ended(task)
+        while not waiting.empty():
+            waiting.get_nowait()

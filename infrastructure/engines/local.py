@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 
+from domain.letting_go import let_go
 from domain.pipelines.report import StreamReport
 from domain.ports.engine import IEngine, OnProgress, RunStream, Stop, StreamTask
 
@@ -29,6 +30,7 @@ class LocalEngine(IEngine):
                 try:
                     return await self._run_stream(task, stop_when_failed, on_progress)
                 except BaseException as error:  # noqa: BLE001 - raised again below, once the siblings have stopped
+                    let_go(error)
                     failures.append(error)
                     return None
 
