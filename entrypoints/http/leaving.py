@@ -53,6 +53,8 @@ class Places:
             raise UnavailableError(sentence, code="worker.busy")
         own.asked += 1
         try:
+            # Who listens to the client is inside the turnstile no longer: one caller's pages that wait keep nobody else out.
+            await request.is_disconnected()
             async with own.turn:
                 if await request.is_disconnected():
                     raise ClientDisconnect

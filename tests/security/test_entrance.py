@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 import uvicorn
+from starlette.requests import Request
 
+from domain.identity.principal import Principal
 from entrypoints.documents import yaml_text
 from entrypoints.http.entrance import Entrance
+from entrypoints.http.leaving import Places
 from entrypoints.http.server import Server
 from entrypoints.http.transport import TransportLimits, protocol_within
 from entrypoints.http.turnstile import IS_BUSY, Turnstile
@@ -150,6 +153,26 @@ async def test_who_is_slow_to_send_a_body_keeps_nobody_out_and_who_waited_for_lo
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@pytest.mark.line("36")
+async def test_pages_of_one_caller_that_wait_keep_no_request_of_another_out() -> None:
+    places, begun, is_over = Places(), list[str](), asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        begun.append(scope["path"])
+        if scope["path"] == "/page":
+            async with places.one(Request(scope, receive), Principal("a", "o", frozenset())):
+                await is_over.wait()
+
+    turnstile = Turnstile(app, inside=2, wait_seconds=30)
+    paths = [*["/page"] * 10, "/other"]
+    scopes: list[Any] = [{"type": "http", "path": path, "headers": []} for path in paths]
+    tasks = [asyncio.create_task(turnstile(scope, _never, _never)) for scope in scopes]
+    await _turns(200)
+    assert begun == paths
+    is_over.set()
+    await asyncio.gather(*tasks)
 
 
 @pytest.mark.line("4")
