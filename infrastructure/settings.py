@@ -254,6 +254,11 @@ class CheckSettings(Section):
     queue: Annotated[Int, Field(ge=0, le=1000)] = setting(
         32, "How many queries may wait for one; more are answered 503 (worker.busy)."
     )
+    preview_seconds: Annotated[float, Field(ge=0.1, le=3600)] = setting(
+        30.0,
+        "How long a preview may take, looking at the stores of one pipeline of a plan, and one answer of the source of a dry run; "
+        "then it is ended (query.timeout).",
+    )
     previews: Annotated[Int, Field(ge=1, le=1000)] = setting(
         8, "How many previews may read their sources at a time; more are answered 503 (worker.busy)."
     )

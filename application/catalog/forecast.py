@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from application.catalog.documents import Catalog, Change, PutDocument, how_it_publishes
 from application.connections.open_stores import OpenStores
+from application.pipelines.patience import Patience
 from application.pipelines.preparing import Prepared, RunPreparer
 from domain.errors import PlatformError
 from domain.identity.principal import Principal
@@ -28,6 +29,7 @@ class PlanForecaster:
     records: IRecords
     stores: OpenStores
     preparer: RunPreparer
+    patience: Patience
 
     async def plan(self, principal: Principal, commands: Sequence[PutDocument], *, prune: bool) -> list[Change]:
         """Say what applying a set of documents would change, and how its pipelines would then run.
@@ -109,21 +111,24 @@ class PlanForecaster:
         by_document = how_it_publishes(spec)
         columns: tuple[ColumnForecast, ...] = ()
         try:
-            spec = await preparer.with_key(organization, spec)
-            source = await preparer.source_store(organization, spec.source)
-            plan = await preparer.planned(source.plan(spec.source, lo=None, limit=None, waits=False))
-            plan = await preparer.settled(organization, spec, plan, RunRequest())
-            publishing = await preparer.publishing(organization, spec, plan, RunRequest())
-            told = how_it_publishes(spec, publishing)
-            notes = [dict(zip(by_document, told, strict=True)).get(note, note) for note in notes]
-            prepared = await self._prepared(organization, spec, plan, preparer, publishing)
-            route = await preparer.route(organization, spec, plan, prepared.target, prepared.transform)
-            landing = await stores.get(organization, await stores.spec_of(organization, spec.destination.connection))
-            columns = _columns(plan, prepared, landing)
-            notes.append(f"way: {route.way.value}, because {route.reason}")
-            notes += [f"columns: {note}" for note in prepared.left_out]
-            notes += [f"warning: {warning}" for warning in plan.warnings]
-            notes += await _warnings(source, spec, plan)
+            async with self.patience.within():
+                spec = await preparer.with_key(organization, spec)
+                source = await preparer.source_store(organization, spec.source)
+                plan = await preparer.planned(source.plan(spec.source, lo=None, limit=None, waits=False))
+                plan = await preparer.settled(organization, spec, plan, RunRequest())
+                publishing = await preparer.publishing(organization, spec, plan, RunRequest())
+                told = how_it_publishes(spec, publishing)
+                notes = [dict(zip(by_document, told, strict=True)).get(note, note) for note in notes]
+                prepared = await self._prepared(organization, spec, plan, preparer, publishing)
+                route = await preparer.route(organization, spec, plan, prepared.target, prepared.transform)
+                landing = await stores.get(
+                    organization, await stores.spec_of(organization, spec.destination.connection)
+                )
+                columns = _columns(plan, prepared, landing)
+                notes.append(f"way: {route.way.value}, because {route.reason}")
+                notes += [f"columns: {note}" for note in prepared.left_out]
+                notes += [f"warning: {warning}" for warning in plan.warnings]
+                notes += await _warnings(source, spec, plan)
         except PlatformError as error:
             notes.append(f"way: not known by now: {error.message} [{error.code}]")
         return replace(change, notes=tuple(notes), columns=columns)

@@ -1,12 +1,13 @@
 """Looks at pipelines and runs: previews, dry runs, state, status, history."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
 from application.answers import AnswerLimits
 from application.connections.open_stores import OpenStores
+from application.pipelines.patience import Patience
 from application.pipelines.preparing import RunPreparer, transform_plan
 from application.pipelines.showing import event_for, run_for
 from application.pipelines.turns import Turns
@@ -58,6 +59,7 @@ class PipelineInspector:
     transformer: ITransformer
     max_preview_bytes: int
     turns: Turns
+    patience: Patience
     answers: AnswerLimits
 
     async def preview(
@@ -68,16 +70,18 @@ class PipelineInspector:
         Raises:
             NotFoundError, InvalidInputError: the source or a transform is wrong.
             UnavailableError: so many are being made already (`worker.busy`).
+            WorkFailedError: it takes too long, or one answer of the source does where all rows are only counted (`query.timeout`).
         """
         require(principal, Action.PREVIEW)
         with self.turns.one():
-            return await self._previewed(principal.organization, spec, limit=limit, keep_rows=keep_rows)
+            async with self.patience.within() if keep_rows else nullcontext():
+                return await self._previewed(principal.organization, spec, limit=limit, keep_rows=keep_rows)
 
     async def _previewed(self, organization: str, spec: PipelineSpec, *, limit: int | None, keep_rows: bool) -> Preview:
         spec = await self.preparer.with_key(organization, spec)
         store = await self.preparer.source_store(organization, spec.source)
-        patience = self.preparer.patience
-        plan = await self.preparer.planned(store.plan(replace(spec.source, cursor=None), lo=None, limit=limit))
+        planning = store.plan(replace(spec.source, cursor=None), lo=None, limit=limit)
+        plan = await self.patience.answer(self.preparer.planned(planning))
         lenient = replace(spec, quality=tuple(rule for rule in spec.quality if rule.is_row_rule))
         rows = self.preparer.batch_rows(spec) if limit is None else min(limit, self.preparer.batch_rows(spec))
         size = min(self.preparer.batch_bytes(spec), _PREVIEW_BATCH_BYTES)
@@ -88,7 +92,7 @@ class PipelineInspector:
             store.reader(
                 replace(spec.source, cursor=None), plan, plan.streams[0], batch_rows=rows, batch_bytes=size
             ) as reader,
-            aclosing(patience.each(reader.batches(None, limit=limit))) as batches,
+            aclosing(self.patience.each(self.preparer.patience.each(reader.batches(None, limit=limit)))) as batches,
         ):
             columns = tuple((column.name, column.type) for column in transform.columns)
             async for batch in batches:

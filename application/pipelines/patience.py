@@ -1,8 +1,8 @@
 """How long a store may take over one answer, so that a query that never answers ends its run by name."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
@@ -17,6 +17,9 @@ class Patience:
     """Waits for a store up to a limit; then what it is doing is interrupted, and its connection let go."""
 
     limit: timedelta
+    remedy: str = (
+        "make its query cheaper or its batches smaller (run.batch_rows), or raise HEADRACE_RUN__QUERY_TIMEOUT_SECONDS"
+    )
 
     async def answer(self, asked: Awaitable[T]) -> T:
         """Wait for one answer.
@@ -24,15 +27,24 @@ class Patience:
         Raises:
             WorkFailedError: it did not come in time (`query.timeout`).
         """
+        async with self.within():
+            return await asked
+
+    @asynccontextmanager
+    async def within(self) -> AsyncIterator[None]:
+        """Do what is in the block.
+
+        Raises:
+            WorkFailedError: it was not done in time (`query.timeout`).
+        """
         try:
             async with asyncio.timeout(self.limit.total_seconds()) as waiting:
-                return await asked
+                yield
         except TimeoutError as error:
             if not waiting.expired():
                 raise
             raise WorkFailedError(
-                f"The source gave no answer within {self.limit.total_seconds():g} s; make its query cheaper or its batches "
-                "smaller (run.batch_rows), or raise HEADRACE_RUN__QUERY_TIMEOUT_SECONDS.",
+                f"The source gave no answer within {self.limit.total_seconds():g} s; {self.remedy}.",
                 code="query.timeout",
             ) from error
 

@@ -159,6 +159,11 @@ class UseCases(containers.DeclarativeContainer):
         lease=lease,
     )
     controller = providers.Singleton(RunController, records=gateways.records, doorbell=doorbell, launcher=launcher)
+    looking = providers.Singleton(
+        Patience,
+        limit=providers.Singleton(timedelta, seconds=settings.provided.checks.preview_seconds),
+        remedy="make its query cheaper, or raise HEADRACE_CHECKS__PREVIEW_SECONDS",
+    )
     answers = providers.Singleton(
         AnswerLimits,
         answer_bytes=settings.provided.limits.answer_bytes,
@@ -172,6 +177,7 @@ class UseCases(containers.DeclarativeContainer):
         transformer=gateways.checking_transformer,
         max_preview_bytes=providers.Callable(lambda size: size * 1024**2, settings.provided.checks.answer_mb),
         turns=providers.Singleton(Turns, settings.provided.checks.previews),
+        patience=looking,
         answers=answers,
     )
     catalog = providers.Singleton(
@@ -216,7 +222,12 @@ class UseCases(containers.DeclarativeContainer):
         AllUseCases,
         catalog=catalog,
         planner=providers.Singleton(
-            PlanForecaster, catalog=catalog, records=gateways.records, stores=stores, preparer=preparer
+            PlanForecaster,
+            catalog=catalog,
+            records=gateways.records,
+            stores=stores,
+            preparer=preparer,
+            patience=looking,
         ),
         launcher=launcher,
         controller=controller,

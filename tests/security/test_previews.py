@@ -4,16 +4,20 @@ import http.client
 import json
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from threading import Thread
 from urllib.parse import urlsplit
 
 import pytest
 
 from tests.databases import new_database, postgres
-from tests.e2e.api import Server, serving
+from tests.e2e.api import Answer, Server, headrace, serving
 from tests.e2e.projects import postgres_connection
 
 _READING = "select count(*) from pg_stat_activity where datname = current_database() and query like '%pg_sleep%' and pid <> pg_backend_pid()"
+_END_HOLDING = "select pg_cancel_backend(pid) from pg_stat_activity where query like 'do %' and pid <> pg_backend_pid()"
 
 
 def _put(server: Server, name: str, query: str) -> None:
@@ -60,3 +64,56 @@ def test_previews_have_places_and_end_with_who_asked(tmp_path: Path, postgres_se
         _until(lambda: postgres(database, _READING) == [(0,)])
         answer = server.call("POST", "/v1/pipelines/quick/preview", {"limit": 5})
         assert (answer.status, answer.body["rows"]) == (200, [{"n": 1}])
+
+
+def _held(database: str) -> None:
+    """Hold the table's lock until it is cancelled."""
+    with suppress(Exception):
+        postgres(database, "do $$ begin lock table held; perform pg_sleep(600); end $$")
+
+
+@pytest.mark.line("11", "29")
+def test_a_preview_and_a_plan_end_soon_whatever_a_run_may_take(tmp_path: Path, postgres_server_url: str) -> None:
+    (tmp_path / "headrace.toml").write_text("[settings]\n")
+    hasty = {"HEADRACE_CHECKS__PREVIEWS": "4", "HEADRACE_CHECKS__PREVIEW_SECONDS": "0.5"}
+    with new_database(postgres_server_url) as database, serving(tmp_path, **hasty) as server:
+        postgres(database, "create table held (id int primary key)")
+        text = postgres_connection(database)
+        assert server.call("PUT", "/v1/connections/warehouse", text, kind="application/yaml").status == 201
+        _put(server, "slow", "select 1 as n, pg_sleep(600) as s")
+        _put(server, "drip", "select n, pg_sleep(0.1) is null as s from generate_series(1, 6000) n")
+        _put(server, "quick", "select 1 as n")
+
+        # Of a dry run, which gives no rows, each answer of the source has that time.
+        asked = [("slow", 5, True), ("drip", 5000, True), ("slow", None, False)]
+
+        def preview(name: str, limit: int | None, rows: bool) -> Answer:
+            return server.call("POST", f"/v1/pipelines/{name}/preview", {"limit": limit, "rows": rows})
+
+        with ThreadPoolExecutor(4) as threads:
+            beside = threads.submit(headrace, tmp_path, "preview", "slow")
+            for late in threads.map(preview, *zip(*asked, strict=True)):
+                assert (late.status, late.body["code"]) == (422, "query.timeout"), late.body
+                assert "HEADRACE_CHECKS__PREVIEW_SECONDS" in late.body["detail"]
+            told = beside.result()
+        assert (told.returncode > 0, "query.timeout" in told.stderr) == (True, True), told.stderr
+        _until(lambda: postgres(database, _READING) == [(0,)])
+        assert server.call("POST", "/v1/pipelines/quick/preview", {"limit": 5}).status == 200
+
+        held = {
+            "version": 1,
+            "pipeline": "held",
+            "source": {"connection": "warehouse", "table": "held"},
+            "destination": {"table": "landed"},
+        }
+        holding = Thread(target=_held, args=(database,))
+        holding.start()
+        try:
+            _until(lambda: postgres(database, _READING) == [(1,)])
+            planned = server.call("POST", "/v1/plans", {"documents": [held]})
+        finally:
+            postgres(database, _END_HOLDING)
+            holding.join()
+        assert "[query.timeout]" in json.dumps(planned.body)
+        planned = server.call("POST", "/v1/plans", {"documents": [held]})
+        assert "[query.timeout]" not in json.dumps(planned.body)
