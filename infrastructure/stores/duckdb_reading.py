@@ -1,24 +1,27 @@
 """Reading a stream of a DuckDB source, in the order of (cursor, key)."""
 
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, closing
 from typing import Any
 
 import duckdb
 import pyarrow as pa
 
+from domain.errors import PlatformError
 from domain.failpoints import fail_at
 from domain.pipelines.checkpoint import Position
 from domain.pipelines.read_set import SourcePlan, Stream
 from domain.pipelines.spec import SourceSpec
 from domain.pipelines.table import Column
 from domain.ports.data_store import IReader, SourceBatch
-from infrastructure.arrow import conform, rechunk
+from infrastructure.arrow import conform, rechunk, row_too_large
 from infrastructure.duckdb_types import logical_of, sent
+from infrastructure.memory_room import ROOM
 from infrastructure.queries.duckdb_queries import IN_PROCESS, DuckDBQueries
 from infrastructure.sql import quote
 from infrastructure.stores.duckdb_cursor import natives_of
 from infrastructure.stores.duckdb_reserved import refuse_read
+from infrastructure.stores.duckdb_row_size import Sizes, is_met, measured, sizes_of, told
 from infrastructure.stores.duckdb_selection import belonging, from_item
 from infrastructure.stores.duckdb_session import named, translate
 from infrastructure.stores.planned import check_planned
@@ -32,6 +35,9 @@ PLAIN = frozenset(
     }
 )
 """Types whose text follows from what Arrow carries."""
+
+_EVERYTHING = "true AND true"
+"""How the conditions of a read set and a stream say that they have none."""
 
 
 class DuckDBReader(IReader):
@@ -66,12 +72,42 @@ class DuckDBReader(IReader):
         where, bound = belonging(self._source, plan, self._stream, after, natives)
         query = f"({self._selected(text, where, natives, limit)})"
         ties = plan.order if plan.ordered and not plan.is_proved else ()
-        rows = batches_of(self._cursor, query, {**parameters, **bound}, *self._size, ties=ties)
+        sizes = await self._thread.call(self._sizes, text, parameters, limit if where == _EVERYTHING else None)
+        shown = measured(columns, self._size[1], sizes)
+        rows = self._batches(query, {**parameters, **bound}, columns, shown, ties)
+        if limit is not None:  # A run must not fail since somebody looks at the file.
+            rows = _in_turn(rows, sizes.most_bytes)
         async with aclosing(self._thread.iterate(rows)) as batches:
             async for batch in batches:
                 fail_at("extract.mid_page")
                 place = place_after(batch, plan, before_christ="(BC)") if plan.ordered else None
                 yield SourceBatch(conform(batch.select(names), columns), place)
+
+    def _sizes(self, text: str, parameters: Mapping[str, Any], limit: int | None) -> Sizes:
+        """What reading may meet.
+
+        Raises:
+            WorkFailedError: a row of those that are wanted is larger than a batch for certain (`source.row_too_large`).
+        """
+        try:
+            sizes = sizes_of(self._cursor, text, parameters)
+            table = self._source.table
+            is_large = sizes.longest > self._size[1]
+            if is_large and table is not None and limit is not None and is_met(self._cursor, table, limit):
+                raise row_too_large(self._size[1], sizes.column)
+        except duckdb.Error as error:
+            raise translate(error) from error
+        return sizes
+
+    def _batches(
+        self, query: str, parameters: Mapping[str, Any], columns: Sequence[Column], shown: str, ties: Sequence[str]
+    ) -> Generator[pa.Table]:
+        try:
+            yield from batches_of(self._cursor, query, parameters, *self._size, ties=ties, shown=shown)
+        except PlatformError as error:
+            if isinstance(error.__cause__, duckdb.Error) and (said := told(error.__cause__, columns, self._size[1])):
+                raise said from error.__cause__
+            raise
 
     def _selected(self, text: str, where: str, natives: Mapping[str, str], limit: int | None) -> str:
         plan = self._plan
@@ -89,6 +125,12 @@ class DuckDBReader(IReader):
         return f"SELECT {names} FROM (SELECT * FROM {text}) AS selected WHERE {where}{order}{bounded}"
 
 
+def _in_turn(rows: Generator[pa.Table], most_bytes: int) -> Generator[pa.Table]:
+    """Rows that take much are read when others who look at such have done."""
+    with ROOM.taken(most_bytes), closing(rows):
+        yield from rows
+
+
 def batches_of(
     cursor: duckdb.DuckDBPyConnection,
     text: str,
@@ -97,11 +139,12 @@ def batches_of(
     size_bytes: int | None = None,
     *,
     ties: Sequence[str] = (),
+    shown: str = "*",
 ) -> Generator[pa.Table]:
     """Stream what is selected in tables of so many rows, or bytes; rows that share their place, of `ties`, in one table."""
     try:
         # `execute().to_arrow_reader()` would hold the whole result; a relation streams it.
-        relation = cursor.sql(f"SELECT * FROM {text}", params=named(parameters))
+        relation = cursor.sql(f"SELECT {shown} FROM {text}", params=named(parameters))
         tables = rechunk(relation.to_arrow_reader(rows), rows, size_bytes)
         yield from whole_ties(tables, ties, size_bytes) if ties else tables
     except duckdb.Error as error:
