@@ -12,8 +12,14 @@ from entrypoints.http.dependencies import Place
 from entrypoints.http.large import large
 from entrypoints.use_cases import UseCases
 
-PAGE_CHARACTERS = 1024 * 1024
-"""What an answer holds of documents; each may be large, and who only reads must not make this process hold hundreds."""
+_PAGE_CHARACTERS = 1024 * 1024
+
+
+def page_characters(cases: UseCases) -> int:
+    """What an answer holds of documents, within what any answer may have: each may be large, and who only reads must not make
+    this process hold hundreds.
+    """
+    return min(_PAGE_CHARACTERS, cases.answers.answer_bytes)
 
 
 def document_body(stored: StoredDocument) -> dict[str, Any]:
@@ -49,7 +55,7 @@ async def list_documents(
     place = place_of(caller.organization, kind, cursor)
     async with turn:
         page = await cases.catalog.page(
-            caller, kind, after=place[0] if place else None, limit=limit, most_characters=PAGE_CHARACTERS
+            caller, kind, after=place[0] if place else None, limit=limit, most_characters=page_characters(cases)
         )
         following = (page.next_cursor,) if page.next_cursor is not None else None
         next_cursor = cursor_of(caller.organization, kind, following)

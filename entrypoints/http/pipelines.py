@@ -10,7 +10,7 @@ from domain.pipelines.run import RunRequest
 from entrypoints.documents.models import PipelineDocument
 from entrypoints.http import bodies
 from entrypoints.http.dependencies import Bodies, Caller, Cases, Digits, Place, Previewer, Resetter, SpecWriter, Starter
-from entrypoints.http.documents import PAGE_CHARACTERS, document_body, get_document, list_documents, put_document
+from entrypoints.http.documents import document_body, get_document, list_documents, page_characters, put_document
 from entrypoints.http.large import large
 from entrypoints.http.leaving import while_asked
 from entrypoints.rendering import preview_body, run_body, state_body, status_body
@@ -60,7 +60,7 @@ async def list_revisions(
     """List a pipeline's revisions, newest first; of large documents fewer than `limit`, and `before` goes on."""
     async with turn:
         found = await cases.catalog.revisions(
-            caller, "pipeline", name, before=before, limit=limit, most_characters=PAGE_CHARACTERS
+            caller, "pipeline", name, before=before, limit=limit, most_characters=page_characters(cases)
         )
         return await large(lambda: [document_body(stored) for stored in found])
 

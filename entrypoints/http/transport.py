@@ -1,6 +1,7 @@
 """What a connection may cost before there is a request: uvicorn's protocol with deadlines, a bounded head and a number of connections."""
 
 import json
+import re
 from asyncio import TimerHandle
 from collections import OrderedDict
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ import httptools
 import structlog
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+_ABSOLUTE = re.compile(rb"https?://([^/?#]+)", re.IGNORECASE)
 _MOST_IN_A_ROW = 16
 """Requests that a client may send before the first of them is answered."""
 
@@ -123,12 +125,24 @@ class BoundedProtocol(HttpToolsProtocol):
         if size > self._limits.header_bytes or len(self.headers) > self._limits.headers:
             self._refuse_head()
             raise _RefusedError
+        self._take_host_of_target()
         self._is_in_head = False
         self.shared.waiting.pop(self, None)
         self._begin(self._limits.body_seconds)
         super().on_headers_complete()
         if len(self.connections) > self._limits.connections:
             self.cycle.keep_alive = False
+
+    def _take_host_of_target(self) -> None:
+        """A target may name its host itself, which then stands for what the header says (RFC 9112, 3.2.2)."""
+        if self.url.startswith(b"/") or self.url == b"*":
+            return
+        found = _ABSOLUTE.match(self.url)
+        if found is None:
+            self._refuse(400, "request.malformed", "The target of a request is a path, or a URL of HTTP.")
+            raise _RefusedError
+        # Two headers stay two, which are refused.
+        self.headers[:] = [(name, found[1] if name == b"host" else value) for name, value in self.headers]
 
     def on_body(self, body: bytes) -> None:
         self._beside_body = 0

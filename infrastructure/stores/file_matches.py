@@ -40,7 +40,7 @@ def matches(root: Path, pattern: str, confinement: Confinement) -> list[Path]:
         found = steps.below(found) if part == "**" else steps.children(found, part)
     paths = sorted(path for path in found if path.is_file())
     if not paths:
-        raise _nothing_found(pattern, root, is_folder=any(path.is_dir() for path in found))
+        raise _nothing_found(pattern, is_folder=any(path.is_dir() for path in found))
     return paths
 
 
@@ -110,11 +110,13 @@ def forbidden() -> InvalidInputError:
     )
 
 
-def _nothing_found(pattern: str, root: Path, *, is_folder: bool) -> NotFoundError:
+def _nothing_found(pattern: str, *, is_folder: bool) -> NotFoundError:
     if not is_folder:
         what, such = f"No file matches {pattern}", "*.csv"
     elif "*" in pattern or "?" in pattern:
         what, such = f"{pattern} matches folders alone", f"{pattern.rstrip('/')}/*.parquet"
     else:
         what, such = f"{pattern} is a folder", f"{pattern.rstrip('/')}/*.csv"
-    return NotFoundError(f"{what} under {root}; write a pattern such as {such}.", code="file.not_found")
+    return NotFoundError(
+        f"{what} under the folder of the connection; write a pattern such as {such}.", code="file.not_found"
+    )

@@ -45,6 +45,9 @@ from infrastructure.threads import OneThread
 _PULLED_BYTES = 2 * 1024 * 1024
 """Of text that the destination pulls: its vectors of 2,048 rows are full then, and none of it is copied on the way."""
 
+_FOLDER = "The folder that root of this files connection names {}."
+"""Where it is on this machine is no matter of who asks over HTTP."""
+
 
 class FilesDataStore(IDataStore):
     """CSV and Parquet files under one folder; links that lead out of it are refused, and what is hidden is not seen."""
@@ -57,18 +60,16 @@ class FilesDataStore(IDataStore):
     async def open(self) -> None:
         self._confinement.check(self._root)
         if not self._root.is_dir():
-            raise StoreRefusedError(
-                f"The folder {self._root} of a files connection does not exist.", code="source.folder_missing"
-            )
+            raise StoreRefusedError(_FOLDER.format("does not exist"), code="source.folder_missing")
 
     async def close(self) -> None:
         """Nothing is kept open between reads."""
 
     async def health_check(self) -> StoreHealth:
         if not self._root.is_dir():
-            return StoreHealth(is_healthy=False, step="name", detail=f"The folder {self._root} does not exist.")
+            return StoreHealth(is_healthy=False, step="name", detail=_FOLDER.format("does not exist"))
         if not os.access(self._root, os.R_OK | os.X_OK):
-            return StoreHealth(is_healthy=False, step="sign_in", detail=f"The folder {self._root} cannot be read.")
+            return StoreHealth(is_healthy=False, step="sign_in", detail=_FOLDER.format("cannot be read"))
         return StoreHealth(is_healthy=True)
 
     async def tables(self) -> Sequence[TableName]:

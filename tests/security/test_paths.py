@@ -162,6 +162,17 @@ async def test_patterns_that_name_it(wide: Confinement, pattern: str) -> None:
     assert caught.value.code == "path.forbidden"
 
 
+async def test_where_a_folder_is_on_this_machine_is_told_to_nobody(wide: Confinement) -> None:
+    place = wide.place("data")
+    for folder, pattern in ((place, "nothing.csv"), (place, "2024"), (place, "20*4"), (place / "gone", "x.csv")):
+        store = FilesDataStore(folder, wide)
+        with pytest.raises(PlatformError) as caught:
+            await store.open()
+            await store.plan(SourceSpec(path=pattern), lo=None, limit=None)
+        assert str(place.parent) not in caught.value.message
+        assert str(place.parent) not in ((await store.health_check()).detail or "")
+
+
 @pytest.mark.parametrize(
     "pattern", ["[.]env*", "?env*", "s?ate/*.csv", "[s]ecrets/*", "*/.?", "data/[.]*", "data/?folder/*"]
 )

@@ -396,6 +396,27 @@ def test_only_under_its_names_the_server_answers_more_than_the_probes(server: Se
 
 
 @pytest.mark.line("23")
+def test_a_target_that_names_a_host_is_judged_by_it_and_not_by_the_header(server: Server) -> None:
+    for target, header, status, code in (
+        (b"http://localhost/version", b"localhost", 200, b""),
+        (b"HTTPS://Headrace.Example.Com:443/version?a=b", b"localhost", 200, b""),
+        (b"http://localhost/version", b"evil", 200, b""),
+        (b"http://evil/health", b"localhost", 200, b""),
+        (b"http://evil/version", b"localhost", 400, b"request.host"),
+        (b"hTTp://evil:80?/version", b"localhost", 400, b"request."),
+        (b"http://localhost@evil/version", b"localhost", 400, b"request.host"),
+        (b"http://localhost:x@evil:80/version", b"localhost", 400, b"request.host"),
+        (b"http://evil/version", b"localhost\r\nHost: localhost", 400, b"request.host"),
+        (b"ftp://localhost/version", b"localhost", 400, b"request.malformed"),
+        (b"http:///version", b"localhost", 400, b"request.malformed"),
+        (b"localhost/version", b"localhost", 400, b"request.malformed"),
+    ):
+        request = b"GET " + target + b" HTTP/1.1\r\nHost: " + header + b"\r\nConnection: close\r\n\r\n"
+        found, content = answered(server, request)
+        assert (found, code in content) == (status, True), (target, content)
+
+
+@pytest.mark.line("23")
 def test_what_a_proxy_would_say_is_not_believed(server: Server) -> None:
     spoofed = {
         "X-Forwarded-Host": "evil",

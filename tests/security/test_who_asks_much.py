@@ -20,6 +20,7 @@ from application.pipelines.showing import said_to
 from domain.errors import UnavailableError
 from domain.identity.principal import Principal, Role
 from entrypoints.http.app import create_app
+from entrypoints.http.documents import page_characters
 from entrypoints.http.leaving import Places
 from entrypoints.http.server import Server
 from entrypoints.http.transport import TransportLimits, protocol_within
@@ -212,6 +213,13 @@ async def test_the_description_is_written_once() -> None:
 
     assert first.body is second.body
     assert json.loads(first.body) == json.loads(json.dumps(app.openapi()))
+
+
+@pytest.mark.line("36")
+def test_a_page_of_documents_is_no_larger_than_any_answer() -> None:
+    for most, expected in ((65_536, 65_536), (16 * 1024 * 1024, 1024 * 1024)):
+        cases: Any = SimpleNamespace(answers=SimpleNamespace(answer_bytes=most))
+        assert page_characters(cases) == expected
 
 
 @pytest.mark.line("36")
