@@ -102,11 +102,12 @@ def _statistics(cursor: duckdb.DuckDBPyConnection, place: Sequence[str], columns
     """DuckDB's statistics of columns; there is no such row, so that nothing is read."""
     if not columns:
         return []
-    asked = ", ".join(f"stats(stored.{_spelt(column)})" for column in columns)
+    # As text: the least and greatest values are in it, not all of which Python has.
+    asked = ", ".join(f"CAST(CAST(stats(stored.{_spelt(column)}) AS JSON) AS VARCHAR)" for column in columns)
     table = ".".join(map(_spelt, place[-2:]))
     sql = f"SELECT {asked} FROM (SELECT 1) AS one LEFT JOIN {table} AS stored ON stored.rowid = -1"
     [row] = cursor.execute(sql).fetchall()
-    return list(row)
+    return [json.loads(told or "null") for told in row]
 
 
 def _spelt(name: str) -> str:
@@ -115,10 +116,12 @@ def _spelt(name: str) -> str:
 
 
 def _strings(stats: Any) -> tuple[int, int] | None:
-    """The length of the longest text and of all; None where there is a list of other values."""
+    """The length of the longest text and of all; None where there is a list of other values, or nothing is told."""
     if not isinstance(stats, dict):
         return 0, 0
     inner = stats.get("child_stats")
+    if "shredding_state" in stats:
+        return None  # A VARIANT, which may be anything.
     if inner is None:
         longest = int(stats.get("max_string_length") or 0)
         return longest, int(stats.get("total_string_length") or longest)
