@@ -98,16 +98,15 @@ class Entrance:
 
     def _admit(self) -> None:
         """Let some in, and go on with the others in the next turn, or when there may be room."""
+        self._let_probes_in()
         for _ in range(_ADMITTED_AT_ONCE):
             if not self._waiting or not self._has_room():
                 break
             self._serve(self._waiting.popleft().connection, is_probe=False)
         is_full = bool(self._waiting) and not self._has_room()
-        if is_full:
-            self._let_probes_in()
-            longest = self._loop.time() - _WAIT_SECONDS
-            while self._waiting and (self._waiting[0].since < longest or len(self._waiting) > _MOST_WAITING):
-                self._refuse(self._waiting.popleft().connection)
+        longest = self._loop.time() - _WAIT_SECONDS
+        while len(self._waiting) > _MOST_WAITING or (is_full and self._waiting and self._waiting[0].since < longest):
+            self._refuse(self._waiting.popleft().connection)
         self._is_admitting = bool(self._waiting)
         if is_full:
             self._loop.call_later(_LOOK_SECONDS, self._admit)

@@ -12,6 +12,7 @@ from starlette.requests import Request
 
 from domain.identity.principal import Principal
 from entrypoints.documents import yaml_text
+from entrypoints.http import entrance as entrance_module
 from entrypoints.http.entrance import Entrance
 from entrypoints.http.leaving import Places
 from entrypoints.http.server import Server
@@ -44,16 +45,43 @@ async def test_a_probe_does_not_stand_behind_the_connections_that_came_before_it
     with socket.create_server(("127.0.0.1", 0), backlog=200) as listener, ExitStack() as stack:
         for content in (*[WORK] * 100, b"", b"GET /health", b"GET /healthy HTTP/1.1\r\n\r\n", PROBE):
             stack.enter_context(_connected(listener)).sendall(content)
+        late = stack.enter_context(_connected(listener))
         entrance = Entrance(listener, protocol, lambda: True, b"")
         while not made:
             await asyncio.sleep(0)
         assert made[0]
         assert len(made) < 10  # And the loop turns before all of them are in.
+        late.sendall(PROBE)  # It was accepted before it said what it wants.
+        while made.count(True) < 2:
+            await asyncio.sleep(0)
+        assert len(made) < 50
         entrance.close()
         await entrance.wait_closed()
-        while len(made) < 104:
+        while len(made) < 105:
             await asyncio.sleep(0)
-        assert made.count(True) == 1
+        assert made.count(True) == 2
+
+
+@pytest.mark.line("36")
+async def test_so_many_connections_wait_and_the_others_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each takes a descriptor, of which others have need too."""
+    monkeypatch.setattr(entrance_module, "_MOST_WAITING", 20)
+    made: list[bool] = []
+
+    def protocol(is_probe: bool) -> asyncio.Protocol:
+        made.append(is_probe)
+        return asyncio.Protocol()
+
+    with socket.create_server(("127.0.0.1", 0), backlog=200) as listener, ExitStack() as stack:
+        clients = [stack.enter_context(_connected(listener)) for _ in range(100)]
+        for client in clients:
+            client.sendall(WORK)
+        entrance = Entrance(listener, protocol, lambda: True, b"busy")
+        assert await _answer(clients[4]) == b"busy"
+        entrance.close()
+        await entrance.wait_closed()
+        await _turns(10)
+        assert 4 <= len(made) <= 24
 
 
 @pytest.mark.line("36")
