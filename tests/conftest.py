@@ -12,6 +12,7 @@ import pytest
 from tests.databases import new_database
 from tests.e2e.projects import new_project
 from tests.forked import fork_children_of_benches
+from tests.places import in_memory
 from tests.program import IS_QUICK, started_fork_server
 from tests.servers import KafkaServer, PostgresServer, RedisServer
 from tests.somebody import Somebody, somebody_in
@@ -29,6 +30,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if IS_QUICK:
         fork_children_of_benches(started_fork_server)
     config.stash[_SERVERS] = {}
+    if (place := in_memory()) is not None:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(place))
     if hasattr(config, "workerinput") or config.option.collectonly:
         return
     for name, (kind, variable) in _KINDS.items():

@@ -11,22 +11,7 @@ import time
 from importlib.metadata import distribution
 from pathlib import Path
 
-_MEMORY = Path("/dev/shm")
-_ROOM = 4 << 30
-
-
-def data_folder(prefix: str) -> Path:
-    """A folder for what a server keeps, in memory where there is plenty: a database is some three hundred files."""
-    return Path(tempfile.mkdtemp(prefix=prefix, dir=_MEMORY if _has_room(_MEMORY) else None))
-
-
-def _has_room(folder: Path) -> bool:
-    try:
-        place = os.statvfs(folder)
-        available = int(Path("/proc/meminfo").read_text().partition("MemAvailable:")[2].split()[0]) * 1024
-    except (OSError, IndexError):
-        return False
-    return os.access(folder, os.W_OK) and min(place.f_bavail * place.f_frsize, available) >= _ROOM
+from tests.places import in_memory
 
 
 def free_port() -> int:
@@ -40,7 +25,7 @@ class PostgresServer:
 
     def __init__(self) -> None:
         self.port = free_port()
-        self._folder = data_folder("headrace-postgres-")
+        self._folder = Path(tempfile.mkdtemp(prefix="headrace-postgres-", dir=in_memory()))
         self._copied: Path | None = None
         self._user = "nobody" if os.geteuid() == 0 else None
         self._process: subprocess.Popen[bytes] | None = None
