@@ -4,15 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.ports.type_matrix import DOCUMENT, HEADER, TYPES, Matrix, row_of
+from tests.ports.type_matrix import DOCUMENT, HEADER, TYPES, opened, row_of
 
 
 @pytest.mark.parametrize("kind", TYPES)
 async def test_type_does_what_the_reference_says(kind: str, postgres_database: str, tmp_path: Path) -> None:
-    matrix = Matrix(postgres_database, tmp_path)
-    matrix.prepare()
-
-    assert await row_of(matrix, kind) in DOCUMENT.read_text().splitlines()
+    async with opened(postgres_database, tmp_path) as matrix:
+        assert await row_of(matrix, kind) in DOCUMENT.read_text().splitlines()
 
 
 def test_reference_names_every_type_once() -> None:

@@ -6,6 +6,8 @@
 import asyncio
 import sys
 import tempfile
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,7 +91,21 @@ TYPES: dict[str, tuple[list[str], list[str]]] = {
     "an enum": (["happy"], []),
     "a domain over integer": (["5"], []),
 }  # fmt: skip
+_DEFINITIONS = ("CREATE TYPE mood AS ENUM ('happy', 'sad')", "CREATE DOMAIN positive AS integer CHECK (VALUE > 0)")
 _CREATED = {"an enum": "mood", "a domain over integer": "positive"}
+
+
+@asynccontextmanager
+async def opened(url: str, folder: Path) -> AsyncIterator["Matrix"]:
+    """Prepare a database, and open the stores that values move between."""
+    for statement in _DEFINITIONS:
+        postgres(url, statement)
+    async with AsyncExitStack() as stack:
+        stores = PostgresDataStore(address_of(url)), DuckDBDataStore(DuckDBOptions(folder / "data.duckdb"))
+        for store in stores:
+            await store.open()
+            stack.push_async_callback(store.close)
+        yield Matrix(url, *stores)
 
 
 @dataclass(frozen=True)
@@ -103,17 +119,14 @@ class Outcome:
 class Matrix:
     """Moves values of one type and compares them by SQL at the destination."""
 
-    def __init__(self, url: str, folder: Path) -> None:
+    def __init__(self, url: str, postgres: PostgresDataStore, duckdb: DuckDBDataStore) -> None:
         self._url = url
-        self._folder = folder
+        self._postgres = postgres
+        self._duckdb = duckdb
         self._names = 0
 
     def sql(self, text: str) -> list[tuple[object, ...]]:
         return postgres(self._url, text)
-
-    def prepare(self) -> None:
-        self.sql("CREATE TYPE mood AS ENUM ('happy', 'sad')")
-        self.sql("CREATE DOMAIN positive AS integer CHECK (VALUE > 0)")
 
     async def moved(self, kind: str, values: list[str], way: str) -> Outcome:
         """Load the values and NULL; compare both ways as text, which Postgres writes exactly.
@@ -128,25 +141,16 @@ class Matrix:
         texts = ["'" + value.replace("'", "''") + "'" for value in values]
         rows = ", ".join(f"({number}, {text})" for number, text in enumerate([*texts, "NULL"]))
         self.sql(f"INSERT INTO given VALUES {rows}")
-        source = PostgresDataStore(address_of(self._url))
-        await source.open()
         try:
             if way != "DuckDB":
-                return await self._to_postgres(source, undecoded="undecoded" in way)
-            store = DuckDBDataStore(DuckDBOptions(self._folder / f"{self._names}.duckdb"))
-            await store.open()
-            try:
-                return await self._to_duckdb(source, store)
-            finally:
-                await store.close()
+                return await self._to_postgres(undecoded="undecoded" in way)
+            return await self._to_duckdb()
         except PlatformError as error:
             return Outcome(None, error.code)
-        finally:
-            await source.close()
 
-    async def _to_postgres(self, source: PostgresDataStore, *, undecoded: bool) -> Outcome:
+    async def _to_postgres(self, *, undecoded: bool) -> Outcome:
         table = TableName(f"got{self._names}")
-        await load(source, source, table, undecoded=undecoded)
+        await load(self._postgres, self._postgres, table, undecoded=undecoded)
         self._compare(table.table)
         found = self.sql(
             "SELECT format_type(atttypid, atttypmod) FROM pg_attribute "
@@ -154,23 +158,18 @@ class Matrix:
         )
         return Outcome(str(found[0][0]), None)
 
-    async def _to_duckdb(self, source: PostgresDataStore, store: DuckDBDataStore) -> Outcome:
+    async def _to_duckdb(self) -> Outcome:
         table = TableName(f"got{self._names}")
-        await load(source, store, table, undecoded=False)
-        described = await store.describe(table)
+        await load(self._postgres, self._duckdb, table, undecoded=False)
+        described = await self._duckdb.describe(table)
         assert described is not None
         column = described.column("v")
         assert column is not None
         # Back in Postgres, where the same SQL compares.
-        back = PostgresDataStore(address_of(self._url))
-        await back.open()
-        try:
-            self.sql(f"CREATE TABLE {table.table} (id bigint, v {self._native()})")
-            await load(store, back, table, undecoded=False)
-        finally:
-            await back.close()
+        self.sql(f"CREATE TABLE {table.table} (id bigint, v {self._native()})")
+        await load(self._duckdb, self._postgres, table, undecoded=False)
         self._compare(table.table)
-        return Outcome(store.spell(column.type), None)
+        return Outcome(self._duckdb.spell(column.type), None)
 
     def _native(self) -> str:
         found = self.sql(
@@ -241,9 +240,8 @@ nothing of its batch is written: cast the column in the source query, or leave i
 
 async def document(url: str, folder: Path) -> str:
     """The whole of docs/reference/types.md."""
-    matrix = Matrix(url, folder)
-    matrix.prepare()
-    return HEADER + "\n".join([await row_of(matrix, kind) for kind in TYPES]) + "\n"
+    async with opened(url, folder) as matrix:
+        return HEADER + "\n".join([await row_of(matrix, kind) for kind in TYPES]) + "\n"
 
 
 if __name__ == "__main__":
