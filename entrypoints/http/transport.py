@@ -2,14 +2,17 @@
 
 import json
 import re
-from asyncio import TimerHandle
+from asyncio import TimerHandle, Transport
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import httptools
 import structlog
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+from entrypoints.http.pace import AT_ONCE, Pace, Reading
 
 _ABSOLUTE = re.compile(rb"https?://([^/?#]+)", re.IGNORECASE)
 _MOST_IN_A_ROW = 16
@@ -36,6 +39,7 @@ class _Shared:
     limits: TransportLimits
     waiting: "OrderedDict[BoundedProtocol, None]" = field(default_factory=OrderedDict)
     """Connections of which nobody waits for an answer, or takes it; the one that has been so for longest first."""
+    pace: Pace = field(default_factory=Pace)
 
 
 def protocol_within(limits: TransportLimits) -> "type[BoundedProtocol]":
@@ -67,9 +71,13 @@ class BoundedProtocol(HttpToolsProtocol):
         self._is_in_head = True
         self._head_bytes = self._beside_body = 0
         self._is_refused = False
+        self._unparsed, self._parsed = b"", 0
+        self._working: RequestResponseCycle | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        self._reading = Reading(transport)
+        self.flow = FlowControl(cast(Transport, self._reading))
         self._begin(self._limits.header_seconds)
         if not self._is_probe:  # Whose request is here already, so that it has no time to be ended in.
             self._wait()
@@ -86,10 +94,36 @@ class BoundedProtocol(HttpToolsProtocol):
             self._leaving.cancel()
         self.shared.waiting.pop(self, None)
         super().connection_lost(exc)
+        if self._working is not None and self._working is not self.cycle:
+            # Behind it stand others that the client sent before it left, and uvicorn tells the last of them only.
+            self._working.disconnected = True
+            self._working.message_event.set()
 
     def data_received(self, data: bytes) -> None:
         if self._is_refused:
             return
+        self._unset_keepalive_if_required()
+        is_behind = bool(self._unparsed)
+        self._unparsed += data
+        if not is_behind:
+            self.shared.pace.parse(self, is_first=self._is_probe)
+            self._is_probe = False
+        if self._unparsed:
+            self._reading.pause_reading("parsing")
+
+    def parse_some(self) -> bool:
+        """Parse a part of what has come, and say whether there is more."""
+        part = self._unparsed[self._parsed : self._parsed + AT_ONCE]
+        self._parsed += len(part)
+        if self.parser is not None and not self.transport.is_closing():
+            self._feed(part)
+            if self._parsed < len(self._unparsed) and not self._is_refused:
+                return True
+        self._unparsed, self._parsed = b"", 0
+        self._reading.resume_reading("parsing")
+        return False
+
+    def _feed(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
         if self._is_in_head:
             self._head_bytes += len(data)
@@ -130,8 +164,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self.shared.waiting.pop(self, None)
         self._begin(self._limits.body_seconds)
         super().on_headers_complete()
-        if len(self.connections) > self._limits.connections:
-            self.cycle.keep_alive = False
+        if len(self.connections) > self._limits.connections or self.parser.should_upgrade():
+            self.cycle.keep_alive = False  # Of what comes behind a wish for another protocol nothing is parsed.
 
     def _take_host_of_target(self) -> None:
         """A target may name its host itself, which then stands for what the header says (RFC 9112, 3.2.2)."""
@@ -152,10 +186,15 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_message_complete()
         self._cancel()
         self._is_in_head, self._head_bytes, self._beside_body = True, 0, 0
+        if self.cycle.response_complete:  # Before its body came, which ended the time that uvicorn gave then.
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
         if self.transport.is_closing():
+            self._wait()  # For the client to take what it was sent.
             self._leave()
         elif self.cycle.response_complete:
             self._wait()
@@ -174,10 +213,15 @@ class BoundedProtocol(HttpToolsProtocol):
             self._leaving.cancel()
             self._leaving = None
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._working = cycle
+        super()._start_asgi_task(cycle, app)
+
     def _wait(self) -> None:
-        """Stand behind the others of whom nothing is asked."""
-        self.shared.waiting[self] = None
-        self.shared.waiting.move_to_end(self)
+        """Stand behind the others of whom nothing is asked, unless it is gone."""
+        if self in self.connections:
+            self.shared.waiting[self] = None
+            self.shared.waiting.move_to_end(self)
 
     def _make_room(self) -> None:
         """Answers that clients do not take have so much memory together: who waits to take theirs for longest is left first."""
@@ -241,6 +285,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self.cycle.disconnected = True  # Whoever works on it, and logs it, hears that nobody waits for it any more.
             self.cycle.message_event.set()
         self.transport.close()
+        self._wait()
         self._leave()
 
 

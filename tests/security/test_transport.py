@@ -285,6 +285,16 @@ def test_what_is_a_request_is_answered(server: Server) -> None:
     assert answered(server, get().replace(b"Connection: close\r\n", b"") * 8 + get())[1].count(b"HTTP/1.1 200") == 9
 
 
+@pytest.mark.line("36")
+@pytest.mark.parametrize("wish", [b"", b"Upgrade: h2c", b"Upgrade: websocket"])
+def test_whoever_wishes_for_another_protocol_is_told_that_the_connection_ends(server: Server, wish: bytes) -> None:
+    """What comes behind such a request is not parsed; a client that kept the connection would wait for answers in vain."""
+    first = get(b"/version", *([b"Connection: Upgrade, HTTP2-Settings", wish] if wish else []))
+    content = answered(server, first.replace(b"Connection: close\r\n", b"", 1) + get(b"/version"))[1].lower()
+    assert content.count(b"http/1.1 200 ") == (1 if wish else 2)
+    assert content.count(b"connection: close") == 1
+
+
 @pytest.mark.line("4")
 def test_many_requests_in_a_row_are_too_many(server: Server) -> None:
     found = answered(server, get(b"/version").replace(b"Connection: close\r\n", b"") * 300)[1]
