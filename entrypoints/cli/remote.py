@@ -56,9 +56,14 @@ class RemoteServer:
             )
         except urllib3.exceptions.HTTPError as error:
             raise errors.UnavailableError(f"headrace up at {self.url} does not answer.", code="server.gone") from error
-        found = json.loads(answer.data) if answer.data else None
-        if answer.status >= 400:
-            raise _problem(answer.status, found if isinstance(found, dict) else {})
+        try:
+            found = json.loads(answer.data) if answer.data else None
+            if answer.status >= 300:  # No redirect is followed: the key is for this address.
+                raise _problem(answer.status, found or {})
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+            raise errors.UnavailableError(
+                f"What answers at {self.url} does not answer as headrace up does.", code="server.answer"
+            ) from error
         return found
 
     def put_documents(self, documents: list[Any]) -> None:

@@ -112,7 +112,8 @@ class Paths:
             if self.home.stat().st_mode & _OTHERS:
                 raise self._open(mode, "and its file system keeps no modes")
         own = [path for path in self.home.iterdir() if path.name.startswith(_OWN)]
-        for path in (*own, *self.scratch.glob("*")):
+        spilled = () if self.scratch.is_symlink() else self.scratch.glob("*")  # Not what lies behind a link elsewhere.
+        for path in (*own, *spilled):
             with suppress(OSError):  # Gone meanwhile, or another user's; the folder itself is closed.
                 if not path.is_symlink() and path.stat().st_mode & _OTHERS:
                     path.chmod(0o700 if path.is_dir() else 0o600)

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from entrypoints.composition.paths import Paths
+from infrastructure.confinement import Confinement
 from tests.e2e.api import headrace, serving
 
 
@@ -46,3 +48,23 @@ def test_a_folder_of_something_else_is_left_alone_and_refused_as_a_home(tmp_path
     shared.chmod(0o700)
     assert headrace(tmp_path, "runs", "list", HEADRACE_HOME=str(shared)).returncode == 0
     assert (shared / "letters").stat().st_mode & 0o777 == 0o755  # It lies behind a closed door, and is not ours.
+
+
+@pytest.mark.line("38")
+def test_what_lies_behind_a_link_in_the_home_keeps_its_mode(tmp_path: Path) -> None:
+    elsewhere, home = tmp_path / "elsewhere", tmp_path / "home"
+    for folder in (elsewhere, home):
+        folder.mkdir(mode=0o700)
+    (home / "scratch").symlink_to(elsewhere)
+    (home / "records.db").symlink_to(elsewhere / "letter")
+    (elsewhere / "letter").touch()
+    (elsewhere / "letter").chmod(0o644)
+    paths = Paths(home, tmp_path, tmp_path, Confinement(tmp_path, (), ()))
+
+    paths.create_home()
+
+    assert (elsewhere / "letter").stat().st_mode & 0o777 == 0o644
+    (home / "scratch").unlink()
+    elsewhere.rename(home / "scratch")
+    paths.create_home()
+    assert (home / "scratch" / "letter").stat().st_mode & 0o777 == 0o600
