@@ -16,6 +16,7 @@ from domain.errors import PlatformError, Problem, SettingsError, UnavailableErro
 from domain.failpoints import fail_at
 from entrypoints.composition.configuration import document_limits
 from entrypoints.composition.container import Container
+from entrypoints.composition.descriptors import allow_connections
 from entrypoints.composition.lifecycle import ensure_admin_key, running
 from entrypoints.composition.paths import Paths
 from entrypoints.composition.server_file import read_server, remove_server, write_server
@@ -110,6 +111,8 @@ class _Process:
         self._refuse_drained()
         listener = self._listener()
         try:
+            if listener is not None:
+                allow_connections(self._settings.http.max_connections)
             for name, address in remote_addresses(self._settings) if listener is not None else ():
                 structlog.get_logger("headrace").warning("server.remote", message=f"{name} ({address}) {REACHABLE}.")
             if shares_credentials(self._settings):

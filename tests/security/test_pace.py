@@ -1,6 +1,7 @@
 """What clients send is parsed at a pace, and who has left, or takes no answer, is in nobody's way."""
 
 import asyncio
+import resource
 import socket
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import uvicorn
 
+from entrypoints.composition.descriptors import allow_connections
 from entrypoints.http.pace import AT_ONCE, Pace
 from entrypoints.http.server import Server
 from entrypoints.http.transport import BoundedProtocol, TransportLimits, protocol_within
@@ -205,3 +207,21 @@ async def test_who_does_not_take_the_end_of_a_last_answer_gives_the_place_to_oth
             assert b"well" in await _answer(further)
             for client in slow[1:]:  # Those who have waited for less long may still take theirs.
                 assert b"well" in await _answer(client)
+
+
+@pytest.mark.line("36")
+def test_so_many_files_may_be_open_as_connections_and_all_else_need(capsys: pytest.CaptureFixture[str]) -> None:
+    before, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (1024, hard))
+        allow_connections(8)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (1544, hard)
+        allow_connections(4)  # What there is more is left.
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (1544, hard)
+        assert "server.descriptors" not in capsys.readouterr().out
+        if hard != resource.RLIM_INFINITY:
+            allow_connections(hard)
+            assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
+            assert "HEADRACE_HTTP__MAX_CONNECTIONS" in capsys.readouterr().out
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (before, hard))

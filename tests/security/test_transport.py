@@ -1,6 +1,7 @@
 """What a connection may cost before there is a request, whom the server answers under which name, and what is no request at all."""
 
 import json
+import resource
 import socket
 import threading
 import time
@@ -32,7 +33,13 @@ QUICK = {
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("transport")
     (folder / "headrace.toml").write_text("[settings]\n")
-    with serving(folder, **QUICK) as running:
+    before, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1024, hard))  # As most systems have it.
+    with ExitStack() as stack:
+        try:
+            running = stack.enter_context(serving(folder, **QUICK))
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (before, hard))
         yield running
 
 
@@ -118,6 +125,11 @@ def test_others_are_served_while_many_sockets_do_nothing(server: Server) -> None
         for connection in many:
             everything(connection)  # Ends: each is closed.
         assert time.monotonic() - started < 6
+
+
+@pytest.mark.line("36")
+def test_as_many_files_may_be_open_as_connections_and_all_else_need(server: Server) -> None:
+    assert resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)[0] > 40 + 1024
 
 
 @pytest.mark.line("36")
