@@ -6,6 +6,9 @@ LOCKED := --python $(BIN)/python --require-hashes --compile-bytecode --build-con
 	-r pyproject.toml -c requirements.lock
 OWN := domain application infrastructure entrypoints
 
+# Bytecode is written, whatever the environment says of it: three workers would each compile and rewrite all of the tests.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test check prove bench faults mutants churn fuzz up lock system clean
 COUNT ?= 1000
 MINUTES ?= 10
