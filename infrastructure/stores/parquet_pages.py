@@ -13,7 +13,14 @@ import pyarrow.parquet as pq
 from domain.errors import InvalidInputError, WorkFailedError
 from infrastructure.arrow import row_too_large
 from infrastructure.stores.parquet_headers import DICTIONARY, Page, malformed, pages
-from infrastructure.stores.parquet_values import at_least, has_longer, is_plain, longest_text
+from infrastructure.stores.parquet_values import (
+    at_least,
+    has_longer,
+    has_texts,
+    is_plain,
+    longest_beginning,
+    longest_text,
+)
 
 _WIDTHS = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBLE": 8}
 _LEAST_WIDTHS = {"INT32": 1, "INT64": 8, "INT96": 8, "FLOAT": 4, "DOUBLE": 8}
@@ -41,6 +48,8 @@ class _Chunk:
     largest_page_bytes: int
     texts_bytes: int
     """What its texts have at least, unless they are in the dictionary."""
+    texts: tuple[Page, ...]
+    """The pages that have them."""
     large: tuple[tuple[int, Page], ...]
 
     @property
@@ -67,6 +76,24 @@ class _Chunk:
         return _COPIES * unpacked + (_COPIES + 1) * listed
 
 
+Parts = list[tuple[int, float]]
+"""How many rows follow one another, and how many bytes of texts each of them may have."""
+
+
+def most_at_a_time(parts: Parts, rows: int) -> float:
+    """How many bytes the texts have at most of so many rows that are read together."""
+    most = read = 0.0
+    place = 0
+    for count, each in parts:
+        room = rows - place % rows
+        read += min(count, room) * each
+        if count >= room:
+            rest = count - room
+            most, read = max(most, read, min(rest, rows) * each), rest % rows * each
+        place += count
+    return max(most, read)
+
+
 class RowGroup:
     """A row group whose headers were looked at; nothing of it is unpacked yet."""
 
@@ -82,10 +109,15 @@ class RowGroup:
         self._rows, self._size_bytes = size
         metadata = parquet.metadata.row_group(group)
         self._count = metadata.num_rows
+        if self._count < 0:
+            raise malformed(name)
         self._chunks = []
         with path.open("rb") as file:
             for place in range(metadata.num_columns if metadata.num_rows else 0):
                 column, kind = metadata.column(place), parquet.schema.column(place)
+                is_list = bool(kind.max_repetition_level)
+                if column.num_values < self._count or (column.num_values != self._count and not is_list):
+                    raise malformed(name)  # What it says of its rows, sizes follow from.
                 chunk = _looked_at(file.fileno(), column, kind, name, (self._size_bytes, limits))
                 self._chunks.append(chunk)
         found = [(first, page, chunk) for chunk in self._chunks for first, page in chunk.large]
@@ -103,19 +135,38 @@ class RowGroup:
             InvalidInputError: nothing bounds what its lists take.
             WorkFailedError: a text of a dictionary, or a list, is larger than a batch (`source.row_too_large`).
         """
-        row_bytes = 0.0
+        row_bytes, texts = 0.0, list[Parts]()
         with self._path.open("rb") as file:
             for chunk in self._chunks:
+                if chunk.width > self._size_bytes:
+                    raise self._too_large(chunk.column)
                 width = chunk.width or _OFFSET_BYTES + self._text_bytes(file.fileno(), chunk)
+                parts = self._parts(file.fileno(), chunk)
                 if chunk.kind.max_repetition_level:
-                    self._check_lists(chunk, width)
+                    self._check_lists(chunk, width, int(sum(rows * each for rows, each in parts)))
                 row_bytes += chunk.column.num_values / self._count * width
-                if not chunk.width and not self._is_looked_up(chunk):
-                    row_bytes += chunk.largest_page_bytes / self._count
-        return int(max(1, min(self._rows, self._size_bytes / max(row_bytes, 1))))
+                texts.append(parts)
+        rows = int(max(1, min(self._rows, self._size_bytes / max(row_bytes, 1))))
+        while rows > 1 and rows * row_bytes + sum(most_at_a_time(parts, rows) for parts in texts) > self._size_bytes:
+            rows //= 2
+        return rows
+
+    def _parts(self, file: int, chunk: _Chunk) -> Parts:
+        """The texts that stand in its pages: for how many rows there are how many bytes for each."""
+        enough = self._size_bytes // max(1, len(chunk.texts))
+        parts = []
+        for page in chunk.texts:
+            longest = longest_beginning(file, page, chunk.column, chunk.kind, enough)
+            parts.append((page.values, longest + page.unpacked_bytes / max(1, page.values)))
+        if not chunk.kind.max_repetition_level:
+            return parts
+        # Pages of lists do not say how many rows they are.
+        return [(self._count, sum(values * each for values, each in parts) / self._count)]
 
     def _is_looked_up(self, chunk: _Chunk) -> bool:
-        return chunk.dictionary is not None and chunk.dictionary.unpacked_bytes * self._rows > self._size_bytes
+        return chunk.dictionary is not None and (
+            chunk.dictionary.unpacked_bytes * self._rows * len(self._chunks) > self._size_bytes
+        )
 
     def _text_bytes(self, file: int, chunk: _Chunk) -> int:
         page = chunk.dictionary
@@ -128,8 +179,9 @@ class RowGroup:
             raise self._too_large(chunk.column)
         return page.unpacked_bytes if longest is None else longest
 
-    def _check_lists(self, chunk: _Chunk, width: int) -> None:
-        _check_ratio(chunk.column.num_values * width, chunk.column.total_compressed_size, self._name, self._limits)
+    def _check_lists(self, chunk: _Chunk, width: int, texts_bytes: int) -> None:
+        packed = chunk.column.total_compressed_size
+        _check_ratio(chunk.column.num_values * width + texts_bytes, packed, self._name, self._limits)
         # Each row may have a value that is none, an empty list.
         if chunk.at_least - width * self._count > self._count * self._size_bytes:
             raise self._too_large(chunk.column)
@@ -157,22 +209,22 @@ def _looked_at(
     start = column.data_page_offset
     if column.has_dictionary_page and column.dictionary_page_offset and column.dictionary_page_offset < start:
         start = column.dictionary_page_offset
-    values, largest, texts, dictionary = 0, 0, 0, None
-    large = []
+    values, largest, texts_bytes, dictionary = 0, 0, 0, None
+    large, texts = [], []
     for page in pages(file, start, start + column.total_compressed_size, column.num_values, name):
         if page.unpacked_bytes > limits.page_bytes:
             raise _page_too_large(page, column, name, limits)
         if page.kind == DICTIONARY:
             dictionary = page
             continue
+        if kind.physical_type == "BYTE_ARRAY" and has_texts(page):
+            texts.append(page)
         if kind.physical_type == "BYTE_ARRAY" and is_plain(page):
-            texts += at_least(page)
+            texts_bytes += at_least(page)
             if page.unpacked_bytes > size_bytes:
                 large.append((0 if kind.max_repetition_level else values, page))
         values, largest = values + page.values, max(largest, page.unpacked_bytes)
-    if values > column.num_values:
-        raise malformed(name)
-    return _Chunk(column, kind, dictionary, largest, texts, tuple(large))
+    return _Chunk(column, kind, dictionary, largest, texts_bytes, tuple(texts), tuple(large))
 
 
 def _page_too_large(page: Page, column: pq.ColumnChunkMetaData, name: str, limits: FileLimits) -> InvalidInputError:

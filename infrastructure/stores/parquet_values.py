@@ -7,14 +7,17 @@ from collections.abc import Iterator
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from infrastructure.stores.parquet_deltas import greatest
 from infrastructure.stores.parquet_headers import Page
 
 _LENGTH = struct.Struct("<I")
 _OFFSET_BYTES = 4
 _LEVEL_BYTES = 4
+_MOST_LOOKED_AT = 4_000_000
+"""Values of a page, of which there are thousands."""
 _ROOM_BYTES = 64
 """What stands in a page beside values and levels is less."""
-_PLAIN, _PLAIN_OF_DICTIONARY = 0, 2
+_PLAIN, _PLAIN_OF_DICTIONARY, _LENGTHS_FIRST, _SHARED_BEGINNINGS = 0, 2, 6, 7
 
 
 def at_least(page: Page) -> int:
@@ -25,6 +28,26 @@ def at_least(page: Page) -> int:
 def is_plain(page: Page) -> bool:
     """Whether each value stands in the page with its length in front of it."""
     return page.encoding == _PLAIN
+
+
+def has_texts(page: Page) -> bool:
+    """Whether texts stand in the page, and not places in a dictionary."""
+    return page.encoding in (_PLAIN, _LENGTHS_FIRST, _SHARED_BEGINNINGS)
+
+
+def longest_beginning(file: int, page: Page, column: pq.ColumnChunkMetaData, kind: pq.ColumnSchema, enough: int) -> int:
+    """How much of the text before a text of a page begins with at most, which stands in the page once for all of them.
+
+    It is no more than the page has; that is taken for it where all of its texts together are not more than `enough` then.
+    """
+    if page.encoding != _SHARED_BEGINNINGS:
+        return 0
+    if page.values * page.unpacked_bytes <= enough:
+        return page.unpacked_bytes
+    content = _unpacked(file, page, column.compression) if page.values <= _MOST_LOOKED_AT else None
+    if content is None:
+        return page.unpacked_bytes
+    return min(greatest(content, _values_at(content, page, kind)), page.unpacked_bytes)
 
 
 def longest_text(file: int, page: Page, compression: str) -> int | None:
@@ -42,12 +65,17 @@ def has_longer(file: int, page: Page, column: pq.ColumnChunkMetaData, kind: pq.C
     content = _unpacked(file, page, column.compression)
     if content is None:
         return False
+    return any(length > most for length in _lengths(content, _values_at(content, page, kind)))
+
+
+def _values_at(content: memoryview, page: Page, kind: pq.ColumnSchema) -> int:
+    """Where the values of an unpacked page begin, behind its levels."""
     start = 0
     if page.levels_bytes is None:
         for level in (kind.max_repetition_level, kind.max_definition_level):
             if level and start + _OFFSET_BYTES <= len(content):
-                start += _OFFSET_BYTES + _LENGTH.unpack_from(content, start)[0]
-    return any(length > most for length in _lengths(content, start))
+                start += int(_OFFSET_BYTES + _LENGTH.unpack_from(content, start)[0])
+    return start
 
 
 def _unpacked(file: int, page: Page, compression: str) -> memoryview | None:
