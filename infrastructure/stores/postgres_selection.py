@@ -21,6 +21,7 @@ from infrastructure.stores.positions import TIES, is_plain, told_as_text, whole_
 from infrastructure.stores.postgres_reserved import refuse_read, system_held
 from infrastructure.stores.postgres_resolving import Resolving, as_text, is_own, look_up, names_of, own_types, path_of
 from infrastructure.stores.postgres_types import logical_of
+from infrastructure.stores.postgres_unasked import placing_types
 
 _KEY = "_headrace_sorting_"
 # 4714-11-24 BC, in days and in microseconds since 1970.
@@ -82,7 +83,7 @@ class Selection:
             text = quote_table(source.table)
             natives = session.result_types(f"SELECT * FROM {text} LIMIT 0")
             refuse_read(session, [text], None)
-            return cls(text, natives, {}, is_table=True)
+            return cls(text, natives, {}, placing_types(session, natives, _placed(source)), is_table=True)
         if source.query is None:
             raise InvalidInputError("A Postgres source names a table or a query.", code="source.kind")
         return cls._of_query(session, source, source.query, is_inside=is_inside)
@@ -104,8 +105,7 @@ class Selection:
         casts = session.result_types(f"SELECT * FROM {text} LIMIT 0")
         refuse_read(session, names_of(query, known), before)
         own = own_types(session, casts.values())
-        placed = {*source.order, *([source.cursor.column] if source.cursor else [])}
-        placed |= {source.partitions.column} if source.partitions else set()
+        placed = _placed(source)
         for name, native in casts.items():
             if name in placed and own.get(native, ("", False))[1]:
                 raise untrusted_type(own[native][0])
@@ -241,6 +241,12 @@ class Selection:
         if asked not in self._has_room:
             self._has_room[asked] = row_size.has_room(session, self.text, natives, most)
         return self._has_room[asked]
+
+
+def _placed(source: SourceSpec) -> set[str]:
+    """The columns that tell the places of rows."""
+    named = [part.column for part in (source.cursor, source.partitions) if part is not None]
+    return {*source.order, *named}
 
 
 def _decoded(batches: Iterator[pa.RecordBatch], columns: Sequence[Column]) -> Iterator[pa.RecordBatch]:

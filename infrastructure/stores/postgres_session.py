@@ -40,6 +40,7 @@ from infrastructure.stores.postgres_reserved import refuse_reserved
 from infrastructure.stores.postgres_resolving import runs_inside
 from infrastructure.stores.postgres_selection import Selection
 from infrastructure.stores.postgres_types import logical_of, native_of, needs_cast, with_binary_uuids
+from infrastructure.stores.postgres_unasked import refuse_calling_casts
 from infrastructure.stores.sql_session import Session, T
 
 _TEMPORARY = "pg_temp"
@@ -171,6 +172,7 @@ class PostgresSession(Session):
             uuids = [name for name in rows.column_names if natives[name] == "uuid"]
             self._copy(table, with_binary_uuids(rows, uuids))
             return
+        refuse_calling_casts(self, {name: natives[name] for name in rows.column_names if needs_cast(natives[name])})
         stage = self._cast_stage(rows)
         self._copy(stage, rows)
         names = ", ".join(quote(name) for name in rows.column_names)

@@ -6,10 +6,11 @@ from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import pytest_asyncio
 
-from domain.errors import QueryRefusedError
+from domain.errors import InvalidInputError, QueryRefusedError
 from domain.pipelines.spec import SourceSpec
 from domain.pipelines.table import TableName
 from infrastructure.stores.postgres import PostgresDataStore
@@ -158,3 +159,67 @@ async def test_domain_that_only_postgres_checks_may_be_compared(
         postgres(postgres_database, statement)
     query = "select lower(c) as l from coded where c = 'AB' and cs = '{CD}' and coalesce(c, 'X') > 'A'"
     assert await read(strict, query) == 1
+
+
+@pytest.mark.line("10")
+async def test_places_of_a_tables_rows_are_compared_by_nothing_of_somebodys(
+    postgres_database: str, stores: tuple[PostgresDataStore, PostgresDataStore], told: Path
+) -> None:
+    """A place is read from text: a cast to the type of a key, an operator of it, and a domain's check would be calls."""
+    strict, trusting = stores
+    for statement in (
+        "create type flag as enum ('a', 'b', 'UTC')",
+        "create type plain as enum ('a', 'b')",
+        "create function text_flag(a text) returns flag language plpgsql as "
+        "$f$ begin perform public.told(); return 'a'; end $f$",
+        "create cast (text as flag) with function text_flag(text)",
+        "create domain flagged as flag",
+        "create type signs as enum ('a', 'b')",
+        "create function over(a signs, b signs) returns boolean language plpgsql as "
+        "$f$ begin perform public.told(); return true; end $f$",
+        "create operator public.> (function = over, leftarg = signs, rightarg = signs)",
+        "create table keyed (f flag, fs flag[], d flagged, s signs, g canary_domain, gs canary_domain[], p plain)",
+        "insert into keyed values ('a', '{a}', 'a', 'a', 1, '{1}', 'a'), ('b', '{b}', 'b', 'b', 2, '{2}', 'b')",
+    ):
+        postgres(postgres_database, statement)
+    told.unlink()  # By the rows' own checks.
+
+    async def rows(store: PostgresDataStore, *key: str) -> int:
+        source = SourceSpec(table=TableName("keyed"), key=key)
+        plan = await store.plan(source, lo=None, limit=None)
+        async with store.reader(source, plan, plan.streams[0], batch_rows=1) as reader:
+            batches = [batch async for batch in reader.batches(None)]
+        async with store.reader(source, plan, plan.streams[0], batch_rows=1) as reader:
+            return len(batches) + len([batch async for batch in reader.batches(batches[0].position)])
+
+    for name in ("f", "fs", "d", "s", "gs"):
+        with pytest.raises(InvalidInputError, match=rf"column {name} .*trusted_schemas") as caught:
+            await rows(strict, name)
+        assert caught.value.code == "query.untrusted_type"
+    assert [await rows(strict, name) for name in ("p", "g")] == [3, 3]
+    assert not told.exists()
+    assert await rows(trusting, "s") > 0
+    assert told.exists()
+
+
+@pytest.mark.line("10")
+async def test_text_lands_in_no_column_whose_type_is_made_of_it_by_somebodys_function(
+    postgres_database: str, stores: tuple[PostgresDataStore, PostgresDataStore], told: Path
+) -> None:
+    strict, trusting = stores
+    for statement in (
+        "create type flag as enum ('a', 'b')",
+        "create type plain as enum ('a', 'b')",
+        "create function text_flag(a text) returns flag language plpgsql as "
+        "$f$ begin perform public.told(); return 'a'; end $f$",
+        "create cast (text as flag) with function text_flag(text)",
+        "create table landing (f flag, p plain)",
+    ):
+        postgres(postgres_database, statement)
+    with pytest.raises(InvalidInputError, match=r"column f .*trusted_schemas") as caught:
+        await strict.write(TableName("landing"), [pa.table({"f": ["b"]})])
+    assert caught.value.code == "query.untrusted_type"
+    assert await strict.write(TableName("landing"), [pa.table({"p": ["b"]})]) == 1
+    assert not told.exists()
+    assert await trusting.write(TableName("landing"), [pa.table({"f": ["b"]})]) == 1
+    assert told.exists()
