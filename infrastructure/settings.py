@@ -40,12 +40,19 @@ class AppSettings(Section):
     )
 
 
+_SIZE = r"^[0-9]+(\.[0-9]+)?(MB|GB|MiB|GiB)$"
+
+
 class DuckDBSettings(Section):
     """The embedded store."""
 
     path: Path | None = setting(None, "The DuckDB file; by default data.duckdb in the home.")
-    memory_limit: Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(MB|GB|MiB|GiB)$")] = setting(
+    memory_limit: Annotated[str, Field(pattern=_SIZE)] = setting(
         "1GB", "Memory DuckDB may use before it spills to the scratch folder."
+    )
+    spill_limit: Annotated[str, Field(pattern=_SIZE)] = setting(
+        "10GB",
+        "What each DuckDB file may have in the scratch folder at a time; a query that needs more fails (store.memory).",
     )
     threads: Annotated[Int, Field(ge=1, le=256)] = setting(2, "Threads of the embedded engine.")
 

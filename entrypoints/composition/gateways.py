@@ -46,7 +46,9 @@ from infrastructure.transforms.python import PythonHooks
 def embedded_options(settings: Settings, paths: Paths) -> DuckDBOptions:
     """The settings' own DuckDB file."""
     chosen = settings.store.duckdb
-    return DuckDBOptions(chosen.path or paths.data, chosen.memory_limit, chosen.threads, paths.scratch)
+    return DuckDBOptions(
+        chosen.path or paths.data, chosen.memory_limit, chosen.threads, paths.scratch, chosen.spill_limit
+    )
 
 
 def database_address(settings: Settings) -> PostgresAddress:
@@ -140,7 +142,10 @@ def duckdb_connection(
     chosen = settings.store.duckdb
     path = paths.confinement.place(spec.options["path"])
     return DuckDBDataStore(
-        DuckDBOptions(path, chosen.memory_limit, chosen.threads, paths.scratch, confinement=paths.confinement), bench
+        DuckDBOptions(
+            path, chosen.memory_limit, chosen.threads, paths.scratch, chosen.spill_limit, confinement=paths.confinement
+        ),
+        bench,
     )
 
 

@@ -1,11 +1,13 @@
 """Walks the expressions of a tree of DuckDB: what they call, name and look at, and how large what they give may be."""
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from domain.errors import QueryRefusedError
 from infrastructure.queries.duckdb_calls import size_of_call
+from infrastructure.queries.duckdb_costs import most_of, slowness, too_long
 from infrastructure.queries.duckdb_found import Found, MakesTooMuchError, only, unknown
 from infrastructure.queries.duckdb_lambdas import size_of_lambda
 from infrastructure.queries.duckdb_names import (
@@ -121,6 +123,21 @@ class Expressions:
             raise error
         return None
 
+    def note_time(self, name: str, arguments: list[Node], sizes: list[Size]) -> None:
+        """Remember how long texts may be that a call works on, where it takes far longer than their size.
+
+        Raises:
+            QueryRefusedError: what it makes for that is too long (`query.too_large`).
+        """
+        share = slowness(name, arguments)
+        for argument, size in zip(arguments if share else (), sizes, strict=False):
+            written = most_of(argument["expression"])
+            made, kept, squared = (written, 0.0, 0.0) if written is not None else size or (0.0, 0.0, 1.0)
+            if made * share > 1 or squared:
+                self.unbounded(MakesTooMuchError(too_long(name)))
+                kept = math.inf
+            self.found.slowness = max(self.found.slowness, kept * share)
+
     def subquery(self, node: Node, scope: Scope) -> Size:
         """Walk a query within an expression."""
         raise NotImplementedError
@@ -225,6 +242,7 @@ def _function(walk: Expressions, node: Node, scope: Scope) -> Size:
     if name in LAMBDAS:
         return size_of_lambda(walk, name, arguments, scope)
     sizes = walk.all([argument["expression"] for argument in arguments], scope)
+    walk.note_time(name, arguments, sizes)
     # Written out as text or JSON, a value has the names of its fields.
     sizes += [made(len(argument["name"].encode())) for argument in arguments if argument.get("name")]
     try:

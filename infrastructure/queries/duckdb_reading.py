@@ -3,9 +3,12 @@
 from dataclasses import dataclass
 
 from domain.errors import QueryRefusedError
+from infrastructure.queries.duckdb_costs import GATHERING, SLOW
 from infrastructure.queries.duckdb_parsing import Node, parsed, rendered, same, tokens_of, unparsable
 from infrastructure.queries.duckdb_placeholders import PREFIX, with_bound_names
 from infrastructure.queries.duckdb_tree import Walk
+
+_ANY_TEXT = 1e9
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,10 @@ class DuckDBQuery:
     """Those that are not DuckDB's own, as the engine compares names."""
     is_plain: bool
     """Columns, literals, comparisons and built-in casts of relations, and nothing else."""
+    slow: frozenset[str] = frozenset()
+    """Functions of it that take far longer than the size of their texts."""
+    slowness: float = 0.0
+    """What part of what a text may take each byte of the longest is."""
 
 
 def read_query(text: str, names: frozenset[str] | None = None) -> DuckDBQuery:
@@ -48,6 +55,8 @@ def read_query(text: str, names: frozenset[str] | None = None) -> DuckDBQuery:
         relations=tuple(found.relations),
         functions=frozenset(found.functions),
         types=frozenset(found.types),
+        slow=frozenset(found.functions & SLOW),
+        slowness=_ANY_TEXT if found.slowness and found.functions & GATHERING else found.slowness,
         is_plain=is_plain,
     )
 

@@ -96,6 +96,7 @@ def read_step(text: str) -> DuckDBStep:
         row_name=alias,
         is_size_preserving=(
             passes(walk.most)
+            and not walk.found.slowness
             and growth is not None
             and growth <= MAX_GROWTH
             and made is not None
@@ -126,7 +127,7 @@ def read_predicate(expression: str) -> DuckDBPredicate:
     return DuckDBPredicate(
         text=expression,
         columns=frozenset(path[0] for path in walk.found.columns),
-        is_size_preserving=passes(walk.most),
+        is_size_preserving=passes(walk.most) and not walk.found.slowness,
     )
 
 

@@ -164,7 +164,8 @@ _ANSWERS: tuple[tuple[tuple[type[duckdb.Error], ...], str, Callable[[str], Platf
         _with(
             WorkFailedError,
             "store.memory",
-            "DuckDB needs more memory than it may use: raise its limit, or make batches smaller (run.batch_rows).",
+            "DuckDB needs more memory than it may use, or more room in the scratch folder: raise its limits "
+            "(HEADRACE_STORE__DUCKDB__MEMORY_LIMIT, …SPILL_LIMIT), or make batches smaller (run.batch_rows).",
         ),
     ),
     ((duckdb.Error,), r"[Cc]orrupt|checksum", _with(StoreRefusedError, "store.corrupt", "The DuckDB file is damaged.")),

@@ -28,6 +28,8 @@ class DuckDBOptions:
     memory_limit: str = "1GB"
     threads: int = 2
     scratch: Path | None = None
+    spill_limit: str | None = None
+    """How much may lie in `scratch`; what is left of the disk where nothing is said."""
     confinement: Confinement | None = None
     """What else says whether the file may be opened: nothing does of the settings' own."""
 
@@ -125,6 +127,8 @@ class DuckDBFile:
                 options.path.parent.mkdir(parents=True, exist_ok=True)
             if options.scratch is not None:
                 config["temp_directory"] = str(options.scratch)
+                if options.spill_limit is not None:
+                    config["max_temp_directory_size"] = options.spill_limit
             connection = duckdb.connect(target, config=config)
             self._check_opened(connection)
             _refuse_disguised(connection)

@@ -9,10 +9,14 @@ import duckdb
 from domain.errors import InvalidInputError, QueryRefusedError
 from domain.pipelines.spec import SourceSpec
 from domain.pipelines.table import RESERVED, TableName
+from infrastructure.queries.duckdb_costs import too_long
+from infrastructure.queries.duckdb_found import MakesTooMuchError
 from infrastructure.queries.duckdb_queries import IN_PROCESS, DuckDBQueries
 from infrastructure.sql import quote_table
+from infrastructure.stores.duckdb_errors import translate
 from infrastructure.stores.duckdb_rehearsal import check_relations, rehearse
-from infrastructure.stores.duckdb_selection import looked_at
+from infrastructure.stores.duckdb_row_size import sizes_of
+from infrastructure.stores.duckdb_selection import from_item, looked_at
 
 _OURS = re.compile(r'(^|[."])_headrace', re.IGNORECASE)
 _CATALOG = re.compile(r"(duckdb|sqlite|pg|pragma)_.*", re.IGNORECASE)
@@ -54,6 +58,21 @@ def refuse_read(cursor: duckdb.DuckDBPyConnection, source: SourceSpec, queries: 
             code="query.forbidden_relation",
         )
     rehearse(cursor, source, queries)
+    if source.query is not None and looked_at(source, queries).slowness:
+        _refuse_slow(cursor, source, queries)
+
+
+def _refuse_slow(cursor: duckdb.DuckDBPyConnection, source: SourceSpec, queries: DuckDBQueries) -> None:
+    """Refuse a query that may work for hours on one vector, by the longest text that it may meet."""
+    query = looked_at(source, queries)
+    text, parameters = from_item(source, queries)
+    try:
+        sizes = sizes_of(cursor, text, parameters, has_filters=True)
+    except duckdb.Error as error:
+        raise translate(error) from error
+    longest = max([sizes.longest, *(len(str(value).encode()) for value in parameters.values())])
+    if not sizes.is_known or longest * query.slowness > 1:
+        raise MakesTooMuchError(too_long(min(query.slow)))
 
 
 def _is_reserved(cursor: duckdb.DuckDBPyConnection, source: SourceSpec, queries: DuckDBQueries = IN_PROCESS) -> bool:

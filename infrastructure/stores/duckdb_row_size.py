@@ -65,17 +65,21 @@ class Sizes:
         )
 
 
-def sizes_of(cursor: duckdb.DuckDBPyConnection, text: str, parameters: Mapping[str, Any]) -> Sizes:
-    """What reading a FROM item may meet, by the statistics of the tables that its plan reads."""
+def sizes_of(
+    cursor: duckdb.DuckDBPyConnection, text: str, parameters: Mapping[str, Any], *, has_filters: bool = False
+) -> Sizes:
+    """What reading a FROM item may meet, by the statistics of the tables that its plan reads, and by what it filters if wanted."""
     [(_, plan)] = cursor.execute(f"EXPLAIN (FORMAT JSON) SELECT * FROM {text}", dict(parameters) or None).fetchall()
     scans = list(_scans(json.loads(plan)))
-    found = cursor.execute(_TABLES, [sorted({place[-1] for place, _ in scans})]).fetchall()
+    found = cursor.execute(_TABLES, [sorted({place[-1] for place, *_ in scans})]).fetchall()
     tables: dict[tuple[str, ...], tuple[int, list[str]]] = {
         (schema, table): (int(rows or 0), names) for schema, table, rows, names in found
     }
     sizes = Sizes()
-    for place, columns in scans:
+    for place, columns, filters in scans:
         rows, names = tables.get(place[-2:], (0, []))
+        if has_filters:
+            columns = [*columns, *(name for name in names if name in filters and name not in columns)]
         if columns and (not names or "rowid" in map(str.lower, names)):
             sizes = sizes.with_column(None, None, rows)  # No row is missing for certain: nobody can be asked.
             continue
@@ -86,15 +90,15 @@ def sizes_of(cursor: duckdb.DuckDBPyConnection, text: str, parameters: Mapping[s
     return sizes
 
 
-def _scans(plan: Any) -> Iterator[tuple[tuple[str, ...], list[str]]]:
-    """The tables that a plan reads, by the parts of their names, with the columns of them that it reads."""
+def _scans(plan: Any) -> Iterator[tuple[tuple[str, ...], list[str], str]]:
+    """The tables that a plan reads, by the parts of their names, with the columns of them that it gives, and its filters."""
     for node in plan:
         more = node.get("extra_info", {})
         if isinstance(more.get("Table"), str):
             columns = more.get("Projections", [])
             parts = _PART.finditer(more["Table"])
             place = tuple(part[0] if part[1] is None else part[1].replace('""', '"') for part in parts)
-            yield place, [columns] if isinstance(columns, str) else columns
+            yield place, [columns] if isinstance(columns, str) else columns, str(more.get("Filters", ""))
         yield from _scans(node.get("children", []))
 
 
