@@ -8,8 +8,10 @@ from infrastructure.bench.in_process import Calls, InProcessBench
 from infrastructure.queries.duckdb_planning import Planned, plan_query
 from infrastructure.queries.duckdb_reading import DuckDBQuery, read_query
 from infrastructure.queries.duckdb_steps import DuckDBPredicate, DuckDBStep, read_predicate, read_step
+from infrastructure.queries.duckdb_views import plan_relations, planned_relations
 
 _REMEMBERED = 128
+_AT_A_TIME = 50
 
 
 class DuckDBQueries:
@@ -53,6 +55,16 @@ class DuckDBQueries:
         self._planned[key] = None
         if len(self._planned) > _REMEMBERED:
             self._planned.popitem(last=False)
+
+    def plan_file(self, path: str) -> None:
+        """Plan reading all views of a file, which nobody has open.
+
+        Raises:
+            InvalidInputError: that takes too much (`query.too_large`).
+        """
+        names = self._where.call(planned_relations, path)
+        for begin in range(0, len(names), _AT_A_TIME):
+            self._where.call(plan_relations, path, names[begin : begin + _AT_A_TIME])
 
     def step(self, text: str) -> DuckDBStep:
         """Look at a step.

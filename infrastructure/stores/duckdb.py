@@ -59,7 +59,7 @@ class DuckDBDataStore(IDataStore):
 
     def __init__(self, options: DuckDBOptions, bench: Calls | None = None) -> None:
         self._queries = DuckDBQueries(bench)
-        self._file = DuckDBFile(options)
+        self._file = DuckDBFile(options, self._queries.plan_file)
         self._write_lock = WriteLock()
         self._snapshots = SharedCursors(self._cursor, self._session)
 

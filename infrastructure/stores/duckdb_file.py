@@ -4,7 +4,7 @@ everybody until the file is opened anew: that is done here, as soon as nobody us
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 
 import duckdb
 
-from domain.errors import PlatformError, StoreRefusedError, StoreUnavailableError
+from domain.errors import InvalidInputError, PlatformError, StoreRefusedError, StoreUnavailableError
 from infrastructure.confinement import Confinement
 from infrastructure.queries.duckdb_names import ALLOWED, IMPLIED
 from infrastructure.room import lacks_room
@@ -37,8 +37,10 @@ class DuckDBOptions:
 class DuckDBFile:
     """Opens, lends and closes the connection; it is looked at again after each use that ended in an error."""
 
-    def __init__(self, options: DuckDBOptions) -> None:
+    def __init__(self, options: DuckDBOptions, look: Callable[[str], None] | None = None) -> None:
+        """Of a document's file, `look` says whether what it holds may be planned; blocking."""
         self._options = options
+        self._look = look
         self._connection: duckdb.DuckDBPyConnection | None = None
         self.opening = ""
         """Tells one opening of the file from another."""
@@ -125,6 +127,7 @@ class DuckDBFile:
             if options.path is not None:
                 self._check(options.path)
                 options.path.parent.mkdir(parents=True, exist_ok=True)
+                self._look_at(options.path)
             if options.scratch is not None:
                 config["temp_directory"] = str(options.scratch)
                 if options.spill_limit is not None:
@@ -149,6 +152,17 @@ class DuckDBFile:
                 raise StoreRefusedError(
                     f"{place} is {what}; the DuckDB file has to be a file.", code="store.not_duckdb"
                 )
+
+    def _look_at(self, path: Path) -> None:
+        if self._look is None or self._options.confinement is None or not path.exists():
+            return
+        try:
+            self._look(str(path.absolute()))
+        except InvalidInputError as error:
+            raise StoreRefusedError(
+                f"A view of {path}, or a table with generated columns, takes too much to plan: {error.message}",
+                code="store.views_too_large",
+            ) from error
 
     def _check_opened(self, connection: duckdb.DuckDBPyConnection) -> None:
         """Look again: a link may have come between the look and the opening."""

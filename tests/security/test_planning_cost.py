@@ -12,11 +12,13 @@ import duckdb
 import pytest
 import pytest_asyncio
 
-from domain.errors import InvalidInputError, PlatformError, QueryRefusedError
+from domain.errors import InvalidInputError, PlatformError, QueryRefusedError, StoreRefusedError
 from domain.pipelines.spec import CursorSpec, SourceSpec
+from domain.pipelines.table import TableName
 from infrastructure.bench.bench import Bench
 from infrastructure.bench.process import ChildLimits
 from infrastructure.bench.refusals import query_too_large
+from infrastructure.confinement import Confinement
 from infrastructure.queries.duckdb_names import ALLOWED
 from infrastructure.queries.duckdb_planning import Planned, Relation, plan_query
 from infrastructure.queries.duckdb_queries import DuckDBQueries
@@ -308,3 +310,32 @@ def test_server_answers_while_it_refuses_to_plan(tmp_path: Path) -> None:
             assert answer.result().status == status, answer.result().body
             assert status == 200 or answer.result().body["code"] == "query.too_large"
             assert max(waits) < 0.5
+
+
+@pytest.mark.parametrize("made", ["view", "columns"])
+async def test_file_whose_views_double_is_not_opened(made: str, tmp_path: Path, bench: Bench) -> None:
+    """What a document's file holds is planned in a child before it is opened here."""
+    for depth, is_refused in ((24, True), (4, False)):
+        path = tmp_path / f"{depth}.duckdb"
+        with duckdb.connect(str(path)) as connection:
+            connection.execute("CREATE TABLE t AS SELECT 1 AS a")
+            if made == "view":
+                for number in range(1, depth):  # Each is cheap to make while the one before is.
+                    connection.execute(f"CREATE VIEW v{number} AS SELECT 1 AS a")
+                connection.execute("CREATE VIEW v0 AS SELECT a FROM t")
+                for number in range(depth - 1, 0, -1):
+                    before = f"SELECT * FROM v{number - 1}"
+                    connection.execute(f"CREATE OR REPLACE VIEW v{number} AS {before} UNION ALL {before}")
+            else:
+                doubled = ", ".join(f"g{n} INTEGER AS (g{n - 1} + g{n - 1})" for n in range(1, depth))
+                connection.execute(f"CREATE TABLE made (g0 INTEGER, {doubled})")
+        confined = DuckDBOptions(path=path, confinement=Confinement(tmp_path, (tmp_path,)))
+        store = DuckDBDataStore(confined, bench.within(CPU_SECONDS))
+        if not is_refused:
+            await store.open()
+            assert await _code(store, SourceSpec(table=TableName("v3" if made == "view" else "made"))) is None
+        else:
+            with pytest.raises(StoreRefusedError) as caught:
+                await store.open()
+            assert caught.value.code == "store.views_too_large"
+        await store.close()
