@@ -127,11 +127,11 @@ class DuckDBFile:
             if options.path is not None:
                 self._check(options.path)
                 options.path.parent.mkdir(parents=True, exist_ok=True)
-                self._look_at(options.path)
             if options.scratch is not None:
                 config["temp_directory"] = str(options.scratch)
                 if options.spill_limit is not None:
                     config["max_temp_directory_size"] = options.spill_limit
+            self._look_at(config)
             connection = duckdb.connect(target, config=config)
             self._check_opened(connection)
             _refuse_disguised(connection)
@@ -153,9 +153,13 @@ class DuckDBFile:
                     f"{place} is {what}; the DuckDB file has to be a file.", code="store.not_duckdb"
                 )
 
-    def _look_at(self, path: Path) -> None:
-        if self._look is None or self._options.confinement is None or not path.exists():
+    def _look_at(self, config: dict[str, Any]) -> None:
+        path = self._options.path
+        if self._look is None or self._options.confinement is None or path is None or not path.exists():
             return
+        if path.with_name(f"{path.name}.wal").exists():
+            # After a crash: what a log holds may take more than a look may.
+            duckdb.connect(str(path), config=config).close()
         try:
             self._look(str(path.absolute()))
         except InvalidInputError as error:

@@ -2,6 +2,8 @@
 
 import json
 import resource
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +25,7 @@ from infrastructure.queries.duckdb_names import ALLOWED
 from infrastructure.queries.duckdb_planning import Planned, Relation, plan_query
 from infrastructure.queries.duckdb_queries import DuckDBQueries
 from infrastructure.stores.duckdb import DuckDBDataStore
-from infrastructure.stores.duckdb_file import DuckDBOptions
+from infrastructure.stores.duckdb_file import DuckDBFile, DuckDBOptions
 from infrastructure.stores.duckdb_rehearsal import MAX_RELATIONS
 from infrastructure.stores.duckdb_reserved import refuse_read
 from tests.e2e.api import serving
@@ -339,3 +341,23 @@ async def test_file_whose_views_double_is_not_opened(made: str, tmp_path: Path, 
                 await store.open()
             assert caught.value.code == "store.views_too_large"
         await store.close()
+
+
+async def test_file_that_a_crash_has_left_with_its_log_is_looked_at_without_it(tmp_path: Path, bench: Bench) -> None:
+    path = tmp_path / "left.duckdb"
+    crashing = (
+        f"import duckdb, os; c = duckdb.connect({str(path)!r}); c.execute('CREATE TABLE t AS SELECT 1 AS a'); "
+        "c.execute('CREATE VIEW v AS SELECT a FROM t'); os._exit(0)"
+    )
+    subprocess.run([sys.executable, "-c", crashing], check=True)
+    log = path.with_name("left.duckdb.wal")
+    assert log.exists()
+    looked: list[bool] = []
+    file = DuckDBFile(
+        DuckDBOptions(path=path, confinement=Confinement(tmp_path, (tmp_path,))), lambda _: looked.append(log.exists())
+    )
+    await file.open()
+    async with file.lent() as connection:
+        assert connection.execute("SELECT a FROM v").fetchall() == [(1,)]
+    await file.close()
+    assert looked == [False]
