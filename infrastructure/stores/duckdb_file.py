@@ -164,7 +164,7 @@ class DuckDBFile:
             self._look(str(path.absolute()))
         except InvalidInputError as error:
             raise StoreRefusedError(
-                f"A view of {path}, or a table with generated columns, takes too much to plan: {error.message}",
+                "A view of the DuckDB file, or a table with generated columns, takes too much to plan: make it of fewer others.",
                 code="store.views_too_large",
             ) from error
 
