@@ -258,7 +258,7 @@ def small_space(tmp_path: Path, own_postgres: PostgresServer) -> Iterator[Path]:
     if made.returncode != 0:
         pytest.skip("a tmpfs of its own cannot be mounted here")
     for parent in (tmp_path, *tmp_path.parents):
-        if str(parent).startswith("/tmp/pytest"):
+        if any(part.startswith("pytest-of-") for part in parent.parts):  # Nobody else may look into these.
             parent.chmod(0o755)
     inner = folder / "space"
     inner.mkdir(mode=0o700)
