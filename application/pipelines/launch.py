@@ -47,8 +47,9 @@ class RunLauncher:
         Raises:
             NotFoundError: no such pipeline.
             InvalidInputError: a parameter the query does not have.
+            PermissionDeniedError: the caller may not start a run, or not one that forgets what was loaded.
         """
-        require(principal, Action.TRIGGER)
+        _authorize(principal, command.request)
         launched = await self._gathered.ask((principal, command, self.telemetry.current_trace()))
         if isinstance(launched, PlatformError):
             raise launched
@@ -90,7 +91,7 @@ class RunLauncher:
         Raises:
             ConflictError: the lane has an unfinished run (`run.lane_busy`).
         """
-        require(principal, Action.TRIGGER)
+        _authorize(principal, command.request)
         async with self.records.unit() as unit:
             spec, revision = await self._spec(unit, principal, command.pipeline)
             run = self._run(principal, command, spec, revision, self.telemetry.current_trace())
@@ -141,6 +142,13 @@ class RunLauncher:
         if stored is None:
             raise NotFoundError(f"There is no pipeline named {name}.", code="pipeline.not_found")
         return PipelineSpec.from_document(stored.document), stored.revision
+
+
+def _authorize(principal: Principal, request: RunRequest) -> None:
+    """Whoever may only start runs may not start one that gives up rows or a position: that is what a reset does."""
+    require(principal, Action.TRIGGER)
+    if request.full_refresh or request.abandon:
+        require(principal, Action.RESET_STATE)
 
 
 def _check(spec: PipelineSpec, parameters: Mapping[str, Any]) -> None:

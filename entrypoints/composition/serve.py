@@ -19,6 +19,7 @@ from entrypoints.composition.container import Container
 from entrypoints.composition.descriptors import allow_connections
 from entrypoints.composition.lifecycle import ensure_admin_key, running
 from entrypoints.composition.paths import Paths
+from entrypoints.composition.refusing import refuse_waiting
 from entrypoints.composition.server_file import read_server, remove_server, write_server
 from entrypoints.http.app import create_app, create_probes
 from entrypoints.http.hosts import AllowedHosts
@@ -36,12 +37,6 @@ API, WORKER = "api", "worker"
 UP = f"{API} {WORKER}"
 
 _LINGER_SECONDS = 0.3
-_GOING_AWAY = (
-    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nConnection: close\r\nContent-Type: application/problem+json\r\n"
-    b"Content-Length: 123\r\n\r\n"
-    b'{"type":"urn:headrace:server.stopping","title":"server stopping","status":503,"code":"server.stopping",'
-    b'"detail":"stopping"}'
-)
 
 
 def serve(container: Container, settings: Settings, roles: str) -> int:
@@ -252,28 +247,10 @@ async def _leave(server: Server, waiting: socket.socket) -> None:
     await asyncio.sleep(_LINGER_SECONDS)
     for accepting in server.servers:
         accepting.close()
-    await asyncio.to_thread(_refuse_waiting, waiting)
+    await asyncio.to_thread(refuse_waiting, waiting)
     # Whoever was accepted a moment ago gets to say what it wants.
     await asyncio.sleep(_LINGER_SECONDS)
     server.should_exit = True
-
-
-def _refuse_waiting(listener: socket.socket) -> None:
-    """Answer connections that nobody accepted any more, as closing the socket would reset them; blocking."""
-    listener.setblocking(False)
-    with listener:
-        while True:
-            try:
-                connection, _ = listener.accept()
-            except OSError:
-                return
-            with connection, contextlib.suppress(OSError):
-                connection.settimeout(0.5)
-                connection.recv(65536)
-                connection.sendall(_GOING_AWAY)
-                connection.shutdown(socket.SHUT_WR)
-                while connection.recv(65536):
-                    pass
 
 
 def _leave_out_what_stays() -> None:

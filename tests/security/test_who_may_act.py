@@ -327,3 +327,29 @@ def test_a_report_has_numbers_for_viewers_and_names_for_engineers(house: House, 
     assert run["report"]["first_errors"]
     assert "first_errors" not in json.dumps(seen)
     assert house.call(Role.DATA_ENGINEER, "GET", f"/v1/runs/{run['id']}").body["report"] == run["report"]
+
+
+@pytest.mark.line("20")
+@pytest.mark.parametrize("wish", ["full_refresh", "abandon"])
+def test_who_may_only_start_runs_starts_none_that_forgets_what_was_loaded(
+    house: House, stored: None, wish: str
+) -> None:
+    name = f"whole_{wish}"
+    assert house.server.call("PUT", f"/v1/pipelines/{name}", pipeline(name)).status in (200, 201)
+    path = f"/v1/pipelines/{name}/trigger"
+
+    refused = house.call(Role.RUNNER, "POST", path, {wish: True})
+    assert (refused.status, refused.body["code"]) == (403, "auth.denied")
+    assert house.call(Role.RUNNER, "POST", path, {wish: False}).status == 202
+    wished = house.call(Role.PIPELINE_ADMIN, "POST", path, {wish: True})
+    assert wished.status == 202
+
+    # Nor may they have such a run repeated.
+    failing = pipeline(name, source={"connection": "landing", "path": "gone.csv", "key": ["id"]})
+    house.server.wait_for(wished.body["id"])
+    assert house.server.call("PUT", f"/v1/pipelines/{name}", failing).status == 200
+    run = house.server.wait_for(house.call(Role.PIPELINE_ADMIN, "POST", path, {"full_refresh": True}).body["id"])
+    again = f"/v1/runs/{run['id']}/retry"
+    assert run["state"] == "failed"
+    assert house.call(Role.RUNNER, "POST", again).status == 403
+    assert house.call(Role.PIPELINE_ADMIN, "POST", again).status in (200, 202)
