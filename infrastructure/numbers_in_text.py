@@ -13,6 +13,8 @@ from infrastructure.nested_types import digits_of, is_text_on_the_way
 _NUMERIC = re.compile(r"native:numeric(\(([0-9]+),(-?[0-9]+)\))?")
 _ZERO = r"-?0+(\.0*)?"
 _MOST = 1000
+_UNWRITTEN = 1000
+"""Digits that an exponent may stand for: a rule of a hundred bytes could ask for gigabytes of zeros."""
 
 
 def is_number_in_text(logical: str) -> bool:
@@ -52,12 +54,16 @@ def spelled(value: object) -> str:
     """The shortest plain text of a number of a document.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is none, or its exponent stands for too many digits.
     """
+    written = str(value).strip()
     try:
-        number = Decimal(str(value).strip())
+        number = Decimal(written)
     except ArithmeticError:
         raise ValueError(f"{value} is no number") from None
+    exponent = number.as_tuple().exponent
+    if isinstance(exponent, int) and max(exponent, -number.adjusted()) > _UNWRITTEN + len(written):
+        raise ValueError(f"{value} stands for more than {_UNWRITTEN:,} digits that are not written")
     if not number.is_finite():
         return "NaN" if number.is_nan() else "Infinity" if number > 0 else "-Infinity"
     text = f"{number:f}"

@@ -71,7 +71,9 @@ class RunSettler:
         """The work failed: again after a pause if that may help, else for good."""
         allowed = claim.spec.retry.attempts if claim.spec.retry.attempts is not None else self.max_retries
         if error.retryable and claim.run.retries < allowed and claim.lease.stop_reason() is None:
-            await self._release(claim, RETRY + error.code, pause=_pause(claim), error=error)
+            await self._release(
+                claim, RETRY + error.code, pause=pause_before_retry(claim.run, claim.spec.retry.backoff), error=error
+            )
             return
         about = error.first_errors if isinstance(error, WorkFailedError) else ()
         await self._seal_and_finish(claim, RunState.FAILED, error.code, _told(error), about)
@@ -203,11 +205,11 @@ async def _persistently(write: Callable[[], Awaitable[T]]) -> T:
     return await write()
 
 
-def _pause(claim: Claim) -> timedelta:
+def pause_before_retry(run: Run, backoff: timedelta) -> timedelta:
     """The pause before the next try: doubled each time, and spread by up to a quarter, the same for the same run."""
-    spread = 1 + (zlib.crc32(f"{claim.run.id}/{claim.run.retries}".encode()) % 1000) / 4000
-    doubled: timedelta = claim.spec.retry.backoff * 2**claim.run.retries
-    return min(doubled * spread, _LONGEST_PAUSE)
+    spread = 1 + (zlib.crc32(f"{run.id}/{run.retries}".encode()) % 1000) / 4000
+    doubled = backoff.total_seconds() * 2.0 ** min(run.retries, 60)
+    return timedelta(seconds=min(doubled * spread, _LONGEST_PAUSE.total_seconds()))
 
 
 def _told(error: PlatformError) -> dict[str, Any]:

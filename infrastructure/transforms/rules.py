@@ -136,7 +136,9 @@ def _as_written(rule: Rule, value: Any, kind: str) -> Any:
             return spelled(int(value) if isinstance(value, bool) else value)
         except ValueError as error:
             raise InvalidInputError(
-                f"The rule {rule.label} compares {kind} with what is no number.", code="quality.type"
+                f"The rule {rule.label} compares {kind} with what is no number, or has an exponent that stands for more than "
+                "a thousand digits: write them out.",
+                code="quality.type",
             ) from error
     return str(value).lower() if kind == "uuid" else value
 

@@ -227,3 +227,21 @@ async def test_step_makes_numbers_of_39_digits_that_arrive_whole() -> None:
 async def test_step_that_compares_text_as_numbers_names_the_columns() -> None:
     with pytest.raises(InvalidInputError, match="In steps v is text"):
         await applied(["1"], "native:numeric", SqlStep("select id, v + 1 as v from batch"))
+
+
+@pytest.mark.line("29")
+@pytest.mark.parametrize("column", ["v", "id"])
+@pytest.mark.parametrize("number", ["1e3000000", "-1e3000000", "1e-3000000", "0e3000000"])
+async def test_exponents_that_stand_for_more_digits_than_any_number_has_are_refused(column: str, number: str) -> None:
+    """A hundred bytes of a rule would be written out as gigabytes of zeros, in a call that nothing interrupts."""
+    for rule in (
+        Rule("between", column=column, minimum=number),
+        Rule("accepted_values", column=column, values=("1", number)),
+    ):
+        with pytest.raises(InvalidInputError) as refused:
+            await applied(["1"], "native:numeric", rules=(rule,))
+        assert refused.value.code == "quality.type"
+        assert "thousand digits" in refused.value.message
+
+    judged, _ = await applied(["1"], "native:numeric", rules=(Rule("between", column=column, maximum="1e300"),))
+    assert accepted(judged) == ["1"]
