@@ -58,7 +58,7 @@ class _Steps:
         for folder in folders:
             names = (name for name in _names(folder) if fnmatch.fnmatchcase(name, part)) if is_wild else (part,)
             found |= {folder / name for name in names if self._is_reached(folder / name, is_wild=is_wild)}
-        return {path for path in found if path.exists()}
+        return {path for path in found if os.path.exists(path)}  # noqa: PTH110 - pathlib raises for names too long
 
     def below(self, folders: set[Path]) -> set[Path]:
         """The folders and all that lie in them; links are not followed."""

@@ -149,6 +149,8 @@ async def test_files_of_other_columns_are_refused_by_the_columns_before_the_firs
         (["x/a.csv"], "x", "x is a folder under"),
         (["x/a.csv"], "x", "such as x/*.csv"),
         (["a.csv"], "b*", "No file matches b* under"),
+        (["a.csv"], "a" * 300, "aaa"),
+        (["a.csv"], f"{'a' * 300}/*", "aaa"),
     ],
 )
 async def test_path_that_names_nothing_readable_is_refused_by_what_it_names(
