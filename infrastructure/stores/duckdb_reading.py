@@ -21,7 +21,7 @@ from infrastructure.queries.duckdb_queries import IN_PROCESS, DuckDBQueries
 from infrastructure.sql import quote
 from infrastructure.stores.duckdb_cursor import natives_of
 from infrastructure.stores.duckdb_reserved import refuse_read
-from infrastructure.stores.duckdb_row_size import Sizes, is_met, measured, sizes_of, told
+from infrastructure.stores.duckdb_row_size import Sizes, is_met, measured, sizes_of, told, watched_above
 from infrastructure.stores.duckdb_selection import belonging, from_item
 from infrastructure.stores.duckdb_session import named, translate
 from infrastructure.stores.planned import check_planned
@@ -73,7 +73,7 @@ class DuckDBReader(IReader):
         query = f"({self._selected(text, where, natives, limit)})"
         ties = plan.order if plan.ordered and not plan.is_proved else ()
         sizes = await self._thread.call(self._sizes, text, parameters, limit if where == _EVERYTHING else None)
-        shown = measured(columns, self._size[1], sizes)
+        shown = measured(columns, watched_above(self._size[1]), sizes)
         rows = self._batches(query, {**parameters, **bound}, columns, shown, ties)
         if limit is not None:  # A run must not fail since somebody looks at the file.
             rows = _in_turn(rows, sizes.most_bytes)
@@ -92,7 +92,7 @@ class DuckDBReader(IReader):
         try:
             sizes = sizes_of(self._cursor, text, parameters)
             table = self._source.table
-            is_large = sizes.longest > self._size[1]
+            is_large = sizes.longest > watched_above(self._size[1])
             if is_large and table is not None and limit is not None and is_met(self._cursor, table, limit):
                 raise row_too_large(self._size[1], sizes.column)
         except duckdb.Error as error:

@@ -23,6 +23,8 @@ _COPIES = 2
 """DuckDB's own, and Arrow's."""
 _LISTED_BYTES = 128 * 1024 * 1024
 """What lists of numbers are taken for: statistics do not tell how many are in one."""
+_SMALL = 1024 * 1024
+"""What is left to Arrow's own sizes, however small a batch is: a statement that fails gives no row of those before, either."""
 _LOOSE = 4
 """How much longer the text of a list, struct or map may be than what it holds."""
 _ITEM_BYTES = re.compile(r"(?:u?int|float)(8|16|32|64)|(?:timestamp|time)(?:tz)?")
@@ -145,6 +147,11 @@ def is_met(cursor: duckdb.DuckDBPyConnection, table: TableName, limit: int) -> b
     [(stored, is_updated)] = cursor.execute(_EXACT, [name]).fetchall()
     [(there,)] = cursor.execute(f"SELECT count(*) FROM {name}").fetchall()
     return bool(stored == there and there <= limit and not is_updated)
+
+
+def watched_above(batch_bytes: int) -> int:
+    """From how many bytes on a value is refused before it is read."""
+    return max(batch_bytes, _SMALL)
 
 
 def measured(columns: Sequence[Column], most: int, sizes: Sizes) -> str:
