@@ -120,6 +120,7 @@ class _Process:
                 _leave_out_what_stays()
                 return await self._serve(use_cases, listener)
         finally:
+            gc.unfreeze()  # What is never let go of, DuckDB's bindings complain of at the end of the process.
             if listener is not None:
                 listener.close()
 

@@ -401,6 +401,18 @@ def test_log_lines_are_json_with_ids_when_asked(project: Path) -> None:
     assert all({"service", "version", "environment", "timestamp", "level"} <= set(line) for line in lines)
 
 
+def test_server_that_ends_has_said_nothing_but_its_log(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As users start it: what the interpreter lets go of in the end is told by libraries on the same stream."""
+    monkeypatch.setattr("tests.program.IS_QUICK", False)
+    with_people(project)
+    write(project, "pipelines/people.yaml", people_pipeline())
+    with serving(project, HEADRACE_LOGS__FORMAT="json") as server:
+        ran(project, "pipelines/people.yaml")
+        assert server.stop() == 0
+
+    assert [line for line in (project / "up.log").read_text().splitlines() if not line.startswith("{")] == []
+
+
 def test_home_that_lost_its_records_goes_on_from_the_destination(project: Path, postgres_database: str) -> None:
     postgres(
         postgres_database,
