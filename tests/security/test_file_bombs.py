@@ -2,6 +2,7 @@
 
 import gzip
 import random
+import time
 import tracemalloc
 from collections.abc import Iterator
 from contextlib import suppress
@@ -128,6 +129,9 @@ def peak() -> Iterator[list[int]]:
     tracemalloc.start()
     found: list[int] = []
     yield found
+    time.sleep(
+        0.2
+    )  # Arrow's threads read ahead a moment longer, and Python 3.11 crashes if tracing stops while they allocate.
     tracemalloc.stop()
 
 
