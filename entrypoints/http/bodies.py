@@ -20,14 +20,20 @@ class TriggerBody(Body):
 
     parameters: dict[Name, Scalar] = Field(default={}, description="Parameters of the source query.")
     limit: Annotated[int, Field(ge=1, le=2**62)] | None = Field(None, description="Read at most so many rows.")
-    full_refresh: bool = Field(False, description="Read everything again and replace the table in one step.")
-    abandon: bool = Field(False, description="Forget what the lane left unfinished instead of completing it.")
+    full_refresh: bool = Field(
+        False, description="Read everything again and replace the table in one step; needs the right to reset."
+    )
+    abandon: bool = Field(
+        False, description="Forget what the lane left unfinished instead of completing it; needs the right to reset."
+    )
 
 
 class RetryBody(Body):
     """How to try again."""
 
-    abandon: bool = Field(False, description="Forget what the run left unfinished instead of completing it.")
+    abandon: bool = Field(
+        False, description="Forget what the run left unfinished instead of completing it; needs the right to reset."
+    )
 
 
 class PreviewBody(Body):
