@@ -59,8 +59,8 @@ class RunExecutor:
         with self.telemetry.span("run", trace=run.trace):
             async with self.records.hold_lease(run.id, run.fence, lease=self.claimer.lease) as lease:
                 spec = await self._spec_of(run)
-                seconds = (spec.run.timeout or self.timeout).total_seconds()
-                claim = Claim(run, spec, lease, run.fence, time.monotonic() + seconds, self.is_draining)
+                until = time.monotonic() + spec.run.timeout_or(self.timeout).total_seconds()
+                claim = Claim(run, spec, lease, run.fence, until, self.is_draining)
                 await self._perform(claim, on_progress)
 
     async def _perform(self, claim: Claim, on_progress: OnProgress) -> None:

@@ -150,6 +150,10 @@ class RunOptions:
     parallelism: int | None = None
     timeout: timedelta | None = None
 
+    def timeout_or(self, default: timedelta) -> timedelta:
+        """Return how long an attempt may take; a duration of nothing, of before it was refused, is not the default."""
+        return default if self.timeout is None else self.timeout
+
 
 @dataclass(frozen=True)
 class RetryOptions:
@@ -294,13 +298,13 @@ def _run(value: Mapping[str, Any]) -> RunOptions:
         batch_bytes=parse_size(value["batch_bytes"]) if value.get("batch_bytes") else None,
         engine=value.get("engine") or "local",
         parallelism=value.get("parallelism"),
-        timeout=parse_duration(timeout) if timeout else None,
+        timeout=parse_duration(timeout) if timeout is not None else None,
     )
 
 
 def _retry(value: Mapping[str, Any]) -> RetryOptions:
     backoff = value.get("backoff")
-    pause = {"backoff": parse_duration(backoff)} if backoff else {}
+    pause = {"backoff": parse_duration(backoff)} if backoff is not None else {}
     return RetryOptions(attempts=value.get("attempts"), **pause)
 
 

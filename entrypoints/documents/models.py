@@ -81,6 +81,13 @@ def _duration(value: str | None) -> str | None:
     return value
 
 
+def _some_time(value: str | None) -> str | None:
+    """Check a duration that nothing could keep to if it were none."""
+    if value is not None and not parse_duration(value):
+        raise ValueError("a duration here is more than nothing: at least 1ms")
+    return value
+
+
 def _key_columns(value: list[str] | None) -> list[str] | None:
     for column in value or []:
         check_identifier(column)
@@ -192,7 +199,7 @@ class Rule(Model):
     to: str | None = None
     max_age: str | None = None
 
-    _max_age = field_validator("max_age")(_duration)
+    _max_age = field_validator("max_age")(_some_time)
     _digits = model_validator(mode="before")(with_digits)
 
     @field_validator("to")
@@ -286,7 +293,7 @@ class RunOptions(Model):
     parallelism: Annotated[int, Field(ge=1, le=64, strict=True)] | None = None
     timeout: str | None = None
 
-    _timeout = field_validator("timeout")(_duration)
+    _timeout = field_validator("timeout")(_some_time)
 
     @field_validator("batch_bytes")
     @classmethod

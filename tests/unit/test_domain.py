@@ -4,6 +4,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from pydantic import ValidationError
 
 from domain.errors import PermissionDeniedError, SpecError
 from domain.failpoints import arm, fail_at
@@ -16,6 +17,7 @@ from domain.pipelines.read_set import ReadSet
 from domain.pipelines.spec import PipelineSpec, Publish, parse_duration
 from domain.pipelines.table import TableName
 from entrypoints.composition.failpoints import arm_from
+from entrypoints.documents.models import PipelineDocument
 from tests.ports.loading import read_set
 
 DOCUMENT = {
@@ -110,6 +112,24 @@ def test_durations_have_one_shape(text: str) -> None:
     assert parse_duration("90s") == timedelta(seconds=90)
     with pytest.raises(ValueError):
         parse_duration(text)
+
+
+@pytest.mark.parametrize("unit", ["ms", "s", "m", "h", "d"])
+def test_a_duration_of_nothing_is_never_taken_for_the_default(unit: str) -> None:
+    freshness = {"rule": "freshness", "column": "a", "max_age": f"0{unit}"}
+    for where in ({"run": {"timeout": f"0{unit}"}}, {"quality": [freshness]}):
+        with pytest.raises(ValidationError, match="more than nothing"):
+            PipelineDocument.model_validate({**DOCUMENT, **where})
+    PipelineDocument.model_validate({**DOCUMENT, "run": {"timeout": f"1{unit}"}})
+
+    # What had been stored before that was refused, and what may be nothing.
+    cursor = {"column": "a", "patience": f"0{unit}", "hold_back": f"0{unit}"}
+    source = {**DOCUMENT["source"], "cursor": cursor}  # type: ignore[dict-item]
+    stored = spec(run={"timeout": f"0{unit}"}, retry={"backoff": f"0{unit}"}, source=source)
+    assert stored.run.timeout_or(timedelta(hours=1)) == stored.retry.backoff == timedelta()
+    assert spec().run.timeout_or(timedelta(hours=1)) == timedelta(hours=1)
+    assert stored.source.cursor is not None
+    assert stored.source.cursor.patience == stored.source.cursor.hold_back == timedelta()
 
 
 @pytest.mark.parametrize(
