@@ -40,7 +40,7 @@ from infrastructure.stores.duckdb_selection import bounds, bounds_of, from_item,
 from infrastructure.stores.duckdb_session import DuckDBSession
 from infrastructure.stores.duckdb_snapshot import SharedCursors
 from infrastructure.stores.duckdb_writer import DuckDBWriter
-from infrastructure.stores.partitions import is_partitioned, ranges
+from infrastructure.stores.partitions import check_column, is_partitioned, ranges
 from infrastructure.stores.positions import MAX_TIES
 from infrastructure.stores.quarantine import RefusedReader, plan_refused
 from infrastructure.stores.sql_lanes import read_lane
@@ -288,13 +288,13 @@ def _streams(
     cursor: duckdb.DuckDBPyConnection, source: SourceSpec, kinds: Mapping[str, str], lo: str | None, hi: str | None
 ) -> tuple[Stream, ...]:
     assert source.partitions is not None
-    column = source.partitions.column
-    if column not in kinds:
-        raise InvalidInputError(f"The source has no column {column}.", code="source.column_missing")
+    column, kind = source.partitions.column, check_column(source.partitions, kinds)
     text, parameters = from_item(source)
     cursor_column = source.cursor.column if source.cursor else None
     where, bound = bounds(cursor_column, kinds[cursor_column], lo, hi) if cursor_column else ("true", {})
     # The driver gives times with a zone through an extra library; in the session's zone, UTC, they need none.
-    name = f"CAST({quote(column)} AS TIMESTAMP)" if kinds[column] == "timestamptz" else quote(column)
-    found = fetch(cursor, f"SELECT min({name}), max({name}) FROM {text} WHERE {where}", {**parameters, **bound})
-    return ranges(source.partitions, kinds[column], *found[0])
+    name = f"CAST({quote(column)} AS TIMESTAMP)" if kind == "timestamptz" else quote(column)
+    # As text: what of a time has no place in the driver's own type comes in another one.
+    ends = f"CAST(min({name}) AS VARCHAR), CAST(max({name}) AS VARCHAR)"
+    found = fetch(cursor, f"SELECT {ends} FROM {text} WHERE {where}", {**parameters, **bound})
+    return ranges(source.partitions, kind, *found[0])

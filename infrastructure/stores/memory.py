@@ -37,7 +37,7 @@ from infrastructure.stores.memory_content import Content, append_rows, create_ta
 from infrastructure.stores.memory_lanes import InMemoryOwner, InMemoryWriter
 from infrastructure.stores.memory_places import check_ordered, place_after, strictly_after, with_ties
 from infrastructure.stores.memory_quarantine import refused_rows
-from infrastructure.stores.partitions import is_partitioned, ranges
+from infrastructure.stores.partitions import check_column, is_partitioned, ranges
 from infrastructure.stores.planned import check_planned
 from infrastructure.stores.positions import MAX_TIES, untrusted_null, untrusted_ties, whole_ties
 from infrastructure.stores.quarantine import RefusedReader, fitting, plan_refused
@@ -303,12 +303,11 @@ def _streams(
     rows: pa.Table, source: SourceSpec, kinds: dict[str, str], lo: str | None, hi: str | None
 ) -> tuple[Stream, ...]:
     assert source.partitions is not None
-    column = source.partitions.column
-    if column not in kinds:
-        raise InvalidInputError(f"The source has no column {column}.", code="source.column_missing")
+    column, kind = source.partitions.column, check_column(source.partitions, kinds)
     bounded = _between(rows, source, SourcePlan(columns=(), streams=(), ordered=True, lo=lo, hi=hi))
     found = pc.min_max(bounded.column(column))
-    return ranges(source.partitions, kinds[column], found["min"].as_py(), found["max"].as_py())
+    low, high = (pc.cast(found[end], pa.string()).as_py() for end in ("min", "max"))
+    return ranges(source.partitions, kind, low, high)
 
 
 def _within(rows: pa.Table, plan: SourcePlan, stream: Stream) -> pa.Table:

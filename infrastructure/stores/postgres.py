@@ -35,7 +35,7 @@ from infrastructure.queries.postgres_query import PostgresQueries
 from infrastructure.sql import quote
 from infrastructure.stores.cursor_ends import CursorEnd
 from infrastructure.stores.cursors import looked_back
-from infrastructure.stores.partitions import is_partitioned, ranges
+from infrastructure.stores.partitions import check_column, is_partitioned, ranges
 from infrastructure.stores.positions import MAX_TIES, place_after
 from infrastructure.stores.postgres_catalog import catalog_columns
 from infrastructure.stores.postgres_connection import READER, PostgresAddress, Readers, lane_session
@@ -202,13 +202,13 @@ class PostgresDataStore(IDataStore):
         where: str,
     ) -> tuple[Stream, ...]:
         assert source.partitions is not None
-        column = source.partitions.column
-        if column not in kinds:
-            raise InvalidInputError(f"The source has no column {column}.", code="source.column_missing")
+        column, kind = source.partitions.column, check_column(source.partitions, kinds)
         name = quote(column)
         session.bind(selection.settings)
-        low, high = session.execute(f"SELECT min({name}), max({name}) FROM {selection.text} WHERE {where}")[0]
-        return ranges(source.partitions, kinds[column], low, high)
+        # As text: not every time has a place in the driver's own type.
+        ends = f"min({name})::text, max({name})::text"
+        low, high = session.execute(f"SELECT {ends} FROM {selection.text} WHERE {where}")[0]
+        return ranges(source.partitions, kind, low, high)
 
     def _limited(
         self, session: PostgresSession, name: str, selection: Selection, between: tuple[str | None, str], limit: int

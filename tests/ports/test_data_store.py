@@ -573,6 +573,47 @@ async def test_streams_cover_every_row_once(store: IDataStore, column: str) -> N
 
 
 @pytest.mark.clause("IDataStore", 17)
+@pytest.mark.parametrize(
+    ("kind", "unit"),
+    [(pa.date32(), 1), (pa.timestamp("us", "UTC"), 86_400_000_000), (pa.timestamp("us"), 86_400_000_000)],
+)
+async def test_partitions_by_times_that_no_calendar_counts_to_are_planned(
+    kind: pa.DataType, unit: int, store: IDataStore
+) -> None:
+    """The years -221 and 29349: the driver has no such day."""
+    days = [-800_000, 0, 10**7, None]
+    number = pa.int32() if kind == pa.date32() else pa.int64()
+    day = pa.array([d if d is None else d * unit for d in days], number).cast(kind)
+    await store.write(TableName("s"), [pa.table({"id": [1, 2, 3, 4], "day": day})])
+
+    plan = await store.plan(
+        SourceSpec(table=TableName("s"), key=("id",), partitions=Partitions("day", 4)), lo=None, limit=None
+    )
+
+    assert len(plan.streams) == 4
+    assert all(stream.upper is not None for stream in plan.streams[:-1])
+
+
+@pytest.mark.clause("IDataStore", 17)
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pa.string(), pa.bool_(), pa.float64(), pa.decimal128(9, 2), pa.time64("us"), pa.binary(), pa.month_day_nano_interval(),
+    ],
+    ids=str,
+)  # fmt: skip
+async def test_partitions_by_a_column_that_is_no_number_and_no_day_are_refused_by_its_type(
+    kind: pa.DataType, store: IDataStore
+) -> None:
+    await store.write(TableName("s"), [pa.table({"id": [1, 2], "note": pa.nulls(2, kind)})])
+    with pytest.raises(InvalidInputError) as caught:
+        await store.plan(
+            SourceSpec(table=TableName("s"), key=("id",), partitions=Partitions("note", 2)), lo=None, limit=None
+        )
+    assert (caught.value.code, "an integer, a date or a timestamp" in str(caught.value)) == ("partitions.type", True)
+
+
+@pytest.mark.clause("IDataStore", 17)
 async def test_partitions_need_a_key_and_a_column_that_can_be_split(store: IDataStore) -> None:
     await store.write(TableName("s"), [pa.table({"id": [1, 2], "note": ["a", "b"]})])
     for source, code in (
