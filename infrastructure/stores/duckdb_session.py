@@ -46,6 +46,8 @@ _EXACT = re.compile(r"u?int[0-9]+|bool|date|time(stamp(tz)?)?|binary|decimal\(.*
 class DuckDBSession(Session):
     """A cursor of the store's one connection."""
 
+    owned = 'lower("table") = lower($1)'  # Two spellings of one table, to DuckDB.
+
     def __init__(
         self,
         connection: duckdb.DuckDBPyConnection,

@@ -18,7 +18,7 @@ def drop_leftovers(session: Session, state: LaneState, lane: Lane, table: TableN
     if not left.has_made_table or session.describe(table) is None:
         return
     owners = session.execute(
-        f'SELECT "org", "pipeline" FROM {quote_table(table.beside(OWNER))} WHERE "table" = $1', (table.table,)
+        f'SELECT "org", "pipeline" FROM {quote_table(table.beside(OWNER))} WHERE {session.owned}', (table.table,)
     )
     if any(tuple(owner) != (lane.organization, lane.pipeline) for owner in owners):
         return

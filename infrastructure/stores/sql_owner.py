@@ -173,7 +173,7 @@ class SqlOwner(IOwner):
         owners = quote_table(self._table.beside(OWNER))
         self._session.lock_table(owners)
         rows = self._session.execute(
-            f'SELECT "org", "pipeline", "mode" FROM {owners} WHERE "table" = $1', (target.table.table,)
+            f'SELECT "org", "pipeline", "mode" FROM {owners} WHERE {self._session.owned}', (target.table.table,)
         )
         mine = (self._lane.organization, self._lane.pipeline)
         for organization, pipeline, mode in rows:
@@ -187,7 +187,8 @@ class SqlOwner(IOwner):
         if any((organization, pipeline, mode) == (*mine, target.mode) for organization, pipeline, mode in rows):
             return
         self._session.execute(
-            f'DELETE FROM {owners} WHERE "table" = $1 AND "org" = $2 AND "pipeline" = $3', (target.table.table, *mine)
+            f'DELETE FROM {owners} WHERE {self._session.owned} AND "org" = $2 AND "pipeline" = $3',
+            (target.table.table, *mine),
         )
         self._session.execute(
             f'INSERT INTO {owners} ("table", "org", "pipeline", "mode") VALUES ($1, $2, $3, $4)',
@@ -349,7 +350,7 @@ class SqlOwner(IOwner):
             self._update_head("idle", None, {}, read_set_id=None)
             self._session.execute(
                 f"DELETE FROM {quote_table(self._table.beside(OWNER))} "
-                'WHERE "table" = $1 AND "org" = $2 AND "pipeline" = $3',
+                f'WHERE {self._session.owned} AND "org" = $2 AND "pipeline" = $3',
                 (self._table.table, *self._key[:2]),
             )
 
@@ -359,14 +360,16 @@ class SqlOwner(IOwner):
             previous = self._lock_head()
             owners = quote_table(self._table.beside(OWNER))
             session.lock_table(owners)
-            rows = session.execute(f'SELECT "org", "pipeline" FROM {owners} WHERE "table" = $1', (self._table.table,))
+            rows = session.execute(
+                f'SELECT "org", "pipeline" FROM {owners} WHERE {session.owned}', (self._table.table,)
+            )
             if any((organization, pipeline) != mine for organization, pipeline in rows):
                 raise ConflictError(f"The table {self._table} has another writer.", code="destination.owned")
             self._drop_stage_of(previous.stats)
             if rows:  # A table that was there before and never written is not ours to drop.
                 session.execute(f"DROP TABLE IF EXISTS {quote_table(self._table)}")
             session.execute(
-                f'DELETE FROM {owners} WHERE "table" = $1 AND "org" = $2 AND "pipeline" = $3',
+                f'DELETE FROM {owners} WHERE {session.owned} AND "org" = $2 AND "pipeline" = $3',
                 (self._table.table, *mine),
             )
             for table in (CHECKPOINT, QUARANTINE):

@@ -209,6 +209,8 @@ class Session(ABC):
     """What INSERT says to write also the columns that the store would number by itself."""
 
     enforces_keys = False
+    owned = '"table" = $1'
+    """What the owners of a table are found by, given its name."""
     """Whether a new table that is merged into gets its key as primary key."""
 
     for_update = ""

@@ -17,10 +17,14 @@ from infrastructure.stores.postgres_connection import PostgresAddress
 
 @dataclass(frozen=True)
 class Quirks:
-    """Legal differences. `no_queries`: sources are tables only. `no_keys`: tables have no primary key."""
+    """Legal differences. `no_queries`: sources are tables only. `no_keys`: tables have no primary key.
+
+    `no_case`: a name in other letter case is the same name.
+    """
 
     no_queries: str | None = None
     no_keys: str | None = None
+    no_case: str | None = None
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,7 @@ BACKENDS = {
             "duckdb",
             build=lambda folder, url: DuckDBDataStore(DuckDBOptions(folder / "data.duckdb")),
             broken=lambda folder: DuckDBDataStore(DuckDBOptions(folder / "data.duckdb")),
+            quirks=Quirks(no_case="identifiers are compared without it"),
         ),
         Backend(
             "postgres",

@@ -40,6 +40,7 @@ from tests.ports.loading import (
     published,
     read_ids,
     read_set,
+    replaced,
     rows,
     target,
     token_of,
@@ -316,6 +317,29 @@ async def test_replaced_table_takes_no_other_writer(store: IDataStore) -> None:
     await opened(store, 1, read_set(name="r2"), lane=other)
     with pytest.raises(ConflictError):
         await opened(store, 2, read_set(shadow=True, name="r3"), mode=Mode.REPLACE)
+
+
+@pytest.mark.clause("IDataStore", 11)
+@pytest.mark.invariant("D4")
+@pytest.mark.parametrize("spelling", ["Orders", "ORDERS"])
+async def test_a_table_in_another_spelling_has_the_owner_of_the_table_that_it_is(
+    spelling: str, store: IDataStore, backend: Backend
+) -> None:
+    planned = read_set()
+    await opened(store, 1, planned)
+    await commit(store, 1, planned, 1, batch(rows(1, 2)), is_last=True)
+
+    if backend.quirks.no_case:
+        with pytest.raises(ConflictError) as caught:
+            await replaced(store, TableName(spelling), rows(7))
+        assert (caught.value.code, "orders" in str(caught.value)) == ("destination.owned", True)
+    else:
+        await replaced(store, TableName(spelling), rows(7))
+    assert await ids(store) == [1, 2]
+    async with store.owner(LANE, TableName(spelling), 1, token=await token_of(store)) as owner:
+        await owner.release()
+    if backend.quirks.no_case:
+        await replaced(store, TableName(spelling), rows(7))
 
 
 @pytest.mark.clause("IDataStore", 20)
