@@ -22,7 +22,9 @@ _LONGEST = timedelta(days=3650)
 
 @dataclass(frozen=True)
 class IssueKey:
-    """What a new key is to be; `expires_in` None keeps it until it is revoked."""
+    """What a new key is to be; without `subject` it has one that no other key has, and with `expires_in` None it is kept until
+    it is revoked.
+    """
 
     role: str
     subject: str | None = None
@@ -95,14 +97,15 @@ class KeyKeeper:
         role = role_named(wanted.role)
         if not may_grant(principal, role):
             raise PermissionDeniedError(f"{principal.subject} may not issue the role {role}, which is above their own.")
-        subject = wanted.subject if wanted.subject is not None else role.value
-        if not _SUBJECT.fullmatch(subject):
+        if wanted.subject is not None and not _SUBJECT.fullmatch(wanted.subject):
             raise InvalidInputError(
                 "The name of a key is 1 to 100 letters, digits or any of @ . _ + -, and begins with a letter or digit.",
                 code="key.subject",
             )
         expires_at = self._expiry(wanted.expires_in)
         key, prefix, digest = self.api_keys.new()
+        # Each its own: who share a name share what one caller may ask for at a time, and are one in the audit trail.
+        subject = wanted.subject if wanted.subject is not None else f"{role.value}-{prefix}"
         owner = Principal(subject, principal.organization, frozenset({role}))
         async with self.records.unit() as unit:
             if not await unit.identity.has_organization(principal.organization):

@@ -24,7 +24,9 @@ def issue(
     ],
     name: Annotated[
         str | None,
-        typer.Option("--name", "--subject", help="Whose key it is, for the audit trail; by default the role."),
+        typer.Option(
+            "--name", "--subject", help="Whose key it is, for the audit trail; by default its role and prefix."
+        ),
     ] = None,
     expires_in: Annotated[
         str | None, typer.Option(help="How long it is good for, such as 12h or 30d; without, until it is revoked.")

@@ -68,7 +68,7 @@ def test_key_may_do_what_its_role_may_until_it_is_revoked(role: Role, server: Se
 
     done = headrace(server.folder, "keys", "revoke", made["prefix"])
 
-    assert (done.returncode, done.stdout) == (0, f"revoked {made['prefix']} of {role.value}\n")
+    assert (done.returncode, done.stdout) == (0, f"revoked {made['prefix']} of {role.value}-{made['prefix']}\n")
     assert server.call("GET", "/v1/pipelines/p", key=key).status == 401  # The very next request.
     assert server.call("GET", "/v1/pipelines/p").status == 200
 
@@ -96,6 +96,7 @@ def test_key_is_shown_once_and_stands_nowhere(server: Server) -> None:
 def test_key_that_was_issued_and_revoked_without_a_server_is_known_to_the_next(tmp_path: Path) -> None:
     folder = new_project(tmp_path / "project")
     kept, revoked = issued(folder, "viewer", "--expires-in", "30d"), issued(folder, "viewer")
+    assert kept["subject"] != revoked["subject"]  # Two callers, in the audit trail and where each has a share.
     assert headrace(folder, "keys", "revoke", f"hr_{revoked['prefix']}", "--json").returncode == 0
 
     with serving(folder, HEADRACE_STORE__KIND="memory") as server:
