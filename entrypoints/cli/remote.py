@@ -24,6 +24,8 @@ _BY_STATUS: dict[int, type[errors.PlatformError]] = {
     422: errors.InvalidInputError,
     503: errors.UnavailableError,
 }
+_BY_NAME: dict[str, type[errors.PlatformError]] = {"work_failed": errors.WorkFailedError, "busy": errors.BusyError}
+"""What the server says in a header of errors whose status is that of others too."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class RemoteServer:
         try:
             found = json.loads(answer.data) if answer.data else None
             if answer.status >= 300:  # No redirect is followed: the key is for this address.
-                raise _problem(answer.status, found or {})
+                raise problem_of(answer.status, found or {}, answer.headers.get("Headrace-Error", ""))
         except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise errors.UnavailableError(
                 f"What answers at {self.url} does not answer as headrace up does.", code="server.answer"
@@ -94,8 +96,9 @@ def find_server(paths: Paths) -> RemoteServer | None:
     return RemoteServer(found.url, found.pid, key)
 
 
-def _problem(status: int, found: Mapping[str, Any]) -> errors.PlatformError:
-    kind = _BY_STATUS.get(status, errors.WorkFailedError)
+def problem_of(status: int, found: Mapping[str, Any], name: str) -> errors.PlatformError:
+    """Read a problem as the error that it was, as far as an exit code goes."""
+    kind = _BY_NAME.get(name) or _BY_STATUS.get(status, errors.WorkFailedError)
     message = str(found.get("detail") or found.get("title") or f"The server answered {status}.")
     problems = [
         errors.Problem(str(item.get("loc", "")), str(item.get("code", "")), str(item.get("msg", "")))

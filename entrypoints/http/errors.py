@@ -36,6 +36,8 @@ STATUS: dict[type[errors.PlatformError], int] = {
     errors.MissingExtraError: 503,
     errors.PlatformError: 500,
 }
+_KINDS: dict[type[errors.PlatformError], str] = {errors.WorkFailedError: "work_failed", errors.BusyError: "busy"}
+"""What shares a status with other errors, and no exit code: the command line gets it in a header."""
 _STATUS_OF_CODES = {"request.cursor": 400}
 """What is wrong with the request itself, where others of its class are about what it says."""
 _CODES = {
@@ -82,6 +84,20 @@ def status_of(error: errors.PlatformError) -> int:
     return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
 
 
+def headers_of(error: errors.PlatformError) -> dict[str, str]:
+    """What an error's answer says beside its problem."""
+    status = status_of(error)
+    headers = {}
+    for kind, name in _KINDS.items():
+        if isinstance(error, kind):
+            headers["Headrace-Error"] = name
+    if status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    if status == 503:
+        headers["Retry-After"] = "5"
+    return headers
+
+
 def shown(path: str) -> str:
     """A path as the log has it: whoever has no key must not fill a disk with theirs."""
     return path if len(path) <= _SHOWN_OF_PATH else f"{path[:_SHOWN_OF_PATH]}…"
@@ -98,14 +114,10 @@ def register(app: FastAPI) -> None:
 
     async def ours(request: Request, error: Exception) -> Response:
         assert isinstance(error, errors.PlatformError)
-        status = status_of(error)
-        headers = {}
-        if status == 401:
-            headers["WWW-Authenticate"] = "Bearer"
-        if status == 503:
-            headers["Retry-After"] = "5"
         detail = said_to(getattr(request.state, "caller", None), error)
-        return problem(request, status, error.code, detail, problems=error.problems, headers=headers)
+        return problem(
+            request, status_of(error), error.code, detail, problems=error.problems, headers=headers_of(error)
+        )
 
     async def invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)

@@ -10,8 +10,9 @@ import pytest
 
 from domain import errors
 from domain.failpoints import FAILPOINTS
-from entrypoints.cli.errors import EXIT_CODES
-from entrypoints.http.errors import STATUS
+from entrypoints.cli.errors import EXIT_CODES, exit_code
+from entrypoints.cli.remote import problem_of
+from entrypoints.http.errors import STATUS, headers_of, status_of
 from infrastructure.settings_sources import catalog, reference
 from tests.e2e.api import openapi
 
@@ -27,6 +28,14 @@ def leaves() -> list[type[errors.PlatformError]]:
 def test_every_error_has_an_exit_code_and_a_status() -> None:
     assert set(leaves()) <= set(EXIT_CODES)
     assert set(leaves()) <= set(STATUS)
+
+
+def test_every_error_has_one_exit_code_whether_a_server_is_asked_or_not() -> None:
+    for kind, code in EXIT_CODES.items():
+        error = kind.__new__(kind)
+        name = headers_of(error).get("Headrace-Error", "")
+
+        assert exit_code(problem_of(status_of(error), {}, name)) == code, kind
 
 
 def test_every_error_is_drawn_in_the_picture() -> None:
