@@ -6,7 +6,8 @@ from typing import Any
 
 from application.catalog.checks import Checks, ConnectionPlaces, problems_of
 from application.catalog.differences import differences
-from domain.errors import InvalidInputError, NotFoundError, PermissionDeniedError, Problem, SpecError
+from application.missing import missing
+from domain.errors import InvalidInputError, PermissionDeniedError, Problem, SpecError
 from domain.identity.policy import Action, is_allowed, require
 from domain.identity.principal import Principal
 from domain.lineage.graph import Dataset, dataset, find_circle, reached_from
@@ -117,7 +118,7 @@ class Catalog:
         async with self.records.view() as unit:
             stored = await _records(unit, kind).get(principal.organization, name)
         if stored is None:
-            raise _missing(kind, name)
+            raise missing(kind, name)
         return stored
 
     async def page(
@@ -155,7 +156,7 @@ class Catalog:
         require(principal, _ACTIONS[kind])
         async with self.records.unit() as unit:
             if not await self._forget(unit, principal.organization, kind, name):
-                raise _missing(kind, name)
+                raise missing(kind, name)
             await unit.audit.add(principal, f"delete {kind}", name)
             await unit.commit()
 
@@ -389,7 +390,3 @@ async def _all(records: IDocumentRecords, organization: str) -> list[StoredDocum
 
 def _records(unit: IUnitOfWork, kind: str) -> IDocumentRecords:
     return unit.pipelines if kind == "pipeline" else unit.connections
-
-
-def _missing(kind: str, name: str) -> NotFoundError:
-    return NotFoundError(f"There is no {kind} named {name}.", code=f"{kind}.not_found")

@@ -5,7 +5,8 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from weakref import WeakValueDictionary
 
-from domain.errors import InvalidInputError, NotFoundError
+from application.missing import missing
+from domain.errors import InvalidInputError
 from domain.pipelines.connection import ConnectionSpec
 from domain.pipelines.spec import DEFAULT_CONNECTION
 from domain.ports.data_store import IDataStore
@@ -66,9 +67,7 @@ class OpenStores:
         async with self._records.view() as unit:
             stored = await unit.connections.get(organization, name)
         if stored is None:
-            raise NotFoundError(
-                f"There is no connection named {name}; apply its file first.", code="connection.not_found"
-            )
+            raise missing("connection", name, remedy="; apply its file first")
         return ConnectionSpec.from_document(stored.document)
 
     async def get(self, organization: str, spec: ConnectionSpec) -> IDataStore:

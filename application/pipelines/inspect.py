@@ -7,6 +7,7 @@ from typing import Any
 
 from application.answers import AnswerLimits
 from application.connections.open_stores import OpenStores
+from application.missing import missing
 from application.pipelines.patience import Patience
 from application.pipelines.preparing import RunPreparer, transform_plan
 from application.pipelines.showing import event_for, run_for
@@ -121,7 +122,7 @@ class PipelineInspector:
         async with self.records.view() as unit:
             stored = await unit.pipelines.get(principal.organization, name)
         if stored is None:
-            raise NotFoundError(f"There is no pipeline named {name}.", code="pipeline.not_found")
+            raise missing("pipeline", name)
         return PipelineSpec.from_document(stored.document)
 
     async def status(self, principal: Principal, name: str) -> PipelineStatus:
@@ -131,7 +132,7 @@ class PipelineInspector:
             stored = await unit.pipelines.get(principal.organization, name)
             last = await unit.runs.last_of(principal.organization, name)
         if stored is None:
-            raise NotFoundError(f"There is no pipeline named {name}.", code="pipeline.not_found")
+            raise missing("pipeline", name)
         return PipelineStatus(name, stored.revision, run_for(principal, last) if last is not None else None)
 
     async def state(self, principal: Principal, name: str) -> LaneState:

@@ -6,9 +6,10 @@ from datetime import timedelta
 from functools import cached_property
 from typing import Any
 
+from application.missing import missing
 from application.pipelines.doorbell import Doorbell
 from application.pipelines.gathering import Gathered
-from domain.errors import ConflictError, InvalidInputError, NotFoundError, PlatformError
+from domain.errors import ConflictError, InvalidInputError, PlatformError
 from domain.events import RunQueued, RunStarted
 from domain.failpoints import fail_at
 from domain.identity.policy import Action, require
@@ -140,7 +141,7 @@ class RunLauncher:
     async def _spec(self, unit: IUnitOfWork, principal: Principal, name: str) -> tuple[PipelineSpec, int]:
         stored = await unit.pipelines.get(principal.organization, name)
         if stored is None:
-            raise NotFoundError(f"There is no pipeline named {name}.", code="pipeline.not_found")
+            raise missing("pipeline", name)
         return PipelineSpec.from_document(stored.document), stored.revision
 
 

@@ -159,6 +159,9 @@ class BoundedProtocol(HttpToolsProtocol):
         if size > self._limits.header_bytes or len(self.headers) > self._limits.headers:
             self._refuse_head()
             raise _RefusedError
+        if self.parser.get_http_version() not in ("1.0", "1.1"):
+            self._refuse(505, "request.version", "Send requests of HTTP/1.1.")
+            raise _RefusedError
         self._take_host_of_target()
         self._is_in_head = False
         self.shared.waiting.pop(self, None)

@@ -231,6 +231,29 @@ def test_what_is_no_request_is_refused_with_a_problem(server: Server, name: str)
     assert content.count(b"HTTP/1.1 ") == 1  # And nothing that came behind it was taken for a request.
 
 
+@pytest.mark.line("4", "36")
+@pytest.mark.parametrize("version", [b"2.0", b"0.9"])
+def test_a_request_of_another_version_is_refused_and_nothing_behind_it_is_read(version: bytes, server: Server) -> None:
+    content = answered(server, get().replace(b"HTTP/1.1", b"HTTP/" + version) + get())[1]
+    assert content.startswith(b"HTTP/1.1 505 ")
+    assert (b'"request.version"' in content, content.count(b"HTTP/1.1 ")) == (True, 1)
+
+
+@pytest.mark.line("25")
+@pytest.mark.parametrize("name", ["x" * 49, "x" * 20_000, "%E2%80%AE", "a.b", "A"])
+def test_what_is_no_name_is_not_repeated_where_there_is_none_of_it(name: str, server: Server) -> None:
+    for kind in ("pipeline", "connection"):
+        calls = [("GET", ""), ("DELETE", ""), ("GET", "/revisions"), ("POST", "/test")]
+        calls += [("GET", "/state"), ("POST", "/trigger"), ("POST", "/preview"), ("POST", "/reset")]
+        for method, rest in calls:
+            told = server.call(method, f"/v1/{kind}s/{name}{rest}")
+            if told.status not in (404, 405) or told.body["code"] != f"{kind}.not_found":
+                continue
+            assert (name in told.body["detail"], "\u202e" in told.body["detail"]) == (False, False)
+            assert len(told.body["detail"]) < 200
+    assert server.call("GET", "/v1/pipelines/absent").body["detail"] == "There is no pipeline named absent."
+
+
 BESIDE_A_BODY = {
     "name of a field": (b"2\r\n{}\r\n0\r\n", b"x" * 1000),
     "value of a field": (b"0\r\nX: ", b"x" * 1000),
