@@ -1,5 +1,6 @@
 """Request ids, one canonical line per request, and refusals that need no route."""
 
+import asyncio
 import re
 import time
 import uuid
@@ -22,6 +23,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,100}")
+_STOPPING = (503, "server.stopping", "The server is stopping, and this request took longer than it waits.")
 _NUL = re.compile(rb"\x00|%00")
 
 
@@ -44,7 +46,7 @@ class RequestContext:
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         scope.setdefault("state", {})["request_id"] = request_id
         started = time.perf_counter()
-        status = 500
+        status, is_answered = 500, False
 
         # As long as a head may be, and all zeros, it is still a number of HTTP's; Python reads none of so many digits.
         length = given_headers.get("content-length", "").lstrip("0")
@@ -61,9 +63,9 @@ class RequestContext:
             return message
 
         async def send_with_id(message: MutableMapping[str, Any]) -> None:
-            nonlocal status
+            nonlocal status, is_answered
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, is_answered = message["status"], True
                 headers = MutableHeaders(raw=message["headers"])
                 headers["X-Request-ID"] = request_id
                 headers["X-Content-Type-Options"] = "nosniff"
@@ -78,6 +80,12 @@ class RequestContext:
                 refusal = self._refusal(scope, given_headers)
                 app = self._app if refusal is None else problem(Request(scope), *refusal, headers=_later(refusal[0]))
                 await app(scope, receive_within_limit, send_with_id)
+            except asyncio.CancelledError:
+                if not self._use_cases.life.is_draining:
+                    raise
+                # A server that ends has waited for long enough, for a body or for what the request does.
+                if not is_answered:
+                    await problem(Request(scope), *_STOPPING, headers=_later(503))(scope, receive, send_with_id)
             finally:
                 log = structlog.get_logger("headrace")
                 line = log.info if status >= 500 or not _is_probe(scope["path"]) else log.debug

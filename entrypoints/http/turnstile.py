@@ -62,7 +62,7 @@ class Turnstile:
             leave()
 
     async def _entered(self) -> bool:
-        """Wait for a place and a turn, behind those who came before; False if none came in time."""
+        """Wait for a place and a turn, behind those who came before; False if none came in time, or before the server ends."""
         if not self._is_turning and self._places:
             self._places -= 1
             self._turn()
@@ -79,7 +79,7 @@ class Turnstile:
             if not mine.cancelled():  # It had come, and nobody makes use of it.
                 self._places += 1
                 self._turn()
-            raise
+            return False
         return True
 
     def _turn(self) -> None:

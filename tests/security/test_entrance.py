@@ -4,20 +4,25 @@ import asyncio
 import re
 import socket
 from contextlib import ExitStack
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import uvicorn
 from starlette.requests import Request
 
+from application.operations.health import Life
 from domain.identity.principal import Principal
 from entrypoints.documents import yaml_text
 from entrypoints.http import entrance as entrance_module
 from entrypoints.http.entrance import Entrance
+from entrypoints.http.hosts import AllowedHosts
 from entrypoints.http.leaving import Places
+from entrypoints.http.middleware import RequestContext
 from entrypoints.http.server import Server
 from entrypoints.http.transport import TransportLimits, protocol_within
 from entrypoints.http.turnstile import IS_BUSY, Turnstile
+from infrastructure.runtime import ContextTelemetry
 
 WORK = b"GET /work HTTP/1.1\r\nHost: localhost\r\n\r\n"
 PROBE = b"GET /health HTTP/1.1\r\nHost: 10.0.0.1\r\n\r\n"
@@ -181,6 +186,37 @@ async def test_who_is_slow_to_send_a_body_keeps_nobody_out_and_who_waited_for_lo
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@pytest.mark.line("36")
+@pytest.mark.parametrize("where", ["body", "work", "waiting", "answering"])
+async def test_a_request_that_a_server_cancels_at_its_end_is_told_so_and_is_no_error(where: str) -> None:
+    sent: list[Any] = []
+    life = Life()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if where == "answering":
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+        await (receive() if where == "body" else asyncio.Event().wait())
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    cases: Any = SimpleNamespace(life=life, telemetry=ContextTelemetry())
+    context = RequestContext(app, use_cases=cases, max_body_bytes=10, hosts=AllowedHosts())
+    turnstile = Turnstile(context, inside=0 if where == "waiting" else 1, wait_seconds=30)
+    scope = {"type": "http", "path": "/x", "method": "GET", "query_string": b"", "headers": [(b"host", b"localhost")]}
+    task = asyncio.create_task(turnstile(scope, _never, send))
+    await _turns(3)
+
+    life.begin_shutdown()
+    task.cancel()
+    await task
+
+    started = [message["status"] for message in sent if message["type"] == "http.response.start"]
+    assert started == [200 if where == "answering" else 503]
+    code = {"waiting": b"server.busy", "answering": b""}.get(where, b"server.stopping")
+    assert code in b"".join(message.get("body", b"") for message in sent)
 
 
 @pytest.mark.line("36")
