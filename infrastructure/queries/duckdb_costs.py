@@ -3,9 +3,11 @@
 DuckDB works on 2,048 rows before it looks whether it is to stop, so a second for each of them cannot be ended for half an hour.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 from infrastructure.queries.duckdb_calls import text_of
+from infrastructure.queries.duckdb_patterns import FREE, WORN, Patterns, weight_of
 from infrastructure.queries.duckdb_series import constant
 
 Node = dict[str, Any]
@@ -14,8 +16,7 @@ MAX_COMPARED = 1_000
 """Bytes of a text that may be compared with each letter of another."""
 MAX_MATCHED = 400_000
 """Bytes of a text, times the places of a pattern that any of them may be at."""
-_WORN = 1_000
-"""Places of a pattern that is not written out; DuckDB takes no more repetitions."""
+_FREE_TOGETHER = 4 * FREE
 _PATTERNS = frozenset(
     {
         *("regexp_matches", "regexp_full_match", "regexp_replace", "regexp_extract", "regexp_extract_all"),
@@ -23,6 +24,11 @@ _PATTERNS = frozenset(
     }
 )
 SLOW = COMPARED | _PATTERNS
+_WILDCARDS = frozenset(
+    {"~~", "!~~", "~~*", "!~~*", "~~~", "like_escape", "not_like_escape", "ilike_escape", "not_ilike_escape"}
+)
+_LETTERS_IN_A_PLACE = 12
+"""Letters of a pattern of LIKE or GLOB that are compared in the time that a place of a regular expression takes."""
 GATHERING = frozenset(
     {"string_agg", "listagg", "group_concat", "list", "array_agg", "array_to_string", "list_aggregate", "histogram"}
 )
@@ -32,21 +38,49 @@ _KEEPING = frozenset({"lower", "upper", "lcase", "ucase", "trim", "ltrim", "rtri
 _LONGEST_CHARACTER = 4
 
 
-def slowness(name: str, arguments: list[Node]) -> float:
+def slowness(name: str, arguments: list[Node], patterns: Patterns, *, is_source: bool) -> float:
     """What part of what a text may take each of its bytes is; 0 where nothing takes longer than its size."""
     if name in COMPARED:
         return 1 / MAX_COMPARED
-    if name not in _PATTERNS or len(arguments) < 2:
+    if name not in _PATTERNS | _WILDCARDS or len(arguments) < 2:
         return 0.0
     pattern = text_of(arguments[1]["expression"])
-    return (_WORN if pattern is None else repetitions_within(pattern)) / MAX_MATCHED
+    if name in _WILDCARDS:
+        # By another column a source may be filtered, as it always was; such a step runs where it can be ended.
+        places = len(pattern) / _LETTERS_IN_A_PLACE if pattern is not None else 0.0 if is_source else WORN
+        return places / MAX_MATCHED if places > FREE else 0.0
+    if pattern is None:
+        return WORN / MAX_MATCHED
+    written = pattern.encode("latin-1").decode(errors="replace")
+    places = patterns.places(written, name, _options([argument["expression"] for argument in arguments[2:]]))
+    return max(repetitions_within(pattern), places) / MAX_MATCHED
+
+
+def _options(expressions: list[Node]) -> str | None:
+    """All letters that may be options of a call, whichever argument they are; None where they are not written."""
+    if any(expression.get("class") != "CONSTANT" for expression in expressions):
+        return None
+    return "".join(text_of(expression) or "" for expression in expressions)
+
+
+def is_slow_pattern(pattern: str, patterns: Patterns) -> bool:
+    """Whether matching whole texts with a pattern takes far longer than their size."""
+    return repetitions_within(pattern) > FREE or patterns.places(pattern, "regexp_full_match") > 0
+
+
+def may_be_slow_patterns(patterns: Iterable[str]) -> bool:
+    """Whether patterns have to be looked at closer, or take long to be made ready; that is quick to tell."""
+    weights = [max(repetitions_within(pattern), weight_of(pattern)) for pattern in patterns]
+    return max(weights, default=0) > FREE or sum(weights) > _FREE_TOGETHER
 
 
 def too_long(name: str) -> str:
     """Why a query is refused that calls a function for texts that may be too long for it."""
+    if name in _WILDCARDS:
+        return "A pattern of LIKE or GLOB here may take minutes for a row, in which DuckDB cannot be stopped: make it shorter."
     return (
         f"{name} may take minutes for a row here, in which DuckDB cannot be stopped: give it texts that are cut, as in "
-        f"{name}(left(a, {MAX_COMPARED // _LONGEST_CHARACTER}), …), or a pattern without repetitions within repetitions."
+        f"{name}(left(a, {MAX_COMPARED // _LONGEST_CHARACTER}), …), or a pattern with smaller numbers of repetitions, and none within others."
     )
 
 

@@ -23,6 +23,7 @@ from infrastructure.queries.duckdb_names import (
     WINDOWS,
 )
 from infrastructure.queries.duckdb_parsing import fold, parts_of
+from infrastructure.queries.duckdb_patterns import Patterns
 from infrastructure.queries.duckdb_scope import Scope
 from infrastructure.queries.duckdb_sizes import (
     CELL,
@@ -63,6 +64,7 @@ class Expressions:
         self._visits = 0
         self._together: Size = NOTHING
         self._rounds = 1.0
+        self._patterns = Patterns()
 
     def expression(self, node: Node, scope: Scope) -> Size:
         """Walk an expression, and say how large its value may be.
@@ -129,7 +131,7 @@ class Expressions:
         Raises:
             QueryRefusedError: what it makes for that is too long (`query.too_large`).
         """
-        share = slowness(name, arguments)
+        share = slowness(name, arguments, self._patterns, is_source=self._is_bounded)
         for argument, size in zip(arguments if share else (), sizes, strict=False):
             written = most_of(argument["expression"])
             made, kept, squared = (written, 0.0, 0.0) if written is not None else size or (0.0, 0.0, 1.0)

@@ -72,7 +72,7 @@ def _refuse_slow(cursor: duckdb.DuckDBPyConnection, source: SourceSpec, queries:
         raise translate(error) from error
     longest = max([sizes.longest, *(len(str(value).encode()) for value in parameters.values())])
     if not sizes.is_known or longest * query.slowness > 1:
-        raise MakesTooMuchError(too_long(min(query.slow)))
+        raise MakesTooMuchError(too_long(min(query.slow, default="~~")))
 
 
 def _is_reserved(cursor: duckdb.DuckDBPyConnection, source: SourceSpec, queries: DuckDBQueries = IN_PROCESS) -> bool:

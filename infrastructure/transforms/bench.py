@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import pyarrow as pa
 
-from domain.pipelines.steps import PythonStep, SqlStep
+from domain.pipelines.steps import PythonStep
 from domain.pipelines.table import DELETED, ORDINAL, Column
 from domain.ports.data_store import Batch, Conversions, JudgedBatch
 from domain.ports.transformer import IPreparedTransform, ITransformer, TransformPlan
@@ -19,6 +19,7 @@ from infrastructure.transforms.arrow_bytes import as_bytes, of_bytes
 from infrastructure.transforms.duckdb import DuckDBTransformer, nothing_judged
 from infrastructure.transforms.in_child import Described, EngineLimits, JudgedBytes, describe, judge
 from infrastructure.transforms.python import Hook, PythonHooks
+from infrastructure.transforms.sizes import is_written
 
 _REMEMBERED = 256
 
@@ -46,7 +47,7 @@ class StepPlanner:
 
 
 class BenchTransformer(ITransformer):
-    """Has plans with users' SQL compiled in a child of the planner, and their batches judged in one of `bench`.
+    """Has plans with users' SQL, or patterns that may take long, compiled in a child of the planner, and their batches judged in one of `bench`.
 
     The rest is done here by `inner`; so are, with `keeps_own`, batches of plans whose steps keep the size of rows.
     """
@@ -70,7 +71,7 @@ class BenchTransformer(ITransformer):
         self._prepared = 0
 
     def prepare(self, plan: TransformPlan) -> AbstractAsyncContextManager[IPreparedTransform]:
-        return self._prepare(plan) if _is_written(plan) else self._inner.prepare(plan)
+        return self._prepare(plan) if is_written(plan) else self._inner.prepare(plan)
 
     @asynccontextmanager
     async def _prepare(self, plan: TransformPlan) -> AsyncIterator[IPreparedTransform]:
@@ -89,7 +90,7 @@ class BenchTransformer(ITransformer):
                 await asyncio.to_thread(self._bench.let_go, self._prepared)
 
     async def looks_at(self, plan: TransformPlan) -> tuple[str, ...]:
-        if not _is_written(plan):
+        if not is_written(plan):
             return await self._inner.looks_at(plan)
         hooks = {step.name: self._hooks.load(step.name) for step in plan.steps if isinstance(step, PythonStep)}
         return (await self._planner.described(plan, hooks)).looks_at
@@ -148,12 +149,6 @@ def engine_limits(bench: Bench, threads: int) -> EngineLimits:
     """Leave room beside DuckDB for the rows as they come and go, and for each thread's own."""
     memory_mb = bench.limits.memory_mb
     return EngineLimits(memory_mb * 3 // 5, max(1, min(threads, memory_mb // 256)))
-
-
-def _is_written(plan: TransformPlan) -> bool:
-    """Whether there is SQL of users' in a plan."""
-    steps = any(isinstance(step, SqlStep) for step in plan.steps)
-    return steps or plan.deleted_when is not None or any(rule.expression is not None for rule in plan.rules)
 
 
 class _Answers:

@@ -1,13 +1,22 @@
-"""Whether what a plan makes of a row is about as large as the row, so that a run may make it in its own process."""
+"""Whether what a plan makes of a row is about as large as the row, and takes no longer than its size, so that a run may make it
+in its own process.
+"""
 
 from domain.pipelines.steps import SqlStep
 from domain.ports.transformer import TransformPlan
+from infrastructure.queries.duckdb_costs import is_slow_pattern, may_be_slow_patterns
+from infrastructure.queries.duckdb_patterns import Patterns
 from infrastructure.queries.duckdb_queries import IN_PROCESS
 from infrastructure.queries.duckdb_sizes import MAX_GROWTH
 
 
 def keeps_size(plan: TransformPlan) -> bool:
-    """Whether no step makes values larger, nor all of them together, and no rule makes larger ones on the way."""
+    """Whether no step makes values larger, nor all of them together, and no rule makes larger ones on the way; and none takes
+    far longer than the size of its values.
+    """
+    patterns = Patterns()
+    if any(is_slow_pattern(pattern, patterns) for pattern in _patterns_of(plan)):
+        return False
     predicates = [rule.expression for rule in plan.rules if rule.expression is not None]
     predicates += [plan.deleted_when] if plan.deleted_when is not None else []
     if not all(IN_PROCESS.predicate(predicate).is_size_preserving for predicate in predicates):
@@ -20,3 +29,15 @@ def keeps_size(plan: TransformPlan) -> bool:
                 return False
             growth *= max(read.growth, 1.0)
     return growth <= MAX_GROWTH
+
+
+def is_written(plan: TransformPlan) -> bool:
+    """Whether there is SQL of users' in a plan, or a pattern that may take long."""
+    steps = any(isinstance(step, SqlStep) for step in plan.steps)
+    if steps or plan.deleted_when is not None or any(rule.expression is not None for rule in plan.rules):
+        return True
+    return may_be_slow_patterns(_patterns_of(plan))
+
+
+def _patterns_of(plan: TransformPlan) -> list[str]:
+    return [rule.pattern for rule in plan.rules if rule.pattern is not None]
