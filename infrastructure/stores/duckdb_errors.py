@@ -47,12 +47,20 @@ def not_opened(error: duckdb.Error | OSError, path: Path | None) -> PlatformErro
         return translate(error)
     if path.is_dir():
         return StoreRefusedError(f"{path} is a folder; the DuckDB file has to be a file.", code="store.not_duckdb")
+    if re.search(_OPEN_ALREADY, text):
+        return BusyError(
+            f"{path} is open in this process already, for another connection (which may be the settings' own, default): a DuckDB "
+            "file has one, so name that one wherever the file is meant.",
+            code="store.in_use",
+        )
     for words, code, sentence in _NOT_OPENED:
         if re.search(words, text):
             return StoreRefusedError(sentence.format(path=path), code=code)
     return translate(error)
 
 
+# Of one file in one process DuckDB makes one database, which the first to open it has locked the settings of.
+_OPEN_ALREADY = "configuration has been locked|different configuration than existing"
 _NOT_OPENED = (
     (
         r"not a valid DuckDB|sqlite_scanner|extension",

@@ -12,10 +12,15 @@ import duckdb
 import pytest
 
 from domain.errors import PlatformError, UnavailableError
+from domain.pipelines.read_set import SourcePlan
 from domain.pipelines.run import RunState
+from domain.pipelines.spec import SourceSpec
+from domain.pipelines.table import TableName
 from entrypoints.cli.errors import exit_code
 from entrypoints.http.errors import status_of
+from infrastructure.stores.duckdb import DuckDBDataStore
 from infrastructure.stores.duckdb_errors import not_opened
+from infrastructure.stores.duckdb_file import DuckDBOptions
 from tests.e2e.api import headrace
 from tests.e2e.inside import inside
 from tests.e2e.projects import write
@@ -188,6 +193,30 @@ async def test_file_that_is_no_duckdb_ends_the_run_at_once(
     assert run.error is not None
     assert (run.state, run.error["code"], run.retries) == (RunState.FAILED, code, 0), run.error
     assert run.error["unavailable"]
+
+
+@pytest.mark.parametrize("name", ["data.duckdb", "link.duckdb", "../data/data.duckdb"])
+@pytest.mark.parametrize("threads", [2, 3])
+async def test_file_that_another_store_of_the_process_has_open_is_told_as_that(
+    threads: int, name: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    made(folder / "data.duckdb")
+    (folder / "link.duckdb").symlink_to(folder / "data.duckdb")
+    first = DuckDBDataStore(DuckDBOptions(folder / "data.duckdb"))
+    second = DuckDBDataStore(DuckDBOptions(folder / name, threads=threads))
+    await first.open()
+    try:
+        with pytest.raises(PlatformError) as caught:
+            await second.open()
+        assert (caught.value.code, caught.value.retryable) == ("store.in_use", False)
+        assert "is open in this process already, for another connection" in str(caught.value)
+        assert await first.count(SourceSpec(table=TableName("t")), SourcePlan((), (), True)) == 50000
+    finally:
+        await first.close()
+    await second.open()
+    await second.close()
 
 
 def test_file_of_a_newer_duckdb_is_told_as_that(tmp_path: Path) -> None:
