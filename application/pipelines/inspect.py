@@ -10,7 +10,7 @@ from application.connections.open_stores import OpenStores
 from application.missing import missing
 from application.pipelines.patience import Patience
 from application.pipelines.preparing import RunPreparer, transform_plan
-from application.pipelines.showing import event_for, run_for
+from application.pipelines.showing import event_for, run_for, transition_for
 from application.pipelines.turns import Turns
 from domain.errors import ConflictError, InvalidInputError, NotFoundError
 from domain.identity.policy import Action, require
@@ -218,7 +218,8 @@ class PipelineInspector:
         """Return a run's history, oldest first."""
         await self.run(principal, run_id)
         async with self.records.view() as unit:
-            return await unit.runs.transitions(principal.organization, run_id)
+            found = await unit.runs.transitions(principal.organization, run_id)
+        return [transition_for(principal, transition) for transition in found]
 
     async def followers(self, principal: Principal, name: str) -> Sequence[str]:
         """Name the pipelines that run after a pipeline."""
@@ -229,9 +230,8 @@ class PipelineInspector:
 
     async def logs(self, principal: Principal, run_id: str) -> tuple[Sequence[Transition], Sequence[StoredEvent]]:
         """Return a run's history and its newest stored events, each oldest first."""
-        await self.run(principal, run_id)
+        history = await self.transitions(principal, run_id)
         async with self.records.view() as unit:
-            history = await unit.runs.transitions(principal.organization, run_id)
             events = await unit.events.of_run(principal.organization, run_id, newest=_NEWEST_EVENTS)
         return history, [event_for(principal, event) for event in events]
 

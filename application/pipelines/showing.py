@@ -4,6 +4,7 @@ Sentences about a run name columns, files and tables, and some a value's place. 
 holds none of that, rather than a list of what is taken away.
 """
 
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -12,7 +13,7 @@ from typing import Any
 from domain.errors import PlatformError, UnavailableError, WorkFailedError
 from domain.identity.policy import Action, is_allowed
 from domain.identity.principal import Principal
-from domain.pipelines.run import Run
+from domain.pipelines.run import Run, Transition
 from domain.ports.unit_of_work import StoredEvent
 
 _REPORT = frozenset(
@@ -94,6 +95,16 @@ def run_for(principal: Principal, run: Run) -> Run:
             **{name: error[name] for name in ("retryable", "unavailable") if name in error},
         }
     return replace(run, error=error, report=_report(run.report) if run.report is not None else None)
+
+
+def transition_for(principal: Principal, transition: Transition) -> Transition:
+    """A line of a run's history as somebody may see it: who does not operate the processes sees one from another, not what
+    machine and number it has.
+    """
+    if is_allowed(principal, Action.OPERATE) or transition.actor.count(":") < 2:
+        return transition
+    name = hashlib.sha256(transition.actor.encode()).hexdigest()[:8]
+    return replace(transition, actor=f"worker-{name}")
 
 
 def event_for(principal: Principal, event: StoredEvent) -> StoredEvent:

@@ -14,6 +14,7 @@ from urllib.parse import urlencode
 import pytest
 
 from domain.identity.principal import Role
+from infrastructure.metadata.leases import boot_id
 from tests.e2e.api import Answer, Server, headrace, openapi, serving
 from tests.security.keys import Canary, canary, key_of
 
@@ -327,6 +328,24 @@ def test_a_report_has_numbers_for_viewers_and_names_for_engineers(house: House, 
     assert run["report"]["first_errors"]
     assert "first_errors" not in json.dumps(seen)
     assert house.call(Role.DATA_ENGINEER, "GET", f"/v1/runs/{run['id']}").body["report"] == run["report"]
+
+
+@pytest.mark.line("20")
+def test_a_history_tells_of_a_worker_only_which_it_was_to_who_operates_none(house: House, stored: None) -> None:
+    run = failed(house, "moved", pipeline("moved", transform=[{"drop": ["nothing"]}]))
+    pid, boot = str(house.server.process.pid), boot_id()
+
+    names = set()
+    for role in Role:
+        for path in ("logs", "transitions"):
+            items = house.call(role, "GET", f"/v1/runs/{run}/{path}").body["items"]
+            actors = {line["reason"]: line["actor"] for line in items if "actor" in line}
+            assert actors["requested"] == "admin"
+            is_operator = role is Role.PLATFORM_ADMIN
+            assert [part in actors["claimed"].split(":") for part in (pid, boot)] == [is_operator] * 2, (role, path)
+            names.add(actors["claimed"])
+    assert len(names) == 2
+    assert any(re.fullmatch("worker-[0-9a-f]{8}", name) for name in names)
 
 
 @pytest.mark.line("20")
