@@ -1,10 +1,10 @@
 """ITransformer on a locked-down DuckDB: one in-memory instance per stream that sees nothing but its batch."""
 
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import duckdb
@@ -23,6 +23,7 @@ from infrastructure.records import shape_of
 from infrastructure.sql import quote
 from infrastructure.threads import OneThread
 from infrastructure.transforms.conversions import catalog_type
+from infrastructure.transforms.engine import locked_down
 from infrastructure.transforms.failures import batch_error, culprit
 from infrastructure.transforms.keys import last_of_each
 from infrastructure.transforms.profiles import profiled_columns, profiles
@@ -46,15 +47,14 @@ class DuckDBTransformer(ITransformer):
         threads: int = 2,
         hooks: PythonHooks | None = None,
     ) -> None:
-        self._memory_limit = memory_limit
-        self._threads = threads
+        self._engine = partial(locked_down, memory_limit, threads)
         self._hooks = hooks or PythonHooks()
 
     @asynccontextmanager
     async def prepare(self, plan: TransformPlan) -> AsyncIterator[IPreparedTransform]:
         thread = OneThread("transform")
         runs = [(run, self._hooks.load(step.name) if step else None) for run, step in runs_of(plan)]
-        prepared = DuckDBTransform(plan, thread, runs, memory_limit=self._memory_limit, threads=self._threads)
+        prepared = DuckDBTransform(plan, thread, runs, engine=self._engine)
         thread.interrupt = prepared.interrupt
         try:
             if prepared.is_known:
@@ -92,8 +92,7 @@ class DuckDBTransform(IPreparedTransform):
         thread: OneThread,
         runs: Sequence[tuple[Sequence[SqlSteps], Hook | None]],
         *,
-        memory_limit: str,
-        threads: int,
+        engine: Callable[[], duckdb.DuckDBPyConnection],
     ) -> None:
         self._plan = plan
         self._runs = runs
@@ -101,8 +100,7 @@ class DuckDBTransform(IPreparedTransform):
         self._failures_query: str | None = None
         self._passed_by: tuple[str, ...] = ()
         self._thread = thread
-        self._memory_limit = memory_limit
-        self._threads = threads
+        self._engine = engine
         self._connection: duckdb.DuckDBPyConnection | None = None
         self._columns: tuple[Column, ...] = plan.source
         self._query: str | None = None
@@ -170,28 +168,12 @@ class DuckDBTransform(IPreparedTransform):
             self.open()
 
     def open(self) -> None:
-        """Start the instance and compile; blocking."""
-        connection = duckdb.connect(
-            ":memory:",
-            config={
-                "memory_limit": self._memory_limit,
-                "threads": self._threads,
-                "python_enable_replacements": False,
-                "autoinstall_known_extensions": False,
-                "autoload_known_extensions": False,
-            },
-        )
-        self._connection = connection
-        for statement in (
-            "SET GLOBAL TimeZone = 'UTC'",
-            "SET enable_external_access = false",
-            "SET lock_configuration = true",
-        ):
-            connection.execute(statement)
-        self._compile(connection)
+        """Connect to the engine and compile; blocking."""
+        self._connection = self._engine()
+        self._compile(self._connection)
 
     def close(self) -> None:
-        """End the instance; blocking."""
+        """End the connection, and the engine with the last one to it; blocking."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 
 from domain.pipelines.checkpoint import Counts
@@ -17,6 +18,7 @@ from infrastructure.bench.asking import ask
 from infrastructure.threads import OneThread
 from infrastructure.transforms.arrow_bytes import as_bytes, of_bytes
 from infrastructure.transforms.duckdb import DuckDBTransform
+from infrastructure.transforms.engine import locked_down
 from infrastructure.transforms.failures import TOO_LARGE
 from infrastructure.transforms.python import Hook
 from infrastructure.transforms.rules import looked_at
@@ -63,6 +65,7 @@ class AskedHook(Hook):
 
 
 _compiled: dict[bytes, DuckDBTransform] = {}
+_engines: dict[EngineLimits, duckdb.DuckDBPyConnection] = {}
 
 
 def describe(plan: TransformPlan, limits: EngineLimits) -> Described:
@@ -81,6 +84,7 @@ def judge(plan: TransformPlan, limits: EngineLimits, batch: pa.Buffer, keeps_row
     try:
         judged = transform.judge(of_bytes(batch))
     except Exception as error:
+        _forget()
         if getattr(error, "code", None) == TOO_LARGE:
             raise MemoryError from error
         raise
@@ -99,16 +103,31 @@ def _transform(plan: TransformPlan, limits: EngineLimits) -> DuckDBTransform:
         for other in _compiled.values():
             other.close()
         _compiled.clear()
-        found = DuckDBTransform(
-            plan, OneThread("transform"), _runs(plan), memory_limit=f"{limits.memory_mb}MB", threads=limits.threads
-        )
+        found = DuckDBTransform(plan, OneThread("transform"), _runs(plan), engine=lambda: _connected(limits))
         try:
             found.begin()
         except BaseException:
             found.close()
+            _forget()
             raise
         _compiled[key] = found
     return found
+
+
+def _connected(limits: EngineLimits) -> duckdb.DuckDBPyConnection:
+    """A connection of its own to the engine, which takes longer to start than a plan to compile. One sees nothing of another."""
+    if limits not in _engines:
+        _forget()
+        _engines[limits] = locked_down(f"{limits.memory_mb}MB", limits.threads)
+    return _engines[limits].cursor()
+
+
+def _forget() -> None:
+    """Let the engine go: whatever failed in it may have left it unusable."""
+    for kept in (*_compiled.values(), *_engines.values()):
+        kept.close()
+    _compiled.clear()
+    _engines.clear()
 
 
 def _runs(plan: TransformPlan) -> Sequence[Any]:

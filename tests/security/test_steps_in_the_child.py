@@ -13,6 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pytest
 
@@ -29,6 +30,9 @@ from entrypoints.composition.container import Container, build_container
 from entrypoints.composition.lifecycle import running
 from infrastructure.security.query_guard import SqlQueryGuard
 from infrastructure.settings_sources import load_settings
+from infrastructure.transforms import in_child
+from infrastructure.transforms.arrow_bytes import as_bytes, of_bytes
+from infrastructure.transforms.engine import locked_down
 from infrastructure.transforms.sizes import keeps_size
 from tests.e2e.api import Server, headrace, serving
 from tests.e2e.inside import ME, Inside
@@ -368,6 +372,40 @@ _COLUMNS = (Column("id", "int64"), Column("v", "string"))
 )
 def test_what_keeps_the_size_of_rows_is_known(steps: list[str], is_kept: bool) -> None:
     assert keeps_size(TransformPlan(source=_COLUMNS, steps=tuple(map(SqlStep, steps)))) is is_kept
+
+
+def test_a_child_starts_one_engine_for_the_plans_after_each_other_until_one_fails(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    started, limits = list[int](), in_child.EngineLimits(200, 1)
+
+    def counted(memory_limit: str, threads: int) -> duckdb.DuckDBPyConnection:
+        started.append(threads)
+        return locked_down(memory_limit, threads)
+
+    def plan(step: str) -> TransformPlan:
+        return TransformPlan((Column("v", "string"),), (SqlStep(step),))
+
+    def judged(step: str, value: str) -> list[dict[str, Any]]:
+        batch = as_bytes(pa.table({"v": [value]}))
+        return of_bytes(in_child.judge(plan(step), limits, batch, keeps_rows=True).accepted).to_pylist()
+
+    monkeypatch.setattr(in_child, "locked_down", counted)
+    in_child._forget()
+    try:
+        for number in range(20):
+            described = in_child.describe(plan(f"select v, {number} as n{number} from batch"), limits)
+            assert [column.name for column in described.columns] == ["v", f"n{number}"]
+        assert judged("select v || '!' as v from batch", "a") == [{"v": "a!"}]
+        assert judged("select upper(v) as v from batch", "b") == [{"v": "B"}]
+        assert started == [1]
+        for refused in ("select gone from batch", "select v from _headrace_source"):
+            with pytest.raises(InvalidInputError):
+                in_child.describe(plan(refused), limits)
+        assert judged("select v from batch", "c") == [{"v": "c"}]
+        assert 1 < len(started) <= 3
+    finally:
+        in_child._forget()
 
 
 def test_rows_that_a_child_tells_are_checked() -> None:
