@@ -23,6 +23,9 @@ _PATTERNS = frozenset(
         *("string_split_regex", "str_split_regex", "regexp_split_to_array", "regexp_split_to_table"),
     }
 )
+_FINDING_ALL = _PATTERNS - {"regexp_matches", "regexp_full_match", "regexp_replace", "regexp_extract"}
+_AGAIN = 200
+"""Places of a pattern for which a text may be read once for each of its matches."""
 SLOW = COMPARED | _PATTERNS
 _WILDCARDS = frozenset(
     {"~~", "!~~", "~~*", "!~~*", "~~~", "like_escape", "not_like_escape", "ilike_escape", "not_ilike_escape"}
@@ -52,8 +55,13 @@ def slowness(name: str, arguments: list[Node], patterns: Patterns, *, is_source:
     if pattern is None:
         return WORN / MAX_MATCHED
     written = pattern.encode("latin-1").decode(errors="replace")
-    places = patterns.places(written, name, _options([argument["expression"] for argument in arguments[2:]]))
-    return max(repetitions_within(pattern), places) / MAX_MATCHED
+    behind = 3 if name == "regexp_replace" else 2
+    options = _options([argument["expression"] for argument in arguments[behind:]])
+    places = max(repetitions_within(pattern), patterns.places(written, name, options))
+    finds_all = name in _FINDING_ALL or (name == "regexp_replace" and (options is None or "g" in options))
+    if finds_all and patterns.reads_again(written, options, if_unknown=not is_source):
+        places = max(places, _AGAIN)
+    return places / MAX_MATCHED
 
 
 def _options(expressions: list[Node]) -> str | None:

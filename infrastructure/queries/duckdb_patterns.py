@@ -5,6 +5,7 @@ byte makes a new one, in two microseconds, and with `{990}` in ten.
 """
 
 from infrastructure.queries.pattern_automata import Patience, Search, TooManyStatesError, largest_state
+from infrastructure.queries.pattern_lookahead import reads_again
 from infrastructure.queries.pattern_parsing import (
     Alternatives,
     Characters,
@@ -45,10 +46,17 @@ class Patterns:
         """In how many places of a pattern a call may be for each byte of a text; 0 where that does not matter. Options are
         None where they are not known.
         """
-        given = (
-            {frozenset(options) & _FLAGS} if options is not None else {frozenset(flags) for flags in ("i", "s", "is")}
-        )
-        return max(self._places(pattern, name, flags) for flags in given | {frozenset[str]()})
+        return max(self._places(pattern, name, flags) for flags in _flags(options))
+
+    def reads_again(self, pattern: str, options: str | None, *, if_unknown: bool) -> bool:
+        """Whether finding all matches of a pattern may take the square of a text; `if_unknown` where it is not quick to tell."""
+        return any(self._reads_again(pattern, flags, if_unknown) for flags in _flags(options))
+
+    def _reads_again(self, pattern: str, flags: frozenset[str], if_unknown: bool) -> bool:
+        try:
+            return reads_again(PatternReader(pattern, flags).read(), self._patience)
+        except (HardPatternError, TooManyStatesError):
+            return if_unknown
 
     def _places(self, pattern: str, name: str, flags: frozenset[str]) -> float:
         key = (pattern, name, flags)
@@ -73,6 +81,11 @@ class Patterns:
         except TooManyStatesError:
             return most
         return largest if largest > FREE else 0.0
+
+
+def _flags(options: str | None) -> set[frozenset[str]]:
+    given = {frozenset(options) & _FLAGS} if options is not None else {frozenset(flags) for flags in ("i", "s", "is")}
+    return given | {frozenset[str]()}
 
 
 def weight_of(pattern: str) -> float:

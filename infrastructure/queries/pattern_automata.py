@@ -19,7 +19,6 @@ from infrastructure.queries.pattern_parsing import (
 _MOST_STEPS = 100_000
 """About a hundredth of a second."""
 _MOST_SIZE = 4_000
-_MATCH = -1
 
 
 class Search(Enum):
@@ -104,18 +103,20 @@ class _Program:
 
 
 @dataclass(frozen=True)
-class _Letter:
+class Letter:
     """Characters that are alike for a pattern: the nodes that take one, and what it is for places."""
 
     nodes: frozenset[int]
     kind: str
 
 
-_State = tuple[tuple[int, ...], str]
+MATCH = -1
+Nodes = tuple[int, ...]
+State = tuple[Nodes, str]
 """The nodes at which a search may be, and what was before."""
 
 
-class _States:
+class States:
     """The states of one search."""
 
     def __init__(self, pattern: Pattern, search: Search, patience: Patience) -> None:
@@ -127,9 +128,10 @@ class _States:
         begin = self._program.compiled(pattern, self._match)
         if search in (Search.ANY, Search.FIRST):
             begin = self._program.compiled(Repetition(Characters(ANY), 0, None, is_lazy=True), begin)
-        self._begin = begin
         self._steps = 0
         self._behind: dict[int, list[int]] = {}
+        self.begin = self._cut(self._reached([begin]))
+        self.letters = self._letters()
 
     def most(self) -> int:
         """How many nodes the largest state has.
@@ -137,20 +139,42 @@ class _States:
         Raises:
             TooManyStatesError: there are too many.
         """
-        letters = self._letters()
-        left = [(self._cut(self._reached([self._begin])), "begin")]
+        left: list[State] = [(self.begin, "begin")]
         seen, most = set(left), 0
         while left:
-            state = left.pop()
-            most = max(most, len(state[0]))
-            for letter in letters:
-                behind = self._step(state, letter)
-                if behind is not None and behind not in seen:
-                    seen.add(behind)
-                    left.append(behind)
+            nodes, before = left.pop()
+            most = max(most, len(nodes))
+            for letter in self.letters:
+                here = self.here(nodes, before, letter)
+                if self._search is Search.ANY and MATCH in here:
+                    continue
+                state = (self.behind(here, letter), letter.kind)
+                if state not in seen:
+                    seen.add(state)
+                    left.append(state)
         return most
 
-    def _letters(self) -> list[_Letter]:
+    def here(self, nodes: Nodes, before: str, letter: Letter) -> Nodes:
+        """The nodes of a state that are left where it is known what comes behind: places are passed, or are not."""
+        if not self._program.places:
+            return nodes
+        return self._cut(self._reached(nodes, lambda kind: self._is_passed(kind, before, letter.kind)))
+
+    def behind(self, nodes: Nodes, letter: Letter) -> Nodes:
+        """The nodes behind a letter."""
+        found: dict[int, None] = {}
+        self._count(len(nodes))
+        for number in nodes:
+            if number not in letter.nodes:
+                continue
+            behind = self._behind.get(number)
+            if behind is None:
+                behind = self._behind[number] = self._reached(self._program.ways[number])
+            self._count(1 + len(behind))
+            found |= dict.fromkeys(behind)
+        return self._cut(list(found))
+
+    def _letters(self) -> list[Letter]:
         kinds: dict[Ranges, list[int]] = {}
         for number, ranges in self._program.sets.items():
             kinds.setdefault(ranges, []).append(number)
@@ -164,27 +188,8 @@ class _States:
             holding = [numbers for ranges, numbers in kinds.items() if _holds(ranges, start)]
             self._count(sum(map(len, holding)))
             kind = "word" if _holds(words, start) else "line" if _holds(lines, start) else ""
-            found.add(_Letter(frozenset(number for numbers in holding for number in numbers), kind))
+            found.add(Letter(frozenset(number for numbers in holding for number in numbers), kind))
         return list(found)
-
-    def _step(self, state: _State, letter: _Letter) -> _State | None:
-        """What comes of a state by a character; None where the search ends there."""
-        numbers, before = state
-        if self._program.places:
-            numbers = self._cut(self._reached(numbers, lambda kind: self._is_passed(kind, before, letter.kind)))
-        if self._search is Search.ANY and _MATCH in numbers:
-            return None
-        found: dict[int, None] = {}
-        self._count(len(numbers))
-        for number in numbers:
-            if number not in letter.nodes:
-                continue
-            behind = self._behind.get(number)
-            if behind is None:
-                behind = self._behind[number] = self._reached(self._program.ways[number])
-            self._count(1 + len(behind))
-            found |= dict.fromkeys(behind)
-        return self._cut(list(found)), letter.kind
 
     def _is_passed(self, kind: str, before: str, behind: str) -> bool:
         match kind:
@@ -206,8 +211,8 @@ class _States:
             seen.add(number)
             self._count(2)
             place = self._program.places.get(number)
-            if number in (self._match, _MATCH):
-                found.append(_MATCH)
+            if number in (self._match, MATCH):
+                found.append(MATCH)
             elif number in self._program.sets or (place is not None and not is_passed(place)):
                 found.append(number)
             else:
@@ -216,7 +221,7 @@ class _States:
 
     def _cut(self, numbers: list[int]) -> tuple[int, ...]:
         if self._search is Search.FIRST:
-            return tuple(numbers[: numbers.index(_MATCH) + 1] if _MATCH in numbers else numbers)
+            return tuple(numbers[: numbers.index(MATCH) + 1] if MATCH in numbers else numbers)
         return tuple(sorted(numbers))
 
     def _count(self, steps: int) -> None:
@@ -236,4 +241,4 @@ def largest_state(pattern: Pattern, search: Search, patience: Patience) -> int:
     Raises:
         TooManyStatesError: it has more states than it is quick to look at.
     """
-    return _States(pattern, search, patience).most()
+    return States(pattern, search, patience).most()

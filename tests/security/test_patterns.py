@@ -115,6 +115,27 @@ def test_options_count() -> None:
     assert IN_PROCESS.predicate("regexp_full_match(v, '[ab]*a[AB]{90}', 'c')").is_size_preserving
 
 
+READING_AGAIN = (
+    "a[^x]*x|a", ".*?x|.", "(?s).*x|.", "a(.*b)?", " +x| ", "(<s>.*?</s>)|<[^>]+>", "(?:(?:a|b)*c)?", r"a(?:\b.*x)?", "a$|a(.*x)?",
+    "(?m)a(?:[^x]*x)?$|a", "ab[^x]*x|ab", "a[^é]*é|a", "(?U)a(?:.*b)??",
+)  # fmt: skip
+READING_ONCE = (
+    r"a(\s+b)?", "[a-z]+[0-9]", r"\s+", r",\s*", "<[^>]*>", r"\d+(,\d{3})*(\.\d+)?", r'"[^"]*"|\S+', r"\b\w+\b", "x*", r"^\s+|\s+$",
+    r'"(\\.|[^"\\])*"', r"/\*.*?\*/", r"(\d{1,2}):(\d{2})(:\d{2})?", r'(\w+)=("[^"]*"|\S+)', "&[a-z]+;|&#[0-9]+;", "[.!?] +", r"\r?\n",
+)  # fmt: skip
+
+
+def test_patterns_for_which_a_text_is_read_again_for_each_match_leave_the_process() -> None:
+    finding = [*_FUNCTIONS[3:], "regexp_replace(v, '{}', 'b', v) = 'a'"]
+    for number, pattern in enumerate(READING_AGAIN):
+        assert not IN_PROCESS.predicate(finding[number % len(finding)].format(pattern)).is_size_preserving, pattern
+        for call in ("regexp_replace(v, '{}', 'g') = 'a'", "regexp_replace(v, '{}', 'b', 'i') = 'a'", *_FUNCTIONS[:3]):
+            assert IN_PROCESS.predicate(call.format(pattern)).is_size_preserving, (call, pattern)
+    for number, pattern in enumerate(READING_ONCE):
+        call = finding[number % 4].format(_written(pattern))
+        assert IN_PROCESS.predicate(call).is_size_preserving is (repetitions_within(pattern) == 0), call
+
+
 def test_patterns_that_are_not_written_leave_the_process() -> None:
     for condition in (
         "v ~ w",
@@ -188,6 +209,9 @@ async def test_source_queries_have_them_for_short_texts(store: DuckDBDataStore) 
         assert await _code(store, f"select id from t where regexp_matches(story, '{_written(pattern)}')") is None, (
             pattern
         )
+    for pattern, expected in ((READING_AGAIN[0], "query.too_large"), (READING_ONCE[0], None)):
+        assert await _code(store, f"select regexp_extract_all(story, '{pattern}') as r from t") == expected
+    assert await _code(store, f"select regexp_extract_all(name, '{READING_AGAIN[0]}') as r from t") is None
     assert await _code(store, f"select id from t where story like '%{'a_' * 1_000}b%'") == "query.too_large"
     assert await _code(store, "select id from t where story like '%' || name || '%'") is None
 
