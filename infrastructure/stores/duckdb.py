@@ -95,7 +95,7 @@ class DuckDBDataStore(IDataStore):
 
     async def describe(self, table: TableName) -> TableSchema | None:
         async with self._session() as (session, thread):
-            return await thread.call(session.describe, table)
+            return await thread.call(session.describe_bound, table)
 
     async def read(self, source: SourceSpec, *, batch_rows: int) -> AsyncGenerator[Batch, None]:
         async with self._cursor() as (cursor, thread):

@@ -1,16 +1,13 @@
 """Times of other precision than microseconds, which DuckDB cuts without a word when rows are inserted."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-import duckdb
-
 from domain.errors import SchemaMismatchError
-from domain.pipelines.table import TableName
 from infrastructure.sql import quote
+from infrastructure.stores.duckdb_catalog import Run
 
-Run = Callable[[str, Any], duckdb.DuckDBPyConnection]
 _ANOTHER_PRECISION = re.compile(r"TIMESTAMP_(S|MS|NS)|TIME_NS")
 _MICROSECONDS = {
     "TIMESTAMP_S": "TIMESTAMP",
@@ -18,16 +15,6 @@ _MICROSECONDS = {
     "TIMESTAMP_NS": "TIMESTAMP",
     "TIME_NS": "TIME",
 }
-
-
-def natives_of_table(run: Run, table: TableName) -> dict[str, str]:
-    """DuckDB's own types of a table's columns."""
-    found = run(
-        "SELECT column_name, data_type FROM duckdb_columns() WHERE database_name = current_database() "
-        "AND schema_name = $1 AND table_name = $2",
-        [table.schema or "main", table.table],
-    )
-    return dict(found.fetchall())
 
 
 def as_arrow_has_them(landing: Mapping[str, str]) -> dict[str, str]:

@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
 import duckdb
@@ -18,9 +19,9 @@ from infrastructure.duckdb_types import logical_of, native_of
 from infrastructure.exact import NOT_CONVERTED
 from infrastructure.queries.duckdb_queries import IN_PROCESS, DuckDBQueries
 from infrastructure.sql import quote, quote_table
-from infrastructure.stores.duckdb_catalog import describe
+from infrastructure.stores.duckdb_catalog import bound_of, describe, natives_of_table
 from infrastructure.stores.duckdb_errors import translate as translate
-from infrastructure.stores.duckdb_limits import as_arrow_has_them, natives_of_table, refuse_cut_times
+from infrastructure.stores.duckdb_limits import as_arrow_has_them, refuse_cut_times
 from infrastructure.stores.duckdb_reserved import refuse_read, refuse_reserved
 from infrastructure.stores.duckdb_selection import belonging, from_item
 from infrastructure.stores.landing import landing_changed
@@ -211,7 +212,7 @@ class DuckDBSession(Session):
 
     def natives(self, table: TableName) -> dict[str, str]:
         """The types of a table's columns in DuckDB's own words; none where there is no table."""
-        return natives_of_table(self._run, table)
+        return natives_of_table(self._run, table) if self.describe(table) is not None else {}
 
     def plain_tables(self, names: Iterable[str]) -> bool:
         """Whether all of these are tables without generated columns, and not views: those may call anything."""
@@ -230,9 +231,15 @@ class DuckDBSession(Session):
 
     def describe(self, table: TableName) -> TableSchema | None:
         try:
-            return describe(self._cursor, table)
+            return describe(self._cursor.execute, table)
+        except duckdb.CatalogException:  # Outside of a transaction it may go between two questions.
+            return None
         except duckdb.Error as error:
             raise translate(error) from error
+
+    def describe_bound(self, table: TableName) -> TableSchema | None:
+        found = self.describe(table)
+        return replace(found, bound=bound_of(self._run, table)) if found is not None else None
 
     def hold(self, table: TableName, merged_by: Sequence[str] = ()) -> TableSchema | None:
         return self.describe(table)  # The write lock keeps it.
@@ -263,8 +270,7 @@ class DuckDBSession(Session):
         self.execute(f"CREATE TABLE {quote_table(stage)} ({', '.join(definitions)})")
 
     def swap(self, stage: TableName, table: TableName, names: Sequence[str]) -> None:
-        existing = self.describe(table)
-        if existing is not None and existing.bound:
+        if bound_of(self._run, table):
             add_landing(self, stage, table, names)
             chosen = ", ".join(quote(name) for name in names)
             self.execute(f"DELETE FROM {quote_table(table)}")

@@ -281,7 +281,6 @@ class PostgresSession(Session):
         return describe(self, table)
 
     def describe_bound(self, table: TableName) -> TableSchema | None:
-        """Describe a table with what would be lost with it, which costs more than all else and only planners want to know."""
         found = self.describe(table)
         return replace(found, bound=bound_of(self, table)) if found is not None else None
 

@@ -33,7 +33,7 @@ def drop_rebuilt(session: Session, target: Target) -> None:
     Raises:
         SchemaMismatchError: it has (`schema.types_kept`).
     """
-    existing = session.describe(target.table)
+    existing = session.describe_bound(target.table)
     if existing is None:
         return
     if not existing.may_be_rebuilt(target.key):

@@ -102,7 +102,11 @@ class Session(ABC):
 
     @abstractmethod
     def describe(self, table: TableName) -> TableSchema | None:
-        """Describe a table inside the transaction."""
+        """Describe a table inside the transaction, but for what would be lost with it."""
+
+    @abstractmethod
+    def describe_bound(self, table: TableName) -> TableSchema | None:
+        """Describe a table with what would be lost with it, which costs more than all else and is seldom asked."""
 
     @abstractmethod
     def hold(self, table: TableName, merged_by: Sequence[str] = ()) -> TableSchema | None:

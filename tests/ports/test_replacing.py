@@ -15,6 +15,7 @@ from infrastructure.stores.duckdb_session import DuckDBSession
 from infrastructure.stores.postgres import PostgresDataStore
 from infrastructure.stores.postgres_connection import PostgresAddress
 from infrastructure.stores.postgres_session import PostgresSession
+from infrastructure.stores.sql_leftovers import drop_rebuilt
 from infrastructure.stores.sql_session import Session
 from tests.ports.backends import address_of
 from tests.ports.loading import COLUMNS, REFUSED, TABLE, read_set, refusal
@@ -290,3 +291,38 @@ async def test_full_refresh_of_a_merge_deletes_no_row_of_another_table(
 
     assert await held(postgres) == {1: "new", 3: "c"}
     assert somebody.does("SELECT * FROM lines") == [(1, 1)]
+
+
+def drop_for_another(session: Session) -> str | None:
+    """Drop the table as a publication does that puts one of other types in its place; the code if it is refused."""
+    try:
+        with session.transaction():
+            drop_rebuilt(session, replace(merging(read_set()), rebuilds=True, key=()))
+    except SchemaMismatchError as error:
+        return error.code
+    return None
+
+
+@pytest.mark.clause("IDataStore", 31)
+def test_table_on_which_something_hangs_since_the_plan_makes_way_for_none_of_other_types(
+    postgres_database: str, somebody: Somebody
+) -> None:
+    session = PostgresSession(address_of(postgres_database), "headrace")
+    scripts = ("COMMENT ON TABLE orders", "CREATE TRIGGER", "GRANT SELECT ON", "CREATE INDEX", "CREATE POLICY")
+    for script in ("", *(found for found in HAD if found.startswith(scripts))):
+        somebody.does("DROP TABLE IF EXISTS orders; CREATE TABLE orders (id bigint, note text)")
+        if script:
+            somebody.does(script)
+        assert drop_for_another(session) == ("schema.types_kept" if script else None), script
+        assert somebody.does("SELECT to_regclass('orders') IS NOT NULL") == [(bool(script),)]
+    session.close()
+
+
+@pytest.mark.clause("IDataStore", 31)
+def test_table_of_duckdb_on_which_something_hangs_makes_way_for_none_of_other_types() -> None:
+    for script in ("SELECT 1", *(found for found in ON_DUCKDB if "VIEW" not in found)):
+        with duckdb.connect() as connection:
+            connection.execute("CREATE TABLE orders (id bigint, note text)")
+            connection.execute(script)
+            found = drop_for_another(DuckDBSession(connection, threading.Lock(), ""))
+        assert found == (None if script == "SELECT 1" else "schema.types_kept"), script
