@@ -2,9 +2,10 @@
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any, TypeVar
 
 import duckdb
 import pyarrow as pa
@@ -12,12 +13,22 @@ import pyarrow as pa
 from infrastructure.exact import exact
 from infrastructure.sql import quote
 
+K = TypeVar("K", bound=Hashable)
 _HEAD_ROWS = 1000
 _CHUNK_ROWS = 4096
-_NUMBER = "-?(0|[1-9][0-9]*)([.][0-9]+)?"
+_PLAIN_NUMBER = "-?(0|[1-9][0-9]*)([.][0-9]+)?"
+_SEEN = 16
+"""Values of a column that tell which types are worth asking all of them about."""
+_NUMBER = ("int64", "float64")
+_FRACTION = ("float64",)
+_TRIED_LAST = ("float64", "timestamptz")
 _FEW_DIGITS = 9
 """Behind the point: with more, it is a measurement, and the next value may well have an exponent."""
 _ROOM_DIGITS = 3
+_SIZES = {
+    "whole": "max(length(ltrim(split_part({}, '.', 1), '-')))",
+    "scale": "max(length(split_part({}, '.', 2)))",
+}
 _SENTENCES = 5
 _NO_NAMES = ("null", "true", "false", "yes", "no", "on", "off", "y", "n")
 _DATE = "[0-9]{1,2}[/.-][0-9]{1,2}[/.-][0-9]{4}"
@@ -25,14 +36,21 @@ _DATE = "[0-9]{1,2}[/.-][0-9]{1,2}[/.-][0-9]{4}"
 
 def guess_types(sample: pa.Table) -> dict[str, str]:
     """Guess the type of every column of texts: one other than string only where each value stays what it is."""
-    left = {name: kinds for name, first in _first_values(sample).items() if (kinds := _likely(first))}
+    left = {name: kinds for name, head in _heads(sample).items() if (kinds := _likely(head))}
     types: dict[str, str] = {}
     if left:
         with _asking(sample) as values:
-            types = values.as_guessed({name: kinds[0] for name, kinds in left.items()})
-            left = {name: kinds[1:] for name, kinds in left.items() if name not in types and kinds[1:]}
-            types |= values.as_guessed(_decimals(values, [name for name, kinds in left.items() if "float64" in kinds]))
-            types |= values.as_guessed({name: kinds[0] for name, kinds in left.items() if name not in types})
+            fractions = [name for name, kinds in left.items() if kinds == _FRACTION]
+            types, decimals = values.guessed(
+                {name: kinds[0] for name, kinds in left.items() if name not in fractions}, fractions
+            )
+            left = {name: kinds for name, kinds in left.items() if name not in types}
+            _, more = values.guessed({}, [name for name, kinds in left.items() if kinds == _NUMBER])
+            found, _ = values.guessed(decimals | more)
+            types |= found
+            last = {name: kinds[-1] for name, kinds in left.items() if name not in types}
+            found, _ = values.guessed({name: kind for name, kind in last.items() if kind in _TRIED_LAST})
+            types |= found
     return {name: types.get(name, "string") for name in sample.column_names}
 
 
@@ -48,7 +66,7 @@ class Note:
 
 def notes_on_texts(sample: pa.Table) -> dict[str, Note]:
     """Say of columns that stay text what they seem to hold, and what to write to have it."""
-    left = [name for name, first in _first_values(sample).items() if re.match("[0-9-]|nan|inf", first, re.I)]
+    left = [name for name, head in _heads(sample).items() if re.match("[0-9-]|nan|inf", head[0], re.I)]
     notes: dict[str, Note] = {}
     if left:
         with _asking(sample) as values:
@@ -83,16 +101,18 @@ def _key(name: str) -> str:
     return name if is_plain else json.dumps(name, ensure_ascii=False)
 
 
-def _first_values(sample: pa.Table) -> dict[str, str]:
-    """The first value of each column that has one."""
-    found = ((name, next((v for v in sample.column(name) if v.is_valid), None)) for name in sample.column_names)
-    return {name: value.as_py() for name, value in found if value is not None}
+def _heads(sample: pa.Table) -> dict[str, list[str]]:
+    """The first values of each column that has one."""
+    filled = ((name, sample.column(name)) for name in sample.column_names)
+    heads = ((name, (column.drop_null() if column.null_count else column).slice(0, _SEEN)) for name, column in filled)
+    return {name: head.to_pylist() for name, head in heads if len(head)}
 
 
-def _likely(value: str) -> tuple[str, ...]:
-    """The types that a column may have which begins with this value, in the order in which they are tried."""
+def _likely(head: Sequence[str]) -> tuple[str, ...]:
+    """The types that a column may have which begins with these values, in the order in which they are tried."""
+    value = head[0]
     if re.fullmatch("-?[0-9][0-9.]*([eE][+-]?[0-9]+)?", value):
-        return ("int64", "float64")
+        return _FRACTION if any(re.search("[.eE]", other) for other in head) else _NUMBER
     if value[4:5] == "-":
         return ("date",) if len(value) == 10 else ("timestamp", "timestamptz")
     if value[2:3] == ":" and value[5:6] == ":":  # Without seconds it may as well be minutes and seconds.
@@ -112,17 +132,20 @@ class _Values:
     def __exit__(self, *_: object) -> None:
         self._connection.close()
 
-    def as_guessed(self, types: Mapping[str, str]) -> dict[str, str]:
-        """Keep the guesses that hold for every value."""
+    def guessed(self, types: Mapping[str, str], fractions: Iterable[str] = ()) -> tuple[dict[str, str], dict[str, str]]:
+        """Keep the guesses that hold for every value, and give the decimals that have room for all of other columns."""
         conditions = {name: f"({exact(quote(name), kind)}) IS NOT NULL" for name, kind in types.items()}
-        return {name: types[name] for name in self.holding(conditions)}
+        sizes = {(name, part): size.format(quote(name)) for name in fractions for part, size in _SIZES.items()}
+        found = self._asked(_broken(conditions) | sizes)
+        kinds = {name: _decimal(found[name, "whole"], found[name, "scale"]) for name, part in sizes if part == "scale"}
+        return (
+            {name: kind for name, kind in types.items() if not found[name]},
+            {name: kind for name, kind in kinds.items() if kind is not None},
+        )
 
     def holding(self, conditions: Mapping[str, str]) -> list[str]:
         """Name the columns whose condition is true of every value."""
-        broken = {
-            name: f"count(*) FILTER ({quote(name)} IS NOT NULL AND ({condition}) IS NOT TRUE)"
-            for name, condition in conditions.items()
-        }
+        broken = _broken(conditions)
         likely = self._asked(broken, limit=f" LIMIT {_HEAD_ROWS}")
         found = self._asked({name: broken[name] for name, count in likely.items() if not count})
         return [name for name, count in found.items() if not count]
@@ -131,7 +154,7 @@ class _Values:
         """Measure columns by an aggregate."""
         return self._asked({name: aggregate.format(quote(name)) for name in names})
 
-    def _asked(self, aggregates: Mapping[str, str], *, limit: str = "") -> dict[str, int]:
+    def _asked(self, aggregates: Mapping[K, str], *, limit: str = "") -> dict[K, int]:
         if not aggregates:
             return {}
         rows = f"(SELECT * FROM _headrace_sample{limit})"
@@ -154,16 +177,20 @@ def _instance() -> duckdb.DuckDBPyConnection:
     return connection
 
 
-def _decimals(values: _Values, names: Iterable[str]) -> dict[str, str]:
-    """The decimal with room for all values of each column, if they are numbers."""
-    wholes = values.measured(names, "max(length(ltrim(split_part({}, '.', 1), '-')))")
-    scales = values.measured(names, "max(length(split_part({}, '.', 2)))")
-    guessed = {}
-    for name, scale in scales.items():
-        digits = wholes[name] + scale
-        if scale <= _FEW_DIGITS and digits <= 38:
-            guessed[name] = f"decimal({18 if digits + _ROOM_DIGITS <= 18 else 38},{scale})"
-    return guessed
+def _broken(conditions: Mapping[str, str]) -> dict[Any, str]:
+    """Count the values of columns of which a condition is not true."""
+    return {
+        name: f"count(*) FILTER ({quote(name)} IS NOT NULL AND ({condition}) IS NOT TRUE)"
+        for name, condition in conditions.items()
+    }
+
+
+def _decimal(whole: int, scale: int) -> str | None:
+    """The decimal with room for so many digits, if they are those of a usual number."""
+    digits = whole + scale
+    if scale > _FEW_DIGITS or digits > 38:
+        return None
+    return f"decimal({18 if digits + _ROOM_DIGITS <= 18 else 38},{scale})"
 
 
 def _note_on_dates(name: str, values: _Values) -> Note:
@@ -218,6 +245,6 @@ def _note_on_fractions(name: str, _: _Values) -> Note:
 _NOTES = (
     (_DATE, _note_on_dates),
     ("-?([0-9]{1,3}([.,][0-9]{3})+|[0-9]+)([.,][0-9]+)?", _note_on_separators),
-    (f"{_NUMBER}[.]?([eE][+-]?[0-9]+)?|(?i:[+-]?inf(inity)?|nan)", _note_on_floats),
+    (f"{_PLAIN_NUMBER}[.]?([eE][+-]?[0-9]+)?|(?i:[+-]?inf(inity)?|nan)", _note_on_floats),
     ("[0-9]{4}-[0-9]{2}-[0-9]{2}[ T][0-9:]{8}[.][0-9]{7,}", _note_on_fractions),
 )
