@@ -203,7 +203,7 @@ class RunPreparer:
             organization, await self.stores.spec_of(organization, spec.destination.connection)
         )
         wanted = spec.destination
-        existing = await destination.describe(wanted.table)
+        existing = await destination.describe(wanted.table, with_bound=request.full_refresh)
         rebuilds = False
         if existing is not None and request.full_refresh:
             natural = transform_plan(spec, read_set.plan, ())

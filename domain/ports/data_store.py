@@ -281,8 +281,8 @@ class IDataStore(IRefusedRows):
         """List the tables that can be read, ordered by name, without Headrace's own."""
 
     @abstractmethod
-    async def describe(self, table: TableName) -> TableSchema | None:
-        """Describe a table, or None if there is none."""
+    async def describe(self, table: TableName, *, with_bound: bool = False) -> TableSchema | None:
+        """Describe a table, or None if there is none; what would be lost with it only on request, which takes longer."""
 
     @abstractmethod
     def read(self, source: SourceSpec, *, batch_rows: int) -> AsyncGenerator[Batch, None]:

@@ -93,9 +93,9 @@ class DuckDBDataStore(IDataStore):
             if not table.startswith(INTERNAL_PREFIX)
         ]
 
-    async def describe(self, table: TableName) -> TableSchema | None:
+    async def describe(self, table: TableName, *, with_bound: bool = False) -> TableSchema | None:
         async with self._session() as (session, thread):
-            return await thread.call(session.describe_bound, table)
+            return await thread.call(session.describe_bound if with_bound else session.describe, table)
 
     async def read(self, source: SourceSpec, *, batch_rows: int) -> AsyncGenerator[Batch, None]:
         async with self._cursor() as (cursor, thread):

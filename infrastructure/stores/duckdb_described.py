@@ -23,5 +23,5 @@ class DescribedDuckDB(DuckDBDataStore):
             fields = [(column.name, arrow_type(column.type)) for column in schema.columns]
             await self.write(schema.name, [pa.schema(fields).empty_table()])
 
-    async def describe(self, table: TableName) -> TableSchema | None:
+    async def describe(self, table: TableName, *, with_bound: bool = False) -> TableSchema | None:
         return self._tables.get(str(table).lower())

@@ -78,7 +78,7 @@ class FilesDataStore(IDataStore):
     def _listed(self) -> list[str]:
         return tables_under(self._root, self._confinement)
 
-    async def describe(self, table: TableName) -> TableSchema | None:
+    async def describe(self, table: TableName, *, with_bound: bool = False) -> TableSchema | None:
         options = {"hive_partitioning": True}  # All that there is, whatever a pipeline makes of it.
         source = SourceSpec(path=table.table, format=format_of(table.table), options=options)
         try:

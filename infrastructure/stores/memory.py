@@ -69,7 +69,7 @@ class InMemoryDataStore(IDataStore):
         names = sorted(name for name in self._content.tables if "_headrace" not in name)
         return [TableName.parse(name) for name in names]
 
-    async def describe(self, table: TableName) -> TableSchema | None:
+    async def describe(self, table: TableName, *, with_bound: bool = False) -> TableSchema | None:
         found = self._content.tables.get(str(table))
         return TableSchema(table, found[0]) if found else None
 

@@ -133,8 +133,8 @@ class SqlOwner(IOwner):
             self._drop_stage_of(previous.stats)
             if previous.read_set_id != read_set.id:
                 abandon_refused(session, self._table, self._lane)
-            is_new = session.describe(target.table) is None
-            prepare_target(session, target)
+            existing = session.describe(target.table)
+            prepare_target(session, target, existing)
             session.execute(f"DELETE FROM {self._checkpoint} WHERE {_KEY} AND \"stream\" <> '{HEAD}'", self._key)
             # A restarted staging starts its quarantine again too (D9).
             session.execute(
@@ -149,7 +149,7 @@ class SqlOwner(IOwner):
                     f"VALUES ($1, $2, $3, $4, $5, $6, 0, 'loading', {zeros}, '{{}}', $7)",
                     (*self._key, stream.name, read_set.id, self._fence, self._token),
                 )
-            stats = opened_stats(read_set, target, previous, is_new=is_new)
+            stats = opened_stats(read_set, target, previous, is_new=existing is None)
             stats |= {LANDING: session.identity(landing_of(target)), LANDED_BY: [target.run_id]}
             self._update_head("loading", previous.watermark, stats, read_set_id=read_set.id)
 

@@ -258,14 +258,13 @@ def owner_ddl(table: str) -> str:
     )
 
 
-def prepare_target(session: Session, target: Target) -> None:
-    """Create the table or give it the columns it lacks, or create an empty stage, which becomes the table if there is
-    none yet.
+def prepare_target(session: Session, target: Target, existing: TableSchema | None) -> None:
+    """Create the table or give the existing one the columns it lacks, or create an empty stage, which becomes the table if
+    there is none yet.
     """
-    fit_target(session, target)
+    _fit_table(session, target, existing)
     if target.shadow is None:
         return
-    existing = session.describe(target.table)
     stage = target.table.beside(target.shadow)
     session.execute(f"DROP TABLE IF EXISTS {quote_table(stage)}")
     session.create_stage(stage, target.table if existing and not target.rebuilds else None, staged_columns(target))
@@ -277,12 +276,14 @@ def fit_target(session: Session, target: Target) -> None:
     A table that the run replaces by another is left as it is, and one of a run with a stage is not created: should nothing
     be published, there is none.
     """
-    existing = session.describe(target.table)
     if target.shadow is not None:
-        stage = target.table.beside(target.shadow)
-        described = session.describe(stage)
-        if described is not None:
-            add_columns(session, described, staged_columns(target))
+        stage = session.describe(target.table.beside(target.shadow))
+        if stage is not None:
+            add_columns(session, stage, staged_columns(target))
+    _fit_table(session, target, session.describe(target.table))
+
+
+def _fit_table(session: Session, target: Target, existing: TableSchema | None) -> None:
     if target.rebuilds or (target.replaces and not target.merges):
         return
     columns = landed_columns(target)
