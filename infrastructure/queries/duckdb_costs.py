@@ -3,7 +3,7 @@
 DuckDB works on 2,048 rows before it looks whether it is to stop, so a second for each of them cannot be ended for half an hour.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from typing import Any
 
 from infrastructure.queries.duckdb_calls import text_of
@@ -17,6 +17,8 @@ MAX_COMPARED = 1_000
 MAX_MATCHED = 400_000
 """Bytes of a text, times the places of a pattern that any of them may be at."""
 _FREE_TOGETHER = 4 * FREE
+_QUICK = 4_000
+"""Letters of patterns that are read in a few milliseconds."""
 _PATTERNS = frozenset(
     {
         *("regexp_matches", "regexp_full_match", "regexp_replace", "regexp_extract", "regexp_extract_all"),
@@ -76,8 +78,10 @@ def is_slow_pattern(pattern: str, patterns: Patterns) -> bool:
     return repetitions_within(pattern) > FREE or patterns.places(pattern, "regexp_full_match") > 0
 
 
-def may_be_slow_patterns(patterns: Iterable[str]) -> bool:
+def may_be_slow_patterns(patterns: Collection[str]) -> bool:
     """Whether patterns have to be looked at closer, or take long to be made ready; that is quick to tell."""
+    if sum(map(len, patterns)) > _QUICK:
+        return True
     weights = [max(repetitions_within(pattern), weight_of(pattern)) for pattern in patterns]
     return max(weights, default=0) > FREE or sum(weights) > _FREE_TOGETHER
 

@@ -4,6 +4,9 @@ RE2 reads a text in a nanosecond for a byte while its automaton has few states. 
 byte makes a new one, in two microseconds, and with `{990}` in ten.
 """
 
+from collections.abc import Iterable
+
+from infrastructure.queries.bounds import MAX_QUERY_BYTES
 from infrastructure.queries.pattern_automata import Patience, Search, TooManyStatesError, largest_state
 from infrastructure.queries.pattern_lookahead import reads_again
 from infrastructure.queries.pattern_parsing import (
@@ -54,7 +57,7 @@ class Patterns:
 
     def _reads_again(self, pattern: str, flags: frozenset[str], if_unknown: bool) -> bool:
         try:
-            return reads_again(PatternReader(pattern, flags).read(), self._patience)
+            return reads_again(_read(pattern, flags)[0], self._patience)
         except (HardPatternError, TooManyStatesError):
             return if_unknown
 
@@ -62,14 +65,15 @@ class Patterns:
         key = (pattern, name, flags)
         if key not in self._known:
             try:
-                tree = PatternReader(pattern, flags).read()
-                self._known[key] = max(self._cost(tree, search, name) for search in _searches(name, pattern))
+                tree, is_mixed = _read(pattern, flags)
+                costs = [self._cost(tree, search, name, is_mixed=is_mixed) for search in _searches(name, pattern)]
+                self._known[key] = max(costs)
             except HardPatternError:
                 self._known[key] = WORN
         return self._known[key]
 
-    def _cost(self, tree: Pattern, search: Search, name: str) -> float:
-        most = _counted(tree, search)
+    def _cost(self, tree: Pattern, search: Search, name: str, *, is_mixed: bool) -> float:
+        most = _counted(tree, search, is_mixed=is_mixed)
         if most <= FREE:
             return 0.0
         try:
@@ -91,9 +95,18 @@ def _flags(options: str | None) -> set[frozenset[str]]:
 def weight_of(pattern: str) -> float:
     """How many places matching a whole text with a pattern has at most; that is quick to tell."""
     try:
-        return _counted(PatternReader(pattern).read(), Search.WHOLE)
+        tree, is_mixed = _read(pattern)
+        return _counted(tree, Search.WHOLE, is_mixed=is_mixed)
     except HardPatternError:
         return WORN
+
+
+def _read(pattern: str, flags: Iterable[str] = ()) -> tuple[Pattern, bool]:
+    """A pattern as a tree, and whether case counts in some of its parts only."""
+    if len(pattern) > MAX_QUERY_BYTES:
+        raise HardPatternError
+    reader = PatternReader(pattern, flags)
+    return reader.read(), reader.is_mixed
 
 
 def _searches(name: str, pattern: str) -> list[Search]:
@@ -104,17 +117,18 @@ def _searches(name: str, pattern: str) -> list[Search]:
     return [Search.FIRST, Search.BACKWARD]
 
 
-def _counted(tree: Pattern, search: Search) -> float:
+def _counted(tree: Pattern, search: Search, *, is_mixed: bool) -> float:
     """The places of a pattern: those that come after what has no end, for each byte of any text; and the others, which
     only so many bytes are read at as there are places.
     """
-    found = _Counted(is_backward=search is Search.BACKWARD)
+    found = _Counted(is_backward=search is Search.BACKWARD, is_mixed=is_mixed)
     found.add(tree, 1.0, is_long=search in (Search.ANY, Search.FIRST), is_repeated=False)
     return found.long + found.short**2 / _ONCE
 
 
 class _Counted:
-    def __init__(self, *, is_backward: bool) -> None:
+    def __init__(self, *, is_backward: bool, is_mixed: bool) -> None:
+        self._is_mixed = is_mixed
         self.long = 0.0
         self.short = 0.0
         self._is_backward = is_backward
@@ -122,8 +136,8 @@ class _Counted:
     def add(self, node: Pattern, times: float, *, is_long: bool, is_repeated: bool) -> bool:
         """Count the places of a part; what comes behind it may come after any number of bytes, or not."""
         match node:
-            case Characters(ranges, is_of_table):
-                if is_repeated or len(ranges) > 1 or ranges[0][0] != ranges[0][1]:
+            case Characters(is_of_table=is_of_table, is_letter=is_letter):
+                if is_repeated or self._is_mixed or not is_letter:
                     self._count(times * (_OF_TABLE if is_of_table else 1), is_long=is_long)
                 return is_long
             case Place(kind):

@@ -54,6 +54,7 @@ class _Program:
     ways: dict[int, list[int]] = field(default_factory=dict)
     places: dict[int, str] = field(default_factory=dict)
     size: int = 0
+    _compiled: int = 0
 
     def added(self, ways: list[int], ranges: Ranges | None = None, place: str | None = None) -> int:
         """One more node."""
@@ -70,6 +71,9 @@ class _Program:
 
     def compiled(self, node: Pattern, behind: int) -> int:
         """The node with which a pattern begins that something comes behind."""
+        self._compiled += 1
+        if self._compiled > 4 * _MOST_SIZE:
+            raise TooManyStatesError
         match node:
             case Characters(ranges, is_known=is_known):
                 if not is_known:
@@ -177,6 +181,7 @@ class States:
     def _letters(self) -> list[Letter]:
         kinds: dict[Ranges, list[int]] = {}
         for number, ranges in self._program.sets.items():
+            self._count(len(ranges))
             kinds.setdefault(ranges, []).append(number)
         places = set(self._program.places.values())
         words = WORD if places & {"word", "inner"} else ()
@@ -184,7 +189,7 @@ class States:
         starts = {at for ranges in (*kinds, words, lines) for low, high in ranges for at in (low, high + 1)}
         found = set()
         for start in starts:
-            self._count(len(kinds))
+            self._count(sum(map(len, kinds)))
             holding = [numbers for ranges, numbers in kinds.items() if _holds(ranges, start)]
             self._count(sum(map(len, holding)))
             kind = "word" if _holds(words, start) else "line" if _holds(lines, start) else ""

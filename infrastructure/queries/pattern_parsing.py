@@ -6,6 +6,7 @@ from typing import Literal
 
 Ranges = tuple[tuple[int, int], ...]
 MAX_DEPTH = 60
+_MOST_TIMES = 1_000
 _ALL = 0x10FFFF
 _MOST_TABLES = 3
 _LAST = _ALL + 2**_MOST_TABLES
@@ -48,6 +49,8 @@ class Characters:
     ranges: Ranges
     is_of_table: bool = False
     is_known: bool = True
+    is_letter: bool = False
+    """One character that is written, in either case where case does not count."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,8 @@ class PatternReader:
         self._groups = [_Group(frozenset(flags), [], [])]
         self._is_repeatable = False
         self._tables: list[str] = []
+        self.is_mixed = False
+        """Whether case counts in some parts and not in others."""
 
     def read(self) -> Pattern:
         """Read it.
@@ -169,7 +174,10 @@ class PatternReader:
             if self._text.startswith(("P<", "<"), self._at):
                 self._through(">")
             else:
+                before = flags
                 flags, is_group = self._flags(flags)
+                is_first = len(self._groups) == 1 and not self._groups[0].items and not self._groups[0].branches
+                self.is_mixed |= ("i" in before) != ("i" in flags) and (is_group or not is_first)
                 if not is_group:
                     self._groups[-1].flags = flags
                     self._is_repeatable = False
@@ -194,7 +202,10 @@ class PatternReader:
         if not (least.isascii() and least.isdecimal()) or (most and not (most.isascii() and most.isdecimal())):
             return None
         self._at = end + 1
-        return int(least), (int(most) if most else None) if comma else int(least)
+        counts = int(least), (int(most) if most else None) if comma else int(least)
+        if any(count is not None and count > _MOST_TIMES for count in counts):
+            raise HardPatternError
+        return counts
 
     def _repeat(self, least: int, most: int | None) -> None:
         if not self._is_repeatable:
@@ -206,7 +217,7 @@ class PatternReader:
         self._is_repeatable = False
 
     def _literal(self, code: int) -> Characters:
-        return Characters(self._folded(((code, code),)))
+        return Characters(self._folded(((code, code),)), is_letter=True)
 
     def _folded(self, ranges: Ranges) -> Ranges:
         """With the other case of letters, of those that are few each by itself."""

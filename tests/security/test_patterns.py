@@ -1,5 +1,6 @@
 """Patterns of which RE2's automaton has more states than there are bytes: each byte of a text takes a thousand times as long."""
 
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from domain.pipelines.spec import SourceSpec
 from domain.pipelines.table import Column
 from domain.ports.transformer import TransformPlan
 from infrastructure.bench.bench import Bench
-from infrastructure.queries.duckdb_costs import repetitions_within
+from infrastructure.queries.duckdb_costs import may_be_slow_patterns, repetitions_within
 from infrastructure.queries.duckdb_patterns import FREE, WORN, Patterns, weight_of
 from infrastructure.queries.duckdb_queries import IN_PROCESS
 from infrastructure.stores.duckdb import DuckDBDataStore
@@ -41,6 +42,7 @@ SLOW = (
     "[ab]*a((((([ab]{3}){3}){3}){3})c)",
     "[éa]*a[éa]{100}",
     "(" * 200 + "a*" + ")" * 200,
+    "[ab]*a(?i)" + "b" * 100 + "(?-i)x" + "|[aA]*a(?i:" + "a" * 90 + ")",
 )
 EVERYDAY = (
     "^[a-zA-Z0-9._%+-]+@[a-zA-Z0-9.-]+[.][a-zA-Z]{2,63}$",
@@ -60,6 +62,8 @@ EVERYDAY = (
     "a{100}",
     r'^(\S+) (\S+) (\S+) \[([^\]]+)\] "([^"]*)" (\d{3}) (\d+|-)',
     "|".join(f"word{number}" for number in range(20)),
+    "(?i)"
+    + "|".join(f"error {word}s" for word in ("disk", "memory", "network", "timeout", "refused", "unknown", "fatal")),
 )
 URL = r"https?:\/\/(www\.)?[-a-zA-Z0-9@:%._\+~#=]{1,256}\.[a-zA-Z0-9()]{1,6}\b([-a-zA-Z0-9()@:%_\+.~#?&//=]*)"
 _FUNCTIONS = (
@@ -178,6 +182,24 @@ def test_many_patterns_are_looked_at_for_a_bounded_time() -> None:
     assert patterns.places("[ab]*c", "regexp_full_match") == 0
     assert is_written(_plan(*[f"{number}[ab]*a[ab]{{60}}" for number in range(100)]))
     assert not is_written(_plan(*[f"{number}[a-z]+" for number in range(100)]))
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "(?:){99999999999}[ab]*a[ab]{90}", "(((?:){1000}){1000}){1000}[ab]*a[ab]{90}", "(" * 30_000, "[" * 30_000,
+        "()" * 9_000 + "[ab]*a[ab]{90}", "(?:" * 50 + "a*" + ")*" * 50 + "[ab]*a[ab]{90}", "(?:(?:a?){50}){50}[ab]*",
+        f"[{''.join(chr(0x100 + 2 * place) for place in range(9_000))}]{{900}}*", "[ab]*a[ab]{90}" + "c{1000}" * 30_000,
+    ],
+)  # fmt: skip
+def test_looking_at_a_pattern_is_quick(pattern: str) -> None:
+    patterns, begin = Patterns(), time.thread_time()
+
+    assert may_be_slow_patterns([pattern])
+    assert patterns.places(pattern, "regexp_extract", "i") > FREE
+    assert patterns.reads_again(pattern, "i", if_unknown=True)
+
+    assert time.thread_time() - begin < 1
 
 
 @pytest.fixture
