@@ -28,13 +28,17 @@ from tests.e2e.api import headrace, serving
 from tests.servers import PostgresServer
 
 
+AS_USERS_HAVE_IT = {"HEADRACE_TEST_EXECUTE": "1", "HEADRACE_TEST_DISK": "1"}
+"""Measured is the program that an interpreter starts, and a database on a disk: tests fork the one and keep the other in memory."""
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=5_000_000)
     parser.add_argument("--without-peers", action="store_true", help="Leave out sling and dlt, which take minutes.")
     parser.add_argument("--only", choices=("copying", "memory", "running", "starting"))
     arguments = parser.parse_args()
-    os.environ["HEADRACE_TEST_EXECUTE"] = "1"  # What is measured is the program as its users start it.
+    os.environ |= AS_USERS_HAVE_IT
     rows, only = arguments.rows, arguments.only
     machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
     database = PostgresServer()

@@ -13,7 +13,7 @@ from tests.databases import new_database
 from tests.e2e.projects import new_project
 from tests.forked import fork_children_of_benches
 from tests.places import in_memory
-from tests.program import IS_QUICK, started_fork_server
+from tests.program import is_quick, started_fork_server
 from tests.servers import KafkaServer, PostgresServer, RedisServer
 from tests.somebody import Somebody, somebody_in
 
@@ -27,7 +27,7 @@ _KINDS = {
 
 def pytest_configure(config: pytest.Config) -> None:
     """The controller (or a lone process) starts the servers; workers get the addresses."""
-    if IS_QUICK:
+    if is_quick():
         fork_children_of_benches(started_fork_server)
     config.stash[_SERVERS] = {}
     if (place := in_memory()) is not None:

@@ -18,9 +18,13 @@ from tests.forked import ForkClient, Forked
 
 _ROOT = Path(__file__).parents[1]
 _PROGRAM = [sys.executable, "-m", "entrypoints.cli.main"]
-IS_QUICK = sys.platform == "linux" and "HEADRACE_TEST_EXECUTE" not in os.environ
 # Read by the loader or by the interpreter, before there is a program.
 _FOR_A_START = ("PYTHON", "LD_", "LC_", "LANG", "MALLOC_", "GLIBC_", "FAKETIME")
+
+
+def is_quick() -> bool:
+    """Whether programs are forked; asked anew each time, since benchmarks say otherwise when they begin."""
+    return sys.platform == "linux" and "HEADRACE_TEST_EXECUTE" not in os.environ
 
 
 def start_program(
@@ -37,7 +41,7 @@ def start_program(
     options, runs an interpreter too.
     """
     kept = dict(environment)
-    if IS_QUICK and not (is_executed or prefix or _needs_a_start(kept)):
+    if is_quick() and not (is_executed or prefix or _needs_a_start(kept)):
         return Forked(fork_server(), arguments, cwd=folder, env=kept, text=True, **streams)
     return subprocess.Popen([*prefix, *_PROGRAM, *arguments], cwd=folder, env=kept, text=True, **streams)
 

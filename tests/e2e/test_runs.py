@@ -403,7 +403,7 @@ def test_log_lines_are_json_with_ids_when_asked(project: Path) -> None:
 
 def test_server_that_ends_has_said_nothing_but_its_log(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As users start it: what the interpreter lets go of in the end is told by libraries on the same stream."""
-    monkeypatch.setattr("tests.program.IS_QUICK", False)
+    monkeypatch.setenv("HEADRACE_TEST_EXECUTE", "1")
     with_people(project)
     write(project, "pipelines/people.yaml", people_pipeline())
     with serving(project, HEADRACE_LOGS__FORMAT="json") as server:
