@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.databases import new_database
 from tests.e2e.projects import new_project
@@ -16,6 +17,10 @@ from tests.places import in_memory
 from tests.program import is_quick, started_fork_server
 from tests.servers import KafkaServer, PostgresServer, RedisServer
 from tests.somebody import Somebody, somebody_in
+
+# A time is no promise of a test: how long an example takes depends on what else the machine does.
+settings.register_profile("headrace", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("headrace")
 
 _SERVERS = pytest.StashKey[dict[str, Any]]()
 _KINDS = {
