@@ -249,6 +249,13 @@ def _same_or_exact(given: pa.DataType, wanted: pa.DataType) -> bool:
     return bool(given.equals(wanted)) or _is_exact_pair(given, wanted)
 
 
+def not_utf8(what: str) -> SchemaMismatchError:
+    """Say that texts hold bytes that no text is made of."""
+    return SchemaMismatchError(
+        f"{what} holds a text that is not UTF-8: write it again in UTF-8, or as bytes.", code="value.encoding"
+    )
+
+
 def rechunk(batches: Iterable[pa.RecordBatch], rows: int, size_bytes: int | None = None) -> Iterator[pa.Table]:
     """Join and cut record batches so that each table has exactly `rows` rows, the last one fewer; and fewer, too, where
     they would have more than `size_bytes`.

@@ -7,9 +7,8 @@ from itertools import pairwise
 import pyarrow as pa
 import pyarrow.compute as pc
 
-_DAY = 86_400_000_000
-# Beyond these Arrow writes other years, or none, and reads nothing back.
-_FIRST_DAY, _LAST_DAY = date(1, 1, 1).toordinal(), date(9999, 12, 31).toordinal()
+from domain.far_times import DAY_MICROSECONDS, clock_text, day_text, moment_text
+
 _EPOCH = date(1970, 1, 1).toordinal()
 _ERA_DAYS, _ERA_YEARS = 146_097, 400
 _TIME = re.compile(
@@ -41,21 +40,18 @@ def texts_of_times(values: pa.Array) -> list[str | None]:
     """Write dates, times and timestamps of microseconds: as Arrow does, and what Arrow cannot write in the same manner."""
     kind = values.type
     if pa.types.is_time(kind):
-        return [None if time is None else _clock(time) for time in _integers(values)]
+        return [None if time is None else clock_text(time) for time in _integers(values)]
     if pa.types.is_date(kind):
-        return [None if day is None else _day(day) for day in _integers(values)]
+        return [None if day is None else day_text(day) for day in _integers(values)]
     zone = "Z" if kind.tz else ""
-    return [
-        None if moment is None else f"{_day(moment // _DAY)} {_clock(moment % _DAY)}{zone}"
-        for moment in _integers(values)
-    ]
+    return [None if moment is None else f"{moment_text(moment)}{zone}" for moment in _integers(values)]
 
 
 def times_of_texts(texts: list[str | None], kind: pa.DataType) -> pa.Array:
     """Read what `texts_of_times` has written."""
     numbers = [None if text is None else _number(text) for text in texts]
     if pa.types.is_date(kind):
-        return pa.array([None if n is None else n // _DAY for n in numbers], pa.int32()).view(kind)
+        return pa.array([None if n is None else n // DAY_MICROSECONDS for n in numbers], pa.int32()).view(kind)
     return pa.array(numbers, pa.int64()).view(kind)
 
 
@@ -63,22 +59,6 @@ def _integers(values: pa.Array) -> list[int | None]:
     bits = pa.int32() if pa.types.is_date32(values.type) else pa.int64()
     numbers: list[int | None] = values.view(bits).to_pylist()
     return numbers
-
-
-def _clock(microseconds: int) -> str:
-    seconds, rest = divmod(microseconds, 1_000_000)
-    return f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}.{rest:06d}"
-
-
-def _day(number: int) -> str:
-    """A day since 1970 in the calendar of ISO 8601, which repeats after 400 years."""
-    ordinal = number + _EPOCH
-    if _FIRST_DAY <= ordinal <= _LAST_DAY:
-        return date.fromordinal(ordinal).isoformat()
-    eras, ordinal = divmod(ordinal - 1, _ERA_DAYS)
-    day = date.fromordinal(ordinal + 1)
-    year = day.year + eras * _ERA_YEARS
-    return f"{'-' if year < 0 else ''}{abs(year):04d}-{day.month:02d}-{day.day:02d}"
 
 
 def _number(text: str) -> int:
@@ -94,4 +74,4 @@ def _number(text: str) -> int:
         return clock
     eras, year = divmod(int(years) - 1, _ERA_YEARS)
     days = date(year + 1, int(month), int(day)).toordinal() + eras * _ERA_DAYS - _EPOCH
-    return days * _DAY + clock
+    return days * DAY_MICROSECONDS + clock

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from domain.errors import InvalidInputError
 from domain.pipelines.table import Column
-from infrastructure.arrow import arrow_type
+from infrastructure.arrow import arrow_type, not_utf8
 from infrastructure.arrow_texts import texts_of_times, times_of_texts
 
 
@@ -50,8 +50,12 @@ def merged_shape(shapes: Sequence[str]) -> tuple[tuple[Column, ...], bool]:
 
 
 def encoded(rows: pa.Table) -> list[str]:
-    """Write each row as a JSON object; what JSON has no type for is text, or a list of numbers."""
-    columns = [_plain(column.combine_chunks()) for column in rows.columns]
+    """Write each row as a JSON object; what JSON has no type for is text, or a list of numbers.
+
+    Raises:
+        SchemaMismatchError: a text is not UTF-8 (`value.encoding`).
+    """
+    columns = [_told(name, column) for name, column in zip(rows.column_names, rows.columns, strict=True)]
     return [
         json.dumps(dict(zip(rows.column_names, values, strict=True)), ensure_ascii=False, allow_nan=False)
         for values in (zip(*columns, strict=True) if columns else [() for _ in range(rows.num_rows)])
@@ -66,6 +70,13 @@ def decoded(records: Sequence[str], columns: Sequence[Column], *, is_text: bool)
         for column in columns
     ]
     return pa.table(arrays, names=[column.name for column in columns])
+
+
+def _told(name: str, column: pa.ChunkedArray) -> list[Any]:
+    try:
+        return _plain(column.combine_chunks())
+    except UnicodeDecodeError as error:
+        raise not_utf8(f"The column {name} of a refused row") from error
 
 
 def _plain(values: pa.Array) -> list[Any]:

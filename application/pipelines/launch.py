@@ -16,7 +16,7 @@ from domain.identity.policy import Action, require
 from domain.identity.principal import Principal
 from domain.pipelines.replay import lane_of
 from domain.pipelines.run import Ring, Run, RunRequest, RunState
-from domain.pipelines.spec import PipelineSpec
+from domain.pipelines.spec import Mode, PipelineSpec
 from domain.ports.runtime import IIdentifiers, ITelemetry
 from domain.ports.unit_of_work import IRecords, IUnitOfWork
 
@@ -121,6 +121,9 @@ class RunLauncher:
         self, principal: Principal, command: TriggerRun, spec: PipelineSpec, revision: int, trace: str | None
     ) -> Run:
         _check(spec, command.request.parameters)
+        # A part of the rows in the place of all of them gives up the others, as a reset does.
+        if spec.destination.mode is Mode.REPLACE and command.request.limit is not None:
+            require(principal, Action.RESET_STATE)
         return Run(
             id=self.identifiers.new_id(),
             organization=principal.organization,

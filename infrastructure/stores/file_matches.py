@@ -19,7 +19,14 @@ def tables_under(root: Path, confinement: Confinement) -> list[str]:
         folders[:] = [name for name in folders if not is_hidden(name) and permits(Path(folder, name))]
         for name in files:
             path = Path(folder, name)
-            if format_of(name) and not is_hidden(name) and is_inside(path, root) and permits(path) and path.is_file():
+            if (
+                format_of(name)
+                and not is_hidden(name)
+                and _is_text(str(path))
+                and is_inside(path, root)
+                and permits(path)
+                and path.is_file()
+            ):
                 found.append(path.relative_to(root).as_posix())
     return sorted(found)
 
@@ -29,6 +36,7 @@ def matches(root: Path, pattern: str, confinement: Confinement) -> list[Path]:
 
     Raises:
         InvalidInputError: it leads elsewhere, by its spelling or by a link (`path.forbidden`).
+        InvalidInputError: the name of one is no text (`file.name`).
         NotFoundError: there is no such file.
     """
     if leads_astray(pattern):
@@ -39,6 +47,9 @@ def matches(root: Path, pattern: str, confinement: Confinement) -> list[Path]:
     for part in (part for part in pattern.split("/") if part not in ("", ".")):
         found = steps.below(found) if part == "**" else steps.children(found, part)
     paths = sorted(path for path in found if path.is_file())
+    for path in paths:
+        if not _is_text(str(path)):
+            raise _not_a_text(path.relative_to(root))
     if not paths:
         raise _nothing_found(pattern, is_folder=any(path.is_dir() for path in found))
     return paths
@@ -94,6 +105,19 @@ def _names(folder: Path) -> list[str]:
         return [path.name for path in folder.iterdir()]
     except OSError:  # It is a file, or may not be read.
         return []
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name can be told: a system takes any bytes for one."""
+    return name.isascii() or not any("\ud800" <= character <= "\udfff" for character in name)
+
+
+def _not_a_text(path: Path) -> InvalidInputError:
+    shown = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return InvalidInputError(
+        f"The name of the file {shown} is not UTF-8: rename it, or write a pattern that does not name it.",
+        code="file.name",
+    )
 
 
 def is_inside(path: Path, root: Path) -> bool:

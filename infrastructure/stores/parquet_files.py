@@ -2,7 +2,7 @@
 
 import json
 import struct
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from domain.errors import InvalidInputError, SchemaMismatchError
 from domain.pipelines.table import Column
 from domain.ports.data_store import BATCH_BYTES
-from infrastructure.arrow import conform, logical_type
+from infrastructure.arrow import conform, logical_type, not_utf8
 from infrastructure.memory_room import Room
 from infrastructure.nested_types import KEPT_JSON
 from infrastructure.stores.csv_faults import unreadable
@@ -118,6 +118,7 @@ class ParquetData:
                 found = RowGroup(parquet, self._path, self.name, group, size, self._limits)
                 with room.taken(found.most_bytes) if room is not None else nullcontext():
                     for batch in _read(parquet, group, found):
+                        self._check_texts(batch)
                         yield self._changed(_dense(batch), changes) if changes else _dense(batch)
 
     def _changed(self, batch: pa.RecordBatch, changes: dict[int, Callable[[pa.Array], pa.Array]]) -> pa.RecordBatch:
@@ -131,6 +132,15 @@ class ParquetData:
                     "write it with another type."
                 ) from error
         return pa.record_batch(arrays, names=batch.schema.names)
+
+    def _check_texts(self, batch: pa.RecordBatch) -> None:
+        """Arrow takes the bytes of a text as they are, and whoever makes a text of them stumbles."""
+        for field, values in zip(batch.schema, batch.columns, strict=True):
+            try:
+                for texts in _texts_in(values):
+                    texts.validate(full=True)
+            except pa.ArrowInvalid as error:
+                raise not_utf8(f"Column {field.name} of {self.name}") from error
 
     def _refuse_nanoseconds(self, names: list[str], rows: int) -> None:
         """Refuse times of INT96 with more digits than six: read as nanoseconds, modulo 2**64, they say so."""
@@ -248,6 +258,25 @@ def _read(parquet: pq.ParquetFile, group: int, found: RowGroup) -> Generator[pa.
         done += batch.num_rows
         yield batch
         found.check(done + rows)
+
+
+def _texts_in(values: pa.Array) -> Iterator[pa.Array]:
+    """The texts of a column, also those inside of other values."""
+    kind, types = values.type, pa.types
+    if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
+        yield values
+    elif isinstance(values, pa.DictionaryArray):
+        yield from _texts_in(values.dictionary)
+    elif isinstance(values, pa.ExtensionArray):
+        yield from _texts_in(values.storage)
+    elif types.is_struct(kind):
+        for number in range(kind.num_fields):
+            yield from _texts_in(values.field(number))
+    elif types.is_map(kind):
+        yield from _texts_in(values.keys)
+        yield from _texts_in(values.items)
+    elif types.is_nested(kind):
+        yield from _texts_in(values.values)
 
 
 def _dense(batch: pa.RecordBatch) -> pa.RecordBatch:

@@ -26,6 +26,7 @@ from infrastructure.transforms.conversions import catalog_type
 from infrastructure.transforms.engine import locked_down
 from infrastructure.transforms.failures import batch_error, culprit
 from infrastructure.transforms.keys import last_of_each
+from infrastructure.transforms.newest import newest_of
 from infrastructure.transforms.profiles import profiled_columns, profiles
 from infrastructure.transforms.python import Hook, PythonHooks
 from infrastructure.transforms.refused import REFUSED, Refusal, first_errors, refused_table
@@ -357,9 +358,7 @@ class DuckDBTransform(IPreparedTransform):
             stats["nulls"] = {name: accepted.column(name).null_count for name in self._null_columns}
         if self._time_columns and accepted.num_rows:
             stats["newest"] = {
-                name: newest.isoformat()
-                for name in self._time_columns
-                if (newest := pc.max(accepted.column(name)).as_py()) is not None
+                name: newest for name in self._time_columns if (newest := newest_of(accepted.column(name))) is not None
             }
         if self._profiled and self._connection is not None:
             stats["profiles"] = profiles(self._connection, accepted, self._profiled)

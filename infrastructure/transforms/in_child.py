@@ -13,7 +13,7 @@ from domain.pipelines.checkpoint import Counts
 from domain.pipelines.steps import PythonStep
 from domain.pipelines.table import ORDINAL, Column
 from domain.ports.transformer import TransformPlan
-from infrastructure.arrow import to_table
+from infrastructure.arrow import not_utf8, to_table
 from infrastructure.bench.asking import ask
 from infrastructure.threads import OneThread
 from infrastructure.transforms.arrow_bytes import as_bytes, of_bytes
@@ -82,7 +82,7 @@ def judge(plan: TransformPlan, limits: EngineLimits, batch: pa.Buffer, keeps_row
     """Convert, transform and judge one batch; without `keeps_rows` only its counts and measures come back."""
     transform = _transform(plan, limits)
     try:
-        judged = transform.judge(of_bytes(batch))
+        judged = transform.judge(_sound(batch))
     except Exception as error:
         _forget()
         if getattr(error, "code", None) == TOO_LARGE:
@@ -93,6 +93,18 @@ def judge(plan: TransformPlan, limits: EngineLimits, batch: pa.Buffer, keeps_row
         for rows in (judged.accepted, judged.refused)
     )
     return JudgedBytes(accepted, refused, judged.counts, dict(judged.stats))
+
+
+def _sound(batch: pa.Buffer) -> pa.Table:
+    """The rows of a source, which may hold what no text is.
+
+    Raises:
+        SchemaMismatchError: one does (`value.encoding`).
+    """
+    try:
+        return of_bytes(batch)
+    except pa.ArrowInvalid as error:
+        raise not_utf8("A column of the source") from error
 
 
 def _transform(plan: TransformPlan, limits: EngineLimits) -> DuckDBTransform:

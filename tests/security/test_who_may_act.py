@@ -372,3 +372,29 @@ def test_who_may_only_start_runs_starts_none_that_forgets_what_was_loaded(
     assert run["state"] == "failed"
     assert house.call(Role.RUNNER, "POST", again).status == 403
     assert house.call(Role.PIPELINE_ADMIN, "POST", again).status in (200, 202)
+
+
+@pytest.mark.line("20")
+def test_who_may_only_start_runs_puts_no_part_in_the_place_of_a_whole_table(house: House, stored: None) -> None:
+    for mode in ("replace", "append"):
+        document = pipeline(f"part_{mode}", destination={"table": f"part_{mode}", "mode": mode})
+        assert house.server.call("PUT", f"/v1/pipelines/part_{mode}", document).status in (200, 201)
+    path = "/v1/pipelines/part_replace/trigger"
+
+    refused = house.call(Role.RUNNER, "POST", path, {"limit": 1})
+    assert (refused.status, refused.body["code"]) == (403, "auth.denied")
+    assert house.call(Role.RUNNER, "POST", path, {}).status == 202
+    assert house.call(Role.RUNNER, "POST", "/v1/pipelines/part_append/trigger", {"limit": 1}).status == 202
+    limited = house.call(Role.PIPELINE_ADMIN, "POST", path, {"limit": 1})
+    assert limited.status == 202
+
+    # Nor may they have such a run repeated.
+    house.server.wait_for(limited.body["id"])
+    failing = pipeline(
+        "part_replace",
+        source={"connection": "landing", "path": "gone.csv", "key": ["id"]},
+        destination={"table": "part_replace", "mode": "replace"},
+    )
+    assert house.server.call("PUT", "/v1/pipelines/part_replace", failing).status == 200
+    run = house.server.wait_for(house.call(Role.PIPELINE_ADMIN, "POST", path, {"limit": 1}).body["id"])
+    assert house.call(Role.RUNNER, "POST", f"/v1/runs/{run['id']}/retry").status == 403

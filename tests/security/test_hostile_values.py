@@ -1,0 +1,167 @@
+"""What a source holds and no value of Python, no text or no name is: told as it is, or refused by its place, never an error of ours."""
+
+import os
+import struct
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from application.answers import AnswerLimits
+from application.pipelines.inspect import Preview
+from domain.errors import InvalidInputError, SchemaMismatchError
+from domain.pipelines.checkpoint import Counts
+from domain.pipelines.quality import OnViolation, Rule
+from domain.pipelines.steps import SqlStep
+from domain.pipelines.table import Column
+from domain.ports.transformer import TransformPlan
+from entrypoints.rendering import preview_body
+from infrastructure.confinement import Confinement
+from infrastructure.records import encoded
+from infrastructure.stores.file_matches import matches, tables_under
+from infrastructure.stores.parquet_files import ParquetData
+from infrastructure.transforms import in_child
+from infrastructure.transforms.arrow_bytes import as_bytes, of_bytes
+from infrastructure.transforms.newest import newest_of
+
+_LIMITS = AnswerLimits(cell_bytes=1000, answer_bytes=100_000)
+_YEAR_30000 = 884_541_340_800_000_000
+
+
+def _integers(values: list[int | None], kind: pa.DataType) -> pa.Array:
+    return pa.array(values, pa.int32() if kind == pa.date32() else pa.int64()).view(kind)
+
+
+def _texts(*values: bytes) -> pa.Array:
+    """Texts of these bytes, whatever they are."""
+    ends = [sum(map(len, values[:count])) for count in range(len(values) + 1)]
+    buffers = [None, pa.py_buffer(struct.pack(f"<{len(ends)}i", *ends)), pa.py_buffer(b"".join(values))]
+    return pa.Array.from_buffers(pa.string(), len(values), buffers)
+
+
+def _shown(column: pa.Array) -> list[object]:
+    preview = Preview((("v", "…"),), (pa.table({"v": column}),), Counts(), {})
+    return [row["v"] for row in preview_body(preview, _LIMITS)["rows"]]
+
+
+@pytest.mark.line("29")
+@pytest.mark.parametrize(
+    ("kind", "values", "shown"),
+    [
+        (pa.date32(), [2**31 - 1, 0, None], ["5881580-07-11", "1970-01-01", None]),
+        (pa.timestamp("us"), [_YEAR_30000, 0], ["30000-01-01 00:00:00.000000", "1970-01-01 00:00:00"]),
+        (
+            pa.timestamp("us", "UTC"),
+            [_YEAR_30000, 0],
+            ["30000-01-01 00:00:00.000000+00:00", "1970-01-01 00:00:00+00:00"],
+        ),
+        (pa.time64("us"), [2**63 - 1, 0], ["2562047788:00:54.775807", "00:00:00"]),
+    ],
+)
+def test_a_preview_shows_times_that_python_has_not(
+    kind: pa.DataType, values: list[int | None], shown: list[str | None]
+) -> None:
+    assert _shown(_integers(values, kind)) == shown
+
+
+@pytest.mark.line("29")
+def test_a_preview_says_which_values_it_cannot_show() -> None:
+    twice = pa.StructArray.from_arrays([pa.array([1]), pa.array([2])], ["x", "x"])
+    far = pa.ListArray.from_arrays(pa.array([0, 1], pa.int32()), _integers([2**31 - 1], pa.date32()))
+    for column in (twice, far, _texts(b"\xff")):
+        assert _shown(column) == ["… (a value that cannot be shown)"]
+    assert _shown(pa.array([{"x": 1}])) == ["{'x': 1}"]
+
+
+@pytest.mark.line("29")
+@pytest.mark.parametrize(
+    ("kind", "newest", "told"),
+    [
+        (pa.timestamp("us"), 2**63 - 1, "9999-12-31T23:59:59.999999"),
+        (pa.timestamp("us", "UTC"), _YEAR_30000, "9999-12-31T23:59:59.999999+00:00"),
+        (pa.timestamp("us"), -(2**63), "0001-01-01T00:00:00"),
+        (pa.date32(), 2**31 - 1, "9999-12-31"),
+        (pa.date32(), -(2**31), "0001-01-01"),
+        (pa.date32(), 1, "1970-01-02"),
+        (pa.date32(), None, None),
+    ],
+)
+def test_freshness_is_measured_by_times_that_python_has_not(
+    kind: pa.DataType, newest: int | None, told: str | None
+) -> None:
+    assert newest_of(pa.chunked_array([_integers([newest], kind)])) == told
+
+
+@pytest.mark.line("29")
+def test_the_end_of_a_day_goes_through_the_child_and_what_is_no_text_does_not() -> None:
+    clock = _integers([86_400_000_000], pa.time64("us"))
+    inside = pa.ListArray.from_arrays(pa.array([0, 1], pa.int32()), pa.StructArray.from_arrays([clock], ["t"]))
+    entries = pa.MapArray.from_arrays(pa.array([0, 1], pa.int32()), clock, clock)
+    rows = pa.table({"plain": clock, "inside": inside, "entries": entries, "text": pa.array(["ü"])})
+    assert of_bytes(as_bytes(rows)).column("plain").chunk(0).view(pa.int64()).to_pylist() == [86_400_000_000]
+    with pytest.raises(pa.ArrowInvalid):
+        of_bytes(as_bytes(rows.append_column("other", _texts(b"\xff"))))
+
+
+@pytest.mark.line("29")
+def test_a_child_judges_far_times_and_refuses_what_is_no_text() -> None:
+    def judged(column: pa.Array, kind: str) -> in_child.JudgedBytes:
+        rule = Rule("freshness", OnViolation.WARN, column="v", max_age=timedelta(hours=1))
+        plan = TransformPlan((Column("v", kind),), (SqlStep("select * from batch"),), (rule,) if kind == "date" else ())
+        return in_child.judge(plan, in_child.EngineLimits(200, 1), as_bytes(pa.table({"v": column})), keeps_rows=True)
+
+    assert judged(_integers([2**31 - 2], pa.date32()), "date").stats["newest"] == {"v": "9999-12-31"}
+    assert of_bytes(judged(_integers([86_400_000_000], pa.time64("us")), "time").accepted).num_rows == 1
+    assert of_bytes(judged(_texts("ü".encode()), "string").accepted).to_pylist() == [{"v": "ü"}]
+    with pytest.raises(SchemaMismatchError) as refused:
+        judged(_texts(b"\xff"), "string")
+    assert refused.value.code == "value.encoding"
+
+
+_NESTED: dict[str, Callable[[pa.Array], pa.Array]] = {
+    "plain": lambda texts: texts,
+    "dictionary": lambda texts: pa.DictionaryArray.from_arrays(pa.array([1, 0], pa.int32()), texts),
+    "list": lambda texts: pa.ListArray.from_arrays(pa.array([0, 1, 2], pa.int32()), texts),
+    "struct": lambda texts: pa.StructArray.from_arrays([texts], ["x"]),
+    "map": lambda texts: pa.MapArray.from_arrays(pa.array([0, 1, 2], pa.int32()), pa.array(["a", "b"]), texts),
+}
+
+
+@pytest.mark.line("29")
+@pytest.mark.parametrize("shape", _NESTED)
+def test_a_text_of_parquet_that_is_not_utf8_is_refused_by_its_column(tmp_path: Path, shape: str) -> None:
+    for name, texts in (("good", _texts(b"a", "ü\0".encode())), ("bad", _texts(b"a", b"\xff"))):
+        pq.write_table(pa.table({"n": [1, 2], "v": _NESTED[shape](texts)}), tmp_path / name)
+    assert sum(batch.num_rows for batch in ParquetData(tmp_path / "good", "good").batches(10)) == 2
+    with pytest.raises(SchemaMismatchError, match="Column v of bad holds a text that is not UTF-8") as refused:
+        list(ParquetData(tmp_path / "bad", "bad").batches(10))
+    assert refused.value.code == "value.encoding"
+
+
+@pytest.mark.line("29")
+def test_a_refused_row_with_what_is_no_text_is_told_by_its_column() -> None:
+    assert encoded(pa.table({"v": _texts("ü".encode())})) == ['{"v": "ü"}']
+    with pytest.raises(SchemaMismatchError, match="column v") as refused:
+        encoded(pa.table({"v": _texts(b"\xff")}))
+    assert refused.value.code == "value.encoding"
+
+
+@pytest.mark.line("29", "38")
+def test_a_name_of_a_file_that_is_not_utf8_is_told_and_in_nobodys_way(tmp_path: Path) -> None:
+    here = os.fsencode(tmp_path)
+    for name in (b"Z\xfcrich.csv", "Zürich.csv".encode(), b"k=\xff/a.csv"):
+        path = Path(os.fsdecode(os.path.join(here, name)))
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("id\n1\n")
+    confinement = Confinement(tmp_path, (tmp_path,))
+
+    assert tables_under(tmp_path, confinement) == ["Zürich.csv"]
+    assert [path.name for path in matches(tmp_path, "Zü*.csv", confinement)] == ["Zürich.csv"]
+    for pattern, shown in (("*.csv", r"Z\xfcrich.csv"), ("**/a.csv", r"k=\xff/a.csv")):
+        with pytest.raises(InvalidInputError) as refused:
+            matches(tmp_path, pattern, confinement)
+        assert refused.value.code == "file.name"
+        assert shown in refused.value.message
