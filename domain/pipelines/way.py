@@ -82,6 +82,8 @@ class Route:
 
 TEXT_WIRE = Wire("text")
 """Text on its way to a destination that converts it; its types are those of the columns there."""
+WIDE = 100
+"""Columns of text; more are not converted all in one statement."""
 _CHANGED = "a transform or conversion changes the rows"
 DECODED = Route(Way.ARROW, "nothing else was planned")
 
@@ -91,6 +93,8 @@ def choose_way(facts: Facts) -> Route:
     decoded = _why_decoded(facts)
     if decoded is not None:
         return Route(Way.ARROW, decoded)
+    if facts.only_converts and facts.width > WIDE:
+        return Route(Way.ARROW, "a file of so many columns is converted some columns at a time")
     if facts.only_converts:
         if facts.reading is not None and facts.reading.format == TEXT_WIRE.format and facts.reading == facts.landing:
             return Route(

@@ -1,5 +1,6 @@
 """Numbers of documents as they were written: the bounds of a rule keep digits that a float has no room for."""
 
+import math
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
@@ -14,11 +15,18 @@ class LongNumber(float):
 def number_of(text: str) -> float:
     """Read a number with a point or an exponent."""
     found = float(text)
-    if Decimal(text) == Decimal(repr(found)):
+    if not math.isfinite(found) or _is_written(found, text):
         return found
     long = LongNumber(found)
     long.text = text
     return long
+
+
+def _is_written(found: float, text: str) -> bool:
+    try:
+        return Decimal(text) == Decimal(repr(found))
+    except ArithmeticError:  # Its exponent is longer than any that can be counted with.
+        return False
 
 
 def with_digits(rule: Any) -> Any:

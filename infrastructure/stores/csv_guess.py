@@ -29,6 +29,10 @@ _SIZES = {
     "whole": "max(length(ltrim(split_part({}, '.', 1), '-')))",
     "scale": "max(length(split_part({}, '.', 2)))",
 }
+_TOGETHER = 50
+"""Questions that are put at once: DuckDB keeps room for each part of each, and takes the square of their number to plan them."""
+_NOTED = 100
+"""Columns that are looked at for what to say of them, each by itself."""
 _SENTENCES = 5
 _NO_NAMES = ("null", "true", "false", "yes", "no", "on", "off", "y", "n")
 _DATE = "[0-9]{1,2}[/.-][0-9]{1,2}[/.-][0-9]{4}"
@@ -66,10 +70,10 @@ class Note:
 
 def notes_on_texts(sample: pa.Table) -> dict[str, Note]:
     """Say of columns that stay text what they seem to hold, and what to write to have it."""
-    left = [name for name, head in _heads(sample).items() if re.match("[0-9-]|nan|inf", head[0], re.I)]
+    left = [name for name, head in _heads(sample).items() if re.match("[0-9-]|nan|inf", head[0], re.I)][:_NOTED]
     notes: dict[str, Note] = {}
     if left:
-        with _asking(sample) as values:
+        with _asking(sample.select(left)) as values:
             for pattern, note in _NOTES:
                 names = [name for name in left if name not in notes]
                 found = values.holding({name: f"regexp_full_match({quote(name)}, '{pattern}')" for name in names})
@@ -155,10 +159,11 @@ class _Values:
         return self._asked({name: aggregate.format(quote(name)) for name in names})
 
     def _asked(self, aggregates: Mapping[K, str], *, limit: str = "") -> dict[K, int]:
-        if not aggregates:
-            return {}
         rows = f"(SELECT * FROM _headrace_sample{limit})"
-        found = self._connection.execute(f"SELECT {', '.join(aggregates.values())} FROM {rows}").fetchall()[0]
+        questions, found = list(aggregates.values()), list[int]()
+        for begin in range(0, len(questions), _TOGETHER):
+            asked = ", ".join(questions[begin : begin + _TOGETHER])
+            found += self._connection.execute(f"SELECT {asked} FROM {rows}").fetchall()[0]
         return dict(zip(aggregates, found, strict=True))
 
 

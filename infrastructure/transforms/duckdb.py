@@ -34,6 +34,7 @@ from infrastructure.transforms.rules import check_rules, looked_at, unbound, ver
 from infrastructure.transforms.runs import Before, SqlSteps, runs_of
 from infrastructure.transforms.stages import FAILED, SOURCE, Stages, check_names, converting, texts_among
 from infrastructure.transforms.verdicts import unconverted_rows, verdicts
+from infrastructure.transforms.wide import converted_by_parts, is_wide, schema_of
 
 _NO_ORDINALS = pa.array([], pa.int64())
 
@@ -109,6 +110,7 @@ class DuckDBTransform(IPreparedTransform):
         self._steps_query: str | None = None
         self._parameters: dict[str, Any] = {}
         self._numbers = pa.array([], pa.int64())
+        self._is_wide = plan.source_is_text and is_wide(plan.source)
         self._row_rules = [(index, rule) for index, rule in enumerate(plan.rules) if rule.is_row_rule]
         self._time_columns = [rule.column for rule in plan.rules if rule.kind == "freshness" and rule.column]
         self._profiled = profiled_columns(plan.rules)
@@ -181,14 +183,17 @@ class DuckDBTransform(IPreparedTransform):
 
     def _compile(self, connection: duckdb.DuckDBPyConnection) -> None:
         plan, columns = self._plan, self._plan.source
-        arriving = pa.schema([(c.name, pa.string() if plan.source_is_text else arrow_type(c.type)) for c in columns])
-        arrives_as_text = plan.source_is_text
+        arrives_as_text, is_converted = plan.source_is_text and not self._is_wide, self._is_wide
+        arriving = pa.schema([(c.name, pa.string() if arrives_as_text else arrow_type(c.type)) for c in columns])
+        arriving = schema_of(columns) if is_converted else arriving
         try:
             for run, hook in self._runs:
                 check_names(columns)
                 self._register(connection, arriving.empty_table(), _NO_ORDINALS)
                 guessed = plan.guessed if arrives_as_text else ()
-                stages = Stages(connection, columns, arrives_as_text=arrives_as_text, guessed=guessed)
+                stages = Stages(
+                    connection, columns, arrives_as_text=arrives_as_text, guessed=guessed, is_converted=is_converted
+                )
                 for step in run:
                     stages.add(step)
                 if hook is None:
@@ -202,7 +207,7 @@ class DuckDBTransform(IPreparedTransform):
                 )
                 empty = pa.schema([(c.name, arrow_type(c.type)) for c in stages.columns]).empty_table()
                 returned, _ = hook.call(empty, _NO_ORDINALS)
-                arriving, arrives_as_text = returned.schema, False
+                arriving, arrives_as_text, is_converted = returned.schema, False, False
                 columns = columns_of(arriving)
         except duckdb.Error as error:
             raise InvalidInputError(
@@ -235,7 +240,8 @@ class DuckDBTransform(IPreparedTransform):
         plan = self._plan
         if plan.steps or plan.deleted_when is not None or self._row_rules:
             return ()
-        kept = {column for column in stages.columns if column.type == "string" or not plan.source_is_text}
+        is_text = plan.source_is_text and not self._is_wide
+        kept = {column for column in stages.columns if column.type == "string" or not is_text}
         return tuple(column.name for column in plan.source if column in kept)
 
     @staticmethod
@@ -297,6 +303,8 @@ class DuckDBTransform(IPreparedTransform):
         assert self._query is not None
         rows, ordinals = batch, self._ordinals(batch.num_rows)
         try:
+            if self._is_wide:
+                rows = converted_by_parts(connection, rows, self._plan.source, self._plan.guessed)
             for before in self._before:
                 self._register(connection, rows, ordinals)
                 rows, ordinals = self._through(connection, before, refused)

@@ -2,12 +2,20 @@
 in its own process.
 """
 
-from domain.pipelines.steps import SqlStep
+from domain.pipelines.steps import CastStep, SqlStep
 from domain.ports.transformer import TransformPlan
 from infrastructure.queries.duckdb_costs import is_slow_pattern, may_be_slow_patterns
 from infrastructure.queries.duckdb_patterns import Patterns
 from infrastructure.queries.duckdb_queries import IN_PROCESS
 from infrastructure.queries.duckdb_sizes import MAX_GROWTH
+
+_FEW_PARTS = 2_000
+"""Parts of a plan for each of which DuckDB keeps up to 32 KiB, in each thread."""
+_PARTS = {"between": 20}
+"""Of a rule, at most: numbers in text are compared by their digits."""
+_OF_CAST = 10
+_CARRIED = 10
+"""Columns that a step leaves as they are, which take as much as one part."""
 
 
 def keeps_size(plan: TransformPlan) -> bool:
@@ -15,7 +23,7 @@ def keeps_size(plan: TransformPlan) -> bool:
     far longer than the size of its values.
     """
     patterns = Patterns()
-    if any(is_slow_pattern(pattern, patterns) for pattern in _patterns_of(plan)):
+    if _is_large(plan) or any(is_slow_pattern(pattern, patterns) for pattern in _patterns_of(plan)):
         return False
     predicates = [rule.expression for rule in plan.rules if rule.expression is not None]
     predicates += [plan.deleted_when] if plan.deleted_when is not None else []
@@ -36,7 +44,16 @@ def is_written(plan: TransformPlan) -> bool:
     steps = any(isinstance(step, SqlStep) for step in plan.steps)
     if steps or plan.deleted_when is not None or any(rule.expression is not None for rule in plan.rules):
         return True
-    return may_be_slow_patterns(_patterns_of(plan))
+    return _is_large(plan) or may_be_slow_patterns(_patterns_of(plan))
+
+
+def _is_large(plan: TransformPlan) -> bool:
+    """Whether what DuckDB has to work out is so much that its plan, and the room for each part of it, count."""
+    parts = sum(_PARTS.get(rule.kind, 1) + len(rule.values) for rule in plan.rules if rule.is_row_rule)
+    parts += sum(_OF_CAST * len(step.types) for step in plan.steps if isinstance(step, CastStep))
+    kinds = {column.name: column.type for column in plan.target}
+    parts += sum(kinds.get(column.name, column.type) != column.type for column in plan.source)
+    return parts + len(plan.steps) * len(plan.source) // _CARRIED > _FEW_PARTS
 
 
 def _patterns_of(plan: TransformPlan) -> list[str]:

@@ -36,14 +36,17 @@ class Stages:
         *,
         arrives_as_text: bool,
         guessed: Sequence[str] = (),
+        is_converted: bool = False,
     ) -> None:
         self._connection = connection
         self._parts: list[str] = []
         self._passed_by: list[str] = []
         self.columns = columns
-        if arrives_as_text:
+        if is_converted:
+            self._push(f"SELECT * FROM {SOURCE}")
+        elif arrives_as_text:
             pairs = [(column.name, "string", column.type) for column in columns]
-            self._push(_converted(SOURCE, pairs, earlier="", exactly=guessed))
+            self._push(converted(SOURCE, pairs, earlier="", exactly=guessed))
         else:
             self._push(f"SELECT *, NULL::VARCHAR AS {FAILED} FROM {SOURCE}")
 
@@ -101,7 +104,7 @@ class Stages:
         """
         self.columns = tuple(Column(name, wanted) for name, _, wanted in pairs)
         exactly = () if is_asked_for else [name for name, _, _ in pairs]
-        self._push(_converted(self.last, pairs, earlier=FAILED, exactly=exactly))
+        self._push(converted(self.last, pairs, earlier=FAILED, exactly=exactly))
 
     def _push(self, sql: str) -> None:
         self._parts.append(f"s{len(self._parts)} AS ({sql})")
@@ -174,7 +177,7 @@ def check_names(columns: Sequence[Column]) -> None:
             )
 
 
-def _converted(source: str, pairs: Sequence[tuple[str, str, str]], *, earlier: str, exactly: Sequence[str] = ()) -> str:
+def converted(source: str, pairs: Sequence[tuple[str, str, str]], *, earlier: str, exactly: Sequence[str] = ()) -> str:
     """Convert columns; the first that does not convert names the row's failure, unless an `earlier` stage did."""
     inputs, outputs, failures = list[str](), [quote(ORDINAL)], list[str]()
     for number, (name, given, wanted) in enumerate(pairs):

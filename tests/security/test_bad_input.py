@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from entrypoints.documents.numbers import number_of
 from tests.e2e.api import Server, headrace, serving
 
 BASE = {
@@ -173,12 +174,18 @@ def test_item_without_a_key_is_not_passed_over(server: Server, name: str) -> Non
 
 @pytest.mark.line("3")
 def test_nan_and_huge_numbers_are_no_bounds(server: Server) -> None:
-    for text in ("NaN", "1e999", "-Infinity"):
+    longest = "1e99999999999999999999"  # Its exponent is more than any that decimals have.
+    for text in ("NaN", "1e999", "-Infinity", longest, f"-{longest}"):
         document = json.dumps(with_change("quality", [{"rule": "between", "column": "a", "max": "BOUND"}])).replace(
             '"BOUND"', text
         )
         answer = server.call("PUT", "/v1/pipelines/p", document)
         assert answer.status == 422, answer.body
+        if longest in text:
+            in_yaml = document.replace("1e", "1.0e+")
+            assert server.call("PUT", "/v1/pipelines/p", in_yaml, kind="application/yaml").status == 422
+    assert number_of(longest.replace("e", "e-")) == 0
+    assert number_of("1e-30") == 1e-30
 
 
 @pytest.mark.line("4")

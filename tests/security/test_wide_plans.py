@@ -1,0 +1,143 @@
+"""What is converted, guessed and compared is worked out in parts that are small, or where it may fail: DuckDB keeps room for each
+part of a statement in memory that it does not count, and takes the square of their number to plan it.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pytest
+
+from domain.pipelines.quality import Rule
+from domain.pipelines.steps import CastStep, RenameStep, SqlStep
+from domain.pipelines.table import Column
+from domain.pipelines.way import TEXT_WIRE, Facts, Way, choose_way
+from domain.ports.transformer import TransformPlan
+from infrastructure.arrow import to_table
+from infrastructure.stores import csv_guess
+from infrastructure.threads import OneThread
+from infrastructure.transforms.duckdb import DuckDBTransform
+from infrastructure.transforms.engine import locked_down
+from infrastructure.transforms.runs import runs_of
+from infrastructure.transforms.sizes import is_written, keeps_size
+
+pytestmark = pytest.mark.line("29")
+_COLUMNS = 160
+_MOST_PARTS = 60
+
+
+class _Heard:
+    """A connection that remembers what it was told."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+        self._connection = connection
+        self.told: list[str] = []
+
+    def execute(self, sql: str, *more: Any) -> Any:
+        self.told.append(sql)
+        return self._connection.execute(sql, *more)
+
+    def sql(self, sql: str, **more: Any) -> Any:
+        self.told.append(sql)
+        return self._connection.sql(sql, **more)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    def columns_read_at_once(self) -> int:
+        """How many columns the statement tries to convert that converts most."""
+        return max(len(set(re.findall(r'TRY_CAST\("(\w+)"', sql))) for sql in self.told)
+
+
+def test_types_of_many_columns_are_guessed_some_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard = _Heard(duckdb.connect(":memory:"))
+    monkeypatch.setattr(csv_guess, "_instance", lambda: heard)
+    monkeypatch.setattr(heard, "cursor", lambda: heard, raising=False)
+    monkeypatch.setattr(heard, "close", lambda: None, raising=False)
+    rows = {f"c{n}": pa.array(["1", "x" if n == 100 else "2"]) for n in range(_COLUMNS)}
+    found = csv_guess.guess_types(pa.table(rows))
+    assert {name for name, kind in found.items() if kind != "int64"} == {"c100"}
+    assert 0 < heard.columns_read_at_once() <= _MOST_PARTS
+
+
+@pytest.fixture
+def transform() -> Iterator[Any]:
+    opened: list[DuckDBTransform] = []
+
+    def one(plan: TransformPlan) -> tuple[DuckDBTransform, _Heard]:
+        heard = _Heard(locked_down("128MB", 1))
+        runs = [(run, None) for run, _ in runs_of(plan)]
+        thread = OneThread("transform")
+        opened.append(DuckDBTransform(plan, thread, runs, engine=lambda: heard))  # type: ignore[arg-type, return-value]
+        opened[-1].begin()
+        return opened[-1], heard
+
+    yield one
+    for each in opened:
+        each.close()
+        each._thread.close()
+
+
+@pytest.mark.parametrize("steps", [(), (SqlStep("select *, c0 + 1 as more from batch"),), (RenameStep({"c1": "d"}),)])
+def test_many_columns_of_text_are_converted_some_at_a_time_and_alike(transform: Any, steps: tuple[Any, ...]) -> None:
+    names = [f"c{n}" for n in range(_COLUMNS)]
+    kinds = {name: "string" if n % 3 == 2 else ("int64", "date")[n % 3] for n, name in enumerate(names)}
+    values = {"int64": ["1", "2", None, "4"], "date": ["2026-01-02"] * 4, "string": ["x"] * 4}
+    columns = {name: values[kinds[name]] for name in names} | {
+        "c120": ["1", "y", "3", "4"],
+        "c60": ["1", "x", "3", "4"],
+        "c3": ["1", "2", "3", "z"],
+    }
+    wide = TransformPlan(
+        tuple(Column(name, kinds[name]) for name in names),
+        steps,
+        source_is_text=True,
+        guessed=tuple(name for name in names if kinds[name] != "string"),
+    )
+    prepared, heard = transform(wide)
+    judged = prepared.judge(pa.table({name: pa.array(given, pa.string()) for name, given in columns.items()}))
+    assert 0 < heard.columns_read_at_once() <= _MOST_PARTS
+    assert (judged.counts.read, judged.counts.used, judged.counts.failed) == (4, 2, 2)
+    assert judged.stats["unconverted"] == {"c60": 1, "c3": 1}
+    few = [name for name in names if name in ("c0", "c1", "c2", "c3", "c60", "c120")]
+    narrow, _ = transform(
+        TransformPlan(
+            tuple(Column(name, kinds[name]) for name in few), steps, source_is_text=True, guessed=wide.guessed
+        )
+    )
+    alike = narrow.judge(pa.table({name: pa.array(columns[name], pa.string()) for name in few}))
+    one, other = to_table(judged.accepted), to_table(alike.accepted)
+    assert one.select(other.column_names).equals(other)
+    assert judged.counts == alike.counts
+
+
+def test_a_destination_converts_no_more_than_some_columns_while_it_writes() -> None:
+    wire = {"reading": TEXT_WIRE, "landing": TEXT_WIRE}
+    few, many = (Facts(keeps_values=False, only_converts=True, merges=False, width=n, **wire) for n in (100, 101))  # type: ignore[arg-type]
+    assert (choose_way(few).way, choose_way(many).way) == (Way.TEXT, Way.ARROW)
+
+
+_NUMBERS = (Column("a", "native:numeric"),)
+
+
+@pytest.mark.parametrize(
+    ("large", "twin"),
+    [
+        (TransformPlan(_NUMBERS, rules=(Rule("accepted_values", column="a", values=tuple(range(2_001))),)), 1),
+        (TransformPlan(_NUMBERS, rules=(Rule("between", column="a", minimum=1, maximum=2),) * 101), 20),
+        (TransformPlan(_NUMBERS, (CastStep({"a": "float64"}), CastStep({"a": "string"})) * 101), 20),
+        (TransformPlan(tuple(Column(f"c{n}", "int64") for n in range(1_000)), (RenameStep({"c1": "d"}),) * 21), 20),
+    ],
+    ids=["values", "bounds", "casts", "columns"],
+)
+def test_plans_of_many_parts_are_compiled_and_run_in_a_child(large: TransformPlan, twin: int) -> None:
+    assert is_written(large)
+    assert not keeps_size(large)
+    rules = (
+        [Rule("accepted_values", column="a", values=(1, 2))] if large.rules[:1] and twin == 1 else large.rules[:twin]
+    )
+    few = TransformPlan(large.source, large.steps[:twin], tuple(rules))
+    assert not is_written(few)
+    assert keeps_size(few)
