@@ -139,6 +139,16 @@ _ANSWERS: tuple[tuple[tuple[type[duckdb.Error], ...], str, Callable[[str], Platf
         _with(StoreUnavailableError, "store.conflict", "Another transaction changed the same rows or tables first."),
     ),
     (
+        (duckdb.BinderException,),
+        "Ambiguous reference to catalog or schema",
+        _with(
+            InvalidInputError,
+            "identifier.ambiguous",
+            "The DuckDB file and a schema in it have one name, and DuckDB cannot tell which of them is meant: rename the "
+            "file, or use another schema.",
+        ),
+    ),
+    (
         (duckdb.CatalogException, duckdb.BinderException, duckdb.ParserException),
         "",
         _NO_QUERY,

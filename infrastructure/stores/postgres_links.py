@@ -117,7 +117,8 @@ class LinkPool:
         generation = self._generation
         try:
             async with asyncio.timeout(_CLOSE_SECONDS):
-                await link.connection.execute("ROLLBACK")
+                if link.connection.is_in_transaction():
+                    await link.connection.execute("ROLLBACK")
                 await link.connection.execute("DISCARD ALL")
                 await link.connection.reload_schema_state()  # The driver's statements are gone with the rest.
         except Exception:  # noqa: BLE001 - what cannot be cleaned is not kept, whatever is the matter with it

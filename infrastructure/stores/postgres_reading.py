@@ -100,7 +100,7 @@ class Reading:
     def begin(self) -> None:
         """Start a transaction, in the shared snapshot if there is one; blocking."""
         self._is_kept = False
-        self.session.execute("ROLLBACK")
+        self.session.end()
         self.session.execute(BEGIN_READING)
         if self._shared is not None:
             self.session.execute(f"SET LOCAL lock_timeout = {_QUEUE_MILLISECONDS}")

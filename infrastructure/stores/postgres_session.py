@@ -70,6 +70,7 @@ class PostgresSession(Session):
         self._held: dict[str, postgres_landing.Held] = {}
         self._stages: dict[str, str] = {}
         self._writes = False
+        self._is_begun = False
 
     def begin(self) -> None:
         self._writes = True
@@ -79,14 +80,23 @@ class PostgresSession(Session):
     def commit(self) -> None:
         self._held.clear()
         self.execute("COMMIT")
+        self._is_begun = False
 
     def rollback(self) -> None:
         self._held.clear()
         with suppress(PlatformError):  # If the connection is gone, the server has rolled back.
-            self.execute("ROLLBACK")
+            self.end()
         self._stages.clear()
 
+    def end(self) -> None:
+        """Roll back what was begun; where nothing was, the server would write a warning into its log."""
+        if self._is_begun:
+            self._is_begun = False
+            self.execute("ROLLBACK")
+
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        if sql.startswith("BEGIN"):
+            self._is_begun = True
         try:
             self._cursor.execute(sql, tuple(parameters) or None)
             return list(self._cursor.fetchall())
@@ -131,7 +141,7 @@ class PostgresSession(Session):
 
     def clean(self) -> None:
         """End whatever is left of a use: transaction, temporary tables, settings, remembered types."""
-        self.execute("ROLLBACK")
+        self.end()
         self.execute("DISCARD ALL")
         self._writes = False
         self._natives.clear()
@@ -374,6 +384,7 @@ class PostgresSession(Session):
         else:
             self._connection = connect(self._address, self._name)
         self._cursor = self._connection.cursor()
+        self._is_begun = False
         self._stages.clear()
 
     def close(self) -> None:

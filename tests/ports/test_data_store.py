@@ -26,6 +26,8 @@ from domain.pipelines.read_set import Lane, SourcePlan
 from domain.pipelines.spec import CursorSpec, Mode, Partitions, SourceSpec
 from domain.pipelines.table import Column, TableName
 from domain.ports.data_store import IDataStore, StreamSelection, passage_of
+from infrastructure.stores.duckdb import DuckDBDataStore
+from infrastructure.stores.duckdb_file import DuckDBOptions
 from infrastructure.stores.postgres import PostgresDataStore
 from tests.ports.backends import Backend, address_of
 from tests.ports.loading import (
@@ -754,3 +756,16 @@ async def test_of_two_pipelines_that_open_at_once_one_owns_the_table(store: IDat
     won = await asyncio.gather(*(opens(f"p{number}") for number in range(4)))
 
     assert sum(won) == 1
+
+
+async def test_schema_of_duckdb_that_is_named_like_its_file_is_told_as_that(tmp_path: Path) -> None:
+    store = DuckDBDataStore(DuckDBOptions(tmp_path / "data.duckdb"))
+    await store.open()
+    try:
+        with pytest.raises(InvalidInputError) as refused:
+            await store.write(TableName("t", "data"), [pa.table({"id": [1]})])
+        await store.write(TableName("t", "other"), [pa.table({"id": [1]})])
+        assert await store.describe(TableName("t", "other")) is not None
+    finally:
+        await store.close()
+    assert refused.value.code == "identifier.ambiguous"

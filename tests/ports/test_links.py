@@ -6,6 +6,8 @@ import pytest
 
 from domain.errors import PlatformError
 from infrastructure.stores.postgres_links import LinkPool
+from infrastructure.stores.postgres_pool import SessionPool
+from infrastructure.stores.postgres_session import PostgresSession
 from tests.databases import postgres
 from tests.ports.backends import address_of
 
@@ -84,3 +86,36 @@ async def test_closed_pool_leaves_no_connection(links: LinkPool, postgres_databa
         if postgres(postgres_database, gone) == [(0,)]:
             return
     raise AssertionError("a connection was left open")
+
+
+async def test_pool_rolls_back_only_what_was_begun(links: LinkPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For each ROLLBACK without a transaction the server writes a warning into its log."""
+    warned: list[str] = []
+    async with links.link("headrace") as connection:
+        connection.add_log_listener(lambda _, message: warned.append(message.message))
+    async with links.link("headrace") as connection:
+        await connection.execute("BEGIN")
+    async with links.link("headrace") as connection:
+        assert not connection.is_in_transaction()
+    assert warned == []
+
+
+async def test_session_rolls_back_only_what_was_begun(postgres_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    execute = PostgresSession.execute
+    monkeypatch.setattr(
+        PostgresSession, "execute", lambda self, sql, *given: (said.append(sql), execute(self, sql, *given))[1]
+    )
+    pool = SessionPool(address_of(postgres_database))
+    async with pool.session("headrace") as (session, thread):
+        await thread.call(session.execute, "SELECT 1")
+        await thread.call(session.rollback)
+    assert "ROLLBACK" not in said
+    async with pool.session("headrace") as (session, thread):
+        await thread.call(session.begin)
+    async with pool.session("headrace") as (session, thread):
+        moments = [await thread.call(session.execute, "SELECT now()") for _ in range(2)]
+        assert moments[0] != moments[1]  # Of one transaction they were the same.
+    await pool.close()
+
+    assert said.count("ROLLBACK") == 1
