@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from domain.stores.kinds import DefaultKindName
 from infrastructure.environment_names import check_listed, check_prefix
 from infrastructure.settings_http import HttpSettings
 from infrastructure.settings_limits import LimitSettings
@@ -60,7 +61,7 @@ class DuckDBSettings(Section):
 class StoreSettings(Section):
     """The store named `default`."""
 
-    kind: Literal["duckdb", "memory", "postgres"] = setting("duckdb", "The store that `connection: default` means.")
+    kind: DefaultKindName = setting("duckdb", "The store that `connection: default` means.")
     duckdb: DuckDBSettings = DuckDBSettings()
     trusted_schemas: Schemas = setting(
         (),

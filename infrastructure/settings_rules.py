@@ -9,6 +9,7 @@ from pydantic import BaseModel, SecretStr
 
 from domain.errors import Problem
 from domain.ports.secrets import Secret
+from domain.stores.kinds import POSTGRES
 from infrastructure.postgres_sign_in import VERIFIED, SignIn, sign_in_of
 from infrastructure.settings import Settings
 
@@ -98,7 +99,7 @@ def records_sign_in(settings: Settings) -> SignIn:
 
 def shares_credentials(settings: Settings) -> bool:
     """Whether the records sign in as the store of the settings does."""
-    if settings.store.kind != "postgres" or settings.metadata.kind != "postgres":
+    if settings.store.kind != POSTGRES.name or settings.metadata.kind != "postgres":
         return False
     try:
         records = records_sign_in(settings)
@@ -118,7 +119,7 @@ def _secret(value: SecretStr | None) -> Secret | None:
 
 def _problems_of_databases(settings: Settings) -> Iterator[Problem]:
     """Where the store and the records are, if they are on Postgres, and how TLS is used."""
-    if settings.store.kind == "postgres":
+    if settings.store.kind == POSTGRES.name:
         for name in ("host", "name", "user"):
             if getattr(settings.database, name) is None:
                 yield Problem(f"DB_{name.upper()}", "settings.missing", "is required because store.kind is postgres")
@@ -149,7 +150,7 @@ def _problems_of_records(settings: Settings) -> Iterator[Problem]:
         )
     prefix = _METADATA if settings.metadata.host is not None else "DB_"
     for name, value in {"host": found.host, "name": found.database, "user": found.user}.items():
-        is_told = settings.store.kind == "postgres" and prefix == "DB_"
+        is_told = settings.store.kind == POSTGRES.name and prefix == "DB_"
         if not value and not is_told and not (name == "user" and settings.metadata.password is not None):
             yield Problem(
                 f"{prefix}{name.upper()}", "settings.missing", "is required because metadata.kind is postgres"

@@ -94,9 +94,10 @@ class Cli:
             BusyError: naming the call that works.
         """
         from domain.errors import BusyError
+        from domain.stores.kinds import DUCKDB
 
         server = self.server()
-        if server is not None and self.loaded.settings.store.kind == "duckdb":
+        if server is not None and self.loaded.settings.store.kind == DUCKDB.name:
             raise BusyError(
                 f"headrace up (process {server.pid}) owns the DuckDB file. Ask it instead: {server.curl(instead)}",
                 code="store.in_use",

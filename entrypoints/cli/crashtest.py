@@ -76,9 +76,10 @@ def crashtest(
 ) -> None:
     """Kill the worker at every step against your stores, into scratch tables, and compare with an uninterrupted run."""
     from domain.errors import InvalidInputError
+    from domain.stores.kinds import MEMORY
 
     cli: Cli = context.obj
-    if cli.loaded.settings.store.kind == "memory":
+    if cli.loaded.settings.store.kind == MEMORY.name:
         raise InvalidInputError(
             "A store in memory dies with its process, so there is nothing to resume from.", code="crashtest.memory"
         )

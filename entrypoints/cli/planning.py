@@ -55,12 +55,14 @@ async def _held_by_server(
     cli: Cli, use_cases: UseCases, specs: Collection[PipelineSpec], pending: Collection[str]
 ) -> list[str]:
     """The connections among the stored ones that are DuckDB files, of which one process is the owner."""
+    from domain.stores.kinds import DUCKDB
+
     names = sorted({name for spec in specs for name in spec.connections} - set(pending))
     held = []
     for name in names:
         spec = await use_cases.stores.spec_of(cli.principal.organization, name)
         kind = cli.loaded.settings.store.kind if spec.kind == "default" else spec.kind
-        if kind == "duckdb":
+        if kind == DUCKDB.name:
             held.append(name)
     return held
 

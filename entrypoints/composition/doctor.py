@@ -6,6 +6,7 @@ import shutil
 import stat
 import sys
 
+from domain.stores.kinds import KINDS
 from entrypoints.composition.paths import Paths
 from infrastructure.settings import Settings
 from infrastructure.settings_rules import SHARED, shares_credentials
@@ -35,7 +36,8 @@ def findings(settings: Settings, paths: Paths, is_served: bool) -> list[tuple[st
 
 def _extra(settings: Settings) -> tuple[str, bool, str]:
     has_driver = importlib.util.find_spec("adbc_driver_postgresql") is not None
-    is_needed = settings.store.kind == "postgres" or settings.metadata.kind == "postgres"
+    is_needed = KINDS[settings.store.kind].extra is not None
+    is_needed |= settings.metadata.kind == "postgres"
     detail = "installed" if has_driver else "not installed: pip install 'headrace[postgres]' for Postgres"
     return "extra postgres", has_driver or not is_needed, detail
 

@@ -14,6 +14,7 @@ import uvicorn
 from application.operations.health import Life
 from domain.errors import PlatformError, Problem, SettingsError, UnavailableError
 from domain.failpoints import fail_at
+from domain.stores.kinds import KINDS
 from entrypoints.composition.configuration import document_limits
 from entrypoints.composition.container import Container
 from entrypoints.composition.descriptors import allow_connections
@@ -53,7 +54,7 @@ def serve(container: Container, settings: Settings, roles: str) -> int:
 
 def _refuse_unshared(settings: Settings, role: str) -> None:
     chosen = {
-        "HEADRACE_STORE__KIND": (settings.store.kind, ("duckdb", "memory")),
+        "HEADRACE_STORE__KIND": (settings.store.kind, [kind.name for kind in KINDS.values() if not kind.is_shared]),
         "HEADRACE_METADATA__KIND": (settings.metadata.kind, ("sqlite",)),
         "HEADRACE_QUEUE__KIND": (settings.queue.kind, ("memory",)),
     }

@@ -8,6 +8,7 @@ from pathlib import Path
 from domain.pipelines.connection import ConnectionSpec
 from domain.pipelines.dialing import literal, plain
 from domain.pipelines.local_path import folded
+from domain.stores.kinds import DUCKDB, POSTGRES
 from entrypoints.composition.paths import Paths
 from infrastructure.settings import Settings
 from infrastructure.settings_rules import store_sign_in
@@ -36,18 +37,18 @@ class Whereabouts:
         if connection is None:
             return self._of_settings()
         options = connection.options
-        if connection.kind == "postgres":
+        if connection.kind == POSTGRES.name:
             return _postgres(options["host"], options["port"], options["database"])
-        if connection.kind == "duckdb":
+        if connection.kind == DUCKDB.name:
             return _duckdb(self.paths.confinement.base / options["path"])
         return None
 
     def _of_settings(self) -> Hashable | None:
         store = self.settings.store
-        if store.kind == "postgres":
+        if store.kind == POSTGRES.name:
             signs_in = store_sign_in(self.settings)
             return _postgres(signs_in.host, signs_in.port, signs_in.database)
-        if store.kind == "duckdb":
+        if store.kind == DUCKDB.name:
             path = store.duckdb.path
             return _duckdb(path or self.paths.data)
         return None
@@ -57,9 +58,9 @@ def _postgres(host: str, port: int, database: str) -> Hashable:
     name = host.lower().rstrip(".")
     address = literal(name)
     if name in ("", "localhost") or "/" in name or (address is not None and plain(address).is_loopback):
-        return "postgres", "loopback", port, database
-    return "postgres", str(plain(address)) if address is not None else name, port, database
+        return POSTGRES.name, "loopback", port, database
+    return POSTGRES.name, str(plain(address)) if address is not None else name, port, database
 
 
 def _duckdb(path: Path) -> Hashable:
-    return "duckdb", folded(os.path.realpath(path))
+    return DUCKDB.name, folded(os.path.realpath(path))

@@ -7,6 +7,7 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from domain.pipelines.local_path import leads_astray
 from domain.pipelines.table import is_reserved_schema
+from domain.stores.kinds import DUCKDB, FILES, KINDS, MEMORY, POSTGRES, StoreKindName
 from entrypoints.documents.models import Name, identifier
 from entrypoints.documents.strict import Model, Version
 
@@ -82,10 +83,10 @@ def _relative(value: str) -> str:
 
 
 OPTIONS: dict[str, type[Model]] = {
-    "postgres": PostgresOptions,
-    "duckdb": DuckDBOptions,
-    "files": FilesOptions,
-    "memory": MemoryOptions,
+    POSTGRES.name: PostgresOptions,
+    DUCKDB.name: DuckDBOptions,
+    FILES.name: FilesOptions,
+    MEMORY.name: MemoryOptions,
 }
 
 
@@ -94,7 +95,7 @@ class ConnectionDocument(Model):
 
     version: Version
     connection: Name
-    kind: Literal["postgres", "duckdb", "files", "memory"]
+    kind: StoreKindName
     options: dict[str, Any] | None = None
     secrets: dict[Literal["password"], str] | None = None
 
@@ -115,6 +116,6 @@ class ConnectionDocument(Model):
 
     @model_validator(mode="after")
     def _secrets_of_kind(self) -> "ConnectionDocument":
-        if self.secrets and self.kind != "postgres":
+        if self.secrets and not KINDS[self.kind].secrets:
             raise ValueError(f"a {self.kind} connection takes no secrets")
         return self

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from domain.errors import InvalidInputError, MissingExtraError, QueryRefusedError
 from domain.pipelines.connection import ConnectionSpec
 from domain.ports.security import IQueryGuard
+from domain.stores.kinds import DUCKDB, POSTGRES
 from infrastructure.bench.in_process import Calls, InProcessBench
 from infrastructure.queries.duckdb_reading import read_query
 from infrastructure.queries.duckdb_steps import read_predicate, read_step
@@ -24,7 +25,7 @@ class SqlQueryGuard(IQueryGuard):
     async def check_source(self, query: str, connection: ConnectionSpec | None = None) -> None:
         kind = connection.kind if connection is not None else None
         trusted = None
-        if connection is not None and kind == "postgres":
+        if connection is not None and kind == POSTGRES.name:
             trusted = tuple(connection.options.get("trusted_schemas") or ())
         await self._bench.acall(judge_source, query, kind, trusted)
 
@@ -55,8 +56,8 @@ def judge_source(query: str, kind: str | None = None, trusted: tuple[str, ...] |
         QueryRefusedError: it is no read that the store would run.
     """
     checks: dict[str, Callable[[], object]] = {
-        "postgres": lambda: analyzed(query, trusted),
-        "duckdb": lambda: read_query(query),
+        POSTGRES.name: lambda: analyzed(query, trusted),
+        DUCKDB.name: lambda: read_query(query),
     }
     refusals = dict[str, QueryRefusedError]()
     for engine, check in checks.items():

@@ -1,0 +1,1 @@
+"""Tables and the connections to where they are."""
