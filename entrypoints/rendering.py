@@ -9,8 +9,8 @@ from application.answers import AnswerLimits
 from application.pipelines.inspect import PipelineStatus, Preview
 from application.pipelines.quarantine import RefusedPage
 from application.pipelines.reporting import end_body
+from application.plain_rows import rows_of
 from domain.errors import InvalidInputError
-from domain.far_times import clock_text, day_text, moment_text
 from domain.pipelines.checkpoint import LaneState, Position
 from domain.pipelines.horizon import ReadEnd
 from domain.pipelines.quarantine import RefusedRow
@@ -22,8 +22,6 @@ from entrypoints.answer_size import cells, first_of, fitted, not_all
 from entrypoints.cursors import cursor_of, place_of
 
 _VALUES_AT_ONCE = 10_000
-_FAR = {"date32[day": day_text, "time64[us": clock_text, "timestamp[us": moment_text}
-_NOT_SHOWN = "… (a value that cannot be shown)"
 
 
 def preview_body(preview: Preview, limits: AnswerLimits) -> dict[str, Any]:
@@ -47,28 +45,8 @@ def _rows(preview: Preview) -> Iterator[dict[str, Any]]:
     for batch in preview.batches:
         step = max(1, _VALUES_AT_ONCE // max(1, len(preview.columns)))
         for start in range(0, batch.num_rows, step):
-            part: Any = batch.slice(start, step)  # type: ignore[attr-defined]
-            try:
-                rows = part.to_pylist()
-            except (OverflowError, ValueError):
-                rows = _value_by_value(part)
-            for row in rows:
+            for row in rows_of(batch.slice(start, step)):  # type: ignore[attr-defined]
                 yield {name: _plain(value) for name, value in row.items()}
-
-
-def _value_by_value(part: Any) -> list[dict[str, Any]]:
-    """Rows of which a value is none that Python has: a time in the year 10000, a struct with one name twice."""
-    columns = {name: list(map(_value, column)) for name, column in zip(part.column_names, part.columns, strict=True)}
-    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-
-
-def _value(scalar: Any) -> Any:
-    try:
-        return scalar.as_py()
-    except (OverflowError, ValueError):
-        kind, _, zone = str(scalar.type).partition(", tz=")
-        write = _FAR.get(kind.rstrip("]"))
-        return write(scalar.value) + ("+00:00" if zone else "") if write is not None else _NOT_SHOWN
 
 
 def shown_run(run: Run, limits: AnswerLimits) -> dict[str, Any]:

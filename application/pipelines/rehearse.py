@@ -3,9 +3,9 @@
 from collections import Counter
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any
 
 from application.connections.open_stores import OpenStores
+from application.plain_rows import rows_of
 from domain.identity.policy import Action, require
 from domain.identity.principal import Principal
 from domain.pipelines.read_set import Lane
@@ -44,7 +44,7 @@ class Rehearsal:
         source = SourceSpec(table=spec.destination.table)
         async with aclosing(store.read(source, batch_rows=_BATCH_ROWS)) as batches:
             async for batch in batches:
-                for row in _rows_of(batch):
+                for row in rows_of(batch):
                     rows[repr([row[column.name] for column in kept])] += 1
         return Content(tuple((column.name, column.type) for column in kept), rows)
 
@@ -63,9 +63,3 @@ class Rehearsal:
     async def _destination(self, principal: Principal, spec: PipelineSpec) -> IDataStore:
         connection = await self.stores.spec_of(principal.organization, spec.destination.connection)
         return await self.stores.get(principal.organization, connection)
-
-
-def _rows_of(batch: Any) -> list[dict[str, Any]]:
-    to_pylist = getattr(batch, "to_pylist", list)
-    found: list[dict[str, Any]] = to_pylist()
-    return found

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from application.pipelines.preparing import landing_key
+from application.plain_rows import rows_of
 from domain.errors import PlatformError
 from domain.pipelines.quality import OnViolation
 from domain.pipelines.spec import PipelineSpec
@@ -76,11 +77,6 @@ class SpecTester:
         given = self.transformer.text_batch(names, [[as_text(row.get(name)) for name in names] for row in test.given])
         async with self.transformer.prepare(plan) as transform:
             judged = await transform.apply(given)
-        landed = [row for row in _rows(judged.accepted) if not row.get("_headrace_deleted")]
+        landed = [row for row in rows_of(judged.accepted) if not row.get("_headrace_deleted")]
         visible = [{name: v for name, v in row.items() if not name.startswith(INTERNAL_PREFIX)} for row in landed]
-        return visible, [json.loads(row["record"]) for row in _rows(judged.refused)]
-
-
-def _rows(batch: Any) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = batch.to_pylist()
-    return found
+        return visible, [json.loads(row["record"]) for row in rows_of(judged.refused)]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from entrypoints.cli.context import Cli
-from entrypoints.cli.output import say
+from entrypoints.cli.output import say, say_lines
 from entrypoints.cli.render import AsJson, print_json, print_table
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def reference() -> None:
     """Print the settings reference in Markdown."""
     from entrypoints.composition import configuration
 
-    say(configuration.reference(), end="")
+    say_lines(configuration.reference())
 
 
 @app.command()
@@ -58,7 +58,7 @@ def schema(
 
     if kind not in ("settings", "pipeline", "connection"):
         raise InvalidInputError("A schema is one of settings, pipeline, connection.", code="usage")
-    say(configuration.schema() if kind == "settings" else json_schema(kind), end="")
+    say_lines(configuration.schema() if kind == "settings" else json_schema(kind))
 
 
 @database.command()

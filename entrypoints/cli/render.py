@@ -42,6 +42,7 @@ def print_json(value: Any) -> None:
 
 def print_table(headers: Sequence[str], rows: Sequence[Sequence[Any]], *, title: str | None = None) -> None:
     """Print aligned columns; numbers to the right."""
+    headers = list(map(in_one_line, headers))
     texts = [[_cell(value) for value in row] for row in rows]
     widths = [max([len(header), *(len(row[i]) for row in texts)]) for i, header in enumerate(headers)]
     numeric = [
@@ -49,8 +50,9 @@ def print_table(headers: Sequence[str], rows: Sequence[Sequence[Any]], *, title:
         for i in range(len(headers))
     ]
     if title:
-        say(f"\n{title}")
-    for row in [list(headers), ["─" * width for width in widths], *texts]:
+        say()
+        say(title)
+    for row in [headers, ["─" * width for width in widths], *texts]:
         cells = [
             cell.rjust(width) if is_number else cell.ljust(width)
             for cell, width, is_number in zip(row, widths, numeric, strict=True)

@@ -54,8 +54,8 @@ def configure_logs(*, level: str, as_json: bool, service: str, version: str, env
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    # Uvicorn's access lines are replaced by our own.
-    for noisy, quieter in (("uvicorn.access", "CRITICAL"), ("alembic", "WARNING")):
+    # Uvicorn's access lines are replaced by our own; the driver of SQLite tells all values that it is given.
+    for noisy, quieter in (("uvicorn.access", "CRITICAL"), ("alembic", "WARNING"), ("aiosqlite", "WARNING")):
         logging.getLogger(noisy).setLevel(quieter)
 
 

@@ -12,9 +12,11 @@ import pytest
 
 from application.answers import AnswerLimits
 from application.pipelines.inspect import Preview
+from application.pipelines.spec_tests import SpecTester
 from domain.errors import InvalidInputError, SchemaMismatchError
 from domain.pipelines.checkpoint import Counts
 from domain.pipelines.quality import OnViolation, Rule
+from domain.pipelines.spec import PipelineSpec
 from domain.pipelines.steps import SqlStep
 from domain.pipelines.table import Column
 from domain.ports.transformer import TransformPlan
@@ -25,6 +27,7 @@ from infrastructure.stores.file_matches import matches, tables_under
 from infrastructure.stores.parquet_files import ParquetData
 from infrastructure.transforms import in_child
 from infrastructure.transforms.arrow_bytes import as_bytes, of_bytes
+from infrastructure.transforms.duckdb import DuckDBTransformer
 from infrastructure.transforms.newest import newest_of
 
 _LIMITS = AnswerLimits(cell_bytes=1000, answer_bytes=100_000)
@@ -165,3 +168,16 @@ def test_a_name_of_a_file_that_is_not_utf8_is_told_and_in_nobodys_way(tmp_path: 
             matches(tmp_path, pattern, confinement)
         assert refused.value.code == "file.name"
         assert shown in refused.value.message
+
+
+@pytest.mark.line("29")
+async def test_a_test_of_a_document_takes_far_times() -> None:
+    document = {
+        "pipeline": "p",
+        "source": {"connection": "default", "table": "t"},
+        "transform": [{"cast": {"v": "date"}}],
+        "destination": {"table": "d"},
+        "tests": [{"given": [{"v": "30000-01-01"}], "expect": [{"v": "30000-01-01"}]}],
+    }
+    [outcome] = await SpecTester(DuckDBTransformer()).run([PipelineSpec.from_document(document)])
+    assert outcome.problems == ()

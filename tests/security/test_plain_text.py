@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from domain.errors import InvalidInputError
 from domain.plain_text import escaped, in_one_line
+from entrypoints.cli.errors import show_error
+from entrypoints.cli.render import print_json, print_report, print_table
 from tests.e2e.api import headrace
 
 ROOT = Path(__file__).parents[2]
@@ -53,6 +56,18 @@ def test_what_is_not_printable_is_escaped_as_json_has_it(name: str) -> None:
 def test_letters_and_spaces_are_shown_as_they_are() -> None:
     for text in ("Zürich, 東京　東", "a\nb", "שלום", "e\u0301", "a\u00a0b", "😀", "→ ✓ ─"):
         assert escaped(text) == text
+
+
+@pytest.mark.line("38")
+def test_a_name_with_a_line_feed_begins_no_line_of_a_command(capsys: pytest.CaptureFixture[str]) -> None:
+    name = "a\nerror: all is well [ok]"
+    print_table([name], [[name]])
+    print_report({"id": "1", "state": "failed", "report": {"note": name, "warnings": [name]}})
+    show_error(InvalidInputError(f"{name} is malformed.", code="file.malformed"))
+    shown = capsys.readouterr()
+    assert not any(line.startswith("error: all is well") for line in (shown.out + shown.err).splitlines())
+    print_json({name: 1})
+    assert json.loads(capsys.readouterr().out) == {name: 1}
 
 
 @pytest.mark.line("38")
@@ -136,6 +151,7 @@ def test_no_line_of_a_log_holds_hostile_text_as_it_is(as_json: bool) -> None:
         cwd=ROOT, capture_output=True, text=True, check=True, encoding="utf-8",
     )  # fmt: skip
     assert raw(done.stderr) == []
+    assert "a value of the records" not in done.stderr
     lines = done.stderr.splitlines()
     assert not any(line.startswith("forged") for line in lines)
     if as_json:
