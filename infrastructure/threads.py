@@ -28,6 +28,7 @@ class OneThread:
         self._name = name
         self._calls: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._last: Future[Any] | None = None
         self.interrupt: Callable[[], None] | None = None
         self.is_abandoned = False
 
@@ -36,6 +37,7 @@ class OneThread:
         was left alone would go on using the connection.
         """
         future: Future[T] = Future()
+        self._last = future
         self._calls.put((future, lambda: function(*args, **kwargs)))
         if self._thread is None:
             # A daemon: a thread that was left behind must not keep the process from its end.
@@ -45,7 +47,11 @@ class OneThread:
         try:
             return await asyncio.shield(wrapped)
         except asyncio.CancelledError:
-            await self._give_up(wrapped)
+            giving_up = asyncio.create_task(self._give_up(wrapped))
+            while not giving_up.done():
+                # Two deadlines may pass at once: the second changes nothing for whoever is waited for.
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.wait({giving_up})
             raise
 
     async def _give_up(self, wrapped: "asyncio.Future[Any]") -> None:
@@ -104,9 +110,9 @@ class OneThread:
                 await self.call(items.close)
 
     def close(self) -> None:
-        """Let the thread end, after what it was asked before."""
+        """Let the thread end, after what it was asked before; nobody waits here for what it still does, with the whole loop."""
         self._calls.put(None)
-        if self._thread is not None and not self.is_abandoned:
+        if self._thread is not None and (self._last is None or self._last.done()):
             self._thread.join()
 
     def _work(self) -> None:

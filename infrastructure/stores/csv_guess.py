@@ -127,8 +127,10 @@ def _likely(head: Sequence[str]) -> tuple[str, ...]:
 class _Values:
     """The values of a sample, asked about all columns at once and about a few rows first."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+    def __init__(self, connection: duckdb.DuckDBPyConnection, sample: pa.Table) -> None:
         self._connection = connection
+        self._sample = sample
+        self._names: list[str] = []
 
     def __enter__(self) -> "_Values":
         return self
@@ -160,18 +162,25 @@ class _Values:
 
     def _asked(self, aggregates: Mapping[K, str], *, limit: str = "") -> dict[K, int]:
         rows = f"(SELECT * FROM _headrace_sample{limit})"
-        questions, found = list(aggregates.values()), list[int]()
-        for begin in range(0, len(questions), _TOGETHER):
-            asked = ", ".join(questions[begin : begin + _TOGETHER])
+        keys, found = list(aggregates), list[int]()
+        for begin in range(0, len(keys), _TOGETHER):
+            part = keys[begin : begin + _TOGETHER]
+            self._register(part)
+            asked = ", ".join(aggregates[key] for key in part)
             found += self._connection.execute(f"SELECT {asked} FROM {rows}").fetchall()[0]
-        return dict(zip(aggregates, found, strict=True))
+        return dict(zip(keys, found, strict=True))
+
+    def _register(self, keys: Sequence[Hashable]) -> None:
+        """Give the engine the columns that are asked about: it looks at all that there are, each time."""
+        names = list(dict.fromkeys(str(key[0] if isinstance(key, tuple) else key) for key in keys))
+        if names != self._names:
+            self._connection.register("_headrace_sample", self._sample.select(names))
+            self._names = names
 
 
 def _asking(sample: pa.Table) -> _Values:
-    cursor = _instance().cursor()
     # In chunks, so that more than one thread can look at them.
-    cursor.register("_headrace_sample", pa.Table.from_batches(sample.to_batches(_CHUNK_ROWS), sample.schema))
-    return _Values(cursor)
+    return _Values(_instance().cursor(), pa.Table.from_batches(sample.to_batches(_CHUNK_ROWS), sample.schema))
 
 
 @cache

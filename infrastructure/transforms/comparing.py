@@ -30,18 +30,18 @@ def outside(column: str, side: str, value: str, kind: str, bind: Callable[[str],
     return f"{column} {'<' if side == 'min' else '>'} {bind(f'{step:f}')}"
 
 
-def is_none_of(column: str, values: Sequence[str], kind: str, bind: Callable[[str, int], str]) -> str:
-    """SQL that is true where a value equals none of some numbers in text."""
+def equals(values: Sequence[str], kind: str) -> list[str]:
+    """The numbers in text that values of a type may equal, as the type has them."""
     least, greatest, scale = _limits(kind)
-    items = []
-    for number, value in enumerate(values):
+    found = []
+    for value in values:
         wanted = Decimal(value)
         if not wanted.is_finite() or not least <= wanted <= greatest:
             continue
         nearest = wanted.quantize(Decimal(1).scaleb(-scale), ROUND_FLOOR, _CONTEXT)
         if nearest == wanted:
-            items.append(bind(f"{nearest:f}", number))
-    return f"{column} NOT IN ({', '.join(items)})" if items else f"{column} IS NOT NULL"
+            found.append(f"{nearest:f}")
+    return found
 
 
 def _limits(kind: str) -> tuple[Decimal, Decimal, int]:

@@ -15,6 +15,7 @@ from domain.errors import InvalidInputError
 from domain.pipelines.checkpoint import Counts
 from domain.pipelines.table import DELETED, ORDINAL, Column
 from domain.ports.data_store import Batch, Conversions, JudgedBatch
+from domain.ports.security import TOO_LARGE
 from domain.ports.transformer import IPreparedTransform, ITransformer, TransformPlan
 from infrastructure.arrow import arrow_type, columns_of, to_table
 from infrastructure.engine_words import said_by_duckdb
@@ -209,6 +210,11 @@ class DuckDBTransform(IPreparedTransform):
                 returned, _ = hook.call(empty, _NO_ORDINALS)
                 arriving, arrives_as_text, is_converted = returned.schema, False, False
                 columns = columns_of(arriving)
+        except duckdb.OutOfMemoryException as error:
+            raise InvalidInputError(
+                "The steps and rules together need more memory to be planned than they may take: let them be fewer or smaller.",
+                code=TOO_LARGE,
+            ) from error
         except duckdb.Error as error:
             raise InvalidInputError(
                 f"A step or rule cannot be planned: {said_by_duckdb(error)}.{texts_among(columns)}",

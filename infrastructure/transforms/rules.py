@@ -12,7 +12,7 @@ from infrastructure.nested_types import KEPT_JSON, is_text_on_the_way
 from infrastructure.numbers_in_text import is_above, is_below, is_number_in_text, is_one_of, spelled
 from infrastructure.queries.duckdb_queries import IN_PROCESS
 from infrastructure.sql import quote
-from infrastructure.transforms.comparing import is_counted, is_none_of, outside
+from infrastructure.transforms.comparing import equals, is_counted, outside
 from infrastructure.transforms.conversions import is_nested, sql_type
 from infrastructure.transforms.profiles import check_profiled
 
@@ -60,6 +60,7 @@ _SPELLED_IN_WAYS = frozenset(
 _OWN_NAME = re.compile(
     r'native:([a-z_][a-z0-9_$]*(\([0-9]+\))?|("[^"]+"|[a-z_][a-z0-9_$]*)(\.("[^"]+"|[a-z_][a-z0-9_$]*))?)'
 )
+_FEW_VALUES = 50
 _TIMES = ("date", "timestamp", "timestamptz")
 
 
@@ -92,10 +93,10 @@ def violation(
             # NULL violates no rule; in a list it would make every value acceptable.
             written = [_as_written(rule, value, kind.type) for value in rule.values if value is not None]
             if is_counted(kind.type):
-                return is_none_of(column, written, kind.type, lambda value, at: bind(f"r{index}_{at}", value, kind))
-            items = [bind(f"r{index}_{number}", value, kind) for number, value in enumerate(written)]
-            if not items:
+                written = equals(written, kind.type)
+            if not written:
                 return f"{column} IS NOT NULL"
+            items = _in_brackets(index, written, kind, bind)
             is_number = is_number_in_text(kind.type)
             return f"NOT {is_one_of(column, items)}" if is_number else f"{column} NOT IN ({', '.join(items)})"
         case "matches":
@@ -105,6 +106,15 @@ def violation(
             return f"NOT (\n{IN_PROCESS.predicate(rule.expression or '').text}\n)"
         case _:
             raise InvalidInputError(f"{rule.kind} is not a row rule.", code="quality.unknown")
+
+
+def _in_brackets(
+    index: int, values: Sequence[Any], column: Column, bind: Callable[[str, Any, Column | None], str]
+) -> list[str]:
+    """What stands behind IN: each value or, of many, a query that gives all of them, as each would take memory and time by itself."""
+    if len(values) <= _FEW_VALUES or not all(isinstance(value, str) for value in values):
+        return [bind(f"r{index}_{number}", value, column) for number, value in enumerate(values)]
+    return [f"SELECT unnest(CAST({bind(f'r{index}', values, None)} AS {sql_type(column.type)}[]))"]
 
 
 def _outside(index: int, rule: Rule, column: Column, bind: Callable[[str, Any, Column | None], str]) -> list[str]:

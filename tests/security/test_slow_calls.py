@@ -1,5 +1,8 @@
 """Functions of DuckDB that work on a vector for hours, in which nothing stops it; and the room that it spills into."""
 
+import asyncio
+import threading
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ from infrastructure.queries.duckdb_queries import IN_PROCESS
 from infrastructure.stores.duckdb import DuckDBDataStore
 from infrastructure.stores.duckdb_errors import translate
 from infrastructure.stores.duckdb_file import DuckDBFile, DuckDBOptions
+from infrastructure.threads import OneThread
 
 pytestmark = pytest.mark.line("11")
 NESTED = "(.{1,20}){1,40}x"
@@ -37,6 +41,29 @@ async def code(store: DuckDBDataStore, query: str, **parameters: Any) -> str | N
     except PlatformError as error:
         return error.code
     return None
+
+
+async def test_what_nothing_stops_holds_nobody_up_when_two_deadlines_pass() -> None:
+    thread, begun, worst = OneThread("slow"), time.monotonic(), 0.0
+
+    async def asked(seconds: float) -> None:
+        try:
+            async with asyncio.timeout(0.1), asyncio.timeout(0.05):
+                await thread.call(time.sleep, seconds)
+        finally:
+            thread.close()
+
+    waiting = asyncio.create_task(asked(0.6))
+    while not waiting.done():
+        before = time.monotonic()
+        await asyncio.sleep(0.01)
+        worst = max(worst, time.monotonic() - before)
+    assert isinstance(waiting.exception(), TimeoutError)
+    assert time.monotonic() - begun >= 0.6  # Somebody else could still use what the thread works with.
+    assert worst < 0.3
+    thread = OneThread("quick")
+    await asked(0.0)
+    assert "quick" not in {each.name for each in threading.enumerate()}
 
 
 async def test_texts_that_are_compared_letter_by_letter_are_short(store: DuckDBDataStore) -> None:

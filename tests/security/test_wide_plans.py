@@ -4,13 +4,15 @@ part of a statement in memory that it does not count, and takes the square of th
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import duckdb
 import pyarrow as pa
 import pytest
 
-from domain.pipelines.quality import Rule
+from domain.errors import InvalidInputError
+from domain.pipelines.quality import OnViolation, Rule
 from domain.pipelines.steps import CastStep, RenameStep, SqlStep
 from domain.pipelines.table import Column
 from domain.pipelines.way import TEXT_WIRE, Facts, Way, choose_way
@@ -66,11 +68,11 @@ def test_types_of_many_columns_are_guessed_some_at_a_time(monkeypatch: pytest.Mo
 def transform() -> Iterator[Any]:
     opened: list[DuckDBTransform] = []
 
-    def one(plan: TransformPlan) -> tuple[DuckDBTransform, _Heard]:
-        heard = _Heard(locked_down("128MB", 1))
+    def one(plan: TransformPlan, memory: str = "128MB") -> tuple[DuckDBTransform, _Heard]:
+        heard = _Heard(locked_down(memory, 1))
         runs = [(run, None) for run, _ in runs_of(plan)]
         thread = OneThread("transform")
-        opened.append(DuckDBTransform(plan, thread, runs, engine=lambda: heard))  # type: ignore[arg-type, return-value]
+        opened.append(DuckDBTransform(plan, thread, runs, engine=lambda: heard))
         opened[-1].begin()
         return opened[-1], heard
 
@@ -111,6 +113,38 @@ def test_many_columns_of_text_are_converted_some_at_a_time_and_alike(transform: 
     one, other = to_table(judged.accepted), to_table(alike.accepted)
     assert one.select(other.column_names).equals(other)
     assert judged.counts == alike.counts
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "accepted"),
+    [
+        ("int64", range(6_000), [0, 5_999, None]),
+        ("decimal(9,2)", [f"{n}.5" for n in range(6_000)], ["0.50", "5999.50", None]),
+        ("native:numeric", [f"{n}.5" for n in range(6_000)], ["0.50", "5999.5", None]),
+        ("string", [f"v{n}" for n in range(6_000)], ["v0", "v5999", None]),
+        ("date", [f"{n:04}-01-01" for n in range(1, 6_001)], ["0001-01-01", "6000-01-01", None]),
+    ],
+)
+def test_many_accepted_values_take_no_more_than_few(
+    transform: Any, kind: str, values: Any, accepted: list[Any]
+) -> None:
+    rule = Rule("accepted_values", on_violation=OnViolation.QUARANTINE, column="a", values=tuple(values))
+    plan = TransformPlan((Column("a", kind),), rules=(rule,), source_is_text=True)
+    prepared, heard = transform(plan)
+    others = {"int64": "6000", "date": "6001-01-01"}.get(kind, "7000")
+    given = [None if value is None else str(value) for value in [*accepted, others]]
+    judged = prepared.judge(pa.table({"a": pa.array(given, pa.string())}))
+    assert (judged.counts.used, judged.counts.quarantined) == (3, 1)
+    assert max(map(len, heard.told)) < 10_000
+
+
+def test_what_does_not_fit_into_memory_is_told_by_name(transform: Any) -> None:
+    rule = Rule("accepted_values", column="a", values=tuple(f"v{n}" for n in range(6_000)))
+    plan = TransformPlan((Column("a", "string"),), rules=(rule,))
+    with pytest.raises(InvalidInputError, match="more memory") as refused:
+        transform(plan, "1MB")
+    assert refused.value.code == "query.too_large"
+    transform(replace(plan, rules=(replace(rule, values=("v1",)),)), "1MB")
 
 
 def test_a_destination_converts_no_more_than_some_columns_while_it_writes() -> None:
