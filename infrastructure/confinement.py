@@ -44,25 +44,32 @@ class Confinement:
         """
         if self.permits()(path):
             return
-        real = _real(path)
-        raise self._hidden() if any(real.is_relative_to(_real(root)) for root in self.roots) else self._outside()
+        real = real_path(path)
+        raise self._hidden() if any(real.is_relative_to(real_path(root)) for root in self.roots) else self._outside()
 
     def permits(self) -> Callable[[Path], bool]:
         """Give what says of a path whether connections may reach it; made anew for each listing, as links change."""
-        roots = [_real(root) for root in self.roots]
-        kept = [_real(place) for place in self.kept]
+        roots = [real_path(root) for root in self.roots]
+        kept = [real_path(place) for place in self.kept]
         names, identities = {_folded(place) for place in kept}, {*_identities(kept)}
         known = dict[Path, bool]()
 
-        def is_kept(path: Path) -> bool:
+        def is_own(place: Path) -> bool:
             """By its name, as it may not be there yet; and by what it is, as it may have other names."""
-            if path not in known:
-                is_own = _folded(path) in names or not identities.isdisjoint(_identities([path]))
-                known[path] = is_own or (path.parent != path and is_kept(path.parent))
-            return known[path]
+            return _folded(place) in names or not identities.isdisjoint(_identities([place]))
+
+        def is_kept(path: Path) -> bool:
+            below = list[Path]()  # Folders may lie in each other deeper than calls.
+            while path not in known and path.parent != path:
+                below.append(path)
+                path = path.parent
+            found = known[path] = known[path] if path in known else is_own(path)
+            for place in reversed(below):
+                found = known[place] = found or is_own(place)
+            return found
 
         def is_permitted(path: Path) -> bool:
-            real = _real(path)
+            real = real_path(path)
             is_shown = any(
                 real.is_relative_to(root) and not any(_is_hidden(part) for part in real.relative_to(root).parts)
                 for root in roots
@@ -95,9 +102,14 @@ def _is_hidden(part: str) -> bool:
     return is_hidden(part) and not _MOUNTED.fullmatch(part)
 
 
-def _real(path: Path) -> Path:
-    """Where a path leads, as far as it exists; unlike `Path.resolve`, of links in a circle too."""
-    return Path(os.path.realpath(path))
+def real_path(path: Path) -> Path:
+    """Where a path leads, as far as it exists; unlike `Path.resolve`, of links in a circle too. A chain of links without end leads
+    nowhere that anything may be read from.
+    """
+    try:
+        return Path(os.path.realpath(path))
+    except RecursionError:
+        return Path(path.anchor)
 
 
 def _folded(path: Path) -> str:

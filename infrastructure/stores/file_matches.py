@@ -6,8 +6,11 @@ from pathlib import Path
 
 from domain.errors import InvalidInputError, NotFoundError
 from domain.pipelines.local_path import is_hidden, leads_astray
-from infrastructure.confinement import Confinement
+from infrastructure.confinement import Confinement, real_path
 from infrastructure.stores.file_formats import format_of
+
+_DEEPEST = 100
+"""Folders in folders that are looked into: to see where one leads takes as many steps as there are above it."""
 
 
 def tables_under(root: Path, confinement: Confinement) -> list[str]:
@@ -15,17 +18,19 @@ def tables_under(root: Path, confinement: Confinement) -> list[str]:
     permits, found = confinement.permits(), list[str]()
     if not permits(root):
         return found
-    for folder, folders, files in os.walk(root):
-        folders[:] = [name for name in folders if not is_hidden(name) and permits(Path(folder, name))]
-        for name in files:
-            path = Path(folder, name)
-            if (
-                format_of(name)
-                and not is_hidden(name)
+    waiting = [root]  # Not `os.walk`, which calls itself for each folder in a folder.
+    while waiting:
+        folder = waiting.pop()
+        for path in (folder / name for name in _names(folder) if not is_hidden(name)):
+            if _is_folder(path):
+                is_entered = not _is_too_deep(path, root) and not _is_link(path) and permits(path)
+                waiting += [path] if is_entered else []
+            elif (
+                format_of(path.name)
                 and _is_text(str(path))
                 and is_inside(path, root)
                 and permits(path)
-                and path.is_file()
+                and _is_file(path)
             ):
                 found.append(path.relative_to(root).as_posix())
     return sorted(found)
@@ -46,12 +51,12 @@ def matches(root: Path, pattern: str, confinement: Confinement) -> list[Path]:
     found = {root}
     for part in (part for part in pattern.split("/") if part not in ("", ".")):
         found = steps.below(found) if part == "**" else steps.children(found, part)
-    paths = sorted(path for path in found if path.is_file())
+    paths = sorted(path for path in found if _is_file(path))
     for path in paths:
         if not _is_text(str(path)):
             raise _not_a_text(path.relative_to(root))
     if not paths:
-        raise _nothing_found(pattern, is_folder=any(path.is_dir() for path in found))
+        raise _nothing_found(pattern, is_folder=any(_is_folder(path) for path in found))
     return paths
 
 
@@ -59,7 +64,8 @@ class _Steps:
     """Goes from folders to what lies in them, looking at each step where it leads before anything behind it is looked at."""
 
     def __init__(self, root: Path, confinement: Confinement) -> None:
-        self._root = Path(os.path.realpath(root))
+        self._given = root
+        self._root = real_path(root)
         self._permits = confinement.permits()
 
     def children(self, folders: set[Path], part: str) -> set[Path]:
@@ -81,8 +87,9 @@ class _Steps:
                 path
                 for path in inner
                 if path not in found
-                and path.is_dir()
-                and not path.is_symlink()
+                and not _is_too_deep(path, self._given)
+                and _is_folder(path)
+                and not _is_link(path)
                 and self._is_reached(path, is_wild=True)
             }
             found |= new
@@ -92,10 +99,10 @@ class _Steps:
     def _is_reached(self, path: Path, *, is_wild: bool) -> bool:
         if is_wild and is_hidden(path.name):
             return False
-        real = Path(os.path.realpath(path))
+        real = real_path(path)
         if real.is_relative_to(self._root) and self._permits(path):
             return True
-        if is_wild and not path.is_symlink():
+        if is_wild and not _is_link(path):
             return False
         raise forbidden()
 
@@ -105,6 +112,22 @@ def _names(folder: Path) -> list[str]:
         return [path.name for path in folder.iterdir()]
     except OSError:  # It is a file, or may not be read.
         return []
+
+
+def _is_too_deep(path: Path, root: Path) -> bool:
+    return len(path.parts) - len(root.parts) > _DEEPEST
+
+
+def _is_file(path: Path) -> bool:
+    return os.path.isfile(path)  # noqa: PTH113 - pathlib raises for names too long
+
+
+def _is_folder(path: Path) -> bool:
+    return os.path.isdir(path)  # noqa: PTH112
+
+
+def _is_link(path: Path) -> bool:
+    return os.path.islink(path)  # noqa: PTH114
 
 
 def _is_text(name: str) -> bool:
@@ -122,7 +145,7 @@ def _not_a_text(path: Path) -> InvalidInputError:
 
 def is_inside(path: Path, root: Path) -> bool:
     """Say whether a path leads, links resolved, to something under a folder."""
-    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))
+    return real_path(path).is_relative_to(real_path(root))
 
 
 def forbidden() -> InvalidInputError:

@@ -164,8 +164,12 @@ class FilesDataStore(IDataStore):
         return tuple(self._pin(path) for path in paths)
 
     def _pin(self, path: Path) -> SourceFile:
-        status = path.stat()
-        return SourceFile(path.relative_to(self._root).as_posix(), status.st_size, str(status.st_mtime_ns))
+        name = path.relative_to(self._root).as_posix()
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise SourceChangedError(f"The file {name} went while it was looked at; try again.") from error
+        return SourceFile(name, status.st_size, str(status.st_mtime_ns))
 
     async def count(self, source: SourceSpec, plan: SourcePlan) -> int:
         total = 0

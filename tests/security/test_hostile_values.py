@@ -2,7 +2,8 @@
 
 import os
 import struct
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -168,6 +169,43 @@ def test_a_name_of_a_file_that_is_not_utf8_is_told_and_in_nobodys_way(tmp_path: 
             matches(tmp_path, pattern, confinement)
         assert refused.value.code == "file.name"
         assert shown in refused.value.message
+
+
+@pytest.fixture
+def deep(tmp_path: Path) -> Iterator[Path]:
+    """A folder with folders in each other, of which the last have paths that are too long for a system."""
+    root, here = tmp_path / "root", Path.cwd()
+    root.mkdir()
+    try:
+        os.chdir(root)
+        for name in ["d"] * 1200 + ["e" * 200] * 12:
+            Path(name).mkdir()
+            os.chdir(name)
+            if len(name) > 1:
+                Path("lost.csv").write_text("id\n1\n")
+        os.chdir(here)
+        yield root
+    finally:
+        os.chdir(here)
+        subprocess.run(["rm", "-rf", root], check=True)  # Python's own way goes no deeper than it may call itself.
+
+
+@pytest.mark.line("29")
+def test_folders_in_folders_and_links_to_links_without_end_are_in_nobodys_way(tmp_path: Path, deep: Path) -> None:
+    (deep / "good.csv").write_text("id\n1\n")
+    for number in range(1200):
+        (deep / f"l{number}").symlink_to(f"l{number + 1}")
+    confinement = Confinement(tmp_path, (tmp_path,))
+
+    honest = deep.joinpath(*["d"] * 50, "there.csv")
+    honest.write_text("id\n1\n")
+    listed = [honest.relative_to(deep).as_posix(), "good.csv"]
+    assert tables_under(deep, confinement) == listed
+    assert [path.relative_to(deep).as_posix() for path in matches(deep, "**/*.csv", confinement)] == listed
+    confinement.check(deep.joinpath(*["d"] * 1200))
+    with pytest.raises(InvalidInputError) as refused:
+        matches(deep, "l0", confinement)
+    assert refused.value.code == "path.forbidden"
 
 
 @pytest.mark.line("29")
