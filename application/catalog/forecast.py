@@ -153,7 +153,7 @@ class PlanForecaster:
 
 def _columns(plan: SourcePlan, prepared: Prepared, landing: IDataStore) -> tuple[ColumnForecast, ...]:
     given = dict(plan.columns)
-    by_landing = {prepared.transform.landing_name(name): kind for name, kind in given.items()}
+    by_landing = dict(zip(prepared.transform.landing_names(given), given.values(), strict=True))
     there = {column.name: column.type for column in prepared.transform.target}
     return tuple(
         judge_column(

@@ -27,19 +27,22 @@ def settled(spec: PipelineSpec, plan: SourcePlan, existing: TableSchema) -> Sour
     declared = spec.source.options.get("types") or {}
     names = TransformPlan(source=(), target=existing.columns, normalizes=spec.destination.normalizes)
     columns, guessed, changed = [], set(plan.guessed), set[str]()
-    for name, kind in plan.columns:
-        there = existing.column(names.landing_name(name))
+    landing = names.landing_names(name for name, _ in plan.columns)
+    for (name, kind), landing_name in zip(plan.columns, landing, strict=True):
+        there = existing.column(landing_name)
         is_free = name not in declared and not any(step.may_touch(name) for step in spec.transform)
         if is_free and there is not None and there.type != kind and not there.type.startswith("native:"):
             kind = there.type
             changed.add(name)
         columns.append((name, kind))
-    guessed = {name for name, kind in columns if name in guessed | changed and kind != "string"}
+    guessed |= changed
+    guessed = {name for name, kind in columns if name in guessed and kind != "string"}
+    unproved = guessed & (changed | set(plan.unproved))
     return replace(
         plan,
         columns=tuple(columns),
         guessed=tuple(name for name, _ in columns if name in guessed),
-        unproved=tuple(name for name, _ in columns if name in guessed & (changed | set(plan.unproved))),
+        unproved=tuple(name for name, _ in columns if name in unproved),
     )
 
 

@@ -69,7 +69,7 @@ def retyped(
     Types that rows never have by themselves, such as JSON for a text, stay as they are wanted. So does a table on which
     other things hang: its rows are exchanged, and values that do not fit are told by name.
     """
-    named = {plan.landing_name(column.name): column.type for column in columns}
+    named = dict(zip(plan.landing_names(c.name for c in columns), (c.type for c in columns), strict=True))
     found = []
     for column in existing.columns:
         kind = named.get(column.name) or named.get(column.name.lower() if plan.normalizes else column.name)

@@ -371,11 +371,16 @@ def transform_plan(spec: PipelineSpec, plan: SourcePlan, target: tuple[Column, .
 
 def _single_number(batch: object, rule: Rule) -> int:
     to_pylist = getattr(batch, "to_pylist", None)
-    rows = to_pylist() if callable(to_pylist) else []
+    is_small = getattr(batch, "nbytes", 0) <= _MOST_OF_A_NUMBER  # A list may have millions of items.
+    rows = to_pylist() if callable(to_pylist) and is_small else []
     values = list(rows[0].values()) if rows else []
     if len(values) != 1 or not isinstance(values[0], int):
         raise _not_a_number(rule)
     return values[0]
+
+
+_MOST_OF_A_NUMBER = 1_000
+"""Bytes."""
 
 
 def _not_a_number(rule: Rule) -> InvalidInputError:

@@ -8,6 +8,7 @@ timestamptz, uuid, json, interval, and `list<type>`, `map<type,type>`, `struct<n
 import re
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from functools import cached_property
 
 INTERNAL_PREFIX = "_headrace"
 LOADED_AT = "_headrace_loaded_at"
@@ -103,7 +104,11 @@ class TableSchema:
 
     def column(self, name: str) -> Column | None:
         """Find a column by its exact name."""
-        return next((column for column in self.columns if column.name == name), None)
+        return self._by_name.get(name)
+
+    @cached_property
+    def _by_name(self) -> dict[str, Column]:
+        return {column.name: column for column in reversed(self.columns)}
 
 
 def is_reserved_schema(name: str) -> bool:

@@ -93,8 +93,6 @@ def choose_way(facts: Facts) -> Route:
     decoded = _why_decoded(facts)
     if decoded is not None:
         return Route(Way.ARROW, decoded)
-    if facts.only_converts and facts.width > WIDE:
-        return Route(Way.ARROW, "a file of so many columns is converted some columns at a time")
     if facts.only_converts:
         if facts.reading is not None and facts.reading.format == TEXT_WIRE.format and facts.reading == facts.landing:
             return Route(
@@ -120,6 +118,8 @@ def choose_way(facts: Facts) -> Route:
 
 
 def _why_decoded(facts: Facts) -> str | None:
+    if facts.only_converts and facts.width > WIDE:
+        return "a file of so many columns is converted some columns at a time"
     if not (facts.keeps_values or (facts.only_converts and not facts.seen)):
         return _CHANGED
     if 2 * len(facts.seen) > facts.width:

@@ -1,7 +1,7 @@
 """The port to whatever turns source rows into judged rows."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 
@@ -39,7 +39,8 @@ class TransformPlan:
         """No step and no conversion: what is accepted is what was read, name by name."""
         target = {column.name: column.type for column in self.target}
         is_same = all(target.get(column.name, column.type) == column.type for column in self.source)
-        is_named = all(self.landing_name(column.name) == column.name for column in self.source)
+        names = [column.name for column in self.source]
+        is_named = self.landing_names(names) == names
         is_unique = len({column.name.lower() for column in self.source}) == len(self.source)
         return is_same and is_named and is_unique and not (self.source_is_text or self.steps or self.deleted_when)
 
@@ -47,17 +48,25 @@ class TransformPlan:
     def only_converts(self) -> bool:
         """Text comes in, and nothing is done to it but to convert it to the types of the source's columns."""
         target = {column.name: column.type for column in self.target}
-        is_same = all(target.get(self.landing_name(column.name), column.type) == column.type for column in self.source)
+        landing = self.landing_names(column.name for column in self.source)
+        is_same = all(target.get(name, c.type) == c.type for name, c in zip(landing, self.source, strict=True))
         is_unique = len({column.name.lower() for column in self.source}) == len(self.source)
         changes = self.steps or self.key or self.deleted_when
         return self.source_is_text and is_same and is_unique and not changes
 
     def landing_name(self, name: str) -> str:
         """The name of a column at the destination: the one it has there in another case, else in lower case."""
+        [found] = self.landing_names([name])
+        return found
+
+    def landing_names(self, names: Iterable[str]) -> list[str]:
+        """As `landing_name`, of many: of thousands, each by itself would be looked for among thousands."""
         if not self.normalizes:
-            return name
-        lower = name.lower()
-        return next((column.name for column in self.target if column.name.lower() == lower), lower)
+            return list(names)
+        there: dict[str, str] = {}
+        for column in self.target:
+            there.setdefault(column.name.lower(), column.name)
+        return [there.get(name.lower(), name.lower()) for name in names]
 
     def of_columns(self, names: Sequence[str]) -> "TransformPlan":
         """The same rules over some of the columns only: those that rules look at."""

@@ -119,7 +119,8 @@ class DuckDBTransform(IPreparedTransform):
 
     @property
     def columns(self) -> Sequence[Column]:
-        return tuple(Column(self._plan.landing_name(column.name), column.type) for column in self._columns)
+        names = self._plan.landing_names(_names(self._columns))
+        return tuple(Column(name, column.type) for name, column in zip(names, self._columns, strict=True))
 
     async def apply(self, batch: Batch) -> JudgedBatch:
         if self.passes_through:
@@ -129,7 +130,7 @@ class DuckDBTransform(IPreparedTransform):
     def judge(self, batch: pa.Table) -> JudgedBatch:
         """Judge a batch: what is accepted, under the destination's names, and one row for each key; blocking."""
         judged = self._apply(batch)
-        names = [self._plan.landing_name(name) for name in to_table(judged.accepted).column_names]
+        names = self._plan.landing_names(to_table(judged.accepted).column_names)
         accepted = to_table(judged.accepted).rename_columns(names)
         if not self._plan.key or not accepted.num_rows:
             return replace(judged, accepted=accepted)
@@ -224,7 +225,8 @@ class DuckDBTransform(IPreparedTransform):
     def _compile_judging(self, connection: duckdb.DuckDBPyConnection, stages: Stages) -> None:
         """Convert to the types of the destination's columns, where they exist and differ, then judge."""
         target = {column.name: column.type for column in self._plan.target}
-        wanted = [(c.name, c.type, target.get(self._plan.landing_name(c.name), c.type)) for c in stages.columns]
+        landing = self._plan.landing_names(_names(stages.columns))
+        wanted = [(c.name, c.type, target.get(n, c.type)) for n, c in zip(landing, stages.columns, strict=True)]
         stages.convert(wanted, is_asked_for=False)
         self._columns = stages.columns
         self._steps_query = f"{stages.text} SELECT * FROM {stages.last}"

@@ -3,6 +3,7 @@ part of a statement in memory that it does not count, and takes the square of th
 """
 
 import re
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -11,10 +12,14 @@ import duckdb
 import pyarrow as pa
 import pytest
 
+from application.pipelines.guesses import settled
+from application.pipelines.preparing import _single_number
 from domain.errors import InvalidInputError
 from domain.pipelines.quality import OnViolation, Rule
+from domain.pipelines.read_set import SourcePlan
+from domain.pipelines.spec import PipelineSpec
 from domain.pipelines.steps import CastStep, RenameStep, SqlStep
-from domain.pipelines.table import Column
+from domain.pipelines.table import Column, TableName, TableSchema
 from domain.pipelines.way import TEXT_WIRE, Facts, Way, choose_way
 from domain.ports.transformer import TransformPlan
 from infrastructure.arrow import to_table
@@ -175,3 +180,40 @@ def test_plans_of_many_parts_are_compiled_and_run_in_a_child(large: TransformPla
     few = TransformPlan(large.source, large.steps[:twin], tuple(rules))
     assert not is_written(few)
     assert keeps_size(few)
+
+
+def test_thousands_of_columns_are_found_among_thousands_at_once() -> None:
+    names = [f"C{n}" for n in range(5_000)]
+    kinds = tuple((name, "int64") for name in names)
+    there = TableSchema(TableName("t"), tuple(Column(name.lower(), "float64") for name in names))
+    document = {"pipeline": "p", "source": {"path": "a.csv"}, "destination": {"table": "t"}}
+    plan = SourcePlan(
+        columns=kinds, streams=(), ordered=True, is_text=True, guessed=tuple(names), unproved=tuple(names)
+    )
+    begun = time.process_time()
+    found = settled(PipelineSpec.from_document(document), plan, there)
+    transform = TransformPlan(tuple(map(Column, names, ["float64"] * 5_000)), target=there.columns, normalizes=True)
+    assert not transform.keeps_values
+    assert all(there.has(name) for name in transform.landing_names(names))
+    assert time.process_time() - begun < 0.5  # Each by itself took seconds, with the loop.
+    assert {kind for _, kind in found.columns} == {"float64"}
+    assert transform.landing_name("C7") == "c7"
+    assert transform.landing_name("D") == "d"
+    assert found.unproved == tuple(names)
+
+
+class _Large:
+    """A row with a list of millions of items."""
+
+    nbytes = 100_000_000
+
+    def to_pylist(self) -> list[Any]:
+        raise AssertionError("Python would have each item as an object.")
+
+
+def test_what_is_expected_is_one_number_and_no_list_of_millions() -> None:
+    rule = Rule("completeness", expected="select 1", threshold=1.0)
+    assert _single_number(pa.table({"n": [7]}), rule) == 7
+    for batch in (pa.table({"n": ["7"]}), pa.table({"n": [[7]]}), _Large()):
+        with pytest.raises(InvalidInputError, match="one whole number"):
+            _single_number(batch, rule)
