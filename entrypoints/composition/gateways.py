@@ -150,11 +150,11 @@ def duckdb_connection(
 
 
 def files_connection(
-    spec: ConnectionSpec, secrets: Mapping[str, Secret], paths: Paths, settings: Settings
+    spec: ConnectionSpec, secrets: Mapping[str, Secret], paths: Paths, settings: Settings, bench: Calls
 ) -> FilesDataStore:
     """A folder of files."""
     limits = FileLimits(settings.limits.page_bytes, settings.limits.file_ratio)
-    return FilesDataStore(paths.confinement.place(spec.options["root"]), paths.confinement, limits)
+    return FilesDataStore(paths.confinement.place(spec.options["root"]), paths.confinement, limits, bench)
 
 
 def memory_connection(spec: ConnectionSpec, secrets: Mapping[str, Secret]) -> InMemoryDataStore:
@@ -208,7 +208,7 @@ class Gateways(containers.DeclarativeContainer):
             bench=parsing,
         ),
         duckdb=providers.Factory(duckdb_connection, paths=paths, settings=settings, bench=parsing),
-        files=providers.Factory(files_connection, paths=paths, settings=settings),
+        files=providers.Factory(files_connection, paths=paths, settings=settings, bench=parsing),
         memory=providers.Factory(memory_connection),
     )
     connection_stores = providers.Singleton(ConnectionStores, by_kind=connection_store.provider)

@@ -30,6 +30,7 @@ from domain.ports.data_store import (
     TextRows,
 )
 from infrastructure.arrow import rechunk
+from infrastructure.bench.in_process import Calls, InProcessBench
 from infrastructure.confinement import Confinement
 from infrastructure.memory_room import ROOM, Room
 from infrastructure.stores.csv_parts import Rows, TextPart, TextParts
@@ -52,8 +53,15 @@ _FOLDER = "The folder that root of this files connection names {}."
 class FilesDataStore(IDataStore):
     """CSV and Parquet files under one folder; links that lead out of it are refused, and what is hidden is not seen."""
 
-    def __init__(self, root: Path, confinement: Confinement | None = None, limits: FileLimits | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        confinement: Confinement | None = None,
+        limits: FileLimits | None = None,
+        calls: Calls | None = None,
+    ) -> None:
         self._root = root
+        self._calls = calls or InProcessBench()
         self._limits = limits
         self._confinement = confinement or Confinement(root, (root,))
 
@@ -209,7 +217,7 @@ class FilesDataStore(IDataStore):
     ) -> AsyncIterator[IReader]:
         thread = OneThread("files-read")
         try:
-            place = (self._root, self._confinement, self._limits)
+            place = (self._root, self._confinement, self._limits, self._calls)
             yield FilesReader(place, thread, source, plan, (batch_rows, batch_bytes))
         finally:
             thread.close()
@@ -225,13 +233,13 @@ class FilesReader(IReader):
 
     def __init__(
         self,
-        place: tuple[Path, Confinement, FileLimits | None],
+        place: tuple[Path, Confinement, FileLimits | None, Calls],
         thread: OneThread,
         source: SourceSpec,
         plan: SourcePlan,
         size: tuple[int, int],
     ) -> None:
-        self._root, self._confinement, self._limits = place
+        self._root, self._confinement, self._limits, self._calls = place
         self._thread = thread
         self._source = source
         self._plan = plan
@@ -334,7 +342,9 @@ class FilesReader(IReader):
         if self._plan.is_text:
             yield from self._csv(path, name).batches(block_bytes, room)
             return
-        yield from ParquetData(path, name, self._limits).batches(*self._size, room)
+        data = ParquetData(path, name, self._limits)
+        data.check_footer(self._calls)
+        yield from data.batches(*self._size, room)
 
     def _csv(self, path: Path, name: str) -> CsvFile:
         return CsvFile(path, name, Dialect.of(self._source.options), longest_row_bytes=self._size[1])

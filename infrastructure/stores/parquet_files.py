@@ -15,9 +15,12 @@ import pyarrow.parquet as pq
 from domain.errors import InvalidInputError, SchemaMismatchError
 from domain.pipelines.table import Column
 from domain.ports.data_store import BATCH_BYTES
+from domain.ports.security import TOO_LARGE
 from infrastructure.arrow import conform, logical_type, not_utf8
+from infrastructure.bench.in_process import Calls
 from infrastructure.memory_room import Room
 from infrastructure.nested_types import KEPT_JSON
+from infrastructure.queries.parquet_footers import look_at_footer
 from infrastructure.stores.csv_faults import unreadable
 from infrastructure.stores.file_formats import differing
 from infrastructure.stores.parquet_pages import FileLimits, RowGroup
@@ -46,6 +49,24 @@ class ParquetData:
         self._path = path
         self.name = name
         self._limits = limits or FileLimits()
+
+    def check_footer(self, calls: Calls) -> None:
+        """Let a process apart look at what reading asks of the footer first, as that may end the process.
+
+        Raises:
+            InvalidInputError: it did, or the footer is none (`file.malformed`).
+        """
+        try:
+            is_sound = calls.call(look_at_footer, str(self._path))
+        except InvalidInputError as error:
+            if error.code != TOO_LARGE:
+                raise
+            raise InvalidInputError(
+                f"The footer of {self.name} cannot be looked at: the file is damaged, or has too many columns and row groups.",
+                code="file.malformed",
+            ) from error
+        if not is_sound:
+            raise self._malformed()
 
     def columns(self) -> tuple[tuple[str, str], ...]:
         """Name the columns with their types.
@@ -197,7 +218,7 @@ class ParquetData:
             yield
         except OSError as error:
             raise (unreadable(self.name, error) if error.errno else self._malformed()) from error
-        except pa.ArrowException as error:
+        except (pa.ArrowException, UnicodeDecodeError) as error:  # A name in it may be no text.
             raise self._malformed() from error
 
     def _malformed(self) -> InvalidInputError:

@@ -1,5 +1,6 @@
 """What a source holds and no value of Python, no text or no name is: told as it is, or refused by its place, never an error of ours."""
 
+import asyncio
 import os
 import struct
 import subprocess
@@ -22,6 +23,9 @@ from domain.pipelines.steps import SqlStep
 from domain.pipelines.table import Column
 from domain.ports.transformer import TransformPlan
 from entrypoints.rendering import preview_body
+from infrastructure.bench.bench import Bench
+from infrastructure.bench.process import ChildLimits
+from infrastructure.bench.refusals import query_too_large
 from infrastructure.confinement import Confinement
 from infrastructure.records import encoded
 from infrastructure.stores.file_matches import matches, tables_under
@@ -219,3 +223,27 @@ async def test_a_test_of_a_document_takes_far_times() -> None:
     }
     [outcome] = await SpecTester(DuckDBTransformer()).run([PipelineSpec.from_document(document)])
     assert outcome.problems == ()
+
+
+@pytest.mark.line("29")
+async def test_a_footer_that_ends_the_process_which_asks_of_it_ends_a_child(tmp_path: Path) -> None:
+    good, bad, odd = (tmp_path / f"{name}.parquet" for name in ("good", "bad", "odd"))
+    pq.write_table(pa.table({"name": [[1], [2]]}), good, store_schema=False)
+    # Not optional any more, the column has fewer levels than its statistics count.
+    bad.write_bytes(good.read_bytes().replace(b"\x35\x02\x18\x04name", b"\x35\x00\x18\x04name"))
+    odd.write_bytes(good.read_bytes().replace(b"name", b"\xff\xfe\xff\xfe"))
+    bench = Bench(ChildLimits(400, 5), query_too_large, children=1)
+    try:
+        for path in (good, bad, odd, good):
+            data = ParquetData(path, path.name)
+            if path == good:
+                await asyncio.to_thread(data.check_footer, bench)
+                continue
+            with pytest.raises(InvalidInputError) as refused:
+                await asyncio.to_thread(data.check_footer, bench)
+            assert refused.value.code == "file.malformed"
+    finally:
+        await bench.close()
+    with pytest.raises(InvalidInputError) as refused:
+        ParquetData(odd, "odd").columns()
+    assert refused.value.code == "file.malformed"
