@@ -24,7 +24,7 @@ from infrastructure.records import shape_of
 from infrastructure.sql import quote
 from infrastructure.threads import OneThread
 from infrastructure.transforms.conversions import catalog_type
-from infrastructure.transforms.engine import locked_down
+from infrastructure.transforms.engine import for_many_parts, locked_down
 from infrastructure.transforms.failures import batch_error, culprit
 from infrastructure.transforms.keys import last_of_each
 from infrastructure.transforms.newest import newest_of
@@ -33,6 +33,7 @@ from infrastructure.transforms.python import Hook, PythonHooks
 from infrastructure.transforms.refused import REFUSED, Refusal, first_errors, refused_table
 from infrastructure.transforms.rules import check_rules, looked_at, unbound, verdict_name, violation
 from infrastructure.transforms.runs import Before, SqlSteps, runs_of
+from infrastructure.transforms.sizes import has_many_parts
 from infrastructure.transforms.stages import FAILED, SOURCE, Stages, check_names, converting, texts_among
 from infrastructure.transforms.verdicts import unconverted_rows, verdicts
 from infrastructure.transforms.wide import converted_by_parts, is_wide, schema_of
@@ -50,14 +51,16 @@ class DuckDBTransformer(ITransformer):
         threads: int = 2,
         hooks: PythonHooks | None = None,
     ) -> None:
-        self._engine = partial(locked_down, memory_limit, threads)
+        self._limits = (memory_limit, threads)
         self._hooks = hooks or PythonHooks()
 
     @asynccontextmanager
     async def prepare(self, plan: TransformPlan) -> AsyncIterator[IPreparedTransform]:
         thread = OneThread("transform")
         runs = [(run, self._hooks.load(step.name) if step else None) for run, step in runs_of(plan)]
-        prepared = DuckDBTransform(plan, thread, runs, engine=self._engine)
+        prepared = DuckDBTransform(
+            plan, thread, runs, engine=partial(for_many_parts if has_many_parts(plan) else locked_down, *self._limits)
+        )
         thread.interrupt = prepared.interrupt
         try:
             if prepared.is_known:

@@ -5,6 +5,15 @@ import duckdb
 
 def locked_down(memory_limit: str, threads: int) -> duckdb.DuckDBPyConnection:
     """Start an instance; blocking, for longer than it takes to compile a plan."""
+    return _started(memory_limit, threads)
+
+
+def for_many_parts(memory_limit: str, threads: int) -> duckdb.DuckDBPyConnection:
+    """As `locked_down`, for plans of which DuckDB would compare each part with each other, to work out once what is the same."""
+    return _started(memory_limit, threads, "SET GLOBAL disabled_optimizers = 'common_subexpressions'")
+
+
+def _started(memory_limit: str, threads: int, *more: str) -> duckdb.DuckDBPyConnection:
     connection = duckdb.connect(
         ":memory:",
         config={
@@ -17,6 +26,7 @@ def locked_down(memory_limit: str, threads: int) -> duckdb.DuckDBPyConnection:
     )
     for statement in (
         "SET GLOBAL TimeZone = 'UTC'",
+        *more,
         "SET enable_external_access = false",
         "SET lock_configuration = true",
     ):

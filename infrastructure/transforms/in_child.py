@@ -4,6 +4,7 @@ import hashlib
 import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import duckdb
@@ -18,12 +19,12 @@ from infrastructure.bench.asking import ask
 from infrastructure.threads import OneThread
 from infrastructure.transforms.arrow_bytes import as_bytes, of_bytes
 from infrastructure.transforms.duckdb import DuckDBTransform
-from infrastructure.transforms.engine import locked_down
+from infrastructure.transforms.engine import for_many_parts, locked_down
 from infrastructure.transforms.failures import TOO_LARGE
 from infrastructure.transforms.python import Hook
 from infrastructure.transforms.rules import looked_at
 from infrastructure.transforms.runs import runs_of
-from infrastructure.transforms.sizes import keeps_size
+from infrastructure.transforms.sizes import has_many_parts, keeps_size
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class AskedHook(Hook):
 
 
 _compiled: dict[bytes, DuckDBTransform] = {}
-_engines: dict[EngineLimits, duckdb.DuckDBPyConnection] = {}
+_engines: dict[tuple[EngineLimits, bool], duckdb.DuckDBPyConnection] = {}
 
 
 def describe(plan: TransformPlan, limits: EngineLimits) -> Described:
@@ -115,7 +116,8 @@ def _transform(plan: TransformPlan, limits: EngineLimits) -> DuckDBTransform:
         for other in _compiled.values():
             other.close()
         _compiled.clear()
-        found = DuckDBTransform(plan, OneThread("transform"), _runs(plan), engine=lambda: _connected(limits))
+        engine = partial(_connected, limits, has_many=has_many_parts(plan))
+        found = DuckDBTransform(plan, OneThread("transform"), _runs(plan), engine=engine)
         try:
             found.begin()
         except BaseException:
@@ -126,12 +128,13 @@ def _transform(plan: TransformPlan, limits: EngineLimits) -> DuckDBTransform:
     return found
 
 
-def _connected(limits: EngineLimits) -> duckdb.DuckDBPyConnection:
+def _connected(limits: EngineLimits, *, has_many: bool) -> duckdb.DuckDBPyConnection:
     """A connection of its own to the engine, which takes longer to start than a plan to compile. One sees nothing of another."""
-    if limits not in _engines:
+    kind = (limits, has_many)
+    if kind not in _engines:
         _forget()
-        _engines[limits] = locked_down(f"{limits.memory_mb}MB", limits.threads)
-    return _engines[limits].cursor()
+        _engines[kind] = (for_many_parts if has_many else locked_down)(f"{limits.memory_mb}MB", limits.threads)
+    return _engines[kind].cursor()
 
 
 def _forget() -> None:

@@ -14,6 +14,9 @@ _FEW_PARTS = 2_000
 _PARTS = {"between": 20}
 """Of a rule, at most: numbers in text are compared by their digits."""
 _OF_CAST = 10
+_COMPARED_PARTS = 500
+_CHARACTERS = 50
+"""Of SQL, for a part."""
 _CARRIED = 10
 """Columns that a step leaves as they are, which take as much as one part."""
 
@@ -39,6 +42,13 @@ def keeps_size(plan: TransformPlan) -> bool:
     return growth <= MAX_GROWTH
 
 
+def has_many_parts(plan: TransformPlan) -> bool:
+    """Whether DuckDB would take long to look for parts that are the same: the square of their number."""
+    written = sum(len(step.sql) // _CHARACTERS for step in plan.steps if isinstance(step, SqlStep))
+    # What columns of which types the last of several steps gives is not known here: each may have to be converted.
+    return _parts(plan) + written + (len(plan.target) if plan.steps else 0) > _COMPARED_PARTS
+
+
 def is_written(plan: TransformPlan) -> bool:
     """Whether there is SQL of users' in a plan, or a pattern that may take long."""
     steps = any(isinstance(step, SqlStep) for step in plan.steps)
@@ -49,11 +59,17 @@ def is_written(plan: TransformPlan) -> bool:
 
 def _is_large(plan: TransformPlan) -> bool:
     """Whether what DuckDB has to work out is so much that its plan, and the room for each part of it, count."""
+    return _parts(plan) > _FEW_PARTS
+
+
+def _parts(plan: TransformPlan) -> int:
     parts = sum(_PARTS.get(rule.kind, 1) + len(rule.values) for rule in plan.rules if rule.is_row_rule)
     parts += sum(_OF_CAST * len(step.types) for step in plan.steps if isinstance(step, CastStep))
     kinds = {column.name: column.type for column in plan.target}
-    parts += sum(kinds.get(column.name, column.type) != column.type for column in plan.source)
-    return parts + len(plan.steps) * len(plan.source) // _CARRIED > _FEW_PARTS
+    names = plan.landing_names([column.name for column in plan.source])
+    landing = zip(names, plan.source, strict=True)
+    parts += _OF_CAST * sum(kinds.get(name, column.type) != column.type for name, column in landing)
+    return parts + len(plan.steps) * len(plan.source) // _CARRIED
 
 
 def _patterns_of(plan: TransformPlan) -> list[str]:
