@@ -24,6 +24,7 @@ from infrastructure.stores.duckdb_errors import translate as translate
 from infrastructure.stores.duckdb_limits import as_arrow_has_them, refuse_cut_times
 from infrastructure.stores.duckdb_reserved import refuse_read, refuse_reserved
 from infrastructure.stores.duckdb_selection import belonging, from_item
+from infrastructure.stores.duckdb_typed_texts import TypedTexts
 from infrastructure.stores.landing import landing_changed
 from infrastructure.stores.planned import check_planned
 from infrastructure.stores.sql_merge import Merge, merged_by
@@ -186,13 +187,14 @@ class DuckDBSession(Session):
         if conversions.dialect != "duckdb" or any(natives.get(name) != kind for name, kind, _ in conversions.columns):
             raise ConversionError(f"The table {table} has columns of other types.")
         names = ", ".join(quote(name) for name in (*(name for name, *_ in conversions.columns), *constants))
-        values = [expression for *_, expression in conversions.columns]
+        texts = TypedTexts(pa.RecordBatchReader.from_stream(rows), [kind for _, kind, _ in conversions.columns])
+        values = [texts.value(place, expression) for place, (*_, expression) in enumerate(conversions.columns)]
         bound = {}
         for number, (value, kind) in enumerate(constants.values()):
             bound[f"constant_{number}"] = value
             values.append(f"CAST($constant_{number} AS {native_of(kind)})")
         insert = f"INSERT INTO {quote_table(table)} ({names}) SELECT {', '.join(values)} FROM _headrace_rows"
-        with self._registered(pa.RecordBatchReader.from_stream(rows)):
+        with self._registered(texts.reader()):
             try:
                 count = int(self._cursor.execute(insert, named(bound)).fetchall()[0][0])
             except duckdb.Error as error:
