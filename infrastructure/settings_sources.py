@@ -3,7 +3,6 @@
 import difflib
 import json
 import os
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +13,13 @@ from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 
 from domain.errors import Problem, SettingsError
+from domain.toml_text import read_toml
 from infrastructure.settings import Settings
 from infrastructure.settings_rules import problems_across
 
 PREFIX = "HEADRACE_"
+_DEEPEST = 8
+"""So many sections lie in each other at most, which is more than settings have."""
 # Names with our prefix that are not settings of the tree.
 _OTHER_NAMES = frozenset({"HEADRACE_PROFILE", "HEADRACE_FAILPOINT", "HEADRACE_SECRETS_DIR", "HEADRACE_KEY"})
 
@@ -81,22 +83,25 @@ def load_settings(
     problems += _unknown_paths(flag_values, by_path, "flag --set")
     layers.append(("flag --set", flag_values))
     layers.append(("environment", _named(surroundings, by_name, "environment", problems)))
-    base = _dotenv(folder / ".env")
+    base = _dotenv(folder / ".env", problems)
     chosen = flag_values.get("app.environment") or surroundings.get("ENVIRONMENT") or base.get("ENVIRONMENT")
     if chosen:
         named_file = folder / f".env.{chosen.lower()}" if chosen.isalnum() else folder / ".env"
-        layers.append((named_file.name, _named(_dotenv(named_file), by_name, named_file.name, problems)))
+        layers.append((named_file.name, _named(_dotenv(named_file, problems), by_name, named_file.name, problems)))
     layers.append((".env", _named(base, by_name, ".env", problems)))
     layers.append(("headrace.toml", _toml(folder / "headrace.toml", by_path, problems)))
     secrets_folder = surroundings.get("HEADRACE_SECRETS_DIR")
     if secrets_folder:
-        layers.append(("secrets folder", _secrets(Path(secrets_folder), by_name)))
+        layers.append(("secrets folder", _secrets(Path(secrets_folder), by_name, problems)))
 
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for source, layer in layers:
         for path, value in layer.items():
             if path in by_path and path not in values:
+                if _holds_nul(value):
+                    problems.append(Problem(f"{by_path[path].names[0]} ({source})", "settings.value", "holds NUL"))
+                    continue
                 values[path] = value
                 origins[path] = source
     settings, found = _validated(values, origins, by_path)
@@ -194,6 +199,11 @@ def _listed_settings(settings: Settings) -> Iterator[Problem]:
             )
 
 
+def _holds_nul(value: Any) -> bool:
+    """No file, host or secret has it in its name, and whatever asks the system for one fails by it."""
+    return "\x00" in value if isinstance(value, str) else isinstance(value, list) and any(map(_holds_nul, value))
+
+
 def _is_other(name: str) -> bool:
     return name in _OTHER_NAMES or name.startswith("HEADRACE_TEST_")
 
@@ -209,17 +219,25 @@ def _unknown(name: str, source: str, known: list[str]) -> Problem:
     return Problem(f"{name} ({source})", "settings.unknown", f"is not a setting{hint}")
 
 
-def _dotenv(path: Path) -> dict[str, str | None]:
-    return dict(dotenv_values(path, interpolate=False)) if path.is_file() else {}
+def _dotenv(path: Path, problems: list[Problem]) -> dict[str, str | None]:
+    try:
+        return dict(dotenv_values(path, interpolate=False)) if path.is_file() else {}
+    except (OSError, UnicodeDecodeError) as error:
+        problems.append(Problem(path.name, "settings.unreadable", _unreadable(error)))
+        return {}
+
+
+def _unreadable(error: OSError | UnicodeDecodeError) -> str:
+    return f"cannot be read: {error.strerror}" if isinstance(error, OSError) else "is not UTF-8"
 
 
 def _toml(path: Path, by_path: Mapping[str, Any], problems: list[Problem]) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        problems.append(Problem("headrace.toml", "settings.toml", f"is not TOML: {error}"))
+        document = read_toml(path)
+    except ValueError as error:
+        problems.append(Problem("headrace.toml", "settings.toml", str(error)))
         return {}
     section = document.get("settings", {})
     if not isinstance(section, dict):
@@ -232,18 +250,23 @@ def _toml(path: Path, by_path: Mapping[str, Any], problems: list[Problem]) -> di
 
 def _flattened(section: Mapping[str, Any], above: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
     for name, value in section.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and len(above) < _DEEPEST:
             yield from _flattened(value, (*above, name))
         else:
             yield ".".join((*above, name)), value
 
 
-def _secrets(folder: Path, by_name: Mapping[str, str]) -> dict[str, str]:
+def _secrets(folder: Path, by_name: Mapping[str, str], problems: list[Problem]) -> dict[str, str]:
     found: dict[str, str] = {}
     for name, path in by_name.items():
         for candidate in (folder / name, folder / name.lower()):
-            if candidate.is_file():
-                found.setdefault(path, candidate.read_text(encoding="utf-8").rstrip("\r\n"))
+            try:
+                if candidate.is_file():
+                    found.setdefault(path, candidate.read_text(encoding="utf-8").rstrip("\r\n"))
+            except (OSError, UnicodeDecodeError) as error:
+                problems.append(
+                    Problem(f"{candidate.name} (secrets folder)", "settings.unreadable", _unreadable(error))
+                )
     return found
 
 

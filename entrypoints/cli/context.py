@@ -39,12 +39,11 @@ class Cli:
     @cached_property
     def project(self) -> Project:
         """The project that the working directory lies in; outside of one, the project of the file that was named."""
-        from entrypoints.documents.project import find_project
+        from entrypoints.documents.project import find_project, root_above
 
         profile = self.profile or os.environ.get("HEADRACE_PROFILE")
         start = Path.cwd()
-        is_outside = not any((folder / "headrace.toml").is_file() for folder in (start, *start.parents))
-        if is_outside and self.file is not None:
+        if self.file is not None and root_above(start) is None:
             start = self.file.absolute().parent
         return find_project(start, profile)
 

@@ -7,7 +7,6 @@ import os
 import secrets
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from entrypoints.cli.again import this_program
 from entrypoints.cli.context import Cli
 from entrypoints.cli.output import say
 from entrypoints.cli.render import AsJson, print_json, print_table
@@ -165,9 +165,8 @@ class _Stage:
         environment = {name: value for name, value in os.environ.items() if name != "HEADRACE_FAILPOINT"}
         if failpoint is not None:
             environment["HEADRACE_FAILPOINT"] = failpoint
-        command = [sys.executable, "-m", "entrypoints.cli.main", *self._flags, "run", spec.name, "--json"]
         done = subprocess.run(
-            [*command, f"--limit={self._limit}"],
+            this_program(*self._flags, "run", spec.name, "--json", f"--limit={self._limit}"),
             env=environment,
             capture_output=True,
             text=True,

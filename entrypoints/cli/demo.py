@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from entrypoints.cli.again import this_program
 from entrypoints.cli.context import Cli
 from entrypoints.cli.output import say
 from entrypoints.cli.render import print_table
@@ -88,7 +89,7 @@ def demo(
     if serve:
         sys.stdout.flush()
         os.chdir(folder)
-        os.execv(sys.executable, [sys.executable, "-m", "entrypoints.cli.main", "up"])
+        os.execv(sys.executable, this_program("up"))
 
 
 def _prepare(folder: Path) -> None:
@@ -134,7 +135,7 @@ def _command(
     if failpoint is not None:
         environment["HEADRACE_FAILPOINT"] = failpoint
     return subprocess.run(
-        [sys.executable, "-m", "entrypoints.cli.main", *arguments],
+        this_program(*arguments),
         cwd=folder,
         env=environment,
         capture_output=True,

@@ -96,6 +96,9 @@ def main() -> None:
     except Exception as error:  # noqa: BLE001 - a bug of ours: a sentence for people, details in the log
         import structlog
 
+        from entrypoints.composition.start import ensure_logs
+
+        ensure_logs()
         structlog.get_logger("headrace").error("command.crashed", exc_info=error)
         say(f"error: something unexpected failed ({type(error).__name__}); please report it [internal]", to_stderr=True)
         sys.exit(1)

@@ -84,7 +84,8 @@ def doctor(context: typer.Context, as_json: AsJson = False) -> None:
     try:
         loaded = cli.loaded
     except PlatformError as error:
-        rows = [("settings", False, f"{problem.place}: {problem.message}") for problem in error.problems]
+        told = [f"{problem.place}: {problem.message}" for problem in error.problems] or [error.message]
+        rows = [("settings", False, sentence) for sentence in told]
     else:
         rows = findings(loaded.settings, cli.paths, cli.server() is not None)
         if cli.server() is None:

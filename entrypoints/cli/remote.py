@@ -91,7 +91,7 @@ def find_server(paths: Paths) -> RemoteServer | None:
         return None
     try:
         key = paths.admin_key.read_text(encoding="ascii").strip()
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise errors.PermissionDeniedError(f"The key in {paths.admin_key} cannot be read.") from error
     return RemoteServer(found.url, found.pid, key)
 

@@ -31,8 +31,8 @@ def read_server(path: Path) -> ServerFile | None:
         found = json.loads(path.read_text(encoding="utf-8"))
         if is_gone(found["process"]):
             return None
-        return ServerFile(found["url"], found["pid"])
-    except (OSError, ValueError, KeyError):
+        return ServerFile(str(found["url"]), int(found["pid"]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 

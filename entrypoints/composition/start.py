@@ -6,6 +6,8 @@ from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 
+import structlog
+
 from domain.errors import UnavailableError
 from entrypoints.composition.failpoints import arm_from
 from infrastructure.observability.logs import configure_logs
@@ -14,7 +16,7 @@ from infrastructure.settings_sources import LoadedSettings, load_settings
 _PACKAGES = ("domain", "application", "infrastructure", "entrypoints")
 
 
-__all__ = ["LoadedSettings", "check_packages", "start"]
+__all__ = ["LoadedSettings", "check_packages", "ensure_logs", "start"]
 
 
 def start(root: Path | None, flags: Mapping[str, str], *, quiet: bool) -> LoadedSettings:
@@ -42,6 +44,14 @@ def start(root: Path | None, flags: Mapping[str, str], *, quiet: bool) -> Loaded
     )
     arm_from(os.environ.get("HEADRACE_FAILPOINT"))
     return loaded
+
+
+def ensure_logs() -> None:
+    """Set logs up for a failure that comes before the settings are known: by themselves they would show every value in the frames
+    of its traceback, the environment among them.
+    """
+    if not structlog.is_configured():
+        configure_logs(level="error", as_json=False, service="headrace", version=version("headrace"), environment="")
 
 
 def check_packages() -> None:

@@ -1,15 +1,17 @@
 """A project folder: its root, headrace.toml, and the documents in it."""
 
-import tomllib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from domain.errors import PlatformError, Problem, SpecError
+from domain.errors import PermissionDeniedError, PlatformError, Problem, SpecError
+from domain.toml_text import read_toml
 from entrypoints.documents.limits import DocumentLimits
 from entrypoints.documents.reading import CheckedDocument, read_file
 
+_FILE = "headrace.toml"
 _ENDINGS = (".yaml", ".yml", ".json")
 _FOLDERS = ("connections", "pipelines")
 _SECTIONS = ("settings", "variables", "profiles")
@@ -35,18 +37,26 @@ def find_project(start: Path, profile: str | None) -> Project:
 
     Raises:
         SpecError: headrace.toml is wrong, or has no such profile.
+        PermissionDeniedError: it is another user's, above the folder (`project.of_another`).
     """
-    root = next((folder for folder in (start, *start.parents) if (folder / "headrace.toml").is_file()), None)
+    root = root_above(start)
     if root is None:
         if profile:
             raise SpecError(
                 [Problem("headrace.toml", "project.profile", "There is no headrace.toml with profiles here.")]
             )
         return Project(None)
+    if root != start and _is_of_another(root):
+        # Nobody chose it by being somewhere below, as in /tmp, and its settings and Python act as whoever runs a command.
+        raise PermissionDeniedError(
+            f"{root / _FILE} lies above this folder and belongs to another user. If you trust that project, go to {root}; if not, "
+            f"put a {_FILE} of your own here.",
+            code="project.of_another",
+        )
     try:
-        document = tomllib.loads((root / "headrace.toml").read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SpecError([Problem("headrace.toml", "project.toml", f"headrace.toml is not TOML: {error}")]) from error
+        document = read_toml(root / _FILE)
+    except ValueError as error:
+        raise SpecError([Problem(_FILE, "project.toml", f"{_FILE} {error}")]) from error
     problems = [
         Problem("headrace.toml", "spec.unknown_field", f"{name} is not a section; sections are {', '.join(_SECTIONS)}")
         for name in document
@@ -72,6 +82,18 @@ def find_project(start: Path, profile: str | None) -> Project:
     if problems:
         raise SpecError(problems)
     return Project(root, variables, server)
+
+
+def root_above(start: Path) -> Path | None:
+    """The nearest folder upwards that is a project's, if there is one."""
+    return next((folder for folder in (start, *start.parents) if (folder / _FILE).is_file()), None)
+
+
+def _is_of_another(root: Path) -> bool:
+    """Whether neither this user nor the system's has put it there; a link is its maker's, whatever it leads to."""
+    file = root / _FILE
+    owners = {root.stat().st_uid, file.lstat().st_uid, file.stat().st_uid}
+    return not owners <= {0, os.geteuid()}
 
 
 def document_files(folder: Path) -> list[Path]:
