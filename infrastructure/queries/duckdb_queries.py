@@ -7,6 +7,7 @@ from hashlib import sha256
 from infrastructure.bench.in_process import Calls, InProcessBench
 from infrastructure.queries.duckdb_planning import Planned, plan_query
 from infrastructure.queries.duckdb_reading import DuckDBQuery, read_query
+from infrastructure.queries.duckdb_relations import Held, judge_held
 from infrastructure.queries.duckdb_steps import DuckDBPredicate, DuckDBStep, read_predicate, read_step
 from infrastructure.queries.duckdb_views import plan_relations, planned_relations
 
@@ -30,6 +31,10 @@ class DuckDBQueries:
         def predicate(text: str) -> DuckDBPredicate:
             return where.call(read_predicate, text)
 
+        def held(text: str, held: Held) -> bool:
+            return where.call(judge_held, text, held)
+
+        self._held = lru_cache(_REMEMBERED)(held)
         self._query = lru_cache(_REMEMBERED)(query)
         self._step = lru_cache(_REMEMBERED)(step)
         self._predicate = lru_cache(_REMEMBERED)(predicate)
@@ -65,6 +70,14 @@ class DuckDBQueries:
         names = self._where.call(planned_relations, path)
         for begin in range(0, len(names), _AT_A_TIME):
             self._where.call(plan_relations, path, names[begin : begin + _AT_A_TIME])
+
+    def check_held(self, text: str, held: Held) -> None:
+        """Look at what a query reads, where the file works it out itself.
+
+        Raises:
+            QueryRefusedError, InvalidInputError: it makes too much (`query.too_large`).
+        """
+        self._held(text, held)
 
     def step(self, text: str) -> DuckDBStep:
         """Look at a step.

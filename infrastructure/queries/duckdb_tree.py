@@ -109,7 +109,7 @@ class Walk(Expressions):
         )  # fmt: skip
         name, first = fold(node["cte_name"]), self.query(node["left"], scope)
         names = _output_names(node["left"])
-        rounds = Walk(is_bounded=False)
+        rounds = self.rounds_walk()
         rounds.found = self.found
         is_told = names is not None and not any(part.get("type") == "SUBQUERY" for part in parts_of(node["right"]))
         aliases = frozenset(fold(alias) for alias in node.get("aliases", ()))
@@ -122,6 +122,14 @@ class Walk(Expressions):
             )
         inner = Scope(scope, {name: Shape(largest([first.cell, ROW]), largest([first.row, ROW]))})
         return _largest([first, self.query(node["right"], inner), inner.common[name]])
+
+    def rounds_walk(self) -> "Walk":
+        """A walk through what is done again and again."""
+        return Walk(is_bounded=False)
+
+    def stored_as(self, path: tuple[str, ...], /) -> Shape:
+        """What a relation of this name is, which is no common table."""
+        return self.stored if path else EMPTY
 
     def recursive_part(self, node: Node, scope: Scope) -> Size:
         """How often a value of the round before is in one of this round."""
@@ -207,7 +215,7 @@ class Walk(Expressions):
         self._count(common.parts if common is not None else 1)
         if common is None:
             self.found.relation(path)
-        self._add({**node, "alias": node.get("alias") or path[-1]}, common or self.stored, scope)
+        self._add({**node, "alias": node.get("alias") or path[-1]}, common or self.stored_as(path), scope)
 
     def _join(self, node: Node, scope: Scope) -> None:
         only(

@@ -14,6 +14,7 @@ from infrastructure.queries.duckdb_found import MakesTooMuchError
 from infrastructure.queries.duckdb_queries import IN_PROCESS, DuckDBQueries
 from infrastructure.sql import quote_table
 from infrastructure.stores.duckdb_errors import translate
+from infrastructure.stores.duckdb_held import check_held
 from infrastructure.stores.duckdb_rehearsal import check_relations, rehearse
 from infrastructure.stores.duckdb_row_size import sizes_of
 from infrastructure.stores.duckdb_selection import from_item, looked_at
@@ -57,6 +58,7 @@ def refuse_read(cursor: duckdb.DuckDBPyConnection, source: SourceSpec, queries: 
             f"The source reads, perhaps behind a view, a relation that belongs to Headrace or the database: {RESERVED}.",
             code="query.forbidden_relation",
         )
+    check_held(cursor, source, queries)
     rehearse(cursor, source, queries)
     if source.query is not None and looked_at(source, queries).slowness:
         _refuse_slow(cursor, source, queries)
