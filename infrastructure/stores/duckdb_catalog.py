@@ -12,8 +12,9 @@ from infrastructure.sql import quote_table
 
 Run = Callable[[str, Any], duckdb.DuckDBPyConnection]
 
-_OF_DATABASE = "database_name = current_database() AND schema_name = $1"
-_WHERE = f"{_OF_DATABASE} AND table_name = $2"
+# DuckDB tells no letter case of A to Z from the other.
+_OF_DATABASE = "database_name = current_database() AND lower(schema_name) = lower($1)"
+_WHERE = f"{_OF_DATABASE} AND lower(table_name) = lower($2)"
 _CONSTRAINED = re.compile(r"\b(NOT NULL|PRIMARY KEY|UNIQUE|CHECK|FOREIGN KEY|REFERENCES)\b", re.IGNORECASE)
 _KEYED = re.compile(r"\b(PRIMARY KEY|UNIQUE)\b", re.IGNORECASE)
 _MORE = "more"
@@ -26,7 +27,9 @@ def describe(run: Run, table: TableName) -> TableSchema | None:
     names = _names(table)
     found = run(f"SELECT sql, index_count FROM duckdb_tables() WHERE {_WHERE}", names).fetchall()
     if not found:
-        is_view = run(f"SELECT 1 FROM duckdb_views() WHERE {_OF_DATABASE} AND view_name = $2", names).fetchall()
+        is_view = run(
+            f"SELECT 1 FROM duckdb_views() WHERE {_OF_DATABASE} AND lower(view_name) = lower($2)", names
+        ).fetchall()
         return TableSchema(table, _all_columns(run, names)) if is_view else None
     definition, indexes = found[0]
     columns = _plain_columns(run, table)

@@ -31,7 +31,7 @@ def is_proved(cursor: duckdb.DuckDBPyConnection, source: SourceSpec) -> bool:
     natives = natives_of(cursor, *from_item(source))
     if any(natives.get(name) == "VARCHAR" for name in source.order):
         return False
-    where = "database_name = current_database() AND schema_name = $schema AND table_name = $table"
+    where = "database_name = current_database() AND lower(schema_name) = lower($schema) AND lower(table_name) = lower($table)"
     found = fetch(
         cursor,
         f"SELECT constraint_type, constraint_column_names FROM duckdb_constraints() WHERE {where}",

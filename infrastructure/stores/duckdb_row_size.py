@@ -35,7 +35,8 @@ SELECT schema_name, table_name, any_value(estimated_size), list(column_name) FRO
 USING (database_name, schema_name, table_name)
 WHERE database_name = current_database() AND list_contains($1, table_name) GROUP BY ALL"""
 _IS_TABLE = """
-SELECT count(*) FROM duckdb_tables() WHERE database_name = current_database() AND schema_name = $1 AND table_name = $2"""
+SELECT count(*) FROM duckdb_tables() WHERE database_name = current_database() AND lower(schema_name) = lower($1)
+AND lower(table_name) = lower($2)"""
 # Rows that were deleted, and values before an UPDATE, are in the statistics until a checkpoint.
 _EXACT = """
 SELECT max(rows), bool_or(is_updated) FROM (

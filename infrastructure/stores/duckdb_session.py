@@ -136,7 +136,9 @@ class DuckDBSession(Session):
         """Whether two keys are equal only when they are the same values to Arrow too: no collation says otherwise."""
         described = self.describe(target.table)
         kinds = [column.type for column in described.columns if column.name in target.key] if described else []
-        where = "schema_name = $1 AND table_name = $2 AND database_name = current_database()"
+        where = (
+            "lower(schema_name) = lower($1) AND lower(table_name) = lower($2) AND database_name = current_database()"
+        )
         collated = self.execute(
             f"SELECT contains(lower(sql), 'collate') OR current_setting('default_collation') <> '' "
             f"FROM duckdb_tables() WHERE {where}",
@@ -247,7 +249,9 @@ class DuckDBSession(Session):
         return self.describe(table)  # The write lock keeps it.
 
     def identity(self, table: TableName) -> str | None:
-        where = "schema_name = $1 AND table_name = $2 AND database_name = current_database()"
+        where = (
+            "lower(schema_name) = lower($1) AND lower(table_name) = lower($2) AND database_name = current_database()"
+        )
         found = self.execute(
             f"SELECT table_oid FROM duckdb_tables() WHERE {where}", (table.schema or "main", table.table)
         )
