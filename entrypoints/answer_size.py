@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+_PIECE = 65_536
 _LEAST = 32  # Less room than this for each member, and some of them are left out.
 
 
@@ -14,9 +15,23 @@ def size_of(value: Any) -> int:
     return len(_dumped(value).encode(errors="replace"))
 
 
+def _size_within(value: Any, most: int) -> int:
+    """The bytes that a value has as JSON; of one that has more than so many, only that it has: nobody writes all of it for that."""
+    room, waiting = most, [value]
+    while waiting and room >= 0:
+        part = waiting.pop()
+        if isinstance(part, str):
+            room -= len(part)
+        elif isinstance(part, list | dict):
+            room -= 2 * len(part)
+            if room >= 0:
+                waiting += part if isinstance(part, list) else [*part, *part.values()]
+    return most + 1 if room < 0 else size_of(value)
+
+
 def fitted(value: Any, most: int) -> Any:
     """A value of JSON as it is, or of the same kind with its longest parts cut, so that it has about so many bytes."""
-    if not isinstance(value, str | list | dict) or size_of(value) <= most:
+    if not isinstance(value, str | list | dict) or _size_within(value, most) <= most:
         return value
     if isinstance(value, str):
         return _cut(value, most)
@@ -34,7 +49,7 @@ def first_of(items: Iterable[T], render: Callable[[T], Any], most: int) -> list[
     room = most
     for item in items:
         body = render(item)
-        size = size_of(body) + 1
+        size = _size_within(body, max(room, 0)) + 1
         if shown and size > room:
             break
         shown.append(fitted(body, room))
@@ -81,11 +96,14 @@ def _dumped(value: Any) -> str:
 
 
 def _cut(text: str, most: int) -> str:
-    data = text.encode(errors="replace")
-    shown = data
+    shown = text[:most].encode(errors="replace")  # No character is shorter than a byte.
     while (size := size_of(shown.decode(errors="ignore"))) > most:  # What JSON escapes is longer there.
         shown = shown[: min(len(shown) - 1, len(shown) * most // size)]
-    return shown.decode(errors="ignore") + _mark(len(shown), len(data), "bytes")
+    return shown.decode(errors="ignore") + _mark(len(shown), _bytes_of(text), "bytes")
+
+
+def _bytes_of(text: str) -> int:
+    return sum(len(text[at : at + _PIECE].encode(errors="replace")) for at in range(0, len(text), _PIECE))
 
 
 def _mark(shown: int, count: int, what: str) -> str:
@@ -94,7 +112,7 @@ def _mark(shown: int, count: int, what: str) -> str:
 
 def _shares(value: Mapping[str, Any], most: int) -> dict[str, int]:
     """What room each member gets: what it needs, or an equal part of what the smaller ones leave."""
-    sizes = {name: size_of(member) for name, member in value.items()}
+    sizes = {name: _size_within(member, most) for name, member in value.items()}
     room = most - sum(size_of(name) + 2 for name in value)
     shares = dict.fromkeys(value, 0)
     for done, name in enumerate(sorted(sizes, key=lambda name: sizes[name])):

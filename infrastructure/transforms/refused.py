@@ -1,6 +1,6 @@
 """Rows that were refused, as they go to quarantine: with their place, the reason, and the row as it was read."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -11,6 +11,7 @@ from infrastructure.records import encoded
 from infrastructure.transforms.shapes import shape_of_scalar
 
 _FIRST_ERRORS = 5
+_TOGETHER_BYTES = 4 * 1024 * 1024
 REFUSED = pa.schema(
     [
         ("ordinal", pa.int64()),
@@ -30,11 +31,22 @@ def refused_table(batch: pa.Table, refused: Sequence[Refusal], types: str) -> pa
     if not refused:
         return REFUSED.empty_table()
     ordered = sorted(refused, key=lambda item: item[0])
-    records = encoded(batch.take([ordinal for ordinal, *_ in ordered]))
+    records = pa.chunked_array(list(_records(batch, [ordinal for ordinal, *_ in ordered])), pa.string())
     ordinals, kinds, subjects, reasons = zip(*ordered, strict=True)
     rules = [subject if kind == "rule" else None for kind, subject in zip(kinds, subjects, strict=True)]
     values = [list(ordinals), list(kinds), rules, list(reasons), records, [types] * len(records)]
     return pa.table(values, schema=REFUSED)
+
+
+def _records(batch: pa.Table, ordinals: list[int]) -> Iterator[pa.Array]:
+    """Rows as they were read, some megabytes at a time: as objects they take several times their size."""
+    first, last = ordinals[0], ordinals[-1]
+    if len(ordinals) > 1 and batch.slice(first, last - first + 1).nbytes > _TOGETHER_BYTES:
+        half = len(ordinals) // 2
+        yield from _records(batch, ordinals[:half])
+        yield from _records(batch, ordinals[half:])
+        return
+    yield pa.array(encoded(batch.take(ordinals)), pa.string())
 
 
 def first_errors(batch: pa.Table, refused: Sequence[Refusal], rules: Sequence[Rule]) -> list[dict[str, Any]]:
