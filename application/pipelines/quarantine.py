@@ -90,4 +90,4 @@ class QuarantineReviewer:
         organization = principal.organization
         connection = await self.stores.spec_of(organization, spec.destination.connection)
         store: IDataStore = await self.stores.get(organization, connection)
-        return await store.refused_rows(refusals, after=after, limit=limit, most_characters=self.answers.answer_bytes)
+        return await store.refused_rows(refusals, after=after, limit=limit, most_bytes=self.answers.answer_bytes)

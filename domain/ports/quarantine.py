@@ -12,11 +12,11 @@ class IRefusedRows(ABC):
 
     @abstractmethod
     async def refused_rows(
-        self, refusals: Refusals, *, after: Position | None, limit: int, most_characters: int | None = None
+        self, refusals: Refusals, *, after: Position | None, limit: int, most_bytes: int | None = None
     ) -> Sequence[RefusedRow]:
         """List refused rows in the order of their places, strictly after one of them; none where there is no such table.
 
-        One at least, then no more than have so many characters together.
+        One at least, then no more than have so many bytes together.
         """
 
     @abstractmethod

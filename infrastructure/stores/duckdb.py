@@ -113,10 +113,10 @@ class DuckDBDataStore(IDataStore):
             return await thread.call(append_rows, session, table, tables)
 
     async def refused_rows(
-        self, refusals: Refusals, *, after: Position | None, limit: int, most_characters: int | None = None
+        self, refusals: Refusals, *, after: Position | None, limit: int, most_bytes: int | None = None
     ) -> Sequence[RefusedRow]:
         async with self._session() as (session, thread):
-            return await thread.call(refused_rows, session, refusals, after, limit, most_characters)
+            return await thread.call(refused_rows, session, refusals, after, limit, most_bytes)
 
     async def refused_shapes(self, refusals: Refusals) -> Sequence[str]:
         async with self._session() as (session, thread):

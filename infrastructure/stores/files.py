@@ -106,7 +106,7 @@ class FilesDataStore(IDataStore):
         raise _read_only()
 
     async def refused_rows(
-        self, refusals: Refusals, *, after: Position | None, limit: int, most_characters: int | None = None
+        self, refusals: Refusals, *, after: Position | None, limit: int, most_bytes: int | None = None
     ) -> Sequence[RefusedRow]:
         raise _read_only()
 

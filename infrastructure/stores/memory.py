@@ -88,10 +88,10 @@ class InMemoryDataStore(IDataStore):
         return sum(rows.num_rows for rows in tables)
 
     async def refused_rows(
-        self, refusals: Refusals, *, after: Position | None, limit: int, most_characters: int | None = None
+        self, refusals: Refusals, *, after: Position | None, limit: int, most_bytes: int | None = None
     ) -> Sequence[RefusedRow]:
         rows = refused_rows(self._content, refusals, after)[:limit]
-        return rows[: fitting([len(row.record) for row in rows], most_characters)]
+        return rows[: fitting([len(row.record.encode()) for row in rows], most_bytes)]
 
     async def refused_shapes(self, refusals: Refusals) -> Sequence[str]:
         return sorted({row.columns for row in refused_rows(self._content, refusals, None)})

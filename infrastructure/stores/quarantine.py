@@ -63,7 +63,7 @@ class RefusedReader(IReader):
         while left is None or left > 0:
             wanted = self._batch_rows if left is None else min(left, self._batch_rows)
             page = await self._store.refused_rows(
-                self._refusals, after=after, limit=wanted, most_characters=self._batch_bytes
+                self._refusals, after=after, limit=wanted, most_bytes=self._batch_bytes
             )
             if not page:
                 return

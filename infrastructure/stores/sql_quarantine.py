@@ -1,7 +1,7 @@
 """The quarantine table in SQL: listing refused rows, and what becomes of them with their run (D9)."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -16,11 +16,12 @@ from infrastructure.stores.quarantine import MOST_READ_AGAIN, ReadAgain, fitting
 from infrastructure.stores.sql_session import QUARANTINE, Session
 
 _KEPT = ("read_set", "stream", "seq", "ordinal", "run_id", "kind", "rule", "reason", "record", "columns", "state")
+_PAGE_BYTES = 16 * 1024 * 1024
 _OF_LANE = '"org" = $1 AND "pipeline" = $2 AND "lane" = $3'
 
 
 def refused_rows(
-    session: Session, refusals: Refusals, after: Position | None, limit: int, most_characters: int | None = None
+    session: Session, refusals: Refusals, after: Position | None, limit: int, most_bytes: int | None = None
 ) -> list[RefusedRow]:
     """List refused rows strictly after a place, one at least; blocking."""
     table = refusals.table.beside(QUARANTINE)
@@ -33,11 +34,22 @@ def refused_rows(
         values += after
     names = ", ".join(f'"{name}"' for name in (*_KEPT, "settled_by"))
     chosen = f'FROM {quote_table(table)} WHERE {where} ORDER BY "read_set", "stream", "seq", "ordinal" LIMIT '
-    if most_characters is not None:  # Before any of them is in memory.
-        sizes = session.execute(f'SELECT length("record") {chosen}{limit:d}', values)
-        limit = fitting([int(size[0]) for size in sizes], most_characters)
+    if most_bytes is not None:  # Before any of them is in memory.
+        # By bytes, as both databases tell them: a character may be four of them, there and here.
+        sizes = session.execute(f'SELECT bit_length("record") {chosen}{limit:d}', values)
+        if not sizes:
+            return []
+        limit = fitting([int(size[0]) // 8 for size in sizes], most_bytes)
     rows = session.execute(f'SELECT {names}, CAST("refused_at" AS TEXT) {chosen}{limit:d}', values)
     return [_row(row) for row in rows]
+
+
+def open_refusals(session: Session, refusals: Refusals, most: int = MOST_READ_AGAIN) -> Iterator[RefusedRow]:
+    """The first refused rows, of which few are in memory at a time; blocking."""
+    after: Position | None = None
+    while most > 0 and (page := refused_rows(session, refusals, after, most, _PAGE_BYTES)):
+        yield from page
+        after, most = page[-1].place, most - len(page)
 
 
 def refused_shapes(session: Session, refusals: Refusals) -> list[str]:
@@ -86,7 +98,7 @@ class Rereads:
         if not self._key or rows is None or not rows.num_rows:
             return
         if self._again is None:
-            self._again = ReadAgain(self._key, refused_rows(self._session, self._refusals, None, MOST_READ_AGAIN))
+            self._again = ReadAgain(self._key, open_refusals(self._session, self._refusals))
         groups: dict[tuple[str, str], list[str]] = defaultdict(list)
         for read_set, stream, seq, ordinal in self._again.places(rows):
             groups[read_set, stream].append(f"({int(seq)}, {int(ordinal)})")

@@ -145,7 +145,7 @@ async def test_a_page_of_large_refused_rows_ends_early_and_a_replay_reads_them_a
     size = len((await store.refused_rows(MINE, after=None, limit=1))[0].record)
 
     async def listed(after: Any, most: int) -> list[int]:
-        rows = await store.refused_rows(MINE, after=after, limit=4, most_characters=most)
+        rows = await store.refused_rows(MINE, after=after, limit=4, most_bytes=most)
         return [json.loads(row.record)["id"] for row in rows]
 
     first = await store.refused_rows(MINE, after=None, limit=1)
@@ -159,6 +159,17 @@ async def test_a_page_of_large_refused_rows_ends_early_and_a_replay_reads_them_a
     ) as reader:
         read = [pa.table(batch.data).column("id").to_pylist() async for batch in reader.batches(None)]
     assert read == [[1, 2], [3, 4], [5]]
+
+
+@pytest.mark.clause("IDataStore", 27)
+async def test_a_page_is_as_large_as_its_bytes_and_not_its_letters(store: IDataStore) -> None:
+    records = [refusal(n, json.dumps({"id": n, "note": "😀" * 500}, ensure_ascii=False)) for n in range(3)]
+    await load(store, 1, "r1", replace(refusing(0, 1, 2), refused=pa.Table.from_pylist(records, REFUSED)))
+    size = len(str(records[0]["record"]).encode())
+    assert size > 2_000
+    for most, count in ((3 * size - 1, 2), (3 * size, 3), (1_500, 1)):
+        rows = await store.refused_rows(MINE, after=None, limit=4, most_bytes=most)
+        assert [row.record for row in rows] == [record["record"] for record in records[:count]]
 
 
 @pytest.mark.clause("IDataStore", 28)

@@ -1,14 +1,20 @@
 """What is shown or kept of large rows is made in parts: as objects and as text they take several times their size."""
 
 import tracemalloc
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
+from domain.pipelines.quarantine import RefusedRow
 from entrypoints.answer_size import cells, fitted, size_of
+from infrastructure.stores import sql_quarantine
+from infrastructure.stores.duckdb import DuckDBDataStore
+from infrastructure.stores.duckdb_file import DuckDBOptions
 from infrastructure.transforms import refused
 from infrastructure.transforms.refused import refused_table
+from tests.ports.test_quarantine import MINE, load, refusing
 
 pytestmark = pytest.mark.line("29")
 _LARGE = "x" * 8_000_000
@@ -66,3 +72,28 @@ def test_refused_rows_are_written_some_megabytes_at_a_time(monkeypatch: pytest.M
     written.clear()
     refused_table(batch.select(["id"]), found, "types")
     assert len(written) == 1
+
+
+async def test_refusals_that_may_be_read_again_are_looked_at_page_by_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages: list[int] = []
+    rows_of = sql_quarantine.refused_rows
+
+    def heard(*given: Any) -> list[RefusedRow]:
+        found = rows_of(*given)
+        pages.append(len(found))
+        return found
+
+    store = DuckDBDataStore(DuckDBOptions(path=tmp_path / "f.duckdb"))
+    await store.open()
+    await load(store, 1, "r1", refusing(*range(7), accepted=(9,)))
+    monkeypatch.setattr(sql_quarantine, "refused_rows", heard)
+    async with store._session() as (session, thread):
+        for size, most, expected in ((1, 100, [1] * 7 + [0]), (10**6, 100, [7, 0]), (10**6, 3, [3]), (1, 2, [1, 1])):
+            monkeypatch.setattr(sql_quarantine, "_PAGE_BYTES", size)
+            found = await thread.call(lambda count: list(sql_quarantine.open_refusals(session, MINE, count)), most)
+            assert len(found) == min(most, 7)
+            assert pages == expected
+            pages.clear()
+    await store.close()
