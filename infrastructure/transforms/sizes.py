@@ -4,7 +4,6 @@ in its own process.
 
 from domain.pipelines.steps import CastStep, SqlStep
 from domain.ports.transformer import TransformPlan
-from infrastructure.numbers_in_text import is_number_in_text
 from infrastructure.queries.duckdb_costs import is_slow_pattern, may_be_slow_patterns
 from infrastructure.queries.duckdb_patterns import Patterns
 from infrastructure.queries.duckdb_queries import IN_PROCESS
@@ -15,8 +14,6 @@ _FEW_PARTS = 2_000
 _PARTS = {"between": 20}
 """Of a rule, at most: numbers in text are compared by their digits."""
 _OF_CAST = 10
-_OF_LIGHT_CAST = 2
-"""To a type of the destination, where no number in text is compared: tables of a thousand columns are ordinary."""
 _COMPARED_PARTS = 500
 _CHARACTERS = 50
 """Of SQL, for a part."""
@@ -71,13 +68,8 @@ def _parts(plan: TransformPlan) -> int:
     kinds = {column.name: column.type for column in plan.target}
     names = plan.landing_names([column.name for column in plan.source])
     landing = zip(names, plan.source, strict=True)
-    pairs = [(column.type, kinds.get(name, column.type)) for name, column in landing]
-    parts += sum(_of_conversion(given, wanted) for given, wanted in pairs if given != wanted)
+    parts += _OF_CAST * sum(kinds.get(name, column.type) != column.type for name, column in landing)
     return parts + len(plan.steps) * len(plan.source) // _CARRIED
-
-
-def _of_conversion(given: str, wanted: str) -> int:
-    return _OF_CAST if is_number_in_text(given) or is_number_in_text(wanted) else _OF_LIGHT_CAST
 
 
 def _patterns_of(plan: TransformPlan) -> list[str]:
