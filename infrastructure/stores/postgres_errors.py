@@ -219,6 +219,8 @@ _STATES_OF_WORDS = (
     (r"more than one row returned", "21000"),
     (r"has not been populated", "55000"),
 )
+# A server may say megabytes, in which some of these patterns would be looked for at each letter anew.
+_LONGEST = 4000
 _DRIVER_TIMES = re.compile(r"would overflow|exceeds PostgreSQL|out of range")
 _COPY_CONTEXT = re.compile(r"^COPY (?P<table>[^,\n]+), line [0-9]+, column (?P<column>[^:\n]+)", re.MULTILINE)
 _FUNCTION_CONTEXT = re.compile(r"^PL/pgSQL function ([\w.\"]+\([^)]*\))", re.MULTILINE)
@@ -261,12 +263,13 @@ def diagnose(error: Exception) -> Diagnosis:
 
     def field(adbc: str, asyncpg: str) -> str | None:
         value: Any = fields.get(adbc) or getattr(error, asyncpg, None)
-        return str(value) if value else None
+        return str(value)[:_LONGEST] if value else None
 
+    text = str(error)[:_LONGEST]
     state = getattr(error, "sqlstate", None) or ""
-    message = field("message_primary", "message") or re.sub(r"^.*?[A-Z]+:  ", "", str(error).partition("\n")[0])
-    if not state and re.search(r"(ERROR|FATAL|PANIC):  ", str(error)):
-        state = next((s for words, s in _STATES_OF_WORDS if re.search(words, str(error))), "P0001")
+    message = field("message_primary", "message") or re.sub(r"^.*?[A-Z]+:  ", "", text.partition("\n")[0])
+    if not state and re.search(r"(ERROR|FATAL|PANIC):  ", text):
+        state = next((s for words, s in _STATES_OF_WORDS if re.search(words, text)), "P0001")
     context = field("context", "context") or ""
     copied, called = _COPY_CONTEXT.search(context), _FUNCTION_CONTEXT.search(context)
     column = field("column_name", "column_name") or (copied["column"].strip() if copied else None)
@@ -284,8 +287,7 @@ def diagnose(error: Exception) -> Diagnosis:
 
 def _of_driver(error: Exception) -> PlatformError:
     """An error that no server sent: the connection's, or the driver's own refusal of a value."""
-    text = str(error)
-    if _DRIVER_TIMES.search(text):
+    if _DRIVER_TIMES.search(str(error)[:_LONGEST]):
         return SchemaMismatchError(
             "A time or interval is beyond what can be carried, such as infinity; turn it into NULL in the source query.",
             code="source.time_out_of_range",
@@ -345,7 +347,7 @@ _WORDS_OF_CONNECTING = (
 
 def not_connected(error: Exception, *, place: str, user: str, database: str, sslmode: str | None) -> PlatformError:
     """Say why there is no session: only what may pass by itself is worth another try."""
-    text = str(error)
+    text = str(error)[:_LONGEST]
     state = next((s for words, s in _WORDS_OF_CONNECTING if re.search(words, text)), None)
     match state if state in ("clear", "method") else getattr(error, "sqlstate", None) or state:
         case "clear":

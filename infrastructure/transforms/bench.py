@@ -9,7 +9,6 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import pyarrow as pa
 
-from domain.pipelines.steps import PythonStep
 from domain.pipelines.table import DELETED, ORDINAL, Column
 from domain.ports.data_store import Batch, Conversions, JudgedBatch
 from domain.ports.transformer import IPreparedTransform, ITransformer, TransformPlan
@@ -19,6 +18,7 @@ from infrastructure.transforms.arrow_bytes import as_bytes, of_bytes
 from infrastructure.transforms.duckdb import DuckDBTransformer, nothing_judged
 from infrastructure.transforms.in_child import Described, EngineLimits, JudgedBytes, describe, judge
 from infrastructure.transforms.python import Hook, PythonHooks
+from infrastructure.transforms.runs import python_steps
 from infrastructure.transforms.sizes import is_written
 
 _REMEMBERED = 256
@@ -75,7 +75,7 @@ class BenchTransformer(ITransformer):
 
     @asynccontextmanager
     async def _prepare(self, plan: TransformPlan) -> AsyncIterator[IPreparedTransform]:
-        hooks = {step.name: self._hooks.load(step.name) for step in plan.steps if isinstance(step, PythonStep)}
+        hooks = await self._hooks.loaded(python_steps(plan))
         described = await self._planner.described(plan, hooks)
         if self._keeps_own and described.keeps_size:
             async with self._inner.prepare(plan) as transform:
@@ -92,7 +92,7 @@ class BenchTransformer(ITransformer):
     async def looks_at(self, plan: TransformPlan) -> tuple[str, ...]:
         if not is_written(plan):
             return await self._inner.looks_at(plan)
-        hooks = {step.name: self._hooks.load(step.name) for step in plan.steps if isinstance(step, PythonStep)}
+        hooks = await self._hooks.loaded(python_steps(plan))
         return (await self._planner.described(plan, hooks)).looks_at
 
     def conversions(self, plan: TransformPlan) -> Conversions:
@@ -120,7 +120,7 @@ class BenchTransform(IPreparedTransform):
 
     @property
     def hooks(self) -> Sequence[Mapping[str, str]]:
-        return [self._hooks[step.name].provenance for step in self._plan.steps if isinstance(step, PythonStep)]
+        return [self._hooks[name].provenance for name in python_steps(self._plan)]
 
     def empty(self) -> JudgedBatch:
         return nothing_judged(self.columns, self._plan)

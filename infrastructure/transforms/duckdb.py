@@ -32,7 +32,7 @@ from infrastructure.transforms.profiles import profiled_columns, profiles
 from infrastructure.transforms.python import Hook, PythonHooks
 from infrastructure.transforms.refused import REFUSED, Refusal, first_errors, refused_table
 from infrastructure.transforms.rules import check_rules, looked_at, unbound, verdict_name, violation
-from infrastructure.transforms.runs import Before, SqlSteps, runs_of
+from infrastructure.transforms.runs import Before, SqlSteps, python_steps, runs_of
 from infrastructure.transforms.sizes import has_many_parts
 from infrastructure.transforms.stages import FAILED, SOURCE, Stages, check_names, converting, texts_among
 from infrastructure.transforms.verdicts import unconverted_rows, verdicts
@@ -56,11 +56,11 @@ class DuckDBTransformer(ITransformer):
 
     @asynccontextmanager
     async def prepare(self, plan: TransformPlan) -> AsyncIterator[IPreparedTransform]:
+        hooks = await self._hooks.loaded(python_steps(plan))
+        runs = [(run, hooks[step.name] if step else None) for run, step in runs_of(plan)]
         thread = OneThread("transform")
-        runs = [(run, self._hooks.load(step.name) if step else None) for run, step in runs_of(plan)]
-        prepared = DuckDBTransform(
-            plan, thread, runs, engine=partial(for_many_parts if has_many_parts(plan) else locked_down, *self._limits)
-        )
+        engine = partial(for_many_parts if has_many_parts(plan) else locked_down, *self._limits)
+        prepared = DuckDBTransform(plan, thread, runs, engine=engine)
         thread.interrupt = prepared.interrupt
         try:
             if prepared.is_known:

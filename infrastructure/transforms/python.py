@@ -3,7 +3,7 @@
 import hashlib
 import importlib.util
 import inspect
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from domain.errors import InvalidInputError, PlatformError, WorkFailedError
 from domain.pipelines.table import ORDINAL
 from infrastructure.arrow import columns_of, conform
+from infrastructure.threads import OneThread
 
 GROUP = "headrace.transforms"
 _LOCAL = "local."
@@ -37,17 +38,7 @@ class Hook:
         Raises:
             WorkFailedError: the function raised, or its rows cannot be told apart (`transform.python`).
         """
-        given = rows.append_column(ORDINAL, ordinals)
-        try:
-            returned = self.function(given)
-            table = returned if isinstance(returned, pa.Table) else pa.table(returned)
-        except PlatformError:
-            raise
-        except Exception as error:
-            # What it says may hold values of rows, so only its type is passed on.
-            raise WorkFailedError(
-                f"The Python step {self.name} failed ({type(error).__name__}).", code="transform.python"
-            ) from error
+        table = self._returned(rows.append_column(ORDINAL, ordinals))
         if ORDINAL not in table.column_names:
             if table.num_rows != rows.num_rows:
                 raise WorkFailedError(
@@ -56,12 +47,41 @@ class Hook:
                     code="transform.python",
                 )
             return _travelling(table), ordinals
-        places = pc.cast(table.column(ORDINAL), pa.int64()).combine_chunks()
-        if places.null_count or (not pc.all(pc.is_in(places, value_set=ordinals)).as_py() and len(places)):
+        try:
+            places = pc.cast(table.column(ORDINAL), pa.int64()).combine_chunks()
+            is_known = not places.null_count and pc.all(pc.is_in(places, value_set=ordinals), min_count=0).as_py()
+        except pa.ArrowException:  # They are no numbers.
+            is_known = False
+        if not is_known:
             raise WorkFailedError(
                 f"The Python step {self.name} gave rows that are none of those it was given.", code="transform.python"
             )
         return _travelling(table.drop_columns([ORDINAL])), places
+
+    def _returned(self, given: pa.Table) -> pa.Table:
+        """Run the function; what it raises or gives is its own affair, be it an end of the program."""
+        try:
+            returned = self.function(given)
+            table = returned if isinstance(returned, pa.Table) else pa.table(returned)
+        except PlatformError:
+            raise
+        except BaseException as error:
+            # What it says may hold values of rows, so only its type is passed on.
+            raise WorkFailedError(
+                f"The Python step {self.name} failed ({type(error).__name__}).", code="transform.python"
+            ) from error
+        try:
+            table.validate(full=True)
+        except pa.ArrowInvalid as error:
+            raise WorkFailedError(
+                f"The Python step {self.name} gave values that are none of their type, such as text that is no UTF-8.",
+                code="transform.python",
+            ) from error
+        if repeated := {name for name in table.column_names if table.column_names.count(name) > 1}:
+            raise WorkFailedError(
+                f"The Python step {self.name} gave two columns named {min(repeated)}.", code="transform.python"
+            )
+        return table
 
 
 def _travelling(table: pa.Table) -> pa.Table:
@@ -76,8 +96,23 @@ class PythonHooks:
         self._allowed = allowed
         self._folder = folder
 
+    async def loaded(self, names: Iterable[str]) -> dict[str, Hook]:
+        """Load functions, on a thread of their own: importing may take long, or not end.
+
+        Raises:
+            InvalidInputError: one is not there, not allowed, or no function (`transform.python_unknown`).
+        """
+        wanted = list(names)
+        if not wanted:
+            return {}
+        thread = OneThread("python")
+        try:
+            return await thread.call(lambda: {name: self.load(name) for name in wanted})
+        finally:
+            thread.close()
+
     def load(self, name: str) -> Hook:
-        """Load a function.
+        """Load a function; blocking.
 
         Raises:
             InvalidInputError: it is not there, not allowed, or no function (`transform.python_unknown`).
@@ -100,7 +135,7 @@ class PythonHooks:
             raise _unknown(name, f"is no entry point of the group {GROUP}")
         try:
             function = found[0].load()
-        except Exception as error:
+        except BaseException as error:
             raise _unknown(name, f"cannot be imported ({type(error).__name__})") from error
         package = found[0].dist
         return function, package.name if package else "", package.version if package else ""
@@ -119,7 +154,7 @@ class PythonHooks:
         module = importlib.util.module_from_spec(spec)
         try:
             spec.loader.exec_module(module)
-        except Exception as error:
+        except BaseException as error:
             raise _unknown(name, f"cannot be imported ({type(error).__name__})") from error
         return getattr(module, attribute, None), "local", ""
 

@@ -29,3 +29,8 @@ def runs_of(plan: TransformPlan) -> list[tuple[list[SqlSteps], PythonStep | None
         else:
             run.append(step)
     return [*runs, (run, None)]
+
+
+def python_steps(plan: TransformPlan) -> list[str]:
+    """The names of a plan's Python functions."""
+    return [step.name for step in plan.steps if isinstance(step, PythonStep)]

@@ -1,6 +1,7 @@
 """No text of an engine reaches an answer: names are told in our words, and what a sentence of theirs quotes is left out."""
 
 import json
+import time
 from pathlib import Path
 
 import duckdb
@@ -10,6 +11,8 @@ from hypothesis import strategies as st
 
 from infrastructure.engine_words import said_by_duckdb, said_by_postgres
 from infrastructure.stores.duckdb_errors import translate
+from infrastructure.stores.postgres_errors import not_connected
+from infrastructure.stores.postgres_errors import translate as told_of_postgres
 from tests.e2e.api import headrace, serving
 
 SECRET = "s3kr1t-42"
@@ -98,6 +101,28 @@ def test_postgres_is_told_by_names_in_our_words(message: str, named: str) -> Non
     assert named in said
     assert SECRET not in said
     assert message not in said
+
+
+@pytest.mark.line("29")
+@pytest.mark.parametrize(
+    ("text", "context"),
+    [
+        ("[libpq] " + "A" * 60_000, ""),
+        ("ОШИБКА:  " + "A" * 60_000, ""),
+        ("ERROR:  " + "type " * 12_000, ""),
+        ('database "' * 6_000, "PL/pgSQL function a(\n" * 15_000),
+    ],
+)
+def test_whatever_a_server_says_is_told_at_once(text: str, context: str) -> None:
+    error = Exception(text)
+    error.sqlstate, error.context = ("P0001" if context else ""), context  # type: ignore[attr-defined]
+    before = time.thread_time()
+    told = (
+        told_of_postgres(error),
+        not_connected(Exception(text), place="h:1", user="u", database="d", sslmode=None),
+    )
+    assert time.thread_time() - before < 0.3
+    assert all(len(one.message) < 500 for one in told)
 
 
 @pytest.mark.line("32")
