@@ -28,6 +28,9 @@ _UNMOVED = {"client_encoding": "UTF8"}
 _UNQUOTED = "-c quote_all_identifiers=off"
 
 
+_PATIENCE = 3
+"""So often, a second apart, a statement is asked to stop before its session is ended."""
+
 READER = "headrace:reading"
 """How the names of sessions that read and never write begin, so that no end of a read is held back by them."""
 
@@ -178,3 +181,35 @@ def connect(address: PostgresAddress, application_name: str) -> Any:
         return connection
     except (Error, OSError) as error:
         raise address.not_connected(error) from error
+
+
+class LastResort:
+    """Ends a session that was asked to stop and goes on: a function that is called may catch the wish, and never the end."""
+
+    def __init__(self, address: PostgresAddress) -> None:
+        self._address, self._asked = address, 0
+        self._backend: int | None = None
+
+    def know(self, cursor: Any) -> None:
+        """Ask which process the session is, before it does what may not stop; blocking."""
+        if self._backend is None:
+            cursor.execute("SELECT pg_catalog.pg_backend_pid()")
+            self._backend = int(cursor.fetchone()[0])
+
+    def asked_to_stop(self) -> None:
+        """Count, and end the session once it was asked often enough; blocking."""
+        self._asked += 1
+        if self._asked != _PATIENCE or self._backend is None:
+            return
+        connection = connect(self._address, "headrace:ending")
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute(
+                    "SELECT pg_catalog.pg_terminate_backend(a.pid) FROM pg_catalog.pg_stat_activity AS a "
+                    "WHERE a.pid OPERATOR(pg_catalog.=) $1 AND a.usename OPERATOR(pg_catalog.=) session_user "
+                    "AND a.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()",
+                    (self._backend,),
+                )
+                cursor.fetchall()
+        finally:
+            connection.close()

@@ -28,7 +28,7 @@ from infrastructure.stores.postgres_catalog import (
     describe,
     types_told,
 )
-from infrastructure.stores.postgres_connection import PostgresAddress, connect
+from infrastructure.stores.postgres_connection import LastResort, PostgresAddress, connect
 from infrastructure.stores.postgres_errors import translate
 from infrastructure.stores.postgres_hiding import insert_counted, may_suppress
 from infrastructure.stores.postgres_internal import create_internal_tables
@@ -65,6 +65,7 @@ class PostgresSession(Session):
         self._path: str | None = None
         self._name = application_name
         self._connection = connect(address, application_name)
+        self._last_resort = LastResort(address)
         self._cursor = self._connection.cursor()
         self._natives: dict[str, dict[str, str]] = {}
         self._held: dict[str, postgres_landing.Held] = {}
@@ -95,9 +96,11 @@ class PostgresSession(Session):
             self.execute("ROLLBACK")
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        if sql.startswith("BEGIN"):
-            self._is_begun = True
+        begins = sql.startswith("BEGIN")
+        self._is_begun = self._is_begun or begins
         try:
+            if begins and not self._writes:
+                self._last_resort.know(self._cursor)
             self._cursor.execute(sql, tuple(parameters) or None)
             return list(self._cursor.fetchall())
         except Exception as error:
@@ -150,7 +153,10 @@ class PostgresSession(Session):
 
     def interrupt(self) -> None:
         self.is_interrupted = True
-        self._cursor.adbc_cancel()
+        with suppress(Exception):  # What cannot even be asked to stop is ended below.
+            self._cursor.adbc_cancel()
+        if not self._writes:
+            self._last_resort.asked_to_stop()
 
     def result_types(self, sql: str) -> dict[str, str]:
         """Names and native types of a query's columns.
