@@ -14,6 +14,8 @@ _FEW_PARTS = 2_000
 _PARTS = {"between": 20}
 """Of a rule, at most: numbers in text are compared by their digits."""
 _OF_CAST = 10
+_OF_LANDING = 5
+"""Of a conversion to the type that a table has: hundreds of columns are an honest table, and each costs a megabyte at most."""
 _COMPARED_PARTS = 500
 _CHARACTERS = 50
 """Of SQL, for a part."""
@@ -68,7 +70,7 @@ def _parts(plan: TransformPlan) -> int:
     kinds = {column.name: column.type for column in plan.target}
     names = plan.landing_names([column.name for column in plan.source])
     landing = zip(names, plan.source, strict=True)
-    parts += _OF_CAST * sum(kinds.get(name, column.type) != column.type for name, column in landing)
+    parts += _OF_LANDING * sum(kinds.get(name, column.type) != column.type for name, column in landing)
     return parts + len(plan.steps) * len(plan.source) // _CARRIED
 
 

@@ -25,7 +25,6 @@ from domain.ports.transformer import TransformPlan
 from infrastructure.arrow import to_table
 from infrastructure.stores import csv_guess
 from infrastructure.threads import OneThread
-from infrastructure.transforms import stages
 from infrastructure.transforms.duckdb import DuckDBTransform
 from infrastructure.transforms.engine import for_many_parts, locked_down
 from infrastructure.transforms.runs import runs_of
@@ -203,20 +202,12 @@ def test_no_part_of_a_plan_of_many_is_compared_with_each_other(plan: TransformPl
     assert not has_many_parts(TransformPlan(plan.source[:40], target=plan.target[:40]))
 
 
-def test_a_plan_of_many_parts_is_planned_in_a_time_that_grows_with_their_number() -> None:
+def test_an_engine_for_many_parts_compares_none_of_them() -> None:
     """Compared, a thousand casts took five seconds, and twice as many four times as long."""
-    engines = dict.fromkeys((for_many_parts, locked_down), 0.0)
-    names = [f"c{n}" for n in range(200)]
-    rows = pa.table({name: ["1"] for name in names} | {"_headrace_ordinal": [0]})
-    sql = stages.converted("rows", [(name, "string", "float64") for name in names], earlier="")
-    for engine in engines:
+    for engine, expected in ((for_many_parts, "common_subexpressions"), (locked_down, "")):
         connection = engine("256MB", 1)
-        connection.register("rows", rows)
-        begun = time.process_time()
-        connection.execute("EXPLAIN " + sql)
-        engines[engine] = time.process_time() - begun
+        assert connection.execute("SELECT current_setting('disabled_optimizers')").fetchall() == [(expected,)]
         connection.close()
-    assert engines[for_many_parts] < 0.7 * engines[locked_down]
 
 
 def test_as_many_columns_as_a_table_has_are_converted_where_it_may_fail() -> None:
@@ -227,7 +218,7 @@ def test_as_many_columns_as_a_table_has_are_converted_where_it_may_fail() -> Non
     assert is_written(large)
     assert is_written(shouted)
     assert not is_written(TransformPlan(_FLOATS, target=_FLOATS))
-    assert not is_written(TransformPlan(_FLOATS[:200], target=_LANDING[:200]))
+    assert not is_written(TransformPlan(_FLOATS[:400], target=_LANDING[:400]))
 
 
 def test_thousands_of_columns_are_found_among_thousands_at_once() -> None:
