@@ -24,7 +24,7 @@ from entrypoints.documents.reading import read_text
 from entrypoints.use_cases import UseCases
 from infrastructure.metadata.records import SqlRecords
 from infrastructure.settings_sources import load_settings
-from infrastructure.stores.sql_owner import SqlOwner
+from infrastructure.stores.sql.owner import SqlOwner
 
 ME = Principal("walk", "default", frozenset({Role.PLATFORM_ADMIN}))
 ROWS = 500

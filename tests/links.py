@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from infrastructure.stores.postgres_connection import PostgresAddress
-from infrastructure.stores.postgres_links import LinkPool
+from infrastructure.stores.postgres.connection import PostgresAddress
+from infrastructure.stores.postgres.links import LinkPool
 
 
 @asynccontextmanager

@@ -31,13 +31,13 @@ from infrastructure.secrets.files import FileSecretProvider
 from infrastructure.settings import Settings
 from infrastructure.settings_rules import records_sign_in, store_sign_in
 from infrastructure.settings_sources import is_setting_name
-from infrastructure.stores.duckdb import DuckDBDataStore
-from infrastructure.stores.duckdb_file import DuckDBOptions
-from infrastructure.stores.files import FilesDataStore
-from infrastructure.stores.memory import InMemoryDataStore
-from infrastructure.stores.parquet_pages import FileLimits
-from infrastructure.stores.postgres import PostgresDataStore
-from infrastructure.stores.postgres_connection import PostgresAddress
+from infrastructure.stores.duckdb.file import DuckDBOptions
+from infrastructure.stores.duckdb.store import DuckDBDataStore
+from infrastructure.stores.files.parquet_pages import FileLimits
+from infrastructure.stores.files.store import FilesDataStore
+from infrastructure.stores.memory.store import InMemoryDataStore
+from infrastructure.stores.postgres.connection import PostgresAddress
+from infrastructure.stores.postgres.store import PostgresDataStore
 from infrastructure.transforms.bench import BenchTransformer, StepPlanner
 from infrastructure.transforms.duckdb import DuckDBTransformer
 from infrastructure.transforms.python import PythonHooks

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from domain.pipelines.table import TableSchema
 from domain.ports.data_store import IDataStore
-from infrastructure.stores.duckdb_described import DescribedDuckDB
+from infrastructure.stores.duckdb.described import DescribedDuckDB
 
 
 def duckdb_as_described(tables: Sequence[TableSchema]) -> IDataStore:

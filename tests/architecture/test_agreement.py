@@ -131,7 +131,7 @@ def test_guide_and_command_name_every_role() -> None:
 def test_guide_names_every_code_of_a_store_that_is_tried_again() -> None:
     """And none that is not: a table that lacks one tells people to wait for nobody."""
     retried = {errors.StoreUnavailableError.code}
-    for path in sorted((ROOT / "infrastructure/stores").glob("*.py")):
+    for path in sorted((ROOT / "infrastructure/stores").rglob("*.py")):
         for call in (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)):
             retried |= _code_of(call, errors.StoreUnavailableError.__name__)
     guide = (ROOT / "docs/guides/running.md").read_text()
@@ -156,7 +156,7 @@ def _code_of(call: ast.Call, error: str) -> set[str]:
 
 
 def test_sessions_with_a_postgres_are_opened_in_one_way() -> None:
-    allowed = {"infrastructure/postgres_sign_in.py": "asyncpg", "infrastructure/stores/postgres_connection.py": "dbapi"}
+    allowed = {"infrastructure/postgres_sign_in.py": "asyncpg", "infrastructure/stores/postgres/connection.py": "dbapi"}
     found = {
         f"{path.relative_to(ROOT)}": node.value.id
         for folder in ("infrastructure", "entrypoints", "application", "domain")

@@ -18,10 +18,10 @@ from entrypoints.composition.container import Container, build_container
 from entrypoints.composition.lifecycle import running
 from entrypoints.documents.reading import read_text
 from infrastructure.settings_sources import load_settings
-from infrastructure.stores.duckdb import DuckDBDataStore
-from infrastructure.stores.duckdb_file import DuckDBOptions
-from infrastructure.stores.memory import InMemoryDataStore
-from infrastructure.stores.postgres import PostgresDataStore
+from infrastructure.stores.duckdb.file import DuckDBOptions
+from infrastructure.stores.duckdb.store import DuckDBDataStore
+from infrastructure.stores.memory.store import InMemoryDataStore
+from infrastructure.stores.postgres.store import PostgresDataStore
 from tests.ports.backends import BACKENDS
 from tests.ports.loading import rows
 

@@ -8,7 +8,7 @@ import pytest
 
 from domain.errors import StoreRefusedError
 from infrastructure.metadata.records import SqlRecords
-from infrastructure.stores.postgres import PostgresDataStore
+from infrastructure.stores.postgres.store import PostgresDataStore
 from tests.databases import new_database
 from tests.e2e.inside import inside
 from tests.e2e.projects import postgres_connection, postgres_environment

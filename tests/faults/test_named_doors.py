@@ -18,9 +18,9 @@ from domain.pipelines.spec import SourceSpec
 from domain.pipelines.table import TableName
 from entrypoints.cli.errors import exit_code
 from entrypoints.http.errors import status_of
-from infrastructure.stores.duckdb import DuckDBDataStore
-from infrastructure.stores.duckdb_errors import not_opened
-from infrastructure.stores.duckdb_file import DuckDBOptions
+from infrastructure.stores.duckdb.errors import not_opened
+from infrastructure.stores.duckdb.file import DuckDBOptions
+from infrastructure.stores.duckdb.store import DuckDBDataStore
 from tests.e2e.api import headrace
 from tests.e2e.inside import inside
 from tests.e2e.projects import write

@@ -7,8 +7,8 @@ import pytest
 from domain.errors import UnavailableError
 from domain.ports.unit_of_work import IRecords
 from infrastructure.metadata.records import SqlRecords, sqlite_url
-from infrastructure.stores.duckdb import DuckDBDataStore
-from infrastructure.stores.duckdb_file import DuckDBOptions
+from infrastructure.stores.duckdb.file import DuckDBOptions
+from infrastructure.stores.duckdb.store import DuckDBDataStore
 from tests.faults import oracle
 
 _FULL = "The disk of the platform's records is full."

@@ -8,11 +8,11 @@ from urllib.parse import urlsplit
 import duckdb
 
 from domain.ports.data_store import IDataStore
-from infrastructure.stores.duckdb import DuckDBDataStore
-from infrastructure.stores.duckdb_file import DuckDBOptions
-from infrastructure.stores.memory import InMemoryDataStore
-from infrastructure.stores.postgres import PostgresDataStore
-from infrastructure.stores.postgres_connection import PostgresAddress
+from infrastructure.stores.duckdb.file import DuckDBOptions
+from infrastructure.stores.duckdb.store import DuckDBDataStore
+from infrastructure.stores.memory.store import InMemoryDataStore
+from infrastructure.stores.postgres.connection import PostgresAddress
+from infrastructure.stores.postgres.store import PostgresDataStore
 
 
 @dataclass(frozen=True)

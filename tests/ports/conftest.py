@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from domain.ports.data_store import IDataStore
-from infrastructure.stores.postgres import PostgresDataStore
+from infrastructure.stores.postgres.store import PostgresDataStore
 from tests.ports.backends import BACKENDS, Backend, address_of
 
 

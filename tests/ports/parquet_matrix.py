@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 
 from domain.errors import SchemaMismatchError
 from domain.pipelines.spec import SourceSpec
-from infrastructure.stores.files import FilesDataStore
-from infrastructure.stores.postgres import PostgresDataStore
+from infrastructure.stores.files.store import FilesDataStore
+from infrastructure.stores.postgres.store import PostgresDataStore
 from tests.ports.backends import address_of
 from tests.ports.test_values_between_stores import Shelf
 

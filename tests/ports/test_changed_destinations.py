@@ -15,11 +15,11 @@ from domain.pipelines.quality import StagedChecks
 from domain.pipelines.spec import Mode, SourceSpec
 from domain.pipelines.table import TableName
 from domain.ports.data_store import IDataStore, Target, passage_of
-from infrastructure.stores.duckdb import DuckDBDataStore
-from infrastructure.stores.duckdb_file import DuckDBOptions
-from infrastructure.stores.memory import InMemoryDataStore
-from infrastructure.stores.postgres import PostgresDataStore
-from infrastructure.stores.postgres_session import PostgresSession
+from infrastructure.stores.duckdb.file import DuckDBOptions
+from infrastructure.stores.duckdb.store import DuckDBDataStore
+from infrastructure.stores.memory.store import InMemoryDataStore
+from infrastructure.stores.postgres.session import PostgresSession
+from infrastructure.stores.postgres.store import PostgresDataStore
 from tests.ports.backends import address_of
 from tests.ports.loading import ACCEPTED, LANE, TABLE, batch, ids, read_set, rows, target, token_of
 

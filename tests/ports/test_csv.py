@@ -20,7 +20,7 @@ from domain.pipelines.table import Column
 from domain.ports.data_store import JudgedBatch
 from domain.ports.transformer import TransformPlan
 from entrypoints.documents.file_options import ENCODINGS
-from infrastructure.stores.files import FilesDataStore
+from infrastructure.stores.files.store import FilesDataStore
 from infrastructure.transforms.duckdb import DuckDBTransformer
 
 BLOCK = 4 * 1024 * 1024

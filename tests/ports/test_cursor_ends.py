@@ -13,7 +13,7 @@ from domain.errors import InvalidInputError
 from domain.pipelines.spec import CursorSpec, SourceSpec
 from domain.pipelines.table import TableName
 from infrastructure.stores import cursor_ends
-from infrastructure.stores.postgres import PostgresDataStore
+from infrastructure.stores.postgres.store import PostgresDataStore
 from tests.ports.backends import address_of
 from tests.ports.cursor_reading import Reading, all_go_on
 from tests.somebody import Somebody, somebody_in

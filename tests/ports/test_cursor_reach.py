@@ -12,8 +12,8 @@ from domain.pipelines.spec import CursorSpec, SourceSpec
 from domain.pipelines.table import TableName
 from domain.ports.data_store import IDataStore
 from infrastructure.stores.cursor_axis import ENDLESS, Axis, micros
-from infrastructure.stores.memory import InMemoryDataStore
-from infrastructure.stores.postgres import PostgresDataStore
+from infrastructure.stores.memory.store import InMemoryDataStore
+from infrastructure.stores.postgres.store import PostgresDataStore
 from tests.ports.backends import Backend, cursor_of
 from tests.ports.cursor_reading import Reading
 from tests.somebody import Somebody

@@ -12,8 +12,8 @@ from domain.pipelines.table import TableName
 from domain.ports.data_store import IDataStore
 from infrastructure.stores.cursor_axis import Axis, micros
 from infrastructure.stores.cursor_ends import Beginning, own_end
-from infrastructure.stores.memory import InMemoryDataStore
-from infrastructure.stores.memory_content import append_rows
+from infrastructure.stores.memory.content import append_rows
+from infrastructure.stores.memory.store import InMemoryDataStore
 from infrastructure.stores.write_lock import WriteLock
 from tests.ports.backends import Backend
 from tests.ports.cursor_reading import Reading

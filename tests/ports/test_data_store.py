@@ -26,9 +26,9 @@ from domain.pipelines.read_set import Lane, SourcePlan
 from domain.pipelines.spec import CursorSpec, Mode, Partitions, SourceSpec
 from domain.pipelines.table import Column, TableName
 from domain.ports.data_store import IDataStore, StreamSelection, passage_of
-from infrastructure.stores.duckdb import DuckDBDataStore
-from infrastructure.stores.duckdb_file import DuckDBOptions
-from infrastructure.stores.postgres import PostgresDataStore
+from infrastructure.stores.duckdb.file import DuckDBOptions
+from infrastructure.stores.duckdb.store import DuckDBDataStore
+from infrastructure.stores.postgres.store import PostgresDataStore
 from tests.ports.backends import Backend, address_of
 from tests.ports.loading import (
     COLUMNS,

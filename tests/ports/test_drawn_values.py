@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from domain.pipelines.spec import SourceSpec
 from domain.pipelines.steps import SqlStep
 from domain.pipelines.table import TableName
-from infrastructure.stores.duckdb import DuckDBDataStore, DuckDBOptions
-from infrastructure.stores.postgres import PostgresDataStore
+from infrastructure.stores.duckdb.store import DuckDBDataStore, DuckDBOptions
+from infrastructure.stores.postgres.store import PostgresDataStore
 from tests.ports.backends import address_of
 from tests.ports.test_values_between_stores import landed_by, load
 from tests.ports.type_matrix import load as load_by_way

@@ -20,12 +20,12 @@ from domain.pipelines.spec import CursorSpec, PipelineSpec, SourceSpec
 from domain.pipelines.table import TableName
 from infrastructure.metadata.lease_keeper import HeldLease
 from infrastructure.metadata.records import SqlRecords, sqlite_url
-from infrastructure.stores.duckdb import DuckDBDataStore
-from infrastructure.stores.duckdb_file import DuckDBOptions
-from infrastructure.stores.postgres import PostgresDataStore
-from infrastructure.stores.postgres_replace import clear
-from infrastructure.stores.postgres_session import PostgresSession
-from infrastructure.stores.sql_writer import SqlWriter
+from infrastructure.stores.duckdb.file import DuckDBOptions
+from infrastructure.stores.duckdb.store import DuckDBDataStore
+from infrastructure.stores.postgres.replace import clear
+from infrastructure.stores.postgres.session import PostgresSession
+from infrastructure.stores.postgres.store import PostgresDataStore
+from infrastructure.stores.sql.writer import SqlWriter
 from tests.faults.proxy import Proxy
 from tests.ports.backends import address_of
 from tests.ports.loading import COLUMNS, LANE, TABLE, batch, ids, opened, read_set, rows, target, token_of

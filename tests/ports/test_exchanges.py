@@ -7,8 +7,8 @@ import pytest
 
 from domain.errors import SchemaMismatchError
 from domain.ports.data_store import IDataStore
-from infrastructure.stores.duckdb import DuckDBDataStore
-from infrastructure.stores.postgres import PostgresDataStore
+from infrastructure.stores.duckdb.store import DuckDBDataStore
+from infrastructure.stores.postgres.store import PostgresDataStore
 from tests.e2e.inside import inside
 from tests.e2e.projects import postgres_connection
 from tests.ports.backends import Backend, cursor_of

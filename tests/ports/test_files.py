@@ -12,7 +12,7 @@ from domain.errors import PlatformError
 from domain.pipelines.read_set import SourcePlan
 from domain.pipelines.spec import SourceSpec
 from domain.pipelines.table import TableName
-from infrastructure.stores.files import FilesDataStore
+from infrastructure.stores.files.store import FilesDataStore
 
 
 async def read(folder: Path, path: str, **options: Any) -> tuple[SourcePlan, list[dict[str, Any]]]:

@@ -11,8 +11,8 @@ from domain.pipelines.read_set import Lane
 from domain.pipelines.spec import SourceSpec
 from domain.pipelines.table import TableName
 from domain.ports.data_store import IDataStore, IOwner, StreamSelection, passage_of
-from infrastructure.stores.sql_session import Session
-from infrastructure.stores.sql_writer import SqlWriter
+from infrastructure.stores.sql.session import Session
+from infrastructure.stores.sql.writer import SqlWriter
 from tests.ports.backends import Backend
 from tests.ports.loading import ACCEPTED, LANE, TABLE, batch, commit, ids, opened, read_set, rows, target
 

@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from domain.errors import PlatformError
-from infrastructure.stores.postgres_links import LinkPool
-from infrastructure.stores.postgres_pool import SessionPool
-from infrastructure.stores.postgres_session import PostgresSession
+from infrastructure.stores.postgres.links import LinkPool
+from infrastructure.stores.postgres.pool import SessionPool
+from infrastructure.stores.postgres.session import PostgresSession
 from tests.databases import postgres
 from tests.ports.backends import address_of
 

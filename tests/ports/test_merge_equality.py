@@ -14,8 +14,8 @@ from domain.pipelines.quality import StagedChecks
 from domain.pipelines.spec import DeleteMissing, Mode, SourceSpec
 from domain.pipelines.table import Column, TableName
 from domain.ports.data_store import IDataStore, JudgedBatch, Publication, Target
-from infrastructure.stores.duckdb import DuckDBDataStore
-from infrastructure.stores.postgres import PostgresDataStore
+from infrastructure.stores.duckdb.store import DuckDBDataStore
+from infrastructure.stores.postgres.store import PostgresDataStore
 from infrastructure.transforms.keys import last_of_each
 from tests.ports.backends import Backend, cursor_of
 from tests.ports.loading import ACCEPTED, LANE, REFUSED, content, read_set, token_of

@@ -13,8 +13,8 @@ from domain.pipelines.checkpoint import CheckpointUpdate
 from domain.pipelines.quality import Reference, StagedChecks
 from domain.pipelines.spec import CursorSpec, DeleteMissing, Mode, Partitions, SourceSpec
 from domain.pipelines.table import TableName
-from infrastructure.stores.postgres import PostgresDataStore
-from infrastructure.stores.postgres_session import PostgresSession
+from infrastructure.stores.postgres.session import PostgresSession
+from infrastructure.stores.postgres.store import PostgresDataStore
 from tests.ports.backends import address_of
 from tests.ports.loading import ACCEPTED, LANE, TABLE, content, read_set, token_of
 from tests.ports.test_merging import held, load, merging, noted

@@ -11,8 +11,8 @@ import pytest
 
 from domain.errors import PlatformError, SchemaMismatchError
 from domain.pipelines.spec import SourceSpec
-from infrastructure.stores.files import FilesDataStore
-from infrastructure.stores.postgres import PostgresDataStore
+from infrastructure.stores.files.store import FilesDataStore
+from infrastructure.stores.postgres.store import PostgresDataStore
 from tests.ports.backends import address_of
 from tests.ports.parquet_matrix import CASES, DOCUMENT, HEADER, landed, row_of, write
 from tests.ports.test_values_between_stores import Shelf

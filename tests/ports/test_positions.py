@@ -17,7 +17,7 @@ from domain.pipelines.table import TableName
 from domain.pipelines.way import Passage
 from domain.ports.data_store import IDataStore
 from infrastructure.stores.positions import MAX_TIES, place_after
-from infrastructure.stores.postgres import PostgresDataStore
+from infrastructure.stores.postgres.store import PostgresDataStore
 from tests.e2e.tables import postgres
 from tests.ports.backends import BACKENDS, Backend, address_of
 

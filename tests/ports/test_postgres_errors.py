@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from domain.errors import PlatformError, SchemaMismatchError
 from domain.pipelines.spec import Mode
 from domain.pipelines.table import Column, TableName
-from infrastructure.stores.postgres import PostgresDataStore
-from infrastructure.stores.postgres_errors import translate
+from infrastructure.stores.postgres.errors import translate
+from infrastructure.stores.postgres.store import PostgresDataStore
 from tests.databases import new_database
 from tests.ports.backends import address_of
 from tests.ports.loading import COLUMNS, LANE, TABLE, read_set, target

@@ -11,8 +11,8 @@ from adbc_driver_postgresql import dbapi
 from domain.errors import StoreUnavailableError
 from domain.pipelines.read_set import Lane
 from domain.ports.data_store import IDataStore
-from infrastructure.stores.postgres import PostgresDataStore
-from infrastructure.stores.postgres_connection import lane_session
+from infrastructure.stores.postgres.connection import lane_session
+from infrastructure.stores.postgres.store import PostgresDataStore
 from tests.ports.backends import address_of
 from tests.ports.loading import LANE, TABLE, batch, commit, ids, opened, published, read_set, rows
 
@@ -120,7 +120,7 @@ async def test_owner_whom_this_role_may_not_end_is_named(
     postgres_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     role = f"loader{uuid4().hex}"
-    monkeypatch.setattr("infrastructure.stores.postgres_predecessors._ATTEMPTS", 1)
+    monkeypatch.setattr("infrastructure.stores.postgres.predecessors._ATTEMPTS", 1)
     with stopped(postgres_database, "test") as admin:
         admin.execute("COMMIT")
         admin.execute(f"CREATE ROLE {role} LOGIN")

@@ -11,12 +11,12 @@ from domain.errors import InvalidInputError, SchemaMismatchError
 from domain.pipelines.checkpoint import Counts
 from domain.pipelines.spec import Mode
 from domain.ports.data_store import IDataStore, JudgedBatch
-from infrastructure.stores.duckdb_session import DuckDBSession
-from infrastructure.stores.postgres import PostgresDataStore
-from infrastructure.stores.postgres_connection import PostgresAddress
-from infrastructure.stores.postgres_session import PostgresSession
-from infrastructure.stores.sql_leftovers import drop_rebuilt
-from infrastructure.stores.sql_session import Session
+from infrastructure.stores.duckdb.session import DuckDBSession
+from infrastructure.stores.postgres.connection import PostgresAddress
+from infrastructure.stores.postgres.session import PostgresSession
+from infrastructure.stores.postgres.store import PostgresDataStore
+from infrastructure.stores.sql.leftovers import drop_rebuilt
+from infrastructure.stores.sql.session import Session
 from tests.ports.backends import address_of
 from tests.ports.loading import COLUMNS, REFUSED, TABLE, read_set, refusal
 from tests.ports.test_merging import held, load, merging, noted

@@ -18,10 +18,10 @@ from domain.pipelines.spec import Partitions, SourceSpec
 from domain.pipelines.table import TableName
 from domain.pipelines.way import Passage
 from domain.ports.data_store import IDataStore
-from infrastructure.stores.postgres import PostgresDataStore
-from infrastructure.stores.postgres_passage import PassingReader
-from infrastructure.stores.postgres_pool import SessionPool
-from infrastructure.stores.postgres_reading import SharedSnapshots
+from infrastructure.stores.postgres.passage import PassingReader
+from infrastructure.stores.postgres.pool import SessionPool
+from infrastructure.stores.postgres.reading import SharedSnapshots
+from infrastructure.stores.postgres.store import PostgresDataStore
 from tests.links import connected
 from tests.ports.backends import address_of
 from tests.ports.loading import replaced, rows

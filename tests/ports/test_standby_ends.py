@@ -9,7 +9,7 @@ import pytest
 from domain.errors import InvalidInputError
 from domain.pipelines.spec import CursorSpec
 from infrastructure.stores import cursor_ends
-from infrastructure.stores.postgres import PostgresDataStore
+from infrastructure.stores.postgres.store import PostgresDataStore
 from tests.ports.backends import address_of
 from tests.ports.cursor_reading import Reading, all_go_on
 from tests.servers import PostgresServer, StandbyServer

@@ -13,8 +13,8 @@ from domain.errors import StoreUnavailableError
 from domain.pipelines.read_set import Lane, LaneOwner
 from domain.pipelines.spec import CursorSpec, Mode, SourceSpec
 from domain.pipelines.table import TableName
-from infrastructure.stores.postgres import PostgresDataStore
-from infrastructure.stores.postgres_connection import READER, Readers
+from infrastructure.stores.postgres.connection import READER, Readers
+from infrastructure.stores.postgres.store import PostgresDataStore
 from tests.ports.backends import address_of
 from tests.ports.loading import LANE, TABLE, batch, commit, opened, published, read_set, rows
 from tests.ports.test_predecessors import lives, stopped

@@ -295,7 +295,7 @@ async def test_reading_that_stops_early_leaves_nothing_running(postgres_database
 
     from domain.pipelines.spec import SourceSpec
     from domain.pipelines.table import TableName
-    from infrastructure.stores.postgres import PostgresDataStore
+    from infrastructure.stores.postgres.store import PostgresDataStore
     from tests.ports.backends import address_of
 
     store = PostgresDataStore(address_of(postgres_database))

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from infrastructure.exact import exact
-from infrastructure.stores.duckdb_typed_texts import TypedTexts, read_exactly
+from infrastructure.stores.duckdb.typed_texts import TypedTexts, read_exactly
 
 KINDS = {
     "int8": ("TINYINT", pa.int8()),

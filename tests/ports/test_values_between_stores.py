@@ -20,10 +20,10 @@ from domain.pipelines.steps import SqlStep, Step
 from domain.pipelines.table import Column, TableName
 from domain.ports.data_store import IDataStore, JudgedBatch, StreamSelection, Target, passage_of
 from domain.ports.transformer import TransformPlan
-from infrastructure.stores.duckdb import DuckDBDataStore, DuckDBOptions
-from infrastructure.stores.files import FilesDataStore
-from infrastructure.stores.memory import InMemoryDataStore
-from infrastructure.stores.postgres import PostgresDataStore
+from infrastructure.stores.duckdb.store import DuckDBDataStore, DuckDBOptions
+from infrastructure.stores.files.store import FilesDataStore
+from infrastructure.stores.memory.store import InMemoryDataStore
+from infrastructure.stores.postgres.store import PostgresDataStore
 from infrastructure.transforms.duckdb import DuckDBTransformer
 from tests.ports.backends import address_of
 from tests.ports.loading import REFUSED, token_of

@@ -17,9 +17,9 @@ from domain.pipelines.read_set import Lane, ReadSet
 from domain.pipelines.spec import Mode, SourceSpec
 from domain.pipelines.table import Column, TableName
 from domain.ports.data_store import IDataStore, JudgedBatch, Target, passage_of
-from infrastructure.stores.duckdb import DuckDBDataStore
-from infrastructure.stores.duckdb_file import DuckDBOptions
-from infrastructure.stores.postgres import PostgresDataStore
+from infrastructure.stores.duckdb.file import DuckDBOptions
+from infrastructure.stores.duckdb.store import DuckDBDataStore
+from infrastructure.stores.postgres.store import PostgresDataStore
 from tests.databases import postgres
 from tests.ports.backends import address_of
 from tests.ports.loading import REFUSED, token_of

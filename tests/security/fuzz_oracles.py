@@ -19,9 +19,9 @@ from domain.pipelines.steps import SqlStep
 from domain.pipelines.table import Column
 from domain.ports.data_store import IDataStore
 from domain.ports.transformer import IPreparedTransform, TransformPlan
-from infrastructure.stores.duckdb import DuckDBDataStore
-from infrastructure.stores.duckdb_file import DuckDBOptions
-from infrastructure.stores.postgres import PostgresDataStore
+from infrastructure.stores.duckdb.file import DuckDBOptions
+from infrastructure.stores.duckdb.store import DuckDBDataStore
+from infrastructure.stores.postgres.store import PostgresDataStore
 from infrastructure.transforms.duckdb import DuckDBTransformer
 from tests.databases import new_database
 from tests.ports.backends import address_of

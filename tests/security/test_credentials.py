@@ -15,7 +15,7 @@ import uvloop
 from domain.errors import PlatformError
 from domain.ports.secrets import Secret
 from infrastructure.metadata.records import SqlRecords
-from infrastructure.stores.postgres_connection import PostgresAddress, connect
+from infrastructure.stores.postgres.connection import PostgresAddress, connect
 from tests.links import connected
 from tests.security.fake_postgres import (
     CLEAR,

@@ -18,8 +18,8 @@ from infrastructure.queries.duckdb_names import AGGREGATES, ALLOWED, TABLES, UNS
 from infrastructure.queries.duckdb_reading import read_query
 from infrastructure.queries.duckdb_steps import read_step
 from infrastructure.security.query_guard import judge_source
-from infrastructure.stores.duckdb import DuckDBDataStore
-from infrastructure.stores.duckdb_file import DuckDBOptions
+from infrastructure.stores.duckdb.file import DuckDBOptions
+from infrastructure.stores.duckdb.store import DuckDBDataStore
 
 # Each with the code of its refusal, and a twin that does nothing but read.
 REFUSED = [

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infrastructure.engine_words import said_by_duckdb, said_by_postgres
-from infrastructure.stores.duckdb_errors import translate
-from infrastructure.stores.postgres_errors import not_connected
-from infrastructure.stores.postgres_errors import translate as told_of_postgres
+from infrastructure.stores.duckdb.errors import translate
+from infrastructure.stores.postgres.errors import not_connected
+from infrastructure.stores.postgres.errors import translate as told_of_postgres
 from tests.e2e.api import headrace, serving
 
 SECRET = "s3kr1t-42"

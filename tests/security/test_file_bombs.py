@@ -15,10 +15,10 @@ import pytest
 
 from domain.errors import InvalidInputError
 from domain.pipelines.spec import SourceSpec
-from infrastructure.stores.csv_text import CsvFile, Dialect
-from infrastructure.stores.files import FilesDataStore
-from infrastructure.stores.parquet_files import ParquetData
-from infrastructure.stores.parquet_pages import FileLimits
+from infrastructure.stores.files.csv_text import CsvFile, Dialect
+from infrastructure.stores.files.parquet_files import ParquetData
+from infrastructure.stores.files.parquet_pages import FileLimits
+from infrastructure.stores.files.store import FilesDataStore
 
 pytestmark = pytest.mark.line("29")
 MIB = 1024 * 1024

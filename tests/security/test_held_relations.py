@@ -11,9 +11,9 @@ from domain.pipelines.spec import SourceSpec
 from domain.pipelines.table import TableName
 from infrastructure.bench.in_process import InProcessBench
 from infrastructure.queries.duckdb_relations import judge_held
-from infrastructure.stores.duckdb import DuckDBDataStore
-from infrastructure.stores.duckdb_file import DuckDBOptions
-from infrastructure.stores.duckdb_reserved import refuse_read
+from infrastructure.stores.duckdb.file import DuckDBOptions
+from infrastructure.stores.duckdb.reserved import refuse_read
+from infrastructure.stores.duckdb.store import DuckDBDataStore
 
 pytestmark = pytest.mark.line("29")
 _COLUMNS = "create table v (a varchar, b varchar generated always as ({}), c varchar generated always as ({}))"

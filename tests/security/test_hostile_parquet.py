@@ -10,10 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from domain.errors import InvalidInputError, WorkFailedError
-from infrastructure.stores.parquet_deltas import GREATEST, greatest
-from infrastructure.stores.parquet_files import ParquetData
-from infrastructure.stores.parquet_headers import pages
-from infrastructure.stores.parquet_pages import most_at_a_time
+from infrastructure.stores.files.parquet_deltas import GREATEST, greatest
+from infrastructure.stores.files.parquet_files import ParquetData
+from infrastructure.stores.files.parquet_headers import pages
+from infrastructure.stores.files.parquet_pages import most_at_a_time
 from tests.security.test_file_bombs import repeated, zeros
 
 pytestmark = pytest.mark.line("29")
@@ -63,7 +63,7 @@ def test_columns_whose_dictionaries_are_small_each_are_large_together(tmp_path: 
 
 
 def test_a_list_of_texts_may_not_be_far_more_than_its_bytes(tmp_path: Path) -> None:
-    from infrastructure.stores.parquet_pages import FileLimits
+    from infrastructure.stores.files.parquet_pages import FileLimits
 
     texts = pa.array([["x" * MIB] for _ in range(12)])
     file = written(tmp_path, {"n": texts}, use_dictionary=False, data_page_size=1000, write_batch_size=1)

@@ -25,7 +25,7 @@ from entrypoints.composition.container import build_container
 from entrypoints.composition.lifecycle import running
 from infrastructure.dialing import Dialer
 from infrastructure.settings_sources import load_settings
-from infrastructure.stores.postgres_connection import PostgresAddress, connect
+from infrastructure.stores.postgres.connection import PostgresAddress, connect
 from tests.databases import postgres
 from tests.e2e.api import Server, headrace, serving
 from tests.e2e.inside import ME, Inside

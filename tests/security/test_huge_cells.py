@@ -14,9 +14,9 @@ from domain.errors import PlatformError, WorkFailedError
 from domain.pipelines.spec import SourceSpec
 from domain.pipelines.table import TableName
 from domain.pipelines.way import Passage
-from infrastructure.stores.postgres import PostgresDataStore
-from infrastructure.stores.postgres_row_size import has_room
-from infrastructure.stores.postgres_session import PostgresSession
+from infrastructure.stores.postgres.row_size import has_room
+from infrastructure.stores.postgres.session import PostgresSession
+from infrastructure.stores.postgres.store import PostgresDataStore
 from tests.databases import new_database, postgres
 from tests.e2e.api import Server, serving
 from tests.e2e.projects import postgres_connection

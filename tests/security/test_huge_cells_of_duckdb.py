@@ -13,9 +13,9 @@ from domain.errors import PlatformError, UnavailableError, WorkFailedError
 from domain.pipelines.spec import SourceSpec
 from domain.pipelines.table import TableName
 from infrastructure.memory_room import Room
-from infrastructure.stores import duckdb_reading
-from infrastructure.stores.duckdb import DuckDBDataStore
-from infrastructure.stores.duckdb_file import DuckDBOptions
+from infrastructure.stores.duckdb import reading as duckdb_reading
+from infrastructure.stores.duckdb.file import DuckDBOptions
+from infrastructure.stores.duckdb.store import DuckDBDataStore
 from tests.security.test_huge_cells import grown
 
 pytestmark = pytest.mark.line("29")

@@ -11,9 +11,9 @@ import pytest
 from domain.errors import PlatformError, UnavailableError, WorkFailedError
 from domain.pipelines.spec import SourceSpec
 from infrastructure.memory_room import Room
-from infrastructure.stores.csv_text import CsvFile, Dialect
-from infrastructure.stores.files import FilesDataStore
-from infrastructure.stores.parquet_files import ParquetData
+from infrastructure.stores.files.csv_text import CsvFile, Dialect
+from infrastructure.stores.files.parquet_files import ParquetData
+from infrastructure.stores.files.store import FilesDataStore
 from tests.security.test_huge_cells import grown
 
 pytestmark = pytest.mark.line("29")

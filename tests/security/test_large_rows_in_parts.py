@@ -9,9 +9,9 @@ import pytest
 
 from domain.pipelines.quarantine import RefusedRow
 from entrypoints.answer_size import cells, fitted, size_of
-from infrastructure.stores import sql_quarantine
-from infrastructure.stores.duckdb import DuckDBDataStore
-from infrastructure.stores.duckdb_file import DuckDBOptions
+from infrastructure.stores.duckdb.file import DuckDBOptions
+from infrastructure.stores.duckdb.store import DuckDBDataStore
+from infrastructure.stores.sql import quarantine as sql_quarantine
 from infrastructure.transforms import refused
 from infrastructure.transforms.refused import refused_table
 from tests.ports.test_quarantine import MINE, load, refusing

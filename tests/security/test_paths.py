@@ -12,9 +12,9 @@ from domain.pipelines.spec import SourceSpec
 from entrypoints.composition.paths import Paths
 from infrastructure.confinement import Confinement
 from infrastructure.settings_sources import load_settings
-from infrastructure.stores.duckdb import DuckDBDataStore
-from infrastructure.stores.duckdb_file import DuckDBOptions
-from infrastructure.stores.files import FilesDataStore
+from infrastructure.stores.duckdb.file import DuckDBOptions
+from infrastructure.stores.duckdb.store import DuckDBDataStore
+from infrastructure.stores.files.store import FilesDataStore
 from tests.e2e.api import Server, headrace, serving
 
 pytestmark = pytest.mark.line("36a")

@@ -17,8 +17,8 @@ from infrastructure.bench.bench import Bench
 from infrastructure.queries.duckdb_costs import may_be_slow_patterns, repetitions_within
 from infrastructure.queries.duckdb_patterns import FREE, WORN, Patterns, weight_of
 from infrastructure.queries.duckdb_queries import IN_PROCESS
-from infrastructure.stores.duckdb import DuckDBDataStore
-from infrastructure.stores.duckdb_file import DuckDBOptions
+from infrastructure.stores.duckdb.file import DuckDBOptions
+from infrastructure.stores.duckdb.store import DuckDBDataStore
 from infrastructure.transforms.bench import BenchTransform, BenchTransformer, StepPlanner
 from infrastructure.transforms.duckdb import DuckDBTransformer
 from infrastructure.transforms.python import PythonHooks

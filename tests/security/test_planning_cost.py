@@ -24,10 +24,10 @@ from infrastructure.confinement import Confinement
 from infrastructure.queries.duckdb_names import ALLOWED
 from infrastructure.queries.duckdb_planning import Planned, Relation, plan_query
 from infrastructure.queries.duckdb_queries import DuckDBQueries
-from infrastructure.stores.duckdb import DuckDBDataStore
-from infrastructure.stores.duckdb_file import DuckDBFile, DuckDBOptions
-from infrastructure.stores.duckdb_rehearsal import MAX_RELATIONS
-from infrastructure.stores.duckdb_reserved import refuse_read
+from infrastructure.stores.duckdb.file import DuckDBFile, DuckDBOptions
+from infrastructure.stores.duckdb.rehearsal import MAX_RELATIONS
+from infrastructure.stores.duckdb.reserved import refuse_read
+from infrastructure.stores.duckdb.store import DuckDBDataStore
 from tests.e2e.api import serving
 
 CPU_SECONDS = 0.2

@@ -19,7 +19,7 @@ from infrastructure.queries.postgres_names import FUNCTIONS, TYPES
 from infrastructure.queries.postgres_query import analyzed, resolved
 from infrastructure.queries.postgres_scopes import Scopes
 from infrastructure.security.query_guard import judge_source
-from infrastructure.stores.postgres import PostgresDataStore
+from infrastructure.stores.postgres.store import PostgresDataStore
 from tests.databases import new_database, postgres
 from tests.ports.backends import address_of
 

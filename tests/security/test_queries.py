@@ -18,9 +18,9 @@ from domain.ports.data_store import IDataStore
 from infrastructure.queries import postgres_judging, postgres_names, postgres_scopes
 from infrastructure.queries.duckdb_reading import DuckDBQuery
 from infrastructure.security.query_guard import judge_source
-from infrastructure.stores.duckdb import DuckDBDataStore
-from infrastructure.stores.duckdb_file import DuckDBOptions
-from infrastructure.stores.postgres import PostgresDataStore
+from infrastructure.stores.duckdb.file import DuckDBOptions
+from infrastructure.stores.duckdb.store import DuckDBDataStore
+from infrastructure.stores.postgres.store import PostgresDataStore
 from tests.e2e.api import Server, headrace, serving
 from tests.e2e.projects import postgres_connection, postgres_environment, write
 from tests.e2e.tables import postgres

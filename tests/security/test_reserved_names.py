@@ -14,9 +14,9 @@ from domain.pipelines.read_set import Lane
 from domain.pipelines.spec import SourceSpec
 from domain.pipelines.table import TableName
 from domain.ports.data_store import IDataStore
-from infrastructure.stores.duckdb import DuckDBDataStore
-from infrastructure.stores.duckdb_file import DuckDBOptions
-from infrastructure.stores.postgres import PostgresDataStore
+from infrastructure.stores.duckdb.file import DuckDBOptions
+from infrastructure.stores.duckdb.store import DuckDBDataStore
+from infrastructure.stores.postgres.store import PostgresDataStore
 from tests.databases import postgres
 from tests.e2e.api import Server, headrace, serving
 from tests.e2e.projects import new_project, postgres_environment, write

@@ -14,9 +14,9 @@ from domain.errors import PlatformError
 from domain.pipelines.spec import SourceSpec
 from infrastructure.queries.duckdb_costs import repetitions_within
 from infrastructure.queries.duckdb_queries import IN_PROCESS
-from infrastructure.stores.duckdb import DuckDBDataStore
-from infrastructure.stores.duckdb_errors import translate
-from infrastructure.stores.duckdb_file import DuckDBFile, DuckDBOptions
+from infrastructure.stores.duckdb.errors import translate
+from infrastructure.stores.duckdb.file import DuckDBFile, DuckDBOptions
+from infrastructure.stores.duckdb.store import DuckDBDataStore
 from infrastructure.threads import OneThread
 
 pytestmark = pytest.mark.line("11")

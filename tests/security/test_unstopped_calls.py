@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from domain.errors import PlatformError
-from infrastructure.stores.postgres_session import PostgresSession
+from infrastructure.stores.postgres.session import PostgresSession
 from tests.databases import postgres
 from tests.ports.test_ends_of_waiting import address_of
 

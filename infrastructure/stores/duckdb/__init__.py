@@ -1,0 +1,1 @@
+"""IDataStore on a DuckDB file: the embedded default."""

@@ -1,0 +1,300 @@
+"""IDataStore on a DuckDB file: the embedded default. One process owns the file."""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from dataclasses import replace
+
+import duckdb
+
+from domain.errors import InvalidInputError, PlatformError, SchemaMismatchError
+from domain.pipelines.checkpoint import LaneState, Position
+from domain.pipelines.horizon import ReadEnd
+from domain.pipelines.quarantine import Refusals, RefusedRow
+from domain.pipelines.read_set import Lane, LaneOwner, SourcePlan, Stream, streams_between
+from domain.pipelines.spec import SourceSpec
+from domain.pipelines.table import INTERNAL_PREFIX, Column, TableName, TableSchema
+from domain.pipelines.way import TEXT_WIRE, Wire
+from domain.ports.data_store import (
+    BATCH_BYTES,
+    Batch,
+    IDataStore,
+    IOwner,
+    IReader,
+    IWriter,
+    StoreHealth,
+    Target,
+)
+from infrastructure.arrow import to_table
+from infrastructure.bench.in_process import Calls
+from infrastructure.duckdb_types import native_of, sent
+from infrastructure.queries.duckdb_queries import DuckDBQueries
+from infrastructure.sql import quote
+from infrastructure.stores.cursor_ends import Beginning, CursorEnd, own_end
+from infrastructure.stores.cursors import looked_back
+from infrastructure.stores.duckdb.cursor import describe_selection, fetch, greatest_of, limited
+from infrastructure.stores.duckdb.file import DuckDBFile, DuckDBOptions
+from infrastructure.stores.duckdb.keys import check_place, is_proved, why_untrusted
+from infrastructure.stores.duckdb.reading import DuckDBReader, batches_of
+from infrastructure.stores.duckdb.reserved import refuse_read
+from infrastructure.stores.duckdb.selection import bounds, bounds_of, from_item, plain_relations
+from infrastructure.stores.duckdb.session import DuckDBSession
+from infrastructure.stores.duckdb.snapshot import SharedCursors
+from infrastructure.stores.duckdb.writer import DuckDBWriter
+from infrastructure.stores.partitions import check_column, is_partitioned, ranges
+from infrastructure.stores.positions import MAX_TIES
+from infrastructure.stores.replayed import RefusedReader, plan_refused
+from infrastructure.stores.sql.lanes import read_lane
+from infrastructure.stores.sql.owner import SqlOwner
+from infrastructure.stores.sql.quarantine import refused_rows, refused_shapes
+from infrastructure.stores.sql.session import append_rows
+from infrastructure.stores.write_lock import WriteLock
+from infrastructure.threads import OneThread
+
+
+class DuckDBDataStore(IDataStore):
+    """Tables in one DuckDB file; writers take turns, readers see a snapshot."""
+
+    batch_rows = 122_880
+    """A whole row group: fewer rows would be written to the log first, and to their place when it is full."""
+
+    def __init__(self, options: DuckDBOptions, bench: Calls | None = None) -> None:
+        self._queries = DuckDBQueries(bench)
+        self._file = DuckDBFile(options, self._queries.plan_file)
+        self._write_lock = WriteLock()
+        self._snapshots = SharedCursors(self._cursor, self._session)
+
+    async def open(self) -> None:
+        await self._file.open()
+
+    async def close(self) -> None:
+        await self._file.close()
+
+    async def health_check(self) -> StoreHealth:
+        try:
+            async with self._session() as (session, thread):
+                await thread.call(session.execute, "SELECT 1")
+        except PlatformError as error:
+            return StoreHealth(is_healthy=False, step="query", detail=error.message)
+        if self._file.lacks_room():
+            return StoreHealth(is_healthy=False, step="write", detail="The disk of the DuckDB file is full.")
+        return StoreHealth(is_healthy=True)
+
+    async def tables(self) -> Sequence[TableName]:
+        async with self._session() as (session, thread):
+            rows = await thread.call(
+                session.execute,
+                "SELECT schema_name, table_name FROM duckdb_tables() WHERE database_name = current_database() "
+                "UNION ALL SELECT schema_name, view_name FROM duckdb_views() "
+                "WHERE database_name = current_database() AND NOT internal ORDER BY 1, 2",
+            )
+        return [
+            TableName(table, None if schema == "main" else schema)
+            for schema, table in rows
+            if not table.startswith(INTERNAL_PREFIX)
+        ]
+
+    async def describe(self, table: TableName, *, with_bound: bool = False) -> TableSchema | None:
+        async with self._session() as (session, thread):
+            return await thread.call(session.describe_bound if with_bound else session.describe, table)
+
+    async def read(self, source: SourceSpec, *, batch_rows: int) -> AsyncGenerator[Batch, None]:
+        async with self._cursor() as (cursor, thread):
+            await thread.call(refuse_read, cursor, source, self._queries)
+            text, parameters = await thread.call(from_item, source, self._queries)
+            columns = await thread.call(describe_selection, cursor, text, parameters)
+            selected = f"(SELECT {', '.join(sent(c.name, c.type) for c in columns)} FROM {text})"
+            async with aclosing(thread.iterate(batches_of(cursor, selected, parameters, batch_rows))) as batches:
+                async for batch in batches:
+                    yield batch
+
+    async def write(self, table: TableName, batches: Sequence[Batch]) -> int:
+        tables = [to_table(batch) for batch in batches]
+        async with self._session() as (session, thread):
+            return await thread.call(append_rows, session, table, tables)
+
+    async def refused_rows(
+        self, refusals: Refusals, *, after: Position | None, limit: int, most_bytes: int | None = None
+    ) -> Sequence[RefusedRow]:
+        async with self._session() as (session, thread):
+            return await thread.call(refused_rows, session, refusals, after, limit, most_bytes)
+
+    async def refused_shapes(self, refusals: Refusals) -> Sequence[str]:
+        async with self._session() as (session, thread):
+            return await thread.call(refused_shapes, session, refusals)
+
+    async def plan(
+        self,
+        source: SourceSpec,
+        *,
+        lo: str | None,
+        limit: int | None,
+        before: ReadEnd | None = None,
+        waits: bool = True,
+    ) -> SourcePlan:
+        if source.refused is not None:
+            return await plan_refused(self, source.refused)
+        end = None
+        if source.cursor is not None:
+            async with self._cursor() as (cursor, thread):
+                axis, greatest = await thread.call(greatest_of, cursor, source, self._queries)
+            end = await own_end(Beginning(axis, greatest, lo, before, waits), self._write_lock.held_since)
+        async with self._cursor() as (cursor, thread):
+            return await thread.call(self._plan, cursor, source, lo, limit, (end, before))
+
+    def _plan(
+        self,
+        cursor: duckdb.DuckDBPyConnection,
+        source: SourceSpec,
+        lo: str | None,
+        limit: int | None,
+        ends: tuple[CursorEnd | None, ReadEnd | None],
+    ) -> SourcePlan:
+        end, before = ends
+        refuse_read(cursor, source, self._queries)
+        text, parameters = from_item(source, self._queries)
+        columns = describe_selection(cursor, text, parameters)
+        kinds = {column.name: column.type for column in columns}
+        for name in source.order:
+            if name not in kinds:
+                raise InvalidInputError(f"The source has no column {name}.", code="source.column_missing")
+        hi, why = (end.hi, end.why) if end is not None else (None, None)
+        if end is not None and source.cursor is not None and limit is not None:
+            cut = limited(cursor, source, kinds[source.cursor.column], (lo, end.hi), limit)
+            hi, why = end.cut(cut, before)
+        begin = looked_back(lo, source.cursor, kinds[source.cursor.column]) if source.cursor else None
+        proved = is_proved(cursor, source)
+        looks = limit is None or limit > MAX_TIES
+        untrusted = None if proved else why_untrusted(cursor, source, begin, hi, looks_for_ties=looks)
+        is_split = is_partitioned(source, limit) and untrusted is None
+        return SourcePlan(
+            columns=tuple((column.name, column.type) for column in columns),
+            streams=_streams(cursor, source, kinds, lo, hi) if is_split else streams_between(()),
+            partition=source.partitions.column if source.partitions and is_split else None,
+            ordered=bool(source.order) and untrusted is None,
+            is_proved=proved,
+            untrusted=untrusted,
+            order=source.order,
+            lo=begin,
+            hi=hi,
+            limit=None if source.cursor else limit,
+            end=why,
+        )
+
+    async def count(self, source: SourceSpec, plan: SourcePlan) -> int:
+        where, bound = bounds_of(source, plan)
+        async with self._cursor() as (cursor, thread):
+            await thread.call(refuse_read, cursor, source, self._queries)
+            text, parameters = await thread.call(from_item, source, self._queries)
+            rows = await thread.call(
+                fetch, cursor, f"SELECT count(*) FROM {text} WHERE {where}", {**parameters, **bound}
+            )
+        return min(int(rows[0][0]), plan.limit) if plan.limit is not None else int(rows[0][0])
+
+    async def check_place(self, source: SourceSpec, plan: SourcePlan, stream: Stream, place: Position) -> None:
+        if source.refused is None:
+            async with self._cursor() as (cursor, thread):
+                await thread.call(refuse_read, cursor, source, self._queries)
+                await thread.call(check_place, cursor, source, plan, stream, place)
+
+    async def lane_state(self, lane: Lane, table: TableName) -> LaneState:
+        async with self._session() as (session, thread):
+            return await thread.call(read_lane, session, lane, table)
+
+    def spell(self, logical: str) -> str | None:
+        try:
+            return native_of(logical)
+        except SchemaMismatchError:
+            return None
+
+    async def landing_wire(self, table: TableName, columns: Sequence[Column]) -> Wire | None:
+        async with self._session() as (session, thread):
+            natives = await thread.call(session.natives, table)
+        return replace(TEXT_WIRE, types={c.name: natives.get(c.name) or self.spell(c.type) for c in columns})
+
+    async def may_run_inside(self, source: SourceSpec) -> bool:
+        async with self._session() as (session, thread):
+            names = await thread.call(plain_relations, source, self._queries)
+            if names is None:
+                return False
+            return await thread.call(session.plain_tables, names)
+
+    def snapshot(
+        self, source: SourceSpec, *, readers: int = 1, undecoded: bool = False, by: LaneOwner | None = None
+    ) -> AbstractAsyncContextManager[str | None]:
+        return self._snapshots.hold(readers)
+
+    @asynccontextmanager
+    async def owner(
+        self, lane: Lane, table: TableName, fence: int, *, token: str | None = None
+    ) -> AsyncIterator[IOwner]:
+        async with self._session() as (session, thread):
+            yield SqlOwner(session, thread, lane, table, fence, token)
+
+    @asynccontextmanager
+    async def reader(
+        self,
+        source: SourceSpec,
+        plan: SourcePlan,
+        stream: Stream,
+        *,
+        batch_rows: int,
+        batch_bytes: int = BATCH_BYTES,
+        snapshot: str | None = None,
+        by: LaneOwner | None = None,
+    ) -> AsyncIterator[IReader]:
+        if source.refused is not None:
+            yield RefusedReader(self, source.refused, plan, (batch_rows, batch_bytes))
+            return
+        async with self._snapshots.reading(snapshot) as (cursor, thread):
+            yield DuckDBReader(cursor, thread, source, plan, stream, (batch_rows, batch_bytes), self._queries)
+
+    @asynccontextmanager
+    async def writer(
+        self, lane: Lane, target: Target, read_set_id: str, stream: str, fence: int, token: str
+    ) -> AsyncIterator[IWriter]:
+        async with self._session() as (session, thread):
+            yield DuckDBWriter(session, thread, lane, target, read_set_id, stream, fence, token)
+
+    @asynccontextmanager
+    async def _session(self) -> AsyncIterator[tuple[DuckDBSession, OneThread]]:
+        async with self._file.lent() as connection:
+            session = DuckDBSession(connection, self._write_lock, self._file.opening, self._queries)
+            thread = OneThread("duckdb-write")
+            thread.interrupt = session.interrupt
+            try:
+                yield session, thread
+            finally:
+                if not thread.is_abandoned:
+                    await thread.call(session.close)
+                thread.close()
+
+    @asynccontextmanager
+    async def _cursor(self) -> AsyncIterator[tuple[duckdb.DuckDBPyConnection, OneThread]]:
+        """A cursor in a read-only transaction, so that no query of a user can write."""
+        async with self._file.lent() as connection:
+            cursor = connection.cursor()
+            thread = OneThread("duckdb-read")
+            thread.interrupt = cursor.interrupt
+            try:
+                await thread.call(fetch, cursor, "BEGIN TRANSACTION READ ONLY", {})
+                yield cursor, thread
+            finally:
+                if not thread.is_abandoned:
+                    await thread.call(cursor.close)
+                thread.close()
+
+
+def _streams(
+    cursor: duckdb.DuckDBPyConnection, source: SourceSpec, kinds: Mapping[str, str], lo: str | None, hi: str | None
+) -> tuple[Stream, ...]:
+    assert source.partitions is not None
+    column, kind = source.partitions.column, check_column(source.partitions, kinds)
+    text, parameters = from_item(source)
+    cursor_column = source.cursor.column if source.cursor else None
+    where, bound = bounds(cursor_column, kinds[cursor_column], lo, hi) if cursor_column else ("true", {})
+    # The driver gives times with a zone through an extra library; in the session's zone, UTC, they need none.
+    name = f"CAST({quote(column)} AS TIMESTAMP)" if kind == "timestamptz" else quote(column)
+    # As text: what of a time has no place in the driver's own type comes in another one.
+    ends = f"CAST(min({name}) AS VARCHAR), CAST(max({name}) AS VARCHAR)"
+    found = fetch(cursor, f"SELECT {ends} FROM {text} WHERE {where}", {**parameters, **bound})
+    return ranges(source.partitions, kind, *found[0])

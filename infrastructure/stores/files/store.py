@@ -1,0 +1,368 @@
+"""IDataStore over local CSV and Parquet files: a source whose files are pinned by size and etag."""
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from pathlib import Path
+
+import pyarrow as pa
+
+from domain.errors import InvalidInputError, NotFoundError, SourceChangedError, StoreRefusedError
+from domain.failpoints import fail_at
+from domain.pipelines.checkpoint import LaneState, Position
+from domain.pipelines.horizon import ReadEnd
+from domain.pipelines.quarantine import Refusals, RefusedRow
+from domain.pipelines.read_set import Lane, LaneOwner, SourceFile, SourcePlan, Stream
+from domain.pipelines.spec import SourceSpec
+from domain.pipelines.table import Column, TableName, TableSchema
+from domain.pipelines.way import TEXT_WIRE, Wire
+from domain.ports.data_store import (
+    BATCH_BYTES,
+    Batch,
+    IDataStore,
+    IOwner,
+    IReader,
+    IWriter,
+    SourceBatch,
+    StoreHealth,
+    Target,
+    TextRows,
+)
+from infrastructure.arrow import rechunk
+from infrastructure.bench.in_process import Calls, InProcessBench
+from infrastructure.confinement import Confinement
+from infrastructure.memory_room import ROOM, Room
+from infrastructure.stores.files.csv_parts import Rows, TextPart, TextParts
+from infrastructure.stores.files.csv_sample import CsvSample
+from infrastructure.stores.files.csv_text import BLOCK_BYTES, CsvFile, Dialect
+from infrastructure.stores.files.folders import FolderColumns
+from infrastructure.stores.files.formats import differing, format_of, format_of_all, refuse_options_of_csv
+from infrastructure.stores.files.matches import forbidden, is_inside, matches, tables_under
+from infrastructure.stores.files.parquet_files import ParquetData, columns_of_all, conform_file, note_on_times
+from infrastructure.stores.files.parquet_pages import FileLimits
+from infrastructure.threads import OneThread
+
+_PULLED_BYTES = 2 * 1024 * 1024
+"""Of text that the destination pulls: its vectors of 2,048 rows are full then, and none of it is copied on the way."""
+
+_FOLDER = "The folder that root of this files connection names {}."
+"""Where it is on this machine is no matter of who asks over HTTP."""
+
+
+class FilesDataStore(IDataStore):
+    """CSV and Parquet files under one folder; links that lead out of it are refused, and what is hidden is not seen."""
+
+    def __init__(
+        self,
+        root: Path,
+        confinement: Confinement | None = None,
+        limits: FileLimits | None = None,
+        calls: Calls | None = None,
+    ) -> None:
+        self._root = root
+        self._calls = calls or InProcessBench()
+        self._limits = limits
+        self._confinement = confinement or Confinement(root, (root,))
+
+    async def open(self) -> None:
+        self._confinement.check(self._root)
+        if not self._root.is_dir():
+            raise StoreRefusedError(_FOLDER.format("does not exist"), code="source.folder_missing")
+
+    async def close(self) -> None:
+        """Nothing is kept open between reads."""
+
+    async def health_check(self) -> StoreHealth:
+        if not self._root.is_dir():
+            return StoreHealth(is_healthy=False, step="name", detail=_FOLDER.format("does not exist"))
+        if not os.access(self._root, os.R_OK | os.X_OK):
+            return StoreHealth(is_healthy=False, step="sign_in", detail=_FOLDER.format("cannot be read"))
+        return StoreHealth(is_healthy=True)
+
+    async def tables(self) -> Sequence[TableName]:
+        return [TableName(name) for name in await asyncio.to_thread(self._listed)]
+
+    def _listed(self) -> list[str]:
+        return tables_under(self._root, self._confinement)
+
+    async def describe(self, table: TableName, *, with_bound: bool = False) -> TableSchema | None:
+        options = {"hive_partitioning": True}  # All that there is, whatever a pipeline makes of it.
+        source = SourceSpec(path=table.table, format=format_of(table.table), options=options)
+        try:
+            plan = await self.plan(source, lo=None, limit=None)
+        except NotFoundError:
+            return None
+        return TableSchema(table, tuple(Column(name, kind) for name, kind in plan.columns))
+
+    async def read(self, source: SourceSpec, *, batch_rows: int) -> AsyncGenerator[Batch, None]:
+        plan = await self.plan(source, lo=None, limit=None)
+        async with self.reader(source, plan, plan.streams[0], batch_rows=batch_rows) as reader:
+            async with aclosing(reader.batches(None)) as batches:
+                async for batch in batches:
+                    yield batch.data
+
+    async def write(self, table: TableName, batches: Sequence[Batch]) -> int:
+        raise _read_only()
+
+    async def refused_rows(
+        self, refusals: Refusals, *, after: Position | None, limit: int, most_bytes: int | None = None
+    ) -> Sequence[RefusedRow]:
+        raise _read_only()
+
+    async def refused_shapes(self, refusals: Refusals) -> Sequence[str]:
+        raise _read_only()
+
+    async def plan(
+        self,
+        source: SourceSpec,
+        *,
+        lo: str | None,
+        limit: int | None,
+        before: ReadEnd | None = None,
+        waits: bool = True,
+    ) -> SourcePlan:
+        if source.path is None:
+            raise InvalidInputError("A files source names a path.", code="source.kind")
+        if source.cursor is not None:
+            raise InvalidInputError("Files have no cursor; leave it out.", code="source.cursor_unsupported")
+        thread = OneThread("files-plan")
+        try:
+            return await thread.call(self._plan, source, limit)
+        finally:
+            thread.close()
+
+    def _plan(self, source: SourceSpec, limit: int | None) -> SourcePlan:
+        paths = matches(self._root, source.path or "", self._confinement)
+        names = [path.relative_to(self._root).as_posix() for path in paths]
+        is_csv = (source.format or format_of_all(names)) == "csv"
+        sample, note = None, None
+        if is_csv:
+            dialect = Dialect.of(source.options)
+            files = [CsvFile(path, name, dialect) for path, name in zip(paths, names, strict=True)]
+            folders = FolderColumns.of(names, files[0].header(), source.options)
+            sample = CsvSample.of(files, source.options.get("types") or {}, folders.columns)
+            columns, note = sample.columns, sample.note
+        else:
+            found = [ParquetData(path, name) for path, name in zip(paths, names, strict=True)]
+            columns, note = columns_of_all(found), note_on_times(found[0])
+            folders = FolderColumns.of(names, [name for name, _ in columns], source.options)
+            refuse_options_of_csv(source.options, [n for n, _ in columns], [n for n, _ in folders.columns])
+            columns += folders.columns
+        for name in source.key:
+            if name not in dict(columns):
+                raise InvalidInputError(f"The files have no column {name}.", code="source.column_missing")
+        return SourcePlan(
+            columns=columns,
+            streams=(Stream("0"),),
+            ordered=True,
+            files=self._pinned(paths),
+            limit=limit,
+            is_text=is_csv,
+            note=note,
+            guessed=sample.guessed if sample else (),
+            unproved=sample.unproved if sample else (),
+        )
+
+    def _pinned(self, paths: Sequence[Path]) -> tuple[SourceFile, ...]:
+        """Say which files were looked at, once more where they lie: a link may have come in the place of one."""
+        permits = self._confinement.permits()
+        if not all(map(permits, paths)):
+            raise forbidden()
+        return tuple(self._pin(path) for path in paths)
+
+    def _pin(self, path: Path) -> SourceFile:
+        name = path.relative_to(self._root).as_posix()
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise SourceChangedError(f"The file {name} went while it was looked at; try again.") from error
+        return SourceFile(name, status.st_size, str(status.st_mtime_ns))
+
+    async def count(self, source: SourceSpec, plan: SourcePlan) -> int:
+        total = 0
+        async with self.reader(source, plan, plan.streams[0], batch_rows=100_000) as reader:
+            async for batch in reader.batches(None):
+                total += batch.data.num_rows
+        return min(total, plan.limit) if plan.limit is not None else total
+
+    async def lane_state(self, lane: Lane, table: TableName) -> LaneState:
+        raise _read_only()
+
+    def owner(
+        self, lane: Lane, table: TableName, fence: int, *, token: str | None = None
+    ) -> AbstractAsyncContextManager[IOwner]:
+        raise _read_only()
+
+    async def wire(self, source: SourceSpec) -> Wire | None:
+        return TEXT_WIRE if (source.format or format_of(source.path or "")) == "csv" else None
+
+    @asynccontextmanager
+    async def snapshot(
+        self, source: SourceSpec, *, readers: int = 1, undecoded: bool = False, by: LaneOwner | None = None
+    ) -> AsyncIterator[str | None]:
+        yield None  # Files are pinned by size and etag instead.
+
+    @asynccontextmanager
+    async def reader(
+        self,
+        source: SourceSpec,
+        plan: SourcePlan,
+        stream: Stream,
+        *,
+        batch_rows: int,
+        batch_bytes: int = BATCH_BYTES,
+        snapshot: str | None = None,
+        by: LaneOwner | None = None,
+    ) -> AsyncIterator[IReader]:
+        thread = OneThread("files-read")
+        try:
+            place = (self._root, self._confinement, self._limits, self._calls)
+            yield FilesReader(place, thread, source, plan, (batch_rows, batch_bytes))
+        finally:
+            thread.close()
+
+    def writer(
+        self, lane: Lane, target: Target, read_set_id: str, stream: str, fence: int, token: str
+    ) -> AbstractAsyncContextManager[IWriter]:
+        raise _read_only()
+
+
+class FilesReader(IReader):
+    """Reads pinned files one after the other; a position is (file, rows of it)."""
+
+    def __init__(
+        self,
+        place: tuple[Path, Confinement, FileLimits | None, Calls],
+        thread: OneThread,
+        source: SourceSpec,
+        plan: SourcePlan,
+        size: tuple[int, int],
+    ) -> None:
+        self._root, self._confinement, self._limits, self._calls = place
+        self._thread = thread
+        self._source = source
+        self._plan = plan
+        self._size = size
+
+    async def batches(self, after: Position | None, *, limit: int | None = None) -> AsyncGenerator[SourceBatch, None]:
+        async with aclosing(self._thread.iterate(self._read(after, limit))) as batches:
+            async for batch in batches:
+                fail_at("extract.mid_page")
+                yield batch
+
+    def _read(self, after: Position | None, limit: int | None) -> Generator[SourceBatch]:
+        first, skip = (int(after[0]), int(after[1])) if after else (0, 0)
+        for index, file in enumerate(self._plan.files[first:], start=first):
+            path = self._root / file.path
+            self._check(path, file)
+            done = skip if index == first else 0
+            # A run has a process's workers to bound it, and must not fail since somebody looks at a file.
+            room = ROOM if limit is not None else None
+            for rows in rechunk(self._record_batches(path, file, done, room=room), *self._size):
+                self._check_columns(rows.column_names, file)
+                if limit is not None:
+                    rows = rows.slice(0, limit)
+                    limit -= rows.num_rows
+                if rows.num_rows:
+                    done += rows.num_rows
+                    yield SourceBatch(self._as_planned(rows, file.path), (str(index), str(done)))
+                if limit == 0:  # What comes behind may be large.
+                    return
+
+    async def texts(self, after: Position | None, *, max_rows: int, max_bytes: int) -> AsyncGenerator[TextRows, None]:
+        parts = TextParts([name for name, _ in self._plan.columns], self._read_texts(after))
+        try:
+            while await self._thread.call(parts.has_more):
+                yield TextPart(parts, max_rows, max_bytes)
+        finally:
+            await self._thread.call(parts.close)
+
+    def _read_texts(self, after: Position | None) -> Generator[Rows]:
+        first, skip = (int(after[0]), int(after[1])) if after else (0, 0)
+        names = [name for name, _ in self._plan.columns]
+        for index, file in enumerate(self._plan.files[first:], start=first):
+            path = self._root / file.path
+            self._check(path, file)
+            done = skip if index == first else 0
+            for batch in self._record_batches(path, file, done, _PULLED_BYTES):
+                self._check_columns(batch.schema.names, file)
+                done += batch.num_rows
+                fail_at("extract.mid_page")
+                yield (str(index), str(done)), batch.select(names)
+
+    def _check_columns(self, names: Sequence[str], file: SourceFile) -> None:
+        planned = [name for name, _ in self._plan.columns]
+        if set(names) != set(planned):
+            raise SourceChangedError(differing("the read set", planned, file.path, names))
+
+    def _as_planned(self, rows: pa.Table, name: str) -> pa.Table:
+        """The columns in their order, and those of Parquet in the form in which their types travel."""
+        if self._plan.is_text:
+            return rows.select([name for name, _ in self._plan.columns])
+        return conform_file(rows, self._plan.columns, name)
+
+    def _check(self, path: Path, file: SourceFile) -> None:
+        if not is_inside(path, self._root):
+            raise forbidden()
+        self._confinement.check(path)
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise SourceChangedError(f"The file {file.path} of the read set is gone.") from error
+        if (status.st_size, str(status.st_mtime_ns)) != (file.size_bytes, file.etag):
+            raise SourceChangedError(
+                f"The file {file.path} changed after the read set was planned; start again with --full-refresh or reset."
+            )
+
+    def _record_batches(
+        self, path: Path, file: SourceFile, skip: int, block_bytes: int = BLOCK_BYTES, room: Room | None = None
+    ) -> Iterator[pa.RecordBatch]:
+        """The rows behind the first `skip`, with the columns that the file's folders tell."""
+        told, name, is_opened = None, file.path, False
+        for batch in self._all_batches(path, name, block_bytes, room):
+            if not is_opened:
+                self._check(path, file)  # What was opened is what was checked before.
+                is_opened = True
+            if skip >= batch.num_rows:
+                skip -= batch.num_rows
+                continue
+            if told is None:
+                told = self._told(name, batch.schema.names)
+            yield _with(batch.slice(skip), told)
+            skip = 0
+
+    def _told(self, path: str, names: list[str]) -> dict[str, pa.Scalar]:
+        if not self._source.options.get("hive_partitioning"):
+            return {}
+        columns = tuple((name, kind) for name, kind in self._plan.columns if name not in names)
+        return FolderColumns(columns).scalars(path, is_text=self._plan.is_text)
+
+    def _all_batches(self, path: Path, name: str, block_bytes: int, room: Room | None) -> Iterator[pa.RecordBatch]:
+        if self._plan.is_text:
+            yield from self._csv(path, name).batches(block_bytes, room)
+            return
+        data = ParquetData(path, name, self._limits)
+        data.check_footer(self._calls)
+        yield from data.batches(*self._size, room)
+
+    def _csv(self, path: Path, name: str) -> CsvFile:
+        return CsvFile(path, name, Dialect.of(self._source.options), longest_row_bytes=self._size[1])
+
+    async def place(self, batch: SourceBatch, ordinal: int) -> str | None:
+        index, done = (int(part) for part in batch.position or ())
+        file, row = self._plan.files[index], done - batch.data.num_rows + ordinal
+        if not self._plan.is_text:
+            return f"{file.path}, row {row + 1}"
+        line = await self._thread.call(self._csv(self._root / file.path, file.path).line_of, row)
+        return f"{file.path}, line {line}"
+
+
+def _with(batch: pa.RecordBatch, told: Mapping[str, pa.Scalar]) -> pa.RecordBatch:
+    for name, value in told.items():
+        batch = batch.append_column(name, pa.repeat(value, batch.num_rows))
+    return batch
+
+
+def _read_only() -> InvalidInputError:
+    return InvalidInputError("A files connection can only be read from.", code="connection.read_only")

@@ -1,0 +1,1 @@
+"""IDataStore on a Postgres."""

@@ -1,0 +1,78 @@
+"""How text becomes a column's own type without losing anything, and which column a refused value was for."""
+
+import re
+from collections.abc import Mapping, Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from domain.errors import PlatformError, SchemaMismatchError
+from infrastructure.arrow import logical_type
+from infrastructure.sql import quote
+from infrastructure.stores.postgres.types import native_of, needs_cast
+
+_MODIFIER = re.compile(r"\([0-9, -]+\)")
+_LENGTH = re.compile(r"(?:character|character varying|bit|bit varying)\(([0-9]+)\)")
+_ROUNDED = re.compile(r"(numeric|time|timestamp|interval)\b")
+
+
+def cast(name: str, native: str) -> str:
+    """Cast a staged column so that the insert itself applies length and precision: a cast would cut without a word."""
+    base = _MODIFIER.sub("", native)
+    if base.startswith("bit") and not base.startswith("bit varying"):
+        base = base.replace("bit", "bit varying", 1)
+    if base.startswith("character") and not base.startswith("character varying"):
+        base = base.replace("character", "text", 1)
+    return f"{quote(name)}::{base}"
+
+
+def rounded(natives: Mapping[str, str]) -> dict[str, str]:
+    """For each column of a type that rounds also when inserting: a condition on rows whose value would be another one."""
+    found = {}
+    for name, native in natives.items():
+        base = _MODIFIER.sub("", native)
+        plain = "interval" if base.startswith("interval") else base
+        if native != plain and not native.endswith("[]") and _ROUNDED.match(native):
+            found[name] = f"{quote(name)}::{plain} IS DISTINCT FROM {quote(name)}::{plain}::{native}"
+    return found
+
+
+def would_round(name: str, native: str) -> SchemaMismatchError:
+    """Say that a value has more digits than its column keeps."""
+    return SchemaMismatchError(
+        f"The column {name} would get a value with more digits than {native} keeps; round it in a step.",
+        code="value.precision",
+    )
+
+
+def naming_column(error: PlatformError, rows: pa.Table, natives: Mapping[str, str]) -> PlatformError:
+    """The same error with the column in it, where the server did not know it and the rows show it."""
+    if not error.code.startswith("value.") or not error.message.startswith("There is "):
+        return error
+    if error.code == "value.too_long":
+        names = [name for name in rows.column_names if _is_too_long(rows.column(name), natives[name])]
+        names = names or [name for name in rows.column_names if _LENGTH.match(natives[name])]
+    else:
+        staged = [name for name in rows.column_names if needs_cast(natives[name])]
+        names = [name for name in staged if _MODIFIER.sub("", natives[name]) in error.message] or staged
+    if not names:
+        return error
+    what = error.message.removeprefix("There is ")
+    return type(error)(f"{_spoken(names)} holds {what}", code=error.code)
+
+
+def _spoken(names: Sequence[str]) -> str:
+    return f"The column {names[0]}" if len(names) == 1 else f"One of the columns {', '.join(names)}"
+
+
+def _is_too_long(values: pa.ChunkedArray, native: str) -> bool:
+    length = _LENGTH.fullmatch(native)
+    if length is None or not (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
+        return False
+    longest = pc.max(pc.utf8_length(values)).as_py()
+    return longest is not None and longest > int(length[1])
+
+
+def staged_type(kind: pa.DataType) -> str:
+    """The type of a column as which values lie before they are cast."""
+    return "uuid" if pa.types.is_fixed_size_binary(kind) else native_of(logical_type(kind))

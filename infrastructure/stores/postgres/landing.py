@@ -1,0 +1,101 @@
+"""Whether a landing table of a Postgres is the one it was, and still has the rows that a load has put there."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from domain.pipelines.table import RUN_ID, TableName
+from infrastructure.sql import quote, quote_table
+from infrastructure.stores.postgres.catalog import COLUMNS_AS_JSON
+from infrastructure.stores.postgres.hiding import may_suppress
+from infrastructure.stores.sql.session import Session
+
+# A table and the file that it lies in, or the files of its partitions; TRUNCATE and whatever writes it anew gives it another.
+_IDENTITY = """c.oid::text || ':' || CASE c.relkind WHEN 'p' THEN (
+    SELECT coalesce(string_agg(l.oid::text || '/' || l.relfilenode::text, ',' ORDER BY l.oid), '')
+    FROM pg_partition_tree(c.oid) p JOIN pg_class l ON l.oid = p.relid WHERE p.isleaf)
+  ELSE c.relfilenode::text END"""
+# A foreign table or a view would have to be asked at length, and a table that may only be written to answers nothing, nor
+# does one of which a policy may hide every row.
+_MAY_BE_LOOKED_AT = (
+    "c.relkind IN ('r', 'p') AND has_table_privilege(c.oid, 'SELECT') AND NOT row_security_active(c.oid)"
+)
+_OF_TABLE = "FROM pg_class c WHERE c.oid = to_regclass($1)"
+_LOOK = f"SELECT (SELECT n.nspname::text FROM pg_namespace n WHERE n.oid = c.relnamespace), {_IDENTITY}, {_MAY_BE_LOOKED_AT}, ({COLUMNS_AS_JSON})::text {_OF_TABLE}"
+
+
+@dataclass(frozen=True)
+class Held:
+    """What a table is while it is held: where its name leads, what tells it from another, whether it may be asked for rows,
+    and (name, native type, nullable) of its columns.
+    """
+
+    schema: str | None
+    identity: str | None
+    may_be_looked_at: bool
+    columns: tuple[tuple[str, str, bool], ...]
+
+
+def look_at(session: Session, table: TableName) -> Held:
+    """Ask all that a batch has to know of a table, at once; a batch is small, and each question is a round trip."""
+    found = session.execute(_LOOK, (quote_table(table),))
+    if not found:
+        return Held(table.schema, None, may_be_looked_at=False, columns=())
+    schema, told, may_be_looked_at, columns = found[0]
+    return Held(
+        schema,
+        told,
+        bool(may_be_looked_at),
+        tuple((name, kind, is_null) for name, kind, is_null in json.loads(columns)),
+    )
+
+
+def identity(session: Session, table: TableName) -> str | None:
+    """Tell a table from one that took its place, or from itself written anew; None where there is none."""
+    found = session.execute(f"SELECT {_IDENTITY} {_OF_TABLE}", (quote_table(table),))
+    return str(found[0][0]) if found else None
+
+
+def may_be_looked_at(session: Session, table: TableName) -> bool:
+    """Whether asking what rows a table has gets an answer, and soon."""
+    return bool(session.execute(f"SELECT {_MAY_BE_LOOKED_AT} {_OF_TABLE}", (quote_table(table),)) == [(True,)])
+
+
+def keeps_rows(session: Session, table: TableName, before: str, runs: Sequence[str] | None) -> bool:
+    """Whether a table that is not told as before still has rows from before, or rows of these runs."""
+    now = identity(session, table) or ""
+    if now.partition(":")[0] != before.partition(":")[0]:
+        return False
+    if _has_kept_a_file(before, now) or not may_be_looked_at(session, table):
+        return True
+    if runs and may_suppress(session, table):
+        runs = ()  # A trigger that writes to the rows of others leaves them their run.
+    sql, values = _kept_rows(table, runs, is_partitioned=not now.partition(":")[2].isdigit())
+    return bool(session.execute(sql, values)[0][0])
+
+
+def _kept_rows(table: TableName, runs: Sequence[str] | None, *, is_partitioned: bool) -> tuple[str, tuple[str, ...]]:
+    """Ask whether a table written anew has rows from before, as VACUUM FULL and CLUSTER leave them, or rows of these runs,
+    as ALTER TABLE does; of any run where there is none, and None where rows carry no id of a run.
+
+    Partitions come and go, so their age says nothing of the rows of others.
+    """
+    name, asked = quote_table(table), list[str]()
+    if not is_partitioned:
+        asked.append(f"EXISTS (SELECT 1 FROM {name} AS t WHERE age(t.xmin) > age(c.xmin))")
+    if runs:
+        known = "SELECT json_array_elements_text($2::json)"
+        asked.append(f"EXISTS (SELECT 1 FROM {name} AS t WHERE t.{quote(RUN_ID)}::text IN ({known}))")
+    elif runs is not None:
+        asked.append(f"EXISTS (SELECT 1 FROM {name} AS t WHERE t.{quote(RUN_ID)} IS NOT NULL)")
+    elif is_partitioned:
+        asked.append(f"EXISTS (SELECT 1 FROM {name})")
+    sql = f"SELECT {' OR '.join(asked)} FROM pg_class c WHERE c.oid = to_regclass($1)"
+    return sql, (name, json.dumps(list(runs))) if runs else (name,)
+
+
+def _has_kept_a_file(before: str, now: str) -> bool:
+    """Whether a partition is still told as before: then nobody has truncated all of them."""
+    return not {file for file in before.partition(":")[2].split(",") if "/" in file}.isdisjoint(
+        now.partition(":")[2].split(",")
+    )

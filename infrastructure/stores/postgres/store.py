@@ -1,0 +1,391 @@
+"""IDataStore on Postgres: Arrow through ADBC, binary COPY both ways, the fence in the same database."""
+
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from functools import cached_property
+
+import pyarrow as pa
+
+from domain.errors import InvalidInputError, PlatformError, SchemaMismatchError
+from domain.failpoints import fail_at
+from domain.pipelines.checkpoint import LaneState, Position
+from domain.pipelines.connection import failing_step
+from domain.pipelines.horizon import ReadEnd
+from domain.pipelines.quarantine import Refusals, RefusedRow
+from domain.pipelines.read_set import Lane, LaneOwner, SourcePlan, Stream, streams_between
+from domain.pipelines.spec import SourceSpec
+from domain.pipelines.table import INTERNAL_PREFIX, Column, TableName, TableSchema
+from domain.pipelines.way import Passage, Wire
+from domain.ports.data_store import (
+    BATCH_BYTES,
+    Batch,
+    EncodedRows,
+    IDataStore,
+    IOwner,
+    IReader,
+    IWriter,
+    SourceBatch,
+    StoreHealth,
+    Target,
+)
+from infrastructure.arrow import conform, to_table
+from infrastructure.bench.in_process import Calls
+from infrastructure.queries.postgres_query import PostgresQueries
+from infrastructure.sql import quote
+from infrastructure.stores.cursor_ends import CursorEnd
+from infrastructure.stores.cursors import looked_back
+from infrastructure.stores.partitions import check_column, is_partitioned, ranges
+from infrastructure.stores.positions import MAX_TIES, place_after
+from infrastructure.stores.postgres.catalog import catalog_columns
+from infrastructure.stores.postgres.connection import READER, PostgresAddress, Readers, lane_session
+from infrastructure.stores.postgres.horizon import PostgresHorizon
+from infrastructure.stores.postgres.keys import check_place, is_proved, why_untrusted
+from infrastructure.stores.postgres.links import LinkPool
+from infrastructure.stores.postgres.passage import PassingReader, PostgresWriter
+from infrastructure.stores.postgres.pool import SessionPool, refuse_pooler
+from infrastructure.stores.postgres.reading import BEGIN_READING, Reading, SharedSnapshots
+from infrastructure.stores.postgres.resolving import runs_inside
+from infrastructure.stores.postgres.selection import Selection
+from infrastructure.stores.postgres.session import PostgresSession
+from infrastructure.stores.postgres.told import FORMAT, hidden_of, wire_of
+from infrastructure.stores.postgres.types import native_of
+from infrastructure.stores.replayed import RefusedReader, plan_refused
+from infrastructure.stores.sql.lanes import read_lane
+from infrastructure.stores.sql.owner import SqlOwner
+from infrastructure.stores.sql.quarantine import refused_rows, refused_shapes
+from infrastructure.stores.sql.session import append_rows
+from infrastructure.stores.sql.writer import Checkpoints, SqlWriter
+from infrastructure.threads import OneThread
+
+_SIZES = (BATCH_BYTES, BATCH_BYTES)
+_SNAPSHOT = re.compile(r"[0-9A-F]+(-[0-9A-F]+)*")
+
+
+class PostgresDataStore(IDataStore):
+    """Tables of one Postgres database; owners, readers and writers each have a connection of their own from one pool.
+
+    `installation` tells one that counts fences from others that may read the same database; queries are parsed on `bench`.
+    """
+
+    def __init__(self, address: PostgresAddress, installation: str = "", bench: Calls | None = None) -> None:
+        self._address = address
+        self._installation = installation
+        self._pool = SessionPool(address, PostgresQueries(bench))
+        self._links = LinkPool(address)
+        self._snapshots = SharedSnapshots(self._session, self._links.link)
+
+    async def open(self) -> None:
+        async with self._session("headrace") as first, self._session("headrace") as second:
+            await refuse_pooler(self._address, first, second)
+
+    async def close(self) -> None:
+        await self._links.close()
+        await self._pool.close()
+
+    async def health_check(self) -> StoreHealth:
+        try:
+            async with self._session("headrace") as (session, thread):
+                await thread.call(session.execute, "SELECT 1")
+        except PlatformError as error:
+            return StoreHealth(is_healthy=False, step=failing_step(error), detail=error.message)
+        return StoreHealth(is_healthy=True)
+
+    async def tables(self) -> Sequence[TableName]:
+        async with self._session("headrace") as (session, thread):
+            rows = await thread.call(
+                session.execute,
+                "SELECT n.nspname::text, c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
+                "WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname NOT LIKE 'pg\\_%' "
+                "AND n.nspname NOT IN ('information_schema', 'headrace') ORDER BY 1, 2",
+            )
+        return [
+            TableName(table, None if schema == "public" else schema)
+            for schema, table in rows
+            if not table.startswith(INTERNAL_PREFIX)
+        ]
+
+    async def describe(self, table: TableName, *, with_bound: bool = False) -> TableSchema | None:
+        async with self._session("headrace") as (session, thread):
+            return await thread.call(session.describe_bound if with_bound else session.describe, table)
+
+    async def read(self, source: SourceSpec, *, batch_rows: int) -> AsyncGenerator[Batch, None]:
+        async with self._snapshots.reading(None) as reading:
+            selection = await reading.thread.call(reading.selected, source)
+            async with aclosing(reading.thread.iterate(selection.rows(reading.session, batch_rows, _SIZES))) as batches:
+                async for batch in batches:
+                    yield batch
+
+    async def write(self, table: TableName, batches: Sequence[Batch]) -> int:
+        tables = [to_table(batch) for batch in batches]
+        async with self._session("headrace") as (session, thread):
+            return await thread.call(append_rows, session, table, tables)
+
+    async def refused_rows(
+        self, refusals: Refusals, *, after: Position | None, limit: int, most_bytes: int | None = None
+    ) -> Sequence[RefusedRow]:
+        async with self._session("headrace") as (session, thread):
+            return await thread.call(refused_rows, session, refusals, after, limit, most_bytes)
+
+    async def refused_shapes(self, refusals: Refusals) -> Sequence[str]:
+        async with self._session("headrace") as (session, thread):
+            return await thread.call(refused_shapes, session, refusals)
+
+    async def plan(
+        self,
+        source: SourceSpec,
+        *,
+        lo: str | None,
+        limit: int | None,
+        before: ReadEnd | None = None,
+        waits: bool = True,
+    ) -> SourcePlan:
+        if source.refused is not None:
+            return await plan_refused(self, source.refused)
+        end = None
+        if source.cursor is not None:
+            async with self._session(READER) as (session, thread):
+                end = await PostgresHorizon(session, thread, source, before).end(source.cursor, lo, waits=waits)
+        async with self._reading() as (session, thread):
+            return await thread.call(self._plan, session, source, lo, limit, (end, before))
+
+    def _plan(
+        self,
+        session: PostgresSession,
+        source: SourceSpec,
+        lo: str | None,
+        limit: int | None,
+        ends: tuple[CursorEnd | None, ReadEnd | None],
+    ) -> SourcePlan:
+        end, before = ends
+        selection = Selection.of(session, source)
+        kinds = {column.name: column.type for column in selection.columns}
+        for name in source.order:
+            if name not in kinds:
+                raise InvalidInputError(f"The source has no column {name}.", code="source.column_missing")
+        begin, hi, why, where = None, None, None, "true"
+        if source.cursor is not None and end is not None:
+            column = source.cursor.column
+            if session.execute(f"SELECT 1 FROM {selection.text} WHERE {quote(column)} IS NULL LIMIT 1"):
+                raise InvalidInputError(f"The cursor column {column} holds NULL.", code="cursor.null")
+            hi, why = end.hi, end.why
+            if limit is not None:
+                hi, why = end.cut(self._limited(session, column, selection, (lo, hi), limit), before)
+            begin = looked_back(lo, source.cursor, kinds[column])
+            where = selection.bounds(column, begin, hi)
+        proved = is_proved(session, source)
+        session.bind(selection.settings)
+        looks = limit is None or limit > MAX_TIES
+        untrusted = None if proved else why_untrusted(session, source, selection, where, looks_for_ties=looks)
+        is_split = is_partitioned(source, limit) and untrusted is None
+        return SourcePlan(
+            columns=tuple((column.name, column.type) for column in selection.columns),
+            streams=self._streams(session, source, kinds, selection, where) if is_split else streams_between(()),
+            partition=source.partitions.column if source.partitions and is_split else None,
+            ordered=bool(source.order) and untrusted is None,
+            is_proved=proved,
+            untrusted=untrusted,
+            order=source.order,
+            lo=begin,
+            hi=hi,
+            limit=None if source.cursor else limit,
+            end=why,
+            warnings=hidden_of(session, source),
+        )
+
+    def _streams(
+        self,
+        session: PostgresSession,
+        source: SourceSpec,
+        kinds: Mapping[str, str],
+        selection: Selection,
+        where: str,
+    ) -> tuple[Stream, ...]:
+        assert source.partitions is not None
+        column, kind = source.partitions.column, check_column(source.partitions, kinds)
+        name = quote(column)
+        session.bind(selection.settings)
+        # As text: not every time has a place in the driver's own type.
+        ends = f"min({name})::text, max({name})::text"
+        low, high = session.execute(f"SELECT {ends} FROM {selection.text} WHERE {where}")[0]
+        return ranges(source.partitions, kind, low, high)
+
+    def _limited(
+        self, session: PostgresSession, name: str, selection: Selection, between: tuple[str | None, str], limit: int
+    ) -> str:
+        """Where a read ends that takes so many rows; the rows of one cursor value stay together."""
+        where = selection.bounds(name, *between)
+        session.bind(selection.settings)
+        rows = session.execute(
+            f"SELECT {selection.text_of(name)} FROM (SELECT * FROM {selection.text}) AS selected WHERE {where} "
+            f"ORDER BY selected.{quote(name)} LIMIT 1 OFFSET {limit:d}"
+        )
+        return rows[0][0] if rows else between[1]
+
+    async def count(self, source: SourceSpec, plan: SourcePlan) -> int:
+        def counted(reading: Reading) -> int:
+            session, selection = reading.session, reading.selected(source)
+            where = selection.bounds(source.cursor.column, plan.lo, plan.hi) if source.cursor else "true"
+            session.bind(selection.settings)
+            return int(session.execute(f"SELECT count(*) FROM {selection.text} WHERE {where}")[0][0])
+
+        async with self._snapshots.reading(None) as reading:
+            rows = await reading.thread.call(counted, reading)
+        return min(rows, plan.limit) if plan.limit is not None else rows
+
+    async def check_place(self, source: SourceSpec, plan: SourcePlan, stream: Stream, place: Position) -> None:
+        if source.refused is None:
+            async with self._reading() as (session, thread):
+                await thread.call(check_place, session, source, plan, stream, place)
+
+    async def lane_state(self, lane: Lane, table: TableName) -> LaneState:
+        async with self._session("headrace") as (session, thread):
+            return await thread.call(read_lane, session, lane, table)
+
+    def snapshot(
+        self, source: SourceSpec, *, readers: int = 1, undecoded: bool = False, by: LaneOwner | None = None
+    ) -> AbstractAsyncContextManager[str | None]:
+        return self._snapshots.hold(source, readers, Readers(self._installation, by), undecoded=undecoded)
+
+    @asynccontextmanager
+    async def owner(
+        self, lane: Lane, table: TableName, fence: int, *, token: str | None = None
+    ) -> AsyncIterator[IOwner]:
+        async with self._session(lane_session(lane, fence)) as (session, thread):
+            yield SqlOwner(session, thread, lane, table, fence, token)
+
+    async def wire(self, source: SourceSpec) -> Wire | None:
+        async with self._reading() as (session, thread):
+            return await thread.call(wire_of, session, source)
+
+    async def landing_wire(self, table: TableName, columns: Sequence[Column]) -> Wire | None:
+        def described(session: PostgresSession) -> Wire:
+            natives: dict[str, str | None] = {name: native for name, native, _ in catalog_columns(session, table)}
+            natives = natives or {column.name: self.spell(column.type) for column in columns}
+            return Wire(FORMAT, natives)
+
+        async with self._session("headrace") as (session, thread):
+            return await thread.call(described, session)
+
+    def spell(self, logical: str) -> str | None:
+        try:
+            return native_of(logical)
+        except SchemaMismatchError:
+            return None
+
+    async def may_run_inside(self, source: SourceSpec) -> bool:
+        async with self._session("headrace") as (session, thread):
+            return await thread.call(runs_inside, session, source)
+
+    @asynccontextmanager
+    async def reader(
+        self,
+        source: SourceSpec,
+        plan: SourcePlan,
+        stream: Stream,
+        *,
+        batch_rows: int,
+        batch_bytes: int = BATCH_BYTES,
+        snapshot: str | None = None,
+        by: LaneOwner | None = None,
+    ) -> AsyncIterator[IReader]:
+        if source.refused is not None:
+            yield RefusedReader(self, source.refused, plan, (batch_rows, batch_bytes))
+            return
+        if snapshot is not None and not _SNAPSHOT.fullmatch(snapshot):
+            raise InvalidInputError("This is not the name of a snapshot.", code="snapshot.invalid")
+        async with self._snapshots.reading(snapshot, Readers(self._installation, by)) as reading:
+            yield PostgresReader(reading, source, plan, stream, batch_rows, batch_bytes)
+
+    @asynccontextmanager
+    async def writer(
+        self, lane: Lane, target: Target, read_set_id: str, stream: str, fence: int, token: str
+    ) -> AsyncIterator[IWriter]:
+        name = lane_session(lane, fence)
+        async with self._session(name) as (session, thread):
+            decoded = SqlWriter(session, thread, lane, target, read_set_id, stream, fence, token)
+            writer = PostgresWriter(decoded, Checkpoints(lane, target.table, read_set_id, stream, fence, token), target)
+            async with writer.passing(self._links, name):
+                yield writer
+
+    @asynccontextmanager
+    async def _session(self, name: str) -> AsyncIterator[tuple[PostgresSession, OneThread]]:
+        async with self._pool.session(name) as pooled:
+            yield pooled
+
+    @asynccontextmanager
+    async def _reading(self) -> AsyncIterator[tuple[PostgresSession, OneThread]]:
+        """A session in one read-only snapshot, so that no query of a user can write."""
+        async with self._session(READER) as (session, thread):
+            await thread.call(session.execute, BEGIN_READING)
+            yield session, thread
+
+
+class PostgresReader(IReader):
+    """Reads a stream in the order of (cursor, key), from one snapshot."""
+
+    def __init__(
+        self,
+        reading: Reading,
+        source: SourceSpec,
+        plan: SourcePlan,
+        stream: Stream,
+        batch_rows: int,
+        batch_bytes: int,
+    ) -> None:
+        self._reading = reading
+        self._session = reading.session
+        self._thread = reading.thread
+        self._source = source
+        self._plan = plan
+        self._stream = stream
+        self._batch_rows = batch_rows
+        self._batch_bytes = batch_bytes
+
+    async def batches(self, after: Position | None, *, limit: int | None = None) -> AsyncGenerator[SourceBatch, None]:
+        plan, source = self._plan, self._source
+        columns = tuple(Column(name, kind) for name, kind in plan.columns)
+        names = [column.name for column in columns]
+
+        def opened() -> Generator[pa.Table]:
+            session = self._session
+            selection = self._reading.selected(source)
+            selection.check(columns)
+            where = selection.belonging(source, plan, self._stream)
+            if after is not None:
+                where = f"{where} AND {selection.after(plan.order, after)}"
+            return selection.rows(
+                session,
+                self._batch_rows,
+                (self._batch_bytes, self._batch_bytes),
+                where=where,
+                order=plan.order,
+                limit=limit,
+                only=[column.name for column in columns],
+                places=plan.ordered,
+                ties=plan.ordered and not plan.is_proved,
+            )
+
+        async with aclosing(self._thread.iterate(await self._thread.call(opened))) as batches:
+            async for batch in batches:
+                fail_at("extract.mid_page")
+                place = place_after(batch, plan, before_christ="BC") if plan.ordered else None
+                yield SourceBatch(conform(batch.select(names), columns), place)
+
+    def encoded(self, after: Position | None, passage: Passage) -> AsyncGenerator[EncodedRows, None]:
+        return self._passing.encoded(after, passage)
+
+    async def decoded(self, rows: EncodedRows) -> Batch:
+        table: Batch = await self._passing.decoded(rows)
+        return table
+
+    @cached_property
+    def _passing(self) -> PassingReader:
+        return PassingReader(
+            self._reading,
+            self._source,
+            self._plan,
+            self._stream,
+            batch_rows=self._batch_rows,
+            batch_bytes=self._batch_bytes,
+        )

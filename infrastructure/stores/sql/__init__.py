@@ -1,0 +1,1 @@
+"""What every SQL store does in the same way: the fence, the checkpoint, staging, merging and quarantine."""

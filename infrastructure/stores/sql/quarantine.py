@@ -1,0 +1,185 @@
+"""The quarantine table in SQL: listing refused rows, and what becomes of them with their run (D9)."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Any
+
+from domain.errors import FencedError
+from domain.pipelines.checkpoint import Counts, Position
+from domain.pipelines.quarantine import Refusals, RefusedRow, RefusedState
+from domain.pipelines.read_set import Lane, ReadSet
+from domain.pipelines.table import TableName
+from domain.ports.data_store import Batch, Target
+from infrastructure.sql import quote_table
+from infrastructure.stores.replayed import MOST_READ_AGAIN, ReadAgain, fitting, may_be_read_again
+from infrastructure.stores.sql.session import QUARANTINE, Session
+
+_KEPT = ("read_set", "stream", "seq", "ordinal", "run_id", "kind", "rule", "reason", "record", "columns", "state")
+_PAGE_BYTES = 16 * 1024 * 1024
+_OF_LANE = '"org" = $1 AND "pipeline" = $2 AND "lane" = $3'
+
+
+def refused_rows(
+    session: Session, refusals: Refusals, after: Position | None, limit: int, most_bytes: int | None = None
+) -> list[RefusedRow]:
+    """List refused rows strictly after a place, one at least; blocking."""
+    table = refusals.table.beside(QUARANTINE)
+    if session.describe(table) is None:
+        return []
+    where, values = _belonging(refusals)
+    if after is not None:
+        bound = ", ".join(f"CAST(${len(values) + n} AS {kind})" for n, kind in enumerate(_PLACE_TYPES, start=1))
+        where += f' AND ("read_set", "stream", "seq", "ordinal") > ({bound})'
+        values += after
+    names = ", ".join(f'"{name}"' for name in (*_KEPT, "settled_by"))
+    chosen = f'FROM {quote_table(table)} WHERE {where} ORDER BY "read_set", "stream", "seq", "ordinal" LIMIT '
+    if most_bytes is not None:  # Before any of them is in memory.
+        # By bytes, as both databases tell them: a character may be four of them, there and here.
+        sizes = session.execute(f'SELECT bit_length("record") {chosen}{limit:d}', values)
+        if not sizes:
+            return []
+        limit = fitting([int(size[0]) // 8 for size in sizes], most_bytes)
+    rows = session.execute(f'SELECT {names}, CAST("refused_at" AS TEXT) {chosen}{limit:d}', values)
+    return [_row(row) for row in rows]
+
+
+def open_refusals(session: Session, refusals: Refusals, most: int = MOST_READ_AGAIN) -> Iterator[RefusedRow]:
+    """The first refused rows, of which few are in memory at a time; blocking."""
+    after: Position | None = None
+    while most > 0 and (page := refused_rows(session, refusals, after, most, _PAGE_BYTES)):
+        yield from page
+        after, most = page[-1].place, most - len(page)
+
+
+def refused_shapes(session: Session, refusals: Refusals) -> list[str]:
+    """List the different columns that refused rows have; blocking."""
+    table = refusals.table.beside(QUARANTINE)
+    if session.describe(table) is None:
+        return []
+    where, values = _belonging(refusals)
+    rows = session.execute(f'SELECT DISTINCT "columns" FROM {quote_table(table)} WHERE {where} ORDER BY 1', values)
+    return [str(row[0]) for row in rows]
+
+
+def mark_repaired(session: Session, table: TableName, lane: Lane, run_id: str, places: Sequence[Position]) -> None:
+    """Mark what a replayed batch has put into the table, inside its transaction.
+
+    Raises:
+        FencedError: another run has repaired or superseded one of them; nothing is written.
+    """
+    groups: dict[tuple[str, str, int], list[int]] = defaultdict(list)
+    for read_set, stream, seq, ordinal in places:
+        groups[read_set, stream, int(seq)].append(int(ordinal))
+    for (read_set, stream, batch), ordinals in groups.items():
+        marked = session.execute(
+            f"UPDATE {quote_table(table.beside(QUARANTINE))} SET \"state\" = '{RefusedState.REPAIRED}', "
+            '"settled_by" = $1 WHERE "org" = $2 AND "pipeline" = $3 AND "read_set" = $4 AND "stream" = $5 '
+            f'AND "seq" = $6 AND "state" = \'{RefusedState.OPEN}\' '
+            f'AND "ordinal" IN ({", ".join(str(ordinal) for ordinal in ordinals)}) RETURNING "ordinal"',
+            (run_id, lane.organization, lane.pipeline, read_set, stream, batch),
+        )
+        if len(marked) != len(ordinals):
+            raise FencedError("Another run has dealt with some of the refused rows; nothing was written.")
+
+
+class Rereads:
+    """Notes which open refusals of earlier runs the batches of a stream have read again; asked once, at the first batch."""
+
+    def __init__(self, session: Session, lane: Lane, target: Target, read_set_id: str) -> None:
+        self._session = session
+        self._refusals = may_be_read_again(lane, target)
+        self._key = target.source_key
+        self._read_set_id = read_set_id
+        self._again: ReadAgain | None = None
+
+    def note(self, rows: Batch | None) -> None:
+        """Note them in the transaction of the batch: they are superseded when the run is published."""
+        if not self._key or rows is None or not rows.num_rows:
+            return
+        if self._again is None:
+            self._again = ReadAgain(self._key, open_refusals(self._session, self._refusals))
+        groups: dict[tuple[str, str], list[str]] = defaultdict(list)
+        for read_set, stream, seq, ordinal in self._again.places(rows):
+            groups[read_set, stream].append(f"({int(seq)}, {int(ordinal)})")
+        for place, rest in groups.items():
+            self._note(place, ", ".join(rest))
+
+    def _note(self, place: tuple[str, str], rest: str) -> None:
+        mine = (self._refusals.organization, self._refusals.pipeline, *place)
+        self._session.execute(
+            f'UPDATE {quote_table(self._refusals.table.beside(QUARANTINE))} SET "settled_by" = $5 WHERE "org" = $1 '
+            f'AND "pipeline" = $2 AND "read_set" = $3 AND "stream" = $4 AND ("seq", "ordinal") IN ({rest}) '
+            f"AND \"state\" = '{RefusedState.OPEN}'",
+            (*mine, self._read_set_id),
+        )
+
+
+def settle_refused(session: Session, target: Target, lane: Lane, read_set: ReadSet, counts: Counts) -> None:
+    """The run is published: what it has read again is superseded, and what it refused may be replayed from now on."""
+    if target.replaces or (target.merges and read_set.is_whole and lane.is_main):
+        _supersede(session, target, lane)
+    elif target.source_key:
+        _supersede(session, target, lane, read_set.id)
+    if counts.quarantined + counts.failed:
+        _open(session, target.table, lane, read_set.id)
+
+
+def _open(session: Session, table: TableName, lane: Lane, read_set_id: str) -> None:
+    _move(session, table, lane, RefusedState.WAITING, RefusedState.OPEN, 'AND "read_set" = $4', (read_set_id,))
+
+
+def abandon_refused(session: Session, table: TableName, lane: Lane) -> None:
+    """What the lane left unfinished is forgotten: its refused rows will be read again."""
+    _move(session, table, lane, RefusedState.WAITING, RefusedState.ABANDONED, "", ())
+
+
+def _supersede(session: Session, target: Target, lane: Lane, noted: str | None = None) -> None:
+    """Supersede all that earlier runs refused, or what a read set has noted."""
+    more, values = ("", ()) if noted is None else (' AND "settled_by" = $5', (noted,))
+    session.execute(
+        f"UPDATE {quote_table(target.table.beside(QUARANTINE))} SET \"state\" = '{RefusedState.SUPERSEDED}', "
+        f'"settled_by" = $4 WHERE "org" = $1 AND "pipeline" = $2 AND "target" = $3 '
+        f"AND \"state\" = '{RefusedState.OPEN}'{more}",
+        (lane.organization, lane.pipeline, str(target.table), target.run_id, *values),
+    )
+
+
+_PLACE_TYPES = ("TEXT", "TEXT", "BIGINT", "BIGINT")
+
+
+def _belonging(refusals: Refusals) -> tuple[str, tuple[Any, ...]]:
+    where = '"org" = $1 AND "pipeline" = $2 AND "target" = $3'
+    values: tuple[Any, ...] = (refusals.organization, refusals.pipeline, str(refusals.table))
+    for name, value in (("run_id", refusals.run_id), ("state", refusals.state), ("lane", refusals.lane)):
+        if value is not None:
+            values += (str(value),)
+            where += f' AND "{name}" = ${len(values)}'
+    return where, values
+
+
+def _move(
+    session: Session,
+    table: TableName,
+    lane: Lane,
+    before: RefusedState,
+    after: RefusedState,
+    more: str,
+    values: tuple[Any, ...],
+) -> None:
+    session.execute(
+        f"UPDATE {quote_table(table.beside(QUARANTINE))} SET \"state\" = '{after}' "
+        f"WHERE {_OF_LANE} {more} AND \"state\" = '{before}'",
+        (lane.organization, lane.pipeline, lane.name, *values),
+    )
+
+
+def _row(row: Sequence[Any]) -> RefusedRow:
+    read_set, stream, seq, ordinal, run_id, kind, rule, reason, record, columns, state, settled_by, moment = row
+    return RefusedRow(
+        (read_set, stream, str(seq), str(ordinal)),
+        *(run_id, kind, rule, reason, record, columns),
+        RefusedState(state),
+        settled_by if state != RefusedState.OPEN else None,  # Of an open one it says which read set has read it again.
+        datetime.fromisoformat(moment),
+    )

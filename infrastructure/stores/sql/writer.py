@@ -1,0 +1,333 @@
+"""Commits rows, quarantine and checkpoint of a stream in one transaction, in SQL (contract, M2)."""
+
+import json
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+
+from domain.errors import FencedError, SchemaMismatchError, StoreUnavailableError
+from domain.failpoints import fail_at
+from domain.pipelines.checkpoint import HEAD, POSITION_FORMAT, CheckpointUpdate, Merged
+from domain.pipelines.quarantine import RefusedState
+from domain.pipelines.read_set import Lane
+from domain.pipelines.table import DELETED, LOADED_AT, RUN_ID, SEQ, Column, TableName, TableSchema
+from domain.pipelines.way import Passage
+from domain.ports.data_store import Committed, IWriter, JudgedBatch, StreamSelection, Target
+from infrastructure.arrow import conform, to_table
+from infrastructure.sql import quote, quote_table
+from infrastructure.stores.landing import landing_gone, landing_of, nothing_merged, places_of
+from infrastructure.stores.landing_watch import LandingWatch
+from infrastructure.stores.replayed import repaired_places
+from infrastructure.stores.sql.quarantine import Rereads, mark_repaired
+from infrastructure.stores.sql.session import CHECKPOINT, COUNTS, QUARANTINE, QUARANTINE_COLUMNS, Session
+from infrastructure.threads import OneThread, P, T
+
+
+class Checkpoints:
+    """The statements on a stream's row of the checkpoint table, and what their answers mean (contract, M2)."""
+
+    def __init__(self, lane: Lane, table: TableName, read_set_id: str, stream: str, fence: int, token: str) -> None:
+        self._lane = lane
+        self._table = quote_table(table.beside(CHECKPOINT))
+        self._key = (lane.organization, lane.pipeline, lane.name, stream)
+        self._read_set_id = read_set_id
+        self._fence = fence
+        self._token = token
+
+    def advance(self, checkpoint: CheckpointUpdate) -> tuple[str, Sequence[Any]]:
+        """Move the row on by one batch, if it is still ours."""
+        counts = ", ".join(f"{quote(name)} = ${number}" for number, name in enumerate(COUNTS, start=9))
+        sql = (
+            f'UPDATE {self._table} SET "fence" = $5, "seq" = $6, "position" = $7, "state" = $8, {counts}, '
+            '"stats" = $16, "format" = $20 WHERE "org" = $1 AND "pipeline" = $2 AND "lane" = $3 AND "stream" = $4 '
+            'AND "fence" = $5 AND "writer" = $19 AND "read_set" = $17 AND "seq" = $18 AND "state" = \'loading\' '
+            'RETURNING "seq"'
+        )
+        return sql, (
+            *self._key,
+            self._fence,
+            checkpoint.seq,
+            json.dumps(checkpoint.position) if checkpoint.position is not None else None,
+            "done" if checkpoint.is_last else "loading",
+            *(getattr(checkpoint.counts, name) for name in COUNTS),
+            json.dumps(checkpoint.stats),
+            self._read_set_id,
+            checkpoint.seq - 1,
+            self._token,
+            POSITION_FORMAT,
+        )
+
+    def amend(self, checkpoint: CheckpointUpdate) -> tuple[str, Sequence[Any]]:
+        """Note what landing the rows did, in the transaction that has moved the row on."""
+        sql = (
+            f'UPDATE {self._table} SET "deduplicated" = $5, "stats" = $6 '
+            'WHERE "org" = $1 AND "pipeline" = $2 AND "lane" = $3 AND "stream" = $4'
+        )
+        return sql, (*self._key, checkpoint.counts.deduplicated, json.dumps(checkpoint.stats))
+
+    def check(self, returned: Sequence[Any], checkpoint: CheckpointUpdate) -> None:
+        """Refuse to go on unless exactly the expected row was moved.
+
+        Raises:
+            FencedError: it was not.
+        """
+        if [tuple(row) for row in returned] != [(checkpoint.seq,)]:
+            raise FencedError(f"Stream {self._key[3]} of {self._lane} belongs to a newer owner; nothing was written.")
+
+    def opened_on(self) -> tuple[str, Sequence[Any]]:
+        """Read what the head keeps of the read set's opening."""
+        sql = (
+            f'SELECT "stats" FROM {self._table} WHERE "org" = $1 AND "pipeline" = $2 AND "lane" = $3 '
+            f"AND \"stream\" = '{HEAD}'"
+        )
+        return sql, self._key[:3]
+
+    def others_landed(self) -> tuple[str, Sequence[Any]]:
+        """Read whether another stream of the lane's read set has landed a row."""
+        sql = (
+            f'SELECT count(*) > 0 FROM {self._table} WHERE "org" = $1 AND "pipeline" = $2 AND "lane" = $3 '
+            f'AND "stream" NOT IN (\'{HEAD}\', $4) AND "produced" > 0'
+        )
+        return sql, self._key
+
+    def standing(self, for_update: str) -> tuple[str, Sequence[Any]]:
+        """Read where the row stands, once whoever holds it is gone."""
+        sql = (
+            f'SELECT "seq", "fence", "writer" FROM {self._table} WHERE "org" = $1 AND "pipeline" = $2 AND "lane" = $3 '
+            f'AND "stream" = $4 {for_update}'
+        )
+        return sql, self._key
+
+    def check_standing(self, rows: Sequence[Any]) -> None:
+        """Refuse to begin under a stale fence or token.
+
+        Raises:
+            FencedError: it is stale.
+        """
+        if not rows or tuple(rows[0])[1:] != (self._fence, self._token):
+            raise FencedError(f"Stream {self._key[3]} of {self._lane} belongs to a newer owner; nothing was written.")
+
+    def is_at(self, rows: Sequence[Any], checkpoint: CheckpointUpdate) -> bool:
+        """Say whether a batch was committed."""
+        return bool(rows) and tuple(rows[0]) == (checkpoint.seq, self._fence, self._token)
+
+
+def metadata_of(passage: Passage) -> dict[str, tuple[str, str]]:
+    """The metadata columns of rows that pass, each with its value as text and its type."""
+    constants: dict[str, tuple[str, str]] = {}
+    if passage.run_id is not None:
+        constants[RUN_ID] = (passage.run_id, "uuid")
+    if passage.has_loaded_at:
+        constants[LOADED_AT] = (datetime.now(UTC).isoformat(), "timestamptz")
+    return constants
+
+
+class SqlWriter(IWriter):
+    """Commits batches of one stream in a SQL store."""
+
+    def __init__(
+        self,
+        session: Session,
+        thread: OneThread,
+        lane: Lane,
+        target: Target,
+        read_set_id: str,
+        stream: str,
+        fence: int,
+        token: str,
+    ) -> None:
+        self._session = session
+        self._thread = thread
+        self._lane = lane
+        self._target = target
+        self._read_set_id = read_set_id
+        self._stream = stream
+        self._checkpoints = Checkpoints(lane, target.table, read_set_id, stream, fence, token)
+        self._landing = landing_of(target)
+        self._watch = LandingWatch(self._landing, may_be_emptied=target.deletes)
+        self._rereads = Rereads(session, lane, target, read_set_id)
+        self._merged: Merged | None = None
+
+    async def commit(self, batch: JudgedBatch, checkpoint: CheckpointUpdate) -> Committed:
+        return await self._thread.call(self._commit, batch, checkpoint)
+
+    def _commit(self, batch: JudgedBatch, checkpoint: CheckpointUpdate) -> Committed:
+        retries = 0
+        try:
+            self._commit_once(batch, checkpoint)
+        except StoreUnavailableError as error:
+            if self._session.is_interrupted or error.code == "disk_full":
+                raise
+            # The answer to COMMIT may have been lost: the row's lock waits for the old backend, then `seq` is final.
+            if not self.is_committed(checkpoint):
+                if self._session.is_interrupted:  # Connecting again may have taken a while.
+                    raise
+                self._commit_once(batch, checkpoint)
+            retries = 1
+        fail_at("batch.after_commit")
+        self.look_again(checkpoint)
+        return Committed(retries, self._merged)
+
+    async def commit_selection(
+        self, selection: StreamSelection, checkpoint_of: Callable[[int], CheckpointUpdate]
+    ) -> int:
+        return await self._thread.call(self._commit_selection, selection, checkpoint_of)
+
+    def _commit_selection(self, selection: StreamSelection, checkpoint_of: Callable[[int], CheckpointUpdate]) -> int:
+        checkpoint: CheckpointUpdate | None = None
+        retries = 0
+        fail_at("batch.before_begin")
+        try:
+            with self._session.transaction():
+                checkpoint = self._insert_selected(selection, checkpoint_of)
+            fail_at("batch.commit_sent")
+        except StoreUnavailableError:
+            # Before the checkpoint was written the whole is left to the next claim: it may have been hours of work.
+            if checkpoint is None or self._session.is_interrupted or not self.is_committed(checkpoint):
+                raise
+            retries = 1
+        fail_at("batch.after_commit")
+        return retries
+
+    def _insert_selected(
+        self, selection: StreamSelection, checkpoint_of: Callable[[int], CheckpointUpdate]
+    ) -> CheckpointUpdate:
+        session, checkpoints = self._session, self._checkpoints
+        checkpoints.check_standing(session.execute(*checkpoints.standing(session.for_update)))
+        constants = metadata_of(selection.passage)
+        if session.hold(self._landing) is None:
+            raise landing_gone(self._landing)
+        count = session.insert_selected(self._landing, selection, constants)
+        fail_at("batch.mid_rows")
+        checkpoint = checkpoint_of(count)
+        self._advance(checkpoint)
+        return checkpoint
+
+    def _advance(self, checkpoint: CheckpointUpdate) -> None:
+        """Move the stream's row on behind rows that were written before it."""
+        checkpoints = self._checkpoints
+        checkpoints.check(self._session.execute(*checkpoints.advance(checkpoint)), checkpoint)
+        fail_at("batch.after_checkpoint")
+        fail_at("batch.before_commit")
+
+    def _commit_once(self, batch: JudgedBatch, checkpoint: CheckpointUpdate) -> None:
+        session = self._session
+        rows = to_table(batch.accepted)
+        fail_at("batch.before_begin")
+        with session.transaction():
+            self._checkpoints.check(session.execute(*self._checkpoints.advance(checkpoint)), checkpoint)
+            fail_at("batch.after_checkpoint")
+            self._merged = self._land(rows, checkpoint) if rows.num_rows else nothing_merged(self._target)
+            if self._merged is not None:
+                session.execute(*self._checkpoints.amend(checkpoint.with_merged(self._merged)))
+            fail_at("batch.mid_rows")
+            self._rereads.note(batch.source)
+            refused = to_table(batch.refused)
+            if batch.origins is not None:
+                mark_repaired(session, self._target.table, self._lane, self._target.run_id, repaired_places(batch))
+            elif refused.num_rows:
+                quarantined = conform(self._quarantined(refused, checkpoint.seq), QUARANTINE_COLUMNS)
+                session.ingest(self._target.table.beside(QUARANTINE), quarantined, QUARANTINE_COLUMNS)
+            fail_at("batch.before_commit")
+        fail_at("batch.commit_sent")  # As if the answer to COMMIT were lost.
+
+    async def beside(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Do something on the session's thread."""
+        return await self._thread.call(function, *args, **kwargs)
+
+    def is_committed(self, checkpoint: CheckpointUpdate) -> bool:
+        """Connect again and say whether a batch whose answer was lost is durable; blocking."""
+        session, checkpoints = self._session, self._checkpoints
+        session.reopen()
+        with session.transaction():
+            rows = session.execute(*checkpoints.standing(session.for_update))
+        return checkpoints.is_at(rows, checkpoint)
+
+    def check_landing(self, landed: int) -> None:
+        """Refuse to land rows where those before them are gone, `landed` of this stream; blocking, while the table is held.
+
+        Raises:
+            ConflictError: others have emptied or exchanged the table (`destination.changed`).
+        """
+        session, landing, watch = self._session, self._landing, self._watch
+        if not watch.is_begun:
+            head = session.execute(*self._checkpoints.opened_on())
+            watch.begin(json.loads(head[0][0]) if head else {})
+        runs = watch.landed_by if self._target.metadata_columns else None
+
+        def keeps_rows(before: str) -> bool:
+            return not self._has_landed(landed) or session.keeps_rows(landing, before, runs)
+
+        watch.check(session.identity(landing), keeps_rows, lambda: session.is_filled(landing))
+
+    def _has_landed(self, landed: int) -> bool:
+        """Say whether rows of the read set have landed before these: until then there are none to lose."""
+        return landed > 0 or bool(self._session.execute(*self._checkpoints.others_landed())[0][0])
+
+    def look_again(self, checkpoint: CheckpointUpdate) -> None:
+        """See after a commit, unless it was the last, that there are rows now; blocking."""
+        if self._watch.was_filled or checkpoint.is_last or not checkpoint.counts.produced:
+            return
+        try:
+            self._watch.was_filled = self._session.is_filled(self._landing) is True
+        except StoreUnavailableError:
+            return  # The batch is durable, and the next one connects again.
+
+    def _landing_columns(self, held: TableSchema, names: Sequence[str]) -> list[Column]:
+        by_name = {column.name: column for column in held.columns}
+        missing = [name for name in names if name not in by_name]
+        if missing:
+            raise SchemaMismatchError(f"The table {self._landing} has no column named {', '.join(missing)}.")
+        return [by_name[name] for name in names]
+
+    def _land(self, rows: pa.Table, checkpoint: CheckpointUpdate) -> Merged | None:
+        """Append or merge the rows, with the metadata columns as constants; a stage has no time of loading until it is
+        published.
+        """
+        target, session = self._target, self._session
+        held = session.hold(self._landing, target.key if target.merges and target.shadow is None else ())
+        if held is None:
+            raise landing_gone(self._landing)
+        deleted = rows.column(DELETED) if target.deletes else None
+        rows = rows.select([column.name for column in target.columns])
+        columns = self._landing_columns(held, rows.column_names)
+        rows = conform(rows, columns)
+        # After the types, whose change would be told with the column.
+        self.check_landing(checkpoint.counts.produced - rows.num_rows)
+        constants: list[tuple[str, pa.Scalar]] = []
+        if target.metadata_columns:
+            constants.append((RUN_ID, session.uuid(target.run_id)))
+            if target.shadow is None:
+                constants.append((LOADED_AT, pa.scalar(datetime.now(UTC), pa.timestamp("us", "UTC"))))
+        columns = columns + self._landing_columns(held, [name for name, _ in constants])
+        for name, value in constants:
+            rows = rows.append_column(name, pa.repeat(value, rows.num_rows))
+        if deleted is not None:
+            columns.append(Column(DELETED, "bool"))
+            rows = rows.append_column(DELETED, deleted)
+        if target.merges:
+            columns.append(Column(SEQ, "int64"))
+            rows = rows.append_column(SEQ, places_of(checkpoint.seq, rows.num_rows))
+        if target.merges and target.shadow is None:
+            return session.merge(self._landing, rows, columns, target)
+        session.ingest(self._landing, rows, columns)
+        return None
+
+    def _quarantined(self, refused: pa.Table, seq: int) -> pa.Table:
+        count = refused.num_rows
+        constants = {
+            "org": self._lane.organization,
+            "pipeline": self._lane.pipeline,
+            "lane": self._lane.name,
+            "read_set": self._read_set_id,
+            "stream": self._stream,
+            "target": str(self._target.table),
+            "run_id": self._target.run_id,
+            "refused_at": datetime.now(UTC),
+            "state": RefusedState.WAITING.value,
+        }
+        for name, value in constants.items():
+            refused = refused.append_column(name, pa.repeat(pa.scalar(value), count))
+        return refused.append_column("seq", pa.repeat(pa.scalar(seq, pa.int64()), count))
