@@ -26,7 +26,7 @@ from entrypoints.use_cases import UseCases
 from entrypoints.worker.background import BackgroundTasks
 from entrypoints.worker.main import Worker
 from infrastructure.observability.logs import configure_logs
-from infrastructure.settings_sources import load_settings
+from infrastructure.settings.sources import load_settings
 
 ME = Principal("bench", "default", frozenset({Role.PLATFORM_ADMIN}))
 

@@ -23,7 +23,7 @@ from entrypoints.composition.lifecycle import running
 from entrypoints.documents.reading import read_text
 from entrypoints.use_cases import UseCases
 from infrastructure.metadata.records import SqlRecords
-from infrastructure.settings_sources import load_settings
+from infrastructure.settings.sources import load_settings
 from infrastructure.stores.sql.owner import SqlOwner
 
 ME = Principal("walk", "default", frozenset({Role.PLATFORM_ADMIN}))

@@ -3,7 +3,7 @@
 from infrastructure.bench.bench import Bench
 from infrastructure.bench.process import ChildLimits
 from infrastructure.bench.refusals import query_too_large, transform_too_large
-from infrastructure.settings import Settings
+from infrastructure.settings.tree import Settings
 
 _MODULES = ("infrastructure.security.query_guard", "infrastructure.transforms.in_child")
 

@@ -3,8 +3,8 @@
 from dataclasses import fields
 
 from entrypoints.documents.limits import DocumentLimits
-from infrastructure.settings import Settings
-from infrastructure.settings_sources import catalog, reference, schema, shown
+from infrastructure.settings.sources import catalog, reference, schema, shown
+from infrastructure.settings.tree import Settings
 
 __all__ = ["catalog", "document_limits", "reference", "schema", "shown"]
 

@@ -9,7 +9,7 @@ from entrypoints.composition.paths import Paths
 from entrypoints.composition.use_cases import UseCases
 from infrastructure.bench.bench import Bench
 from infrastructure.runtime import ContextTelemetry, RandomIdentifiers, SystemClock
-from infrastructure.settings import Settings
+from infrastructure.settings.tree import Settings
 
 
 class Runtime(containers.DeclarativeContainer):

@@ -8,8 +8,8 @@ import sys
 
 from domain.stores.kinds import KINDS
 from entrypoints.composition.paths import Paths
-from infrastructure.settings import Settings
-from infrastructure.settings_rules import SHARED, shares_credentials
+from infrastructure.settings.rules import SHARED, shares_credentials
+from infrastructure.settings.tree import Settings
 
 _FREE_SHARE = 0.1
 

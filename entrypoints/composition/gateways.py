@@ -28,9 +28,9 @@ from infrastructure.queues.memory import InMemoryMessageQueue
 from infrastructure.queues.redis_streams import RedisAddress, RedisStreamsMessageQueue
 from infrastructure.secrets.environment import EnvironmentSecretProvider
 from infrastructure.secrets.files import FileSecretProvider
-from infrastructure.settings import Settings
-from infrastructure.settings_rules import records_sign_in, store_sign_in
-from infrastructure.settings_sources import is_setting_name
+from infrastructure.settings.rules import records_sign_in, store_sign_in
+from infrastructure.settings.sources import is_setting_name
+from infrastructure.settings.tree import Settings
 from infrastructure.stores.duckdb.file import DuckDBOptions
 from infrastructure.stores.duckdb.store import DuckDBDataStore
 from infrastructure.stores.files.parquet_pages import FileLimits

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from domain.errors import StoreRefusedError, StoreUnavailableError
 from infrastructure.confinement import Confinement
-from infrastructure.settings import Settings
+from infrastructure.settings.tree import Settings
 
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _OWN = ("records.db", "data.duckdb", "admin.key", "server.json", "scratch")

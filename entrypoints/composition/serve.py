@@ -31,8 +31,8 @@ from entrypoints.use_cases import UseCases
 from entrypoints.worker.background import BackgroundTasks
 from entrypoints.worker.main import Worker
 from entrypoints.worker.ticker import Ticker
-from infrastructure.settings import Settings
-from infrastructure.settings_rules import REACHABLE, SHARED, remote_addresses, shares_credentials
+from infrastructure.settings.rules import REACHABLE, SHARED, remote_addresses, shares_credentials
+from infrastructure.settings.tree import Settings
 
 API, WORKER = "api", "worker"
 UP = f"{API} {WORKER}"

@@ -11,7 +11,7 @@ import structlog
 from domain.errors import UnavailableError
 from entrypoints.composition.failpoints import arm_from
 from infrastructure.observability.logs import configure_logs
-from infrastructure.settings_sources import LoadedSettings, load_settings
+from infrastructure.settings.sources import LoadedSettings, load_settings
 
 _PACKAGES = ("domain", "application", "infrastructure", "entrypoints")
 

@@ -42,7 +42,7 @@ from infrastructure.engines.local import LocalEngine
 from infrastructure.metadata.leases import this_process
 from infrastructure.security.api_keys import ApiKeys
 from infrastructure.security.query_guard import SqlQueryGuard
-from infrastructure.settings import Settings
+from infrastructure.settings.tree import Settings
 
 
 def store_trouble(stores: OpenStores, organization: str) -> Callable[[], Awaitable[str | None]]:

@@ -10,8 +10,8 @@ from domain.pipelines.dialing import literal, plain
 from domain.pipelines.local_path import folded
 from domain.stores.kinds import DUCKDB, POSTGRES
 from entrypoints.composition.paths import Paths
-from infrastructure.settings import Settings
-from infrastructure.settings_rules import store_sign_in
+from infrastructure.settings.rules import store_sign_in
+from infrastructure.settings.tree import Settings
 
 
 @dataclass(frozen=True)

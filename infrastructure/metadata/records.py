@@ -22,9 +22,9 @@ from infrastructure.metadata.lease_keeper import HeldLease, LeaseKeeper
 from infrastructure.metadata.records_errors import records_ahead, records_error, records_pooled
 from infrastructure.metadata.tables import workers
 from infrastructure.metadata.unit_of_work import ONLY_READS, SqlUnitOfWork
-from infrastructure.postgres_poolers import ASK, Backend, share_sessions
-from infrastructure.postgres_settings import pinned
-from infrastructure.postgres_sign_in import sign_in_of, signed_in
+from infrastructure.postgres.poolers import ASK, Backend, share_sessions
+from infrastructure.postgres.settings import pinned
+from infrastructure.postgres.sign_in import sign_in_of, signed_in
 from infrastructure.room import lacks_room
 
 HEAD_REVISION = "0003"

@@ -3,7 +3,7 @@
 from sqlalchemy.exc import DBAPIError
 
 from domain.errors import PlatformError, StoreRefusedError, StoreUnavailableError, UnavailableError
-from infrastructure.postgres_poolers import ADVICE
+from infrastructure.postgres.poolers import ADVICE
 
 # (words of SQLite's, asyncpg's or the system's error, code, sentence): the first that fits, and nothing else, is told.
 _REFUSED = (

@@ -16,8 +16,8 @@ from domain.pipelines.read_set import Lane, SourcePlan, streams_between
 from domain.pipelines.table import Column
 from domain.ports.data_store import Batch, IReader, JudgedBatch, SourceBatch, Target
 from domain.ports.quarantine import IRefusedRows
-from infrastructure.arrow import row_too_large, to_table
-from infrastructure.records import decoded, encoded, guessed_of, merged_shape
+from infrastructure.tabular.arrow import row_too_large, to_table
+from infrastructure.tabular.json_rows import decoded, encoded, guessed_of, merged_shape
 
 MOST_READ_AGAIN = 100_000
 """So many open refusals are looked at by a run that may read their rows again."""

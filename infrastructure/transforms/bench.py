@@ -12,8 +12,8 @@ import pyarrow as pa
 from domain.pipelines.table import DELETED, ORDINAL, Column
 from domain.ports.data_store import Batch, Conversions, JudgedBatch
 from domain.ports.transformer import IPreparedTransform, ITransformer, TransformPlan
-from infrastructure.arrow import to_table
 from infrastructure.bench.bench import Bench
+from infrastructure.tabular.arrow import to_table
 from infrastructure.transforms.arrow_bytes import as_bytes, of_bytes
 from infrastructure.transforms.duckdb import DuckDBTransformer, nothing_judged
 from infrastructure.transforms.in_child import Described, EngineLimits, JudgedBytes, describe, judge

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 
-from infrastructure.exact import INTEGERS
-from infrastructure.nested_types import digits_of, is_text_on_the_way
+from infrastructure.tabular.exact import INTEGERS
+from infrastructure.tabular.nested_types import digits_of, is_text_on_the_way
 
 # More digits than a type has, and than a document may hold.
 _CONTEXT = Context(prec=300, Emin=-(10**12), Emax=10**12)

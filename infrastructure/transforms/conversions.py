@@ -2,10 +2,16 @@
 
 import re
 
-from infrastructure.exact import CLOCK, INTEGERS
-from infrastructure.nested_types import KEPT_JSON, digits_of, entries_of, fields_of, is_text_on_the_way, item_of
-from infrastructure.numbers_in_text import digits_allowed, has_few_digits, is_number_in_text, is_zero, same_number
 from infrastructure.sql import quote
+from infrastructure.tabular.exact import CLOCK, INTEGERS
+from infrastructure.tabular.nested_types import KEPT_JSON, digits_of, entries_of, fields_of, is_text_on_the_way, item_of
+from infrastructure.tabular.numbers_in_text import (
+    digits_allowed,
+    has_few_digits,
+    is_number_in_text,
+    is_zero,
+    same_number,
+)
 
 _SIMPLE = {
     **INTEGERS,

@@ -17,11 +17,11 @@ from domain.pipelines.table import DELETED, ORDINAL, Column
 from domain.ports.data_store import Batch, Conversions, JudgedBatch
 from domain.ports.security import TOO_LARGE
 from domain.ports.transformer import IPreparedTransform, ITransformer, TransformPlan
-from infrastructure.arrow import arrow_type, columns_of, to_table
 from infrastructure.engine_words import said_by_duckdb
 from infrastructure.queries.duckdb_queries import IN_PROCESS
-from infrastructure.records import shape_of
 from infrastructure.sql import quote
+from infrastructure.tabular.arrow import arrow_type, columns_of, to_table
+from infrastructure.tabular.json_rows import shape_of
 from infrastructure.threads import OneThread
 from infrastructure.transforms.conversions import catalog_type
 from infrastructure.transforms.engine import for_many_parts, locked_down

@@ -14,8 +14,8 @@ from domain.pipelines.checkpoint import Counts
 from domain.pipelines.steps import PythonStep
 from domain.pipelines.table import ORDINAL, Column
 from domain.ports.transformer import TransformPlan
-from infrastructure.arrow import not_utf8, to_table
 from infrastructure.bench.asking import ask
+from infrastructure.tabular.arrow import not_utf8, to_table
 from infrastructure.threads import OneThread
 from infrastructure.transforms.arrow_bytes import as_bytes, of_bytes
 from infrastructure.transforms.duckdb import DuckDBTransform

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from domain.errors import InvalidInputError, PlatformError, WorkFailedError
 from domain.pipelines.table import ORDINAL
-from infrastructure.arrow import columns_of, conform
+from infrastructure.tabular.arrow import columns_of, conform
 from infrastructure.threads import OneThread
 
 GROUP = "headrace.transforms"

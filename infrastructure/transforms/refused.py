@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from domain.errors import QualityRejectedError
 from domain.pipelines.quality import Rule
-from infrastructure.records import encoded
+from infrastructure.tabular.json_rows import encoded
 from infrastructure.transforms.shapes import shape_of_scalar
 
 _FIRST_ERRORS = 5

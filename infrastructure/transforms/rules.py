@@ -8,10 +8,10 @@ from domain.errors import InvalidInputError
 from domain.pipelines.quality import Rule
 from domain.pipelines.table import INTERNAL_PREFIX, Column
 from domain.ports.transformer import TransformPlan
-from infrastructure.nested_types import KEPT_JSON, is_text_on_the_way
-from infrastructure.numbers_in_text import is_above, is_below, is_number_in_text, is_one_of, spelled
 from infrastructure.queries.duckdb_queries import IN_PROCESS
 from infrastructure.sql import quote
+from infrastructure.tabular.nested_types import KEPT_JSON, is_text_on_the_way
+from infrastructure.tabular.numbers_in_text import is_above, is_below, is_number_in_text, is_one_of, spelled
 from infrastructure.transforms.comparing import equals, is_counted, outside
 from infrastructure.transforms.conversions import is_nested, sql_type
 from infrastructure.transforms.profiles import check_profiled

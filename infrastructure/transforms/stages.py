@@ -7,13 +7,13 @@ import duckdb
 from domain.errors import InvalidInputError
 from domain.pipelines.steps import CastStep, DropStep, RenameStep, SqlStep
 from domain.pipelines.table import INTERNAL_PREFIX, ORDINAL, Column
-from infrastructure.duckdb_types import logical_of
-from infrastructure.exact import NOT_CONVERTED, exact, is_plain_number
-from infrastructure.nested_types import is_text_on_the_way
-from infrastructure.numbers_in_text import is_number_in_text
 from infrastructure.queries.duckdb_queries import IN_PROCESS
 from infrastructure.queries.duckdb_steps import not_row_wise
 from infrastructure.sql import quote
+from infrastructure.tabular.duckdb_types import logical_of
+from infrastructure.tabular.exact import NOT_CONVERTED, exact, is_plain_number
+from infrastructure.tabular.nested_types import is_text_on_the_way
+from infrastructure.tabular.numbers_in_text import is_number_in_text
 from infrastructure.transforms.conversions import conversion, sql_type
 
 FAILED = "_headrace_failed"

@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 from domain.pipelines.table import ORDINAL, Column
 from domain.pipelines.way import WIDE
-from infrastructure.arrow import arrow_type
+from infrastructure.tabular.arrow import arrow_type
 from infrastructure.transforms.conversions import sql_type
 from infrastructure.transforms.stages import FAILED, SOURCE, converted
 

@@ -13,7 +13,7 @@ from domain.failpoints import FAILPOINTS
 from entrypoints.cli.errors import EXIT_CODES, exit_code
 from entrypoints.cli.remote import problem_of
 from entrypoints.http.errors import STATUS, headers_of, status_of
-from infrastructure.settings_sources import catalog, reference
+from infrastructure.settings.sources import catalog, reference
 from tests.e2e.api import openapi
 
 ROOT = Path(__file__).parents[2]
@@ -156,7 +156,7 @@ def _code_of(call: ast.Call, error: str) -> set[str]:
 
 
 def test_sessions_with_a_postgres_are_opened_in_one_way() -> None:
-    allowed = {"infrastructure/postgres_sign_in.py": "asyncpg", "infrastructure/stores/postgres/connection.py": "dbapi"}
+    allowed = {"infrastructure/postgres/sign_in.py": "asyncpg", "infrastructure/stores/postgres/connection.py": "dbapi"}
     found = {
         f"{path.relative_to(ROOT)}": node.value.id
         for folder in ("infrastructure", "entrypoints", "application", "domain")

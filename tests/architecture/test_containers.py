@@ -17,7 +17,7 @@ from entrypoints.composition.checking import CircularDependencyError, Unregister
 from entrypoints.composition.container import Container, build_container
 from entrypoints.composition.lifecycle import running
 from entrypoints.documents.reading import read_text
-from infrastructure.settings_sources import load_settings
+from infrastructure.settings.sources import load_settings
 from infrastructure.stores.duckdb.file import DuckDBOptions
 from infrastructure.stores.duckdb.store import DuckDBDataStore
 from infrastructure.stores.memory.store import InMemoryDataStore

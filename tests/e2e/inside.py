@@ -18,7 +18,7 @@ from entrypoints.composition.container import build_container
 from entrypoints.composition.lifecycle import running
 from entrypoints.documents.reading import read_text
 from entrypoints.use_cases import UseCases
-from infrastructure.settings_sources import load_settings
+from infrastructure.settings.sources import load_settings
 
 ME = Principal("test", "default", frozenset({Role.PLATFORM_ADMIN}))
 

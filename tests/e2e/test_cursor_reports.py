@@ -15,7 +15,7 @@ from entrypoints.composition.lifecycle import running
 from entrypoints.documents.reading import read_text
 from entrypoints.rendering import run_body, state_body
 from entrypoints.use_cases import UseCases
-from infrastructure.settings_sources import load_settings
+from infrastructure.settings.sources import load_settings
 from infrastructure.stores import cursor_ends
 from tests.e2e.projects import postgres_connection
 from tests.somebody import somebody_in

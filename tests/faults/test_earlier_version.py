@@ -11,7 +11,7 @@ import pytest
 from application.pipelines.launch import TriggerRun
 from entrypoints.composition.container import build_container
 from entrypoints.composition.lifecycle import running
-from infrastructure.settings_sources import load_settings
+from infrastructure.settings.sources import load_settings
 from tests.e2e.projects import postgres_connection
 from tests.e2e.tables import duckdb_rows, postgres
 from tests.faults.test_keys import ME, document, put

@@ -15,7 +15,7 @@ from entrypoints.composition.container import build_container
 from entrypoints.composition.lifecycle import running
 from entrypoints.documents.reading import read_text
 from entrypoints.use_cases import UseCases
-from infrastructure.settings_sources import load_settings
+from infrastructure.settings.sources import load_settings
 from tests.e2e.projects import postgres_connection
 from tests.e2e.tables import duckdb_rows, postgres
 

@@ -27,7 +27,7 @@ from entrypoints.worker.background import BackgroundTasks
 from entrypoints.worker.main import Worker
 from entrypoints.worker.ticker import Ticker
 from infrastructure.queues.memory import InMemoryMessageQueue
-from infrastructure.settings_sources import load_settings
+from infrastructure.settings.sources import load_settings
 from tests.faults.installation import assert_exact, installed, trigger, with_copies
 from tests.servers import RedisServer
 

@@ -12,8 +12,8 @@ from domain.pipelines.read_set import Lane, ReadSet, SourcePlan, Stream
 from domain.pipelines.spec import Mode, SourceSpec
 from domain.pipelines.table import Column, TableName
 from domain.ports.data_store import IDataStore, JudgedBatch, Target
-from infrastructure.arrow import columns_of
-from infrastructure.records import shape_of
+from infrastructure.tabular.arrow import columns_of
+from infrastructure.tabular.json_rows import shape_of
 from infrastructure.transforms.refused import REFUSED
 
 LANE = Lane("default", "orders")

@@ -16,7 +16,7 @@ from domain.pipelines.spec import PipelineSpec
 from domain.pipelines.table import Column
 from domain.ports.transformer import TransformPlan
 from entrypoints.documents.reading import read_text
-from infrastructure.arrow import arrow_type
+from infrastructure.tabular.arrow import arrow_type
 from infrastructure.transforms.duckdb import DuckDBTransformer
 
 KEEP = OnViolation.QUARANTINE

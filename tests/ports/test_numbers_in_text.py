@@ -17,7 +17,7 @@ from domain.pipelines.steps import CastStep, SqlStep, Step
 from domain.pipelines.table import Column
 from domain.ports.data_store import JudgedBatch
 from domain.ports.transformer import TransformPlan
-from infrastructure.numbers_in_text import digits_allowed, is_above, is_below, is_one_of, spelled
+from infrastructure.tabular.numbers_in_text import digits_allowed, is_above, is_below, is_one_of, spelled
 from infrastructure.transforms.conversions import conversion
 from infrastructure.transforms.duckdb import DuckDBTransformer
 

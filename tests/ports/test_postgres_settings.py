@@ -13,7 +13,7 @@ from domain.pipelines.spec import CursorSpec, Mode, SourceSpec
 from domain.pipelines.table import Column, TableName
 from domain.ports.data_store import IDataStore, StreamSelection, Target, passage_of
 from infrastructure.metadata.records import SqlRecords
-from infrastructure.postgres_settings import PINNED
+from infrastructure.postgres.settings import PINNED
 from infrastructure.stores.postgres.store import PostgresDataStore
 from tests.links import connected
 from tests.ports.backends import address_of

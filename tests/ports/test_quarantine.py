@@ -17,8 +17,8 @@ from domain.pipelines.read_set import Lane, ReadSet
 from domain.pipelines.spec import Mode, SourceSpec
 from domain.pipelines.table import RUN_ID, Column
 from domain.ports.data_store import IDataStore, JudgedBatch, SourceBatch, Target
-from infrastructure.arrow import arrow_type
-from infrastructure.records import decoded, encoded, merged_shape, shape_of
+from infrastructure.tabular.arrow import arrow_type
+from infrastructure.tabular.json_rows import decoded, encoded, merged_shape, shape_of
 from infrastructure.transforms.refused import REFUSED
 from tests.ports.loading import (
     ACCEPTED,

@@ -15,8 +15,8 @@ from domain.pipelines.quarantine import Refusals, RefusedRow, RefusedState
 from domain.pipelines.read_set import Lane, ReadSet
 from domain.pipelines.spec import Mode
 from domain.ports.data_store import IDataStore, JudgedBatch, Target
-from infrastructure.records import encoded
 from infrastructure.stores.replayed import ReadAgain
+from infrastructure.tabular.json_rows import encoded
 from infrastructure.transforms.refused import REFUSED
 from tests.ports.loading import ACCEPTED, LANE, TABLE, read_set, refusal, target, token_of
 

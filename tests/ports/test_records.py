@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from domain.pipelines.table import Column
-from infrastructure.arrow import arrow_type
-from infrastructure.nested_types import is_text_on_the_way
-from infrastructure.records import decoded, encoded
+from infrastructure.tabular.arrow import arrow_type
+from infrastructure.tabular.json_rows import decoded, encoded
+from infrastructure.tabular.nested_types import is_text_on_the_way
 from tests.ports.arrow_values import exact
 
 _DAYS = st.integers(-2_440_588, 2_145_042_905)

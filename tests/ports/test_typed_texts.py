@@ -7,8 +7,8 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from infrastructure.exact import exact
 from infrastructure.stores.duckdb.typed_texts import TypedTexts, read_exactly
+from infrastructure.tabular.exact import exact
 
 KINDS = {
     "int8": ("TINYINT", pa.int8()),

@@ -12,7 +12,6 @@ import pytest_asyncio
 
 from domain.errors import InvalidInputError, PlatformError, QueryRefusedError
 from domain.pipelines.spec import SourceSpec
-from infrastructure.arrow import to_table
 from infrastructure.queries.bounds import MAX_NESTING, MAX_QUERY_BYTES
 from infrastructure.queries.duckdb_names import AGGREGATES, ALLOWED, TABLES, UNSTABLE, WINDOWS
 from infrastructure.queries.duckdb_reading import read_query
@@ -20,6 +19,7 @@ from infrastructure.queries.duckdb_steps import read_step
 from infrastructure.security.query_guard import judge_source
 from infrastructure.stores.duckdb.file import DuckDBOptions
 from infrastructure.stores.duckdb.store import DuckDBDataStore
+from infrastructure.tabular.arrow import to_table
 
 # Each with the code of its refusal, and a twin that does nothing but read.
 REFUSED = [

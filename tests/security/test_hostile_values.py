@@ -27,9 +27,9 @@ from infrastructure.bench.bench import Bench
 from infrastructure.bench.process import ChildLimits
 from infrastructure.bench.refusals import query_too_large
 from infrastructure.confinement import Confinement
-from infrastructure.records import encoded
 from infrastructure.stores.files.matches import matches, tables_under
 from infrastructure.stores.files.parquet_files import ParquetData
+from infrastructure.tabular.json_rows import encoded
 from infrastructure.transforms import in_child
 from infrastructure.transforms.arrow_bytes import as_bytes, of_bytes
 from infrastructure.transforms.duckdb import DuckDBTransformer

@@ -24,7 +24,7 @@ from domain.pipelines.run import RunState
 from entrypoints.composition.container import build_container
 from entrypoints.composition.lifecycle import running
 from infrastructure.dialing import Dialer
-from infrastructure.settings_sources import load_settings
+from infrastructure.settings.sources import load_settings
 from infrastructure.stores.postgres.connection import PostgresAddress, connect
 from tests.databases import postgres
 from tests.e2e.api import Server, headrace, serving

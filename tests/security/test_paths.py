@@ -11,7 +11,7 @@ from domain.errors import InvalidInputError, NotFoundError, PlatformError, Setti
 from domain.pipelines.spec import SourceSpec
 from entrypoints.composition.paths import Paths
 from infrastructure.confinement import Confinement
-from infrastructure.settings_sources import load_settings
+from infrastructure.settings.sources import load_settings
 from infrastructure.stores.duckdb.file import DuckDBOptions
 from infrastructure.stores.duckdb.store import DuckDBDataStore
 from infrastructure.stores.files.store import FilesDataStore

@@ -15,7 +15,7 @@ from entrypoints.cli.again import this_program
 from entrypoints.composition.server_file import read_server
 from entrypoints.documents.project import find_project
 from infrastructure.metadata.leases import this_process
-from infrastructure.settings_sources import load_settings
+from infrastructure.settings.sources import load_settings
 
 SECRET = "correct-horse-battery"
 FILE = "headrace.toml"

@@ -29,7 +29,7 @@ from domain.ports.transformer import TransformPlan
 from entrypoints.composition.container import Container, build_container
 from entrypoints.composition.lifecycle import running
 from infrastructure.security.query_guard import SqlQueryGuard
-from infrastructure.settings_sources import load_settings
+from infrastructure.settings.sources import load_settings
 from infrastructure.transforms import in_child
 from infrastructure.transforms.arrow_bytes import as_bytes, of_bytes
 from infrastructure.transforms.engine import locked_down

@@ -10,8 +10,8 @@ from domain.pipelines.quality import OnViolation, Rule
 from domain.pipelines.steps import SqlStep
 from domain.pipelines.table import Column
 from domain.ports.transformer import TransformPlan
-from infrastructure.arrow import columns_of, to_table
 from infrastructure.queries.duckdb_steps import read_predicate, read_step
+from infrastructure.tabular.arrow import columns_of, to_table
 from infrastructure.transforms.duckdb import DuckDBTransformer
 
 NOT_ROW_WISE, UNSTABLE, RESERVED = "transform.not_row_wise", "transform.not_deterministic", "transform.reserved_name"

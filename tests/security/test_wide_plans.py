@@ -22,8 +22,8 @@ from domain.pipelines.steps import CastStep, RenameStep, SqlStep
 from domain.pipelines.table import Column, TableName, TableSchema
 from domain.pipelines.way import TEXT_WIRE, Facts, Way, choose_way
 from domain.ports.transformer import TransformPlan
-from infrastructure.arrow import to_table
 from infrastructure.stores.files import csv_guess
+from infrastructure.tabular.arrow import to_table
 from infrastructure.threads import OneThread
 from infrastructure.transforms.duckdb import DuckDBTransform
 from infrastructure.transforms.engine import for_many_parts, locked_down

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from domain.errors import SettingsError
-from infrastructure.postgres_sign_in import sign_in_of
-from infrastructure.settings_rules import records_sign_in, shares_credentials
-from infrastructure.settings_sources import catalog, is_setting_name, load_settings, shown
+from infrastructure.postgres.sign_in import sign_in_of
+from infrastructure.settings.rules import records_sign_in, shares_credentials
+from infrastructure.settings.sources import catalog, is_setting_name, load_settings, shown
 
 SECRET = "correct-horse-battery"
 

@@ -7,8 +7,8 @@ from typing import Any
 import duckdb
 
 from domain.pipelines.table import Column, TableName, TableSchema
-from infrastructure.duckdb_types import logical_of
 from infrastructure.sql import quote_table
+from infrastructure.tabular.duckdb_types import logical_of
 
 Run = Callable[[str, Any], duckdb.DuckDBPyConnection]
 

@@ -8,13 +8,13 @@ import duckdb
 from domain.errors import InvalidInputError
 from domain.pipelines.spec import SourceSpec
 from domain.pipelines.table import Column
-from infrastructure.duckdb_types import logical_of
 from infrastructure.queries.duckdb_queries import IN_PROCESS, DuckDBQueries
 from infrastructure.sql import quote
 from infrastructure.stores.cursor_axis import ENDLESS, Axis
 from infrastructure.stores.duckdb.reserved import refuse_read
 from infrastructure.stores.duckdb.selection import bounds, from_item
 from infrastructure.stores.duckdb.session import named, translate
+from infrastructure.tabular.duckdb_types import logical_of
 
 
 def greatest_of(

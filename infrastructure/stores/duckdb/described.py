@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from domain.pipelines.table import TableName, TableSchema
-from infrastructure.arrow import arrow_type
 from infrastructure.stores.duckdb.file import DuckDBOptions
 from infrastructure.stores.duckdb.store import DuckDBDataStore
+from infrastructure.tabular.arrow import arrow_type
 
 
 class DescribedDuckDB(DuckDBDataStore):

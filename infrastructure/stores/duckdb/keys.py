@@ -5,7 +5,6 @@ import duckdb
 from domain.pipelines.checkpoint import Position
 from domain.pipelines.read_set import SourcePlan, Stream
 from domain.pipelines.spec import SourceSpec
-from infrastructure.duckdb_types import logical_of
 from infrastructure.sql import quote
 from infrastructure.stores.duckdb.cursor import fetch, natives_of
 from infrastructure.stores.duckdb.selection import belonging, bounds, from_item
@@ -17,6 +16,7 @@ from infrastructure.stores.positions import (
     untrusted_null,
     untrusted_ties,
 )
+from infrastructure.tabular.duckdb_types import logical_of
 
 _NESTED = ("STRUCT", "MAP", "UNION", "VARIANT", "GEOMETRY")
 

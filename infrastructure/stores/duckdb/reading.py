@@ -14,8 +14,6 @@ from domain.pipelines.read_set import SourcePlan, Stream
 from domain.pipelines.spec import SourceSpec
 from domain.pipelines.table import Column
 from domain.ports.data_store import IReader, SourceBatch
-from infrastructure.arrow import conform, rechunk, row_too_large
-from infrastructure.duckdb_types import logical_of, sent
 from infrastructure.memory_room import ROOM
 from infrastructure.queries.duckdb_queries import IN_PROCESS, DuckDBQueries
 from infrastructure.sql import quote
@@ -26,6 +24,8 @@ from infrastructure.stores.duckdb.selection import belonging, from_item
 from infrastructure.stores.duckdb.session import named, translate
 from infrastructure.stores.planned import check_planned
 from infrastructure.stores.positions import TIES, place_after, told_as_text, whole_ties
+from infrastructure.tabular.arrow import conform, rechunk, row_too_large
+from infrastructure.tabular.duckdb_types import logical_of, sent
 from infrastructure.threads import OneThread
 
 PLAIN = frozenset(

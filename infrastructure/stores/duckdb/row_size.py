@@ -14,9 +14,9 @@ import duckdb
 
 from domain.errors import PlatformError
 from domain.pipelines.table import Column, TableName
-from infrastructure.arrow import row_too_large
-from infrastructure.nested_types import entries_of, fields_of, item_of
 from infrastructure.sql import quote, quote_table
+from infrastructure.tabular.arrow import row_too_large
+from infrastructure.tabular.nested_types import entries_of, fields_of, item_of
 
 _VECTOR_ROWS = 2048
 _COPIES = 2

@@ -7,11 +7,11 @@ from domain.errors import InvalidInputError
 from domain.pipelines.checkpoint import Position
 from domain.pipelines.read_set import SourcePlan, Stream
 from domain.pipelines.spec import SourceSpec
-from infrastructure.duckdb_types import native_of
 from infrastructure.queries.duckdb_placeholders import PREFIX
 from infrastructure.queries.duckdb_queries import IN_PROCESS, DuckDBQueries
 from infrastructure.queries.duckdb_reading import DuckDBQuery
 from infrastructure.sql import quote, quote_table
+from infrastructure.tabular.duckdb_types import native_of
 
 
 def from_item(source: SourceSpec, queries: DuckDBQueries = IN_PROCESS) -> tuple[str, dict[str, Any]]:

@@ -15,8 +15,6 @@ from domain.pipelines.checkpoint import Merged
 from domain.pipelines.read_set import Lane
 from domain.pipelines.table import DELETED, SEQ, Column, TableName, TableSchema
 from domain.ports.data_store import Conversions, StreamSelection, Target, TextRows
-from infrastructure.duckdb_types import logical_of, native_of
-from infrastructure.exact import NOT_CONVERTED
 from infrastructure.queries.duckdb_queries import IN_PROCESS, DuckDBQueries
 from infrastructure.sql import quote, quote_table
 from infrastructure.stores.duckdb.catalog import bound_of, describe, natives_of_table
@@ -41,6 +39,8 @@ from infrastructure.stores.sql.session import (
     owner_ddl,
 )
 from infrastructure.stores.write_lock import WriteLock
+from infrastructure.tabular.duckdb_types import logical_of, native_of
+from infrastructure.tabular.exact import NOT_CONVERTED
 
 _EXACT = re.compile(r"u?int[0-9]+|bool|date|time(stamp(tz)?)?|binary|decimal\(.*")
 

@@ -24,9 +24,7 @@ from domain.ports.data_store import (
     StoreHealth,
     Target,
 )
-from infrastructure.arrow import to_table
 from infrastructure.bench.in_process import Calls
-from infrastructure.duckdb_types import native_of, sent
 from infrastructure.queries.duckdb_queries import DuckDBQueries
 from infrastructure.sql import quote
 from infrastructure.stores.cursor_ends import Beginning, CursorEnd, own_end
@@ -48,6 +46,8 @@ from infrastructure.stores.sql.owner import SqlOwner
 from infrastructure.stores.sql.quarantine import refused_rows, refused_shapes
 from infrastructure.stores.sql.session import append_rows
 from infrastructure.stores.write_lock import WriteLock
+from infrastructure.tabular.arrow import to_table
+from infrastructure.tabular.duckdb_types import native_of, sent
 from infrastructure.threads import OneThread
 
 

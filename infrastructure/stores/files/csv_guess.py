@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 import duckdb
 import pyarrow as pa
 
-from infrastructure.exact import exact
 from infrastructure.sql import quote
+from infrastructure.tabular.exact import exact
 
 K = TypeVar("K", bound=Hashable)
 _HEAD_ROWS = 1000

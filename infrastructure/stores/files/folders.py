@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from domain.errors import InvalidInputError, SchemaMismatchError
-from infrastructure.arrow import arrow_type
+from infrastructure.tabular.arrow import arrow_type
 
 _FOLDER = re.compile("([^=]+)=(.*)", re.DOTALL)
 _NULL = "__HIVE_DEFAULT_PARTITION__"

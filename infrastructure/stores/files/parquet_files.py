@@ -16,14 +16,14 @@ from domain.errors import InvalidInputError, SchemaMismatchError
 from domain.pipelines.table import Column
 from domain.ports.data_store import BATCH_BYTES
 from domain.ports.security import TOO_LARGE
-from infrastructure.arrow import conform, logical_type, not_utf8
 from infrastructure.bench.in_process import Calls
 from infrastructure.memory_room import Room
-from infrastructure.nested_types import KEPT_JSON
 from infrastructure.queries.parquet_footers import look_at_footer
 from infrastructure.stores.files.csv_faults import unreadable
 from infrastructure.stores.files.formats import differing
 from infrastructure.stores.files.parquet_pages import FileLimits, RowGroup
+from infrastructure.tabular.arrow import conform, logical_type, not_utf8
+from infrastructure.tabular.nested_types import KEPT_JSON
 
 _LARGEST = 2**31 - 1
 _BUFFER_BYTES = 1024 * 1024

@@ -11,7 +11,6 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from domain.errors import InvalidInputError, WorkFailedError
-from infrastructure.arrow import row_too_large
 from infrastructure.stores.files.parquet_headers import DICTIONARY, Page, malformed, pages
 from infrastructure.stores.files.parquet_values import (
     at_least,
@@ -21,6 +20,7 @@ from infrastructure.stores.files.parquet_values import (
     longest_beginning,
     longest_text,
 )
+from infrastructure.tabular.arrow import row_too_large
 
 _WIDTHS = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBLE": 8}
 _LEAST_WIDTHS = {"INT32": 1, "INT64": 8, "INT96": 8, "FLOAT": 4, "DOUBLE": 8}

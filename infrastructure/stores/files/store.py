@@ -29,7 +29,6 @@ from domain.ports.data_store import (
     Target,
     TextRows,
 )
-from infrastructure.arrow import rechunk
 from infrastructure.bench.in_process import Calls, InProcessBench
 from infrastructure.confinement import Confinement
 from infrastructure.memory_room import ROOM, Room
@@ -41,6 +40,7 @@ from infrastructure.stores.files.formats import differing, format_of, format_of_
 from infrastructure.stores.files.matches import forbidden, is_inside, matches, tables_under
 from infrastructure.stores.files.parquet_files import ParquetData, columns_of_all, conform_file, note_on_times
 from infrastructure.stores.files.parquet_pages import FileLimits
+from infrastructure.tabular.arrow import rechunk
 from infrastructure.threads import OneThread
 
 _PULLED_BYTES = 2 * 1024 * 1024

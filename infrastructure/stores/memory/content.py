@@ -13,9 +13,9 @@ from domain.pipelines.read_set import Lane
 from domain.pipelines.spec import DeleteMissing
 from domain.pipelines.table import DELETED, DELETED_AT, LOADED_AT, SEQ, Column, TableName
 from domain.ports.data_store import Target
-from infrastructure.arrow import arrow_type, conform
 from infrastructure.stores.landing import landing_gone
 from infrastructure.stores.sql.merge import too_many_missing
+from infrastructure.tabular.arrow import arrow_type, conform
 
 
 @dataclass

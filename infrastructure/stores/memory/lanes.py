@@ -18,7 +18,6 @@ from domain.pipelines.read_set import Lane, ReadSet
 from domain.pipelines.spec import Mode
 from domain.pipelines.table import DELETED, LOADED_AT, RUN_ID, SEQ, Column, TableName
 from domain.ports.data_store import Committed, IOwner, IWriter, Judge, JudgedBatch, Publication, Target
-from infrastructure.arrow import arrow_type, to_table
 from infrastructure.stores.landing import (
     landed_columns,
     landing_of,
@@ -33,6 +32,7 @@ from infrastructure.stores.lane_tokens import check_above, new_token
 from infrastructure.stores.memory.content import Content, append_rows, create_table, merge_rows, merge_stage
 from infrastructure.stores.memory.quarantine import mark_repaired, move_refused, note_read_again, settle_refused
 from infrastructure.stores.replayed import repaired_places
+from infrastructure.tabular.arrow import arrow_type, to_table
 
 
 class Transactional(Protocol):

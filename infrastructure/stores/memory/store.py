@@ -29,7 +29,6 @@ from domain.ports.data_store import (
     StoreHealth,
     Target,
 )
-from infrastructure.arrow import arrow_type, columns_of, rechunk, to_table
 from infrastructure.stores.cursor_axis import ENDLESS, Axis
 from infrastructure.stores.cursor_ends import Beginning, own_end
 from infrastructure.stores.cursors import looked_back
@@ -41,6 +40,7 @@ from infrastructure.stores.partitions import check_column, is_partitioned, range
 from infrastructure.stores.planned import check_planned
 from infrastructure.stores.positions import MAX_TIES, untrusted_null, untrusted_ties, whole_ties
 from infrastructure.stores.replayed import RefusedReader, fitting, plan_refused
+from infrastructure.tabular.arrow import arrow_type, columns_of, rechunk, to_table
 
 
 class InMemoryDataStore(IDataStore):

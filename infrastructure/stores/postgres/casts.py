@@ -7,9 +7,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from domain.errors import PlatformError, SchemaMismatchError
-from infrastructure.arrow import logical_type
 from infrastructure.sql import quote
 from infrastructure.stores.postgres.types import native_of, needs_cast
+from infrastructure.tabular.arrow import logical_type
 
 _MODIFIER = re.compile(r"\([0-9, -]+\)")
 _LENGTH = re.compile(r"(?:character|character varying|bit|bit varying)\(([0-9]+)\)")

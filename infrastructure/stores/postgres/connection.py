@@ -10,8 +10,8 @@ from domain.pipelines.dialing import Place
 from domain.pipelines.read_set import Lane, LaneOwner
 from domain.ports.secrets import Secret
 from infrastructure.dialing import Dialer
-from infrastructure.postgres_settings import pinned
-from infrastructure.postgres_sign_in import SignIn, forget_surroundings
+from infrastructure.postgres.settings import pinned
+from infrastructure.postgres.sign_in import SignIn, forget_surroundings
 from infrastructure.stores.postgres.errors import not_connected
 
 # A peer that has fallen silent is noticed within a minute, by probes when idle and by unanswered data when busy.

@@ -20,7 +20,7 @@ from domain.errors import (
     WorkFailedError,
 )
 from infrastructure.engine_words import said_by_postgres
-from infrastructure.postgres_poolers import ADVICE
+from infrastructure.postgres.poolers import ADVICE
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from typing import Any
 
 from domain.errors import MissingExtraError
 from infrastructure.dialing import DialingLoop
-from infrastructure.postgres_settings import pinned
-from infrastructure.postgres_sign_in import signed_in
+from infrastructure.postgres.settings import pinned
+from infrastructure.postgres.sign_in import signed_in
 from infrastructure.stores.postgres.connection import PostgresAddress
 from infrastructure.stores.postgres.errors import translate
 from infrastructure.threads import OneThread

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from infrastructure.postgres_sign_in import innermost
+from infrastructure.postgres.sign_in import innermost
 
 _ROOM_BYTES = 2**20  # Of several messages that come together.
 

@@ -16,7 +16,6 @@ from domain.pipelines.spec import SourceSpec
 from domain.pipelines.table import LOADED_AT, RUN_ID, Column
 from domain.pipelines.way import Passage
 from domain.ports.data_store import Committed, EncodedRows, IWriter, JudgedBatch, StreamSelection, Target
-from infrastructure.arrow import conform, row_too_large
 from infrastructure.sql import quote, quote_table
 from infrastructure.stores.landing import landing_gone, landing_of
 from infrastructure.stores.positions import key_null, ties_too_large
@@ -28,6 +27,7 @@ from infrastructure.stores.postgres.reading import Reading, bind
 from infrastructure.stores.postgres.selection import Selection
 from infrastructure.stores.postgres.types import native_of
 from infrastructure.stores.sql.writer import Checkpoints, SqlWriter
+from infrastructure.tabular.arrow import conform, row_too_large
 
 _EVERY_ROW = 2**31
 _WRITE_BYTES = 2**18

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from domain.errors import PlatformError, StoreRefusedError, StoreUnavailableError
-from infrastructure.postgres_poolers import ADVICE, ASK, Backend, share_sessions
+from infrastructure.postgres.poolers import ADVICE, ASK, Backend, share_sessions
 from infrastructure.queries.postgres_query import PostgresQueries
 from infrastructure.stores.postgres.connection import PostgresAddress
 from infrastructure.stores.postgres.session import PostgresSession

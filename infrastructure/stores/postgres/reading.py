@@ -15,12 +15,12 @@ from typing import Any
 
 from domain.errors import SourceChangedError, StoreUnavailableError
 from domain.pipelines.spec import SourceSpec
-from infrastructure.arrow import row_too_large
 from infrastructure.stores.postgres.connection import NOBODY, READER, Readers
 from infrastructure.stores.postgres.meter import metered
 from infrastructure.stores.postgres.predecessors import end_readers
 from infrastructure.stores.postgres.selection import Selection
 from infrastructure.stores.postgres.session import PostgresSession
+from infrastructure.tabular.arrow import row_too_large
 from infrastructure.threads import OneThread
 
 BEGIN_READING = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"

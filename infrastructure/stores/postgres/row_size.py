@@ -8,9 +8,9 @@ import re
 from collections.abc import Sequence
 
 from domain.errors import PlatformError
-from infrastructure.arrow import row_too_large
 from infrastructure.sql import quote
 from infrastructure.stores.postgres.reserved import Catalog
+from infrastructure.tabular.arrow import row_too_large
 
 # The longest text of a value, of types that have one; what is not here has none that is worth the name.
 _LONGEST = {

@@ -12,7 +12,6 @@ from domain.pipelines.read_set import SourcePlan, Stream
 from domain.pipelines.spec import SourceSpec
 from domain.pipelines.table import Column
 from domain.ports.data_store import BATCH_BYTES
-from infrastructure.arrow import arrow_type, logical_type, rechunk
 from infrastructure.queries.postgres_judging import untrusted_type
 from infrastructure.sql import quote, quote_table
 from infrastructure.stores.planned import check_planned
@@ -22,6 +21,7 @@ from infrastructure.stores.postgres.reserved import refuse_read, system_held
 from infrastructure.stores.postgres.resolving import Resolving, as_text, is_own, look_up, names_of, own_types, path_of
 from infrastructure.stores.postgres.types import logical_of
 from infrastructure.stores.postgres.unasked import placing_types
+from infrastructure.tabular.arrow import arrow_type, logical_type, rechunk
 
 _KEY = "_headrace_sorting_"
 # 4714-11-24 BC, in days and in microseconds since 1970.

@@ -15,7 +15,7 @@ from domain.pipelines.checkpoint import Merged
 from domain.pipelines.read_set import Lane
 from domain.pipelines.table import DELETED, SEQ, Column, TableName, TableSchema
 from domain.ports.data_store import StreamSelection, Target
-from infrastructure.postgres_settings import pinned
+from infrastructure.postgres.settings import pinned
 from infrastructure.queries.postgres_query import PostgresQueries
 from infrastructure.sql import quote, quote_table
 from infrastructure.stores.postgres import landing as postgres_landing

@@ -29,7 +29,6 @@ from domain.ports.data_store import (
     StoreHealth,
     Target,
 )
-from infrastructure.arrow import conform, to_table
 from infrastructure.bench.in_process import Calls
 from infrastructure.queries.postgres_query import PostgresQueries
 from infrastructure.sql import quote
@@ -56,6 +55,7 @@ from infrastructure.stores.sql.owner import SqlOwner
 from infrastructure.stores.sql.quarantine import refused_rows, refused_shapes
 from infrastructure.stores.sql.session import append_rows
 from infrastructure.stores.sql.writer import Checkpoints, SqlWriter
+from infrastructure.tabular.arrow import conform, to_table
 from infrastructure.threads import OneThread
 
 _SIZES = (BATCH_BYTES, BATCH_BYTES)

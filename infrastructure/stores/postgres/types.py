@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from domain.errors import SchemaMismatchError
-from infrastructure.nested_types import digits_of, is_text_on_the_way
+from infrastructure.tabular.nested_types import digits_of, is_text_on_the_way
 
 _TO_LOGICAL = {
     "boolean": "bool",

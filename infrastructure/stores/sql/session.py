@@ -13,9 +13,9 @@ from domain.pipelines.checkpoint import Merged
 from domain.pipelines.read_set import Lane
 from domain.pipelines.table import Column, TableName, TableSchema
 from domain.ports.data_store import StreamSelection, Target
-from infrastructure.arrow import columns_of, conform
 from infrastructure.sql import quote, quote_table
 from infrastructure.stores.landing import landed_columns, staged_columns
+from infrastructure.tabular.arrow import columns_of, conform
 
 T = TypeVar("T")
 

@@ -15,13 +15,13 @@ from domain.pipelines.read_set import Lane
 from domain.pipelines.table import DELETED, LOADED_AT, RUN_ID, SEQ, Column, TableName, TableSchema
 from domain.pipelines.way import Passage
 from domain.ports.data_store import Committed, IWriter, JudgedBatch, StreamSelection, Target
-from infrastructure.arrow import conform, to_table
 from infrastructure.sql import quote, quote_table
 from infrastructure.stores.landing import landing_gone, landing_of, nothing_merged, places_of
 from infrastructure.stores.landing_watch import LandingWatch
 from infrastructure.stores.replayed import repaired_places
 from infrastructure.stores.sql.quarantine import Rereads, mark_repaired
 from infrastructure.stores.sql.session import CHECKPOINT, COUNTS, QUARANTINE, QUARANTINE_COLUMNS, Session
+from infrastructure.tabular.arrow import conform, to_table
 from infrastructure.threads import OneThread, P, T
 
 

@@ -10,8 +10,8 @@ from pydantic import BaseModel, SecretStr
 from domain.errors import Problem
 from domain.ports.secrets import Secret
 from domain.stores.kinds import POSTGRES
-from infrastructure.postgres_sign_in import VERIFIED, SignIn, sign_in_of
-from infrastructure.settings import Settings
+from infrastructure.postgres.sign_in import VERIFIED, SignIn, sign_in_of
+from infrastructure.settings.tree import Settings
 
 _KNOWN_SECRETS = frozenset(
     {

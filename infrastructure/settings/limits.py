@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from infrastructure.settings_parts import Int, Section, setting
+from infrastructure.settings.parts import Int, Section, setting
 
 
 class LimitSettings(Section):

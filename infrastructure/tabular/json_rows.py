@@ -10,8 +10,8 @@ import pyarrow as pa
 
 from domain.errors import InvalidInputError
 from domain.pipelines.table import Column
-from infrastructure.arrow import arrow_type, not_utf8
-from infrastructure.arrow_texts import texts_of_times, times_of_texts
+from infrastructure.tabular.arrow import arrow_type, not_utf8
+from infrastructure.tabular.arrow_texts import texts_of_times, times_of_texts
 
 
 def shape_of(columns: Sequence[Column], *, is_text: bool, guessed: Sequence[str] = ()) -> str:

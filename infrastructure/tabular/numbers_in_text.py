@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from decimal import Decimal
 
-from infrastructure.nested_types import digits_of, is_text_on_the_way
+from infrastructure.tabular.nested_types import digits_of, is_text_on_the_way
 
 _NUMERIC = re.compile(r"native:numeric(\(([0-9]+),(-?[0-9]+)\))?")
 _ZERO = r"-?0+(\.0*)?"

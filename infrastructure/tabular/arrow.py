@@ -8,8 +8,8 @@ import pyarrow.compute as pc
 from domain.errors import SchemaMismatchError, WorkFailedError
 from domain.pipelines.table import Column
 from domain.ports.data_store import Batch
-from infrastructure.arrow_texts import texts_of_decimals, texts_of_uuids
-from infrastructure.nested_types import (
+from infrastructure.tabular.arrow_texts import texts_of_decimals, texts_of_uuids
+from infrastructure.tabular.nested_types import (
     KEPT_JSON,
     digits_of,
     entries_of,

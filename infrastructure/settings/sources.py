@@ -14,8 +14,8 @@ from pydantic.fields import FieldInfo
 
 from domain.errors import Problem, SettingsError
 from domain.toml_text import read_toml
-from infrastructure.settings import Settings
-from infrastructure.settings_rules import problems_across
+from infrastructure.settings.rules import problems_across
+from infrastructure.settings.tree import Settings
 
 PREFIX = "HEADRACE_"
 _DEEPEST = 8

@@ -3,7 +3,8 @@
 import re
 
 from domain.errors import SchemaMismatchError
-from infrastructure.nested_types import (
+from infrastructure.sql import quote
+from infrastructure.tabular.nested_types import (
     KEPT_JSON,
     cut,
     digits_of,
@@ -14,7 +15,6 @@ from infrastructure.nested_types import (
     struct_of,
     unquoted,
 )
-from infrastructure.sql import quote
 
 _TO_LOGICAL = {
     "BOOLEAN": "bool",

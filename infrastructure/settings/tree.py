@@ -1,4 +1,4 @@
-"""One frozen tree of settings in sections; `settings_sources.py` fills it and knows where each value came from."""
+"""One frozen tree of settings in sections; `sources.py` fills it and knows where each value came from."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -8,9 +8,9 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from domain.stores.kinds import DefaultKindName
 from infrastructure.environment_names import check_listed, check_prefix
-from infrastructure.settings_http import HttpSettings
-from infrastructure.settings_limits import LimitSettings
-from infrastructure.settings_parts import (
+from infrastructure.settings.http import HttpSettings
+from infrastructure.settings.limits import LimitSettings
+from infrastructure.settings.parts import (
     Folders,
     Int,
     LogLevel,
