@@ -18,7 +18,7 @@ from sqlalchemy import text
 from application.catalog.documents import PutDocument
 from application.pipelines.launch import TriggerRun
 from domain.identity.principal import Principal, Role
-from domain.pipelines.table import TableName
+from domain.stores.table import TableName
 from entrypoints.composition.container import build_container
 from entrypoints.composition.lifecycle import running
 from entrypoints.documents.reading import read_text

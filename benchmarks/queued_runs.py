@@ -12,7 +12,7 @@ from pathlib import Path
 import uvloop
 from sqlalchemy import text
 
-from domain.pipelines.run import Finish, Run, RunRequest, RunState
+from domain.runs.run import Finish, Run, RunRequest, RunState
 from infrastructure.metadata.leases import this_process
 from infrastructure.metadata.records import SqlRecords
 from infrastructure.runtime import RandomIdentifiers

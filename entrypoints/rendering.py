@@ -11,13 +11,13 @@ from application.pipelines.quarantine import RefusedPage
 from application.pipelines.reporting import end_body
 from application.plain_rows import rows_of
 from domain.errors import InvalidInputError
-from domain.pipelines.checkpoint import LaneState, Position
-from domain.pipelines.horizon import ReadEnd
-from domain.pipelines.quarantine import RefusedRow
-from domain.pipelines.run import Run, Transition
-from domain.pipelines.table import TableSchema
+from domain.loads.checkpoint import LaneState, Position
+from domain.loads.horizon import ReadEnd
+from domain.loads.quarantine import RefusedRow
 from domain.ports.identity import StoredKey
 from domain.ports.unit_of_work import StoredEvent, WorkerRecord
+from domain.runs.run import Run, Transition
+from domain.stores.table import TableSchema
 from entrypoints.answer_size import cells, first_of, fitted, not_all
 from entrypoints.cursors import cursor_of, place_of
 

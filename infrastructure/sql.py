@@ -1,7 +1,7 @@
 """Quoting of SQL, shared by the adapter families: the only place where names become text."""
 
 from domain.errors import InvalidInputError
-from domain.pipelines.table import TableName, check_identifier
+from domain.stores.table import TableName, check_identifier
 
 
 def quote(name: str) -> str:

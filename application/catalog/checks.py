@@ -7,13 +7,13 @@ from functools import partial
 from typing import Any, Protocol
 
 from domain.errors import InvalidInputError, Problem
-from domain.pipelines.connection import ConnectionSpec
 from domain.pipelines.dialing import DialRules, Place
 from domain.pipelines.plan import choose_publishing
 from domain.pipelines.spec import PipelineSpec
 from domain.pipelines.steps import SqlStep
 from domain.ports.secrets import ISecretProvider
 from domain.ports.security import TOO_LARGE, IQueryGuard
+from domain.stores.connection import ConnectionSpec
 
 _PATHS = ("path", "root", "ssl_ca_cert")
 

@@ -11,13 +11,13 @@ from domain.errors import InvalidInputError, PermissionDeniedError, Problem, Spe
 from domain.identity.policy import Action, is_allowed, require
 from domain.identity.principal import Principal
 from domain.lineage.graph import Dataset, dataset, find_circle, reached_from
-from domain.pipelines.connection import ConnectionSpec
 from domain.pipelines.dialing import DialRules
 from domain.pipelines.plan import ColumnForecast, Publishing, choose_publishing, guarantee
 from domain.pipelines.spec import DEFAULT_CONNECTION, PipelineSpec
 from domain.ports.secrets import ISecretProvider
 from domain.ports.security import IQueryGuard
 from domain.ports.unit_of_work import IDocumentRecords, IRecords, IUnitOfWork, Page, StoredDocument
+from domain.stores.connection import ConnectionSpec
 
 _Reads = dict[str, list[Dataset]]  # What pipelines read, by their names.
 _PIPELINE = "a pipeline"  # No connection can have this name.

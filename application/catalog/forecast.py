@@ -9,13 +9,13 @@ from application.pipelines.patience import Patience
 from application.pipelines.preparing import Prepared, RunPreparer
 from domain.errors import PlatformError
 from domain.identity.principal import Principal
-from domain.pipelines.connection import ConnectionSpec
+from domain.loads.read_set import ReadSet, SourcePlan
 from domain.pipelines.plan import ColumnForecast, Publishing, judge_column
-from domain.pipelines.read_set import ReadSet, SourcePlan
-from domain.pipelines.run import Run, RunRequest, RunState
 from domain.pipelines.spec import PipelineSpec, Publish
 from domain.ports.data_store import IDataStore
 from domain.ports.unit_of_work import IRecords
+from domain.runs.run import Run, RunRequest, RunState
+from domain.stores.connection import ConnectionSpec
 
 # What a plan tells of columns stands in memory until the last pipeline is looked at.
 _MOST_COLUMNS = 100_000

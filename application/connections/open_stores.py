@@ -7,11 +7,11 @@ from weakref import WeakValueDictionary
 
 from application.missing import missing
 from domain.errors import InvalidInputError
-from domain.pipelines.connection import ConnectionSpec
 from domain.pipelines.spec import DEFAULT_CONNECTION
 from domain.ports.data_store import IDataStore
 from domain.ports.secrets import ISecretProvider, Secret
 from domain.ports.unit_of_work import IRecords
+from domain.stores.connection import ConnectionSpec
 
 StoreBuilder = Callable[[str, ConnectionSpec, Mapping[str, Secret]], IDataStore]
 """Builds a store of an organization from its spec and resolved secrets; does no I/O."""

@@ -7,9 +7,9 @@ from application.connections.open_stores import OpenStores
 from domain.errors import NotFoundError, PlatformError
 from domain.identity.policy import Action, require
 from domain.identity.principal import Principal
-from domain.pipelines.connection import failing_step
-from domain.pipelines.table import TableName, TableSchema
 from domain.ports.data_store import StoreHealth
+from domain.stores.connection import failing_step
+from domain.stores.table import TableName, TableSchema
 
 
 @dataclass(frozen=True)

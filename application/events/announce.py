@@ -8,8 +8,8 @@ import structlog
 
 from domain.errors import PlatformError
 from domain.events import Event
-from domain.pipelines.run import Ring
 from domain.ports.unit_of_work import IRecords, IUnitOfWork, StoredEvent
+from domain.runs.run import Ring
 
 Subscriber = Callable[[str, Mapping[str, Any]], None]
 Reaction = Callable[[IUnitOfWork, Sequence[StoredEvent]], Awaitable[Sequence[Ring]]]

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from domain.events import RunFinished, RunQueued
-from domain.pipelines.run import Ring, Run, RunRequest, RunState
 from domain.ports.runtime import IIdentifiers
 from domain.ports.unit_of_work import IUnitOfWork, StoredEvent
+from domain.runs.run import Ring, Run, RunRequest, RunState
 
 
 @dataclass(frozen=True)

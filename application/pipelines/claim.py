@@ -11,12 +11,12 @@ from application.events.announce import Announcer
 from application.pipelines.gathering import Gathered
 from domain.errors import FencedError, StoreUnavailableError
 from domain.events import RunStarted
-from domain.pipelines.checkpoint import LaneState
-from domain.pipelines.read_set import Lane, ReadSet
-from domain.pipelines.run import Run
+from domain.loads.checkpoint import LaneState
+from domain.loads.read_set import Lane, ReadSet
 from domain.pipelines.spec import PipelineSpec
 from domain.ports.data_store import IOwner
 from domain.ports.unit_of_work import ILease, IRecords
+from domain.runs.run import Run
 
 MAX_RAISED = 10
 """How often a claim goes above what a destination remembers; an older copy of the records takes one."""

@@ -10,8 +10,8 @@ from domain.events import RunFinished
 from domain.failpoints import fail_at
 from domain.identity.policy import Action, require
 from domain.identity.principal import Principal
-from domain.pipelines.run import Ring, Run, RunState
 from domain.ports.unit_of_work import IRecords
+from domain.runs.run import Ring, Run, RunState
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 from domain.errors import UnavailableError
 from domain.failpoints import fail_at
-from domain.pipelines.run import Ring
 from domain.ports.message_queue import IMessageQueue, Message
 from domain.ports.unit_of_work import IRecords
+from domain.runs.run import Ring
 
 RUNS_TOPIC = "runs"
 

@@ -14,11 +14,11 @@ from application.pipelines.load import ReadSetLoader
 from application.pipelines.settle import RunSettler
 from domain.errors import FencedError, PlatformError
 from domain.pipelines.replay import replay_of
-from domain.pipelines.run import Run
 from domain.pipelines.spec import PipelineSpec
 from domain.ports.engine import OnProgress
 from domain.ports.runtime import ITelemetry
 from domain.ports.unit_of_work import IRecords
+from domain.runs.run import Run
 
 _LOOK_EVERY_SECONDS = 0.2
 _REMEMBERED_SPECS = 1000

@@ -5,13 +5,13 @@ from dataclasses import replace
 from typing import Any
 
 from domain.errors import ConversionError
-from domain.pipelines.checkpoint import StreamState
-from domain.pipelines.read_set import SourcePlan
+from domain.loads.checkpoint import StreamState
+from domain.loads.read_set import SourcePlan
 from domain.pipelines.spec import PipelineSpec
-from domain.pipelines.table import TableSchema
 from domain.ports.data_store import IReader, JudgedBatch, SourceBatch
 from domain.ports.engine import StreamTask
 from domain.ports.transformer import TransformPlan
+from domain.stores.table import TableSchema
 
 
 def unproved(plan: SourcePlan) -> dict[str, str]:

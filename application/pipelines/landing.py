@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 
 from domain.errors import InvalidInputError
 from domain.pipelines.spec import DeleteMissing, DestinationSpec
-from domain.pipelines.table import DELETED_AT, INTERNAL_PREFIX, LOADED_AT, RUN_ID, Column, TableSchema
 from domain.ports.transformer import TransformPlan
+from domain.stores.table import DELETED_AT, INTERNAL_PREFIX, LOADED_AT, RUN_ID, Column, TableSchema
 
 _WANTED = ("json", "uuid")
 _TRAVELLING = frozenset({LOADED_AT, RUN_ID, DELETED_AT})

@@ -15,10 +15,10 @@ from domain.failpoints import fail_at
 from domain.identity.policy import Action, require
 from domain.identity.principal import Principal
 from domain.pipelines.replay import lane_of
-from domain.pipelines.run import Ring, Run, RunRequest, RunState
 from domain.pipelines.spec import Mode, PipelineSpec
 from domain.ports.runtime import IIdentifiers, ITelemetry
 from domain.ports.unit_of_work import IRecords, IUnitOfWork
+from domain.runs.run import Ring, Run, RunRequest, RunState
 
 NO_WISHES = RunRequest()
 

@@ -15,17 +15,17 @@ from application.pipelines.reporting import Loaded, left_by_abandoned, published
 from domain.errors import ConflictError, ConversionError, FencedError, WorkFailedError
 from domain.events import BatchCommitted, QualityIssueFound, SchemaViolationFound
 from domain.failpoints import fail_at
-from domain.pipelines.checkpoint import POSITION_FORMAT, LaneState
-from domain.pipelines.quality import Judgement, Measures, Rule, StagedChecks, judge
-from domain.pipelines.read_set import ReadSet
-from domain.pipelines.report import StreamReport
+from domain.loads.checkpoint import POSITION_FORMAT, LaneState
+from domain.loads.read_set import ReadSet
+from domain.loads.report import StreamReport
+from domain.loads.way import Route, Way
 from domain.pipelines.spec import Mode, PipelineSpec
-from domain.pipelines.way import Route, Way
 from domain.ports.data_store import IOwner, Publication
 from domain.ports.engine import IEngine, OnProgress, Progress, StreamTask
 from domain.ports.runtime import IClock, IIdentifiers
 from domain.ports.transformer import TransformPlan
 from domain.ports.unit_of_work import IRecords
+from domain.quality.rules import Judgement, Measures, Rule, StagedChecks, judge
 
 MAX_FRUITLESS_CLAIMS = 3
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from domain.pipelines.checkpoint import StreamState
+from domain.loads.checkpoint import StreamState
 from domain.ports.data_store import IReader, SourceBatch
 
 _KEPT = 10

@@ -10,16 +10,16 @@ from application.pipelines.guesses import settled, unproved
 from application.pipelines.landing import LeftOut, check_reserved, retyped
 from application.pipelines.patience import Patience
 from domain.errors import InvalidInputError, NotFoundError, SchemaMismatchError
-from domain.pipelines.checkpoint import LaneState
+from domain.loads.checkpoint import LaneState
+from domain.loads.read_set import Lane, ReadSet, SourcePlan
+from domain.loads.way import Facts, Route, choose_way
 from domain.pipelines.plan import Publishing, choose_publishing, merges_in_streams
-from domain.pipelines.quality import Rule
-from domain.pipelines.read_set import Lane, ReadSet, SourcePlan
-from domain.pipelines.run import RunRequest
 from domain.pipelines.spec import Mode, PipelineSpec, Publish, SchemaPolicy, SourceSpec
-from domain.pipelines.table import Column, TableSchema
-from domain.pipelines.way import Facts, Route, choose_way
 from domain.ports.data_store import IDataStore, Target
 from domain.ports.transformer import ITransformer, TransformPlan
+from domain.quality.rules import Rule
+from domain.runs.run import RunRequest
+from domain.stores.table import Column, TableSchema
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ from application.pipelines.launch import RunLauncher, TriggerRun
 from domain.errors import ConflictError
 from domain.identity.policy import Action, require
 from domain.identity.principal import Principal
-from domain.pipelines.checkpoint import Position
-from domain.pipelines.quarantine import ALL_RUNS, Refusals, RefusedRow, RefusedState
+from domain.loads.checkpoint import Position
+from domain.loads.quarantine import ALL_RUNS, Refusals, RefusedRow, RefusedState
 from domain.pipelines.replay import check_replay, refusals_of
-from domain.pipelines.run import Run, RunRequest
 from domain.pipelines.spec import PipelineSpec
 from domain.ports.data_store import IDataStore
+from domain.runs.run import Run, RunRequest
 
 
 @dataclass(frozen=True)

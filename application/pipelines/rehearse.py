@@ -8,11 +8,11 @@ from application.connections.open_stores import OpenStores
 from application.plain_rows import rows_of
 from domain.identity.policy import Action, require
 from domain.identity.principal import Principal
-from domain.pipelines.read_set import Lane
+from domain.loads.read_set import Lane
 from domain.pipelines.spec import PipelineSpec, SourceSpec
-from domain.pipelines.table import INTERNAL_PREFIX
 from domain.ports.data_store import IDataStore
 from domain.ports.unit_of_work import IRecords
+from domain.stores.table import INTERNAL_PREFIX
 
 _BATCH_ROWS = 10_000
 

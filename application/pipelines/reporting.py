@@ -4,14 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from domain.pipelines.checkpoint import LaneState
-from domain.pipelines.horizon import ReadEnd
-from domain.pipelines.profile import summary
-from domain.pipelines.read_set import ReadSet
-from domain.pipelines.report import StreamReport
+from domain.loads.checkpoint import LaneState
+from domain.loads.horizon import ReadEnd
+from domain.loads.read_set import ReadSet
+from domain.loads.report import StreamReport
+from domain.loads.way import Route
 from domain.pipelines.spec import Mode, PipelineSpec
-from domain.pipelines.way import Route
 from domain.ports.data_store import Publication
+from domain.quality.profile import summary
 
 
 @dataclass(frozen=True)

@@ -26,9 +26,10 @@ from domain.errors import (
 )
 from domain.events import BatchFailed, Event, RunFinished, RunReleased
 from domain.failpoints import fail_at
-from domain.pipelines.checkpoint import Counts, LaneState
-from domain.pipelines.run import RETRY, Finish, Run, RunState
+from domain.loads.checkpoint import LaneState
 from domain.ports.unit_of_work import IRecords
+from domain.quality.measures import Counts
+from domain.runs.run import RETRY, Finish, Run, RunState
 
 T = TypeVar("T")
 

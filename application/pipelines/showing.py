@@ -13,8 +13,8 @@ from typing import Any
 from domain.errors import PlatformError, UnavailableError, WorkFailedError
 from domain.identity.policy import Action, is_allowed
 from domain.identity.principal import Principal
-from domain.pipelines.run import Run, Transition
 from domain.ports.unit_of_work import StoredEvent
+from domain.runs.run import Run, Transition
 
 _REPORT = frozenset(
     [

@@ -8,11 +8,11 @@ from typing import Any
 from application.pipelines.preparing import landing_key
 from application.plain_rows import rows_of
 from domain.errors import PlatformError
-from domain.pipelines.quality import OnViolation
 from domain.pipelines.spec import PipelineSpec
 from domain.pipelines.spec_test import SpecTest, as_text, differences
-from domain.pipelines.table import INTERNAL_PREFIX, Column
 from domain.ports.transformer import ITransformer, TransformPlan
+from domain.quality.rules import OnViolation
+from domain.stores.table import INTERNAL_PREFIX, Column
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ from application.pipelines.overlap import ahead
 from application.pipelines.patience import Patience
 from application.pipelines.places import counted_in_report, placed, placed_in_report
 from domain.errors import ConversionError, QualityRejectedError
-from domain.pipelines.checkpoint import CheckpointUpdate, Counts, Position, StreamState, merge_stats
-from domain.pipelines.report import StreamReport
+from domain.loads.checkpoint import CheckpointUpdate, Position, StreamState
+from domain.loads.report import StreamReport
+from domain.loads.way import Way
 from domain.pipelines.spec import OnError
-from domain.pipelines.way import Way
 from domain.ports.data_store import (
     Conversions,
     EncodedRows,
@@ -30,6 +30,7 @@ from domain.ports.data_store import (
 )
 from domain.ports.engine import OnProgress, Progress, Stop, StreamTask
 from domain.ports.transformer import IPreparedTransform, ITransformer
+from domain.quality.measures import Counts, merge_stats
 
 T = TypeVar("T")
 

@@ -7,9 +7,9 @@ from datetime import timedelta
 from application.events.announce import Announcer
 from application.pipelines.doorbell import RUNS_TOPIC, Doorbell
 from domain.errors import UnavailableError
-from domain.pipelines.run import Ring
 from domain.ports.message_queue import IMessageQueue
 from domain.ports.unit_of_work import IRecords
+from domain.runs.run import Ring
 
 
 @dataclass(frozen=True)

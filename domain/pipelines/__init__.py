@@ -1,1 +1,1 @@
-"""Pipelines: what a document asks for, what a run reads, and when it may move on."""
+"""Pipelines: what a document asks for, its steps, its plan and its tests."""

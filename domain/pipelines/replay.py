@@ -3,9 +3,9 @@
 from dataclasses import replace
 
 from domain.errors import InvalidInputError
-from domain.pipelines.quarantine import ALL_RUNS, PLACE, Refusals, RefusedState
-from domain.pipelines.run import RunRequest
+from domain.loads.quarantine import ALL_RUNS, PLACE, Refusals, RefusedState
 from domain.pipelines.spec import Mode, OnError, PipelineSpec, Publish, SourceSpec
+from domain.runs.run import RunRequest
 
 REPLAY_LANE = "replay"
 

@@ -9,11 +9,11 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 
-from domain.pipelines.quality import OnViolation, Reference, Rule
-from domain.pipelines.quarantine import Refusals
+from domain.loads.quarantine import Refusals
 from domain.pipelines.spec_test import SpecTest
 from domain.pipelines.steps import Step, step_of
-from domain.pipelines.table import TableName
+from domain.quality.rules import OnViolation, Reference, Rule
+from domain.stores.table import TableName
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")
 DEFAULT_CONNECTION = "default"

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from domain.pipelines.checkpoint import Counts, Merged, Position
+from domain.loads.checkpoint import Merged, Position
+from domain.quality.measures import Counts
 
 
 class Batch(Protocol):

@@ -6,13 +6,11 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
-from domain.pipelines.checkpoint import CheckpointUpdate, Counts, LaneState, Position
-from domain.pipelines.horizon import ReadEnd
-from domain.pipelines.quality import Judgement, Measures, StagedChecks
-from domain.pipelines.read_set import Lane, LaneOwner, ReadSet, SourcePlan, Stream
+from domain.loads.checkpoint import CheckpointUpdate, LaneState, Position
+from domain.loads.horizon import ReadEnd
+from domain.loads.read_set import Lane, LaneOwner, ReadSet, SourcePlan, Stream
+from domain.loads.way import Passage, Wire
 from domain.pipelines.spec import DeleteMissing, Mode, SourceSpec
-from domain.pipelines.table import Column, TableName, TableSchema
-from domain.pipelines.way import Passage, Wire
 from domain.ports.batches import Batch as Batch
 from domain.ports.batches import Committed as Committed
 from domain.ports.batches import Conversions as Conversions
@@ -22,6 +20,9 @@ from domain.ports.batches import SourceBatch as SourceBatch
 from domain.ports.batches import TextRows as TextRows
 from domain.ports.quarantine import IRefusedRows
 from domain.ports.reading import IReader as IReader
+from domain.quality.measures import Counts
+from domain.quality.rules import Judgement, Measures, StagedChecks
+from domain.stores.table import Column, TableName, TableSchema
 
 BATCH_BYTES = 64 * 1024 * 1024
 

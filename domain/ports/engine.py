@@ -4,14 +4,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from domain.pipelines.checkpoint import StreamState
-from domain.pipelines.connection import ConnectionSpec
-from domain.pipelines.read_set import Lane, LaneOwner, ReadSet, Stream
-from domain.pipelines.report import StreamReport
+from domain.loads.checkpoint import StreamState
+from domain.loads.read_set import Lane, LaneOwner, ReadSet, Stream
+from domain.loads.report import StreamReport
+from domain.loads.way import DECODED, Route
 from domain.pipelines.spec import PipelineSpec
-from domain.pipelines.way import DECODED, Route
 from domain.ports.data_store import Target
 from domain.ports.transformer import TransformPlan
+from domain.stores.connection import ConnectionSpec
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
-from domain.pipelines.checkpoint import Position
-from domain.pipelines.quarantine import Refusals, RefusedRow
+from domain.loads.checkpoint import Position
+from domain.loads.quarantine import Refusals, RefusedRow
 
 
 class IRefusedRows(ABC):

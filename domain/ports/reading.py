@@ -3,8 +3,8 @@
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator
 
-from domain.pipelines.checkpoint import Position
-from domain.pipelines.way import Passage
+from domain.loads.checkpoint import Position
+from domain.loads.way import Passage
 from domain.ports.batches import Batch, EncodedRows, SourceBatch, TextRows
 
 

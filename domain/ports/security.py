@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 
-from domain.pipelines.connection import ConnectionSpec
+from domain.stores.connection import ConnectionSpec
 
 TOO_LARGE = "query.too_large"
 """The code of what takes too much memory or time to be looked at."""

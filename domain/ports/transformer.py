@@ -5,10 +5,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 
-from domain.pipelines.quality import Rule
 from domain.pipelines.steps import Step
-from domain.pipelines.table import Column
 from domain.ports.data_store import Batch, Conversions, JudgedBatch
+from domain.quality.rules import Rule
+from domain.stores.table import Column
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from typing import Any, Self
 
 from domain.events import Event
 from domain.identity.principal import Principal
-from domain.pipelines.run import Finish, Ring, Run, RunState, Transition
 from domain.ports.identity import IIdentityRecords
+from domain.runs.run import Finish, Ring, Run, RunState, Transition
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ def discover(
 ) -> None:
     """List the tables of a connection, or the columns of one."""
     from domain.errors import InvalidInputError
-    from domain.pipelines.table import TableName
+    from domain.stores.table import TableName
     from entrypoints.rendering import table_body
 
     cli: Cli = context.obj

@@ -165,8 +165,8 @@ def _killed(folder: Path) -> int:
 
 def _content(folder: Path, home: str) -> dict[str, Any]:
     """Count and hash the flights of a home, in this process, which wrote none of them."""
-    from domain.pipelines.connection import ConnectionSpec
     from domain.pipelines.spec import SourceSpec
+    from domain.stores.connection import ConnectionSpec
 
     cli = Cli({"home": str(folder / home)})
     spec = ConnectionSpec("default", "default")

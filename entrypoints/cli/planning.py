@@ -11,8 +11,8 @@ from entrypoints.cli.render import as_plain
 if TYPE_CHECKING:
     from application.catalog.documents import PutDocument
     from domain.pipelines.spec import PipelineSpec
-    from domain.pipelines.table import TableSchema
     from domain.ports.data_store import IDataStore
+    from domain.stores.table import TableSchema
     from entrypoints.cli.context import Cli
     from entrypoints.cli.remote import RemoteServer
     from entrypoints.use_cases import UseCases
@@ -86,7 +86,7 @@ async def _stand_in(
 
 def _described(server: RemoteServer, connection: str, table: str) -> TableSchema | None:
     from domain.errors import NotFoundError
-    from domain.pipelines.table import Column, TableName, TableSchema
+    from domain.stores.table import Column, TableName, TableSchema
 
     try:
         body: Mapping[str, Any] = server.request(

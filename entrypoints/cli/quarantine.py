@@ -88,7 +88,7 @@ async def _listed(
     cursor: str | None,
     limit: int,
 ) -> dict[str, Any]:
-    from domain.pipelines.quarantine import RefusedState
+    from domain.loads.quarantine import RefusedState
     from entrypoints.rendering import refused_page_body, refused_place_of
 
     organization = cli.principal.organization
@@ -100,7 +100,7 @@ async def _listed(
 
 def _state(given: str | None) -> str | None:
     from domain.errors import InvalidInputError
-    from domain.pipelines.quarantine import RefusedState
+    from domain.loads.quarantine import RefusedState
 
     known = [state.value for state in RefusedState]
     if given is not None and given not in known:

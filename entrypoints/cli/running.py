@@ -24,7 +24,7 @@ from entrypoints.cli.render import (
 if TYPE_CHECKING:
     from application.catalog.documents import PutDocument
     from application.pipelines.launch import TriggerRun
-    from domain.pipelines.run import RunRequest
+    from domain.runs.run import RunRequest
     from entrypoints.cli.remote import RemoteServer
     from entrypoints.use_cases import UseCases
 
@@ -58,7 +58,7 @@ def run(
 ) -> None:
     """Run a pipeline and wait for its report; goes through a running headrace up."""
     from domain.errors import UnavailableError
-    from domain.pipelines.run import RunRequest
+    from domain.runs.run import RunRequest
 
     cli: Cli = context.obj
     name, documents = named(cli, target)

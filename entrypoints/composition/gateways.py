@@ -7,7 +7,6 @@ from urllib.parse import urlsplit
 
 from dependency_injector import containers, providers
 
-from domain.pipelines.connection import ConnectionSpec
 from domain.pipelines.dialing import DialRules, Place
 from domain.pipelines.spec import DEFAULT_CONNECTION
 from domain.ports.cache import ICache
@@ -15,6 +14,7 @@ from domain.ports.data_store import IDataStore
 from domain.ports.message_queue import IMessageQueue
 from domain.ports.runtime import IClock
 from domain.ports.secrets import Secret
+from domain.stores.connection import ConnectionSpec
 from entrypoints.composition.benches import checking_bench, running_bench
 from entrypoints.composition.paths import Paths
 from entrypoints.composition.whereabouts import Whereabouts

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from domain.pipelines.table import TableSchema
 from domain.ports.data_store import IDataStore
+from domain.stores.table import TableSchema
 from infrastructure.stores.duckdb.described import DescribedDuckDB
 
 

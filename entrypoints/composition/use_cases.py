@@ -34,9 +34,9 @@ from application.pipelines.stream import StreamRunner
 from application.pipelines.tend import RunTender
 from application.pipelines.turns import Turns
 from domain.errors import PlatformError
-from domain.pipelines.connection import failing_step
 from domain.ports.runtime import IIdentifiers, ITelemetry
 from domain.ports.unit_of_work import WorkerRecord
+from domain.stores.connection import failing_step
 from entrypoints.use_cases import UseCases as AllUseCases
 from infrastructure.engines.local import LocalEngine
 from infrastructure.metadata.leases import this_process

@@ -5,9 +5,9 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
 
-from domain.pipelines.connection import ConnectionSpec
 from domain.pipelines.dialing import literal, plain
 from domain.pipelines.local_path import folded
+from domain.stores.connection import ConnectionSpec
 from domain.stores.kinds import DUCKDB, POSTGRES
 from entrypoints.composition.paths import Paths
 from infrastructure.settings.rules import store_sign_in

@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from domain.pipelines.local_path import leads_astray
-from domain.pipelines.table import is_reserved_schema
 from domain.stores.kinds import DUCKDB, FILES, KINDS, MEMORY, POSTGRES, StoreKindName
+from domain.stores.table import is_reserved_schema
 from entrypoints.documents.models import Name, identifier
 from entrypoints.documents.strict import Model, Version
 

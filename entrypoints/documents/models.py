@@ -6,9 +6,9 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import AfterValidator, Field, StringConstraints, field_validator, model_validator
 
 from domain.pipelines.local_path import leads_astray
-from domain.pipelines.quality import RUN_RULES, Reference
 from domain.pipelines.spec import FOREVER, parse_duration, parse_size
-from domain.pipelines.table import TableName, check_identifier
+from domain.quality.rules import RUN_RULES, Reference
+from domain.stores.table import TableName, check_identifier
 from entrypoints.documents.file_options import FileOptions, known_type
 from entrypoints.documents.numbers import with_digits
 from entrypoints.documents.strict import Model, Version

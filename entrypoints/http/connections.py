@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 
 from domain.errors import InvalidInputError
-from domain.pipelines.table import TableName
+from domain.stores.table import TableName
 from entrypoints.answer_size import listed
 from entrypoints.documents.connection_models import ConnectionDocument
 from entrypoints.http import bodies

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from application.pipelines.launch import TriggerRun
 from domain.failpoints import fail_at
-from domain.pipelines.run import RunRequest
+from domain.runs.run import RunRequest
 from entrypoints.documents.models import PipelineDocument
 from entrypoints.http import bodies
 from entrypoints.http.dependencies import Bodies, Caller, Cases, Digits, Place, Previewer, Resetter, SpecWriter, Starter

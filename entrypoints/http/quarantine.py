@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 
-from domain.pipelines.quarantine import RefusedState
+from domain.loads.quarantine import RefusedState
 from entrypoints.http import bodies
 from entrypoints.http.dependencies import Bodies, Cases, Previewer, Starter
 from entrypoints.http.large import large

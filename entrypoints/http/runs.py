@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 
-from domain.pipelines.run import RunState
+from domain.runs.run import RunState
 from entrypoints.answer_size import listed
 from entrypoints.cursors import cursor_of, place_of
 from entrypoints.http import bodies

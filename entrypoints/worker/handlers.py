@@ -6,8 +6,8 @@ import structlog
 
 from domain.errors import PlatformError
 from domain.failpoints import fail_at
-from domain.pipelines.run import Run
 from domain.ports.message_queue import IDelivery
+from domain.runs.run import Run
 from entrypoints.use_cases import UseCases
 
 

@@ -9,8 +9,8 @@ import structlog
 
 from application.pipelines.doorbell import RUNS_TOPIC
 from domain.errors import PlatformError, UnavailableError
-from domain.pipelines.run import Ring
 from domain.ports.message_queue import IDelivery
+from domain.runs.run import Ring
 from entrypoints.use_cases import UseCases
 from entrypoints.worker.background import BackgroundTasks
 from entrypoints.worker.handlers import RunHandler

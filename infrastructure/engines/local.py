@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 
 from domain.letting_go import let_go
-from domain.pipelines.report import StreamReport
+from domain.loads.report import StreamReport
 from domain.ports.engine import IEngine, OnProgress, RunStream, Stop, StreamTask
 
 

@@ -25,7 +25,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.failpoints import fail_at
-from domain.pipelines.run import Finish, Ring, Run, RunRequest, RunState
+from domain.runs.run import Finish, Ring, Run, RunRequest, RunState
 from infrastructure.metadata.clocks import lease_clock, wall_clock
 from infrastructure.metadata.leases import is_gone
 from infrastructure.metadata.tables import pipelines, run_transitions, runs

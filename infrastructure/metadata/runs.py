@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import and_, insert, or_, select, true, update
 
-from domain.pipelines.run import RETRY, Ring, Run, RunState, Transition
 from domain.ports.unit_of_work import IRunRecords, Page
+from domain.runs.run import RETRY, Ring, Run, RunState, Transition
 from infrastructure.metadata.claims import QUEUED, RUNNING, UNFINISHED, SqlRunClaims, note, run_of
 from infrastructure.metadata.sizes import fitting
 from infrastructure.metadata.tables import run_transitions, runs

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from domain.errors import QueryRefusedError
-from domain.pipelines.table import INTERNAL_PREFIX, RESERVED, is_reserved_schema
+from domain.stores.table import INTERNAL_PREFIX, RESERVED, is_reserved_schema
 from infrastructure.queries.duckdb_names import ALLOWED, IMPLIED
 from infrastructure.queries.duckdb_parsing import fold
 

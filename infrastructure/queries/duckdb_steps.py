@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from domain.errors import InvalidInputError, QueryRefusedError
-from domain.pipelines.table import INTERNAL_PREFIX, ORDINAL, Column
+from domain.stores.table import INTERNAL_PREFIX, ORDINAL, Column
 from infrastructure.queries.duckdb_found import Found
 from infrastructure.queries.duckdb_names import CALLED_WITHOUT_BRACKETS
 from infrastructure.queries.duckdb_parsing import Node, fold, parsed, parts_of, same, tokens_of, unparsable

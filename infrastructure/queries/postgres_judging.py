@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from domain.errors import QueryRefusedError
-from domain.pipelines.table import INTERNAL_PREFIX, RESERVED, is_reserved_schema
+from domain.stores.table import INTERNAL_PREFIX, RESERVED, is_reserved_schema
 from infrastructure.queries.postgres_names import FUNCTIONS, KINDS, KNOWN_TO_REACH, PLAIN, TYPES
 from infrastructure.queries.postgres_parsing import nodes, refused, strings
 

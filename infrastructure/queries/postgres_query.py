@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from domain.pipelines.table import INTERNAL_PREFIX, RESERVED, is_reserved_schema
+from domain.stores.table import INTERNAL_PREFIX, RESERVED, is_reserved_schema
 from infrastructure.bench.in_process import Calls, InProcessBench
 from infrastructure.queries.postgres_judging import Names, forbidden, judge, untrusted_type
 from infrastructure.queries.postgres_known import Known, Named

@@ -4,8 +4,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from domain.errors import InvalidInputError, MissingExtraError, QueryRefusedError
-from domain.pipelines.connection import ConnectionSpec
 from domain.ports.security import IQueryGuard
+from domain.stores.connection import ConnectionSpec
 from domain.stores.kinds import DUCKDB, POSTGRES
 from infrastructure.bench.in_process import Calls, InProcessBench
 from infrastructure.queries.duckdb_reading import read_query

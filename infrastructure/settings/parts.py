@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from domain.pipelines.table import check_identifier, is_reserved_schema
+from domain.stores.table import check_identifier, is_reserved_schema
 
 
 def _ascii_digits(value: Any) -> Any:

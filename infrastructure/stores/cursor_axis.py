@@ -7,7 +7,7 @@ from decimal import Decimal
 from zoneinfo import ZoneInfo
 
 from domain.errors import InvalidInputError
-from domain.pipelines.horizon import microseconds
+from domain.loads.horizon import microseconds
 from domain.pipelines.spec import CursorSpec
 from infrastructure.stores.cursors import integer_bounds, integer_of, is_integer_cursor, moment_of, written
 

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
-from domain.pipelines.horizon import MARGIN, STANDBY, Horizon, Moment, ReadEnd, Transaction, clock_text
+from domain.loads.horizon import MARGIN, STANDBY, Horizon, Moment, ReadEnd, Transaction, clock_text
 from infrastructure.stores.cursor_axis import Axis, micros
 
 _NAMED = 3

@@ -6,11 +6,11 @@ from typing import Any
 import pyarrow as pa
 
 from domain.errors import SchemaMismatchError
-from domain.pipelines.checkpoint import LaneState, Merged
-from domain.pipelines.read_set import ReadSet
+from domain.loads.checkpoint import LaneState, Merged
+from domain.loads.read_set import ReadSet
 from domain.pipelines.spec import DeleteMissing
-from domain.pipelines.table import DELETED, DELETED_AT, LOADED_AT, RUN_ID, SEQ, Column, TableName
 from domain.ports.data_store import Target
+from domain.stores.table import DELETED, DELETED_AT, LOADED_AT, RUN_ID, SEQ, Column, TableName
 
 _ROW_BITS = 32
 

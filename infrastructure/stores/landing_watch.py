@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from domain.errors import ConflictError
-from domain.pipelines.table import TableName
+from domain.stores.table import TableName
 
 LANDING = "landing"
 """Where the head's stats keep which table the read set was opened on."""

@@ -3,8 +3,8 @@
 import secrets
 
 from domain.errors import FencedError
-from domain.pipelines.checkpoint import LaneState
-from domain.pipelines.read_set import Lane
+from domain.loads.checkpoint import LaneState
+from domain.loads.read_set import Lane
 
 
 def new_token() -> str:

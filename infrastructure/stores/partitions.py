@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, timedelta
 
 from domain.errors import InvalidInputError
-from domain.pipelines.read_set import Stream, split, streams_between
+from domain.loads.read_set import Stream, split, streams_between
 from domain.pipelines.spec import Partitions, SourceSpec
 
 _INTEGER = re.compile("u?int(8|16|32|64)")

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from domain.errors import SchemaMismatchError
-from domain.pipelines.table import Column
+from domain.stores.table import Column
 
 # What a type was called by the version before, whose read sets go on.
 _ONCE = {"decimal(39,0)": "decimal(38,0)", "native:json": "json"}

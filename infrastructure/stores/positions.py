@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from domain.errors import ConflictError, InvalidInputError, WorkFailedError
-from domain.pipelines.checkpoint import Position
-from domain.pipelines.read_set import SourcePlan
+from domain.loads.checkpoint import Position
+from domain.loads.read_set import SourcePlan
 
 MAX_TIES = 10_000
 """How many rows of one place a batch may be made larger by; if more share one, the read is staged."""

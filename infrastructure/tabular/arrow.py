@@ -6,8 +6,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from domain.errors import SchemaMismatchError, WorkFailedError
-from domain.pipelines.table import Column
 from domain.ports.data_store import Batch
+from domain.stores.table import Column
 from infrastructure.tabular.arrow_texts import texts_of_decimals, texts_of_uuids
 from infrastructure.tabular.nested_types import (
     KEPT_JSON,

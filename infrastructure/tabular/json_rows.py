@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from domain.errors import InvalidInputError
-from domain.pipelines.table import Column
+from domain.stores.table import Column
 from infrastructure.tabular.arrow import arrow_type, not_utf8
 from infrastructure.tabular.arrow_texts import texts_of_times, times_of_texts
 

@@ -9,9 +9,9 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import pyarrow as pa
 
-from domain.pipelines.table import DELETED, ORDINAL, Column
 from domain.ports.data_store import Batch, Conversions, JudgedBatch
 from domain.ports.transformer import IPreparedTransform, ITransformer, TransformPlan
+from domain.stores.table import DELETED, ORDINAL, Column
 from infrastructure.bench.bench import Bench
 from infrastructure.tabular.arrow import to_table
 from infrastructure.transforms.arrow_bytes import as_bytes, of_bytes

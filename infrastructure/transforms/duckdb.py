@@ -12,11 +12,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from domain.errors import InvalidInputError
-from domain.pipelines.checkpoint import Counts
-from domain.pipelines.table import DELETED, ORDINAL, Column
 from domain.ports.data_store import Batch, Conversions, JudgedBatch
 from domain.ports.security import TOO_LARGE
 from domain.ports.transformer import IPreparedTransform, ITransformer, TransformPlan
+from domain.quality.measures import Counts
+from domain.stores.table import DELETED, ORDINAL, Column
 from infrastructure.engine_words import said_by_duckdb
 from infrastructure.queries.duckdb_queries import IN_PROCESS
 from infrastructure.sql import quote

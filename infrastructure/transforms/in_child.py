@@ -10,10 +10,10 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from domain.pipelines.checkpoint import Counts
 from domain.pipelines.steps import PythonStep
-from domain.pipelines.table import ORDINAL, Column
 from domain.ports.transformer import TransformPlan
+from domain.quality.measures import Counts
+from domain.stores.table import ORDINAL, Column
 from infrastructure.bench.asking import ask
 from infrastructure.tabular.arrow import not_utf8, to_table
 from infrastructure.threads import OneThread

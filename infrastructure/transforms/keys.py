@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from domain.errors import WorkFailedError
-from domain.pipelines.table import ORDINAL
+from domain.stores.table import ORDINAL
 
 
 def last_of_each(rows: pa.Table, key: Sequence[str]) -> pa.Table:

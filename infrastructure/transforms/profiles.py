@@ -8,8 +8,8 @@ import duckdb
 import pyarrow as pa
 
 from domain.errors import InvalidInputError
-from domain.pipelines.profile import GAMMA, KEPT_TOP, REGISTER_BITS
-from domain.pipelines.quality import Rule
+from domain.quality.profile import GAMMA, KEPT_TOP, REGISTER_BITS
+from domain.quality.rules import Rule
 
 _VIEW = "_headrace_profiled"
 _NUMBERS = ("int", "uint", "float", "decimal(")

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from domain.errors import InvalidInputError, PlatformError, WorkFailedError
-from domain.pipelines.table import ORDINAL
+from domain.stores.table import ORDINAL
 from infrastructure.tabular.arrow import columns_of, conform
 from infrastructure.threads import OneThread
 

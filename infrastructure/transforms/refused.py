@@ -6,7 +6,7 @@ from typing import Any
 import pyarrow as pa
 
 from domain.errors import QualityRejectedError
-from domain.pipelines.quality import Rule
+from domain.quality.rules import Rule
 from infrastructure.tabular.json_rows import encoded
 from infrastructure.transforms.shapes import shape_of_scalar
 

@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from domain.errors import InvalidInputError
-from domain.pipelines.quality import Rule
-from domain.pipelines.table import INTERNAL_PREFIX, Column
 from domain.ports.transformer import TransformPlan
+from domain.quality.rules import Rule
+from domain.stores.table import INTERNAL_PREFIX, Column
 from infrastructure.queries.duckdb_queries import IN_PROCESS
 from infrastructure.sql import quote
 from infrastructure.tabular.nested_types import KEPT_JSON, is_text_on_the_way

@@ -6,7 +6,7 @@ import duckdb
 
 from domain.errors import InvalidInputError
 from domain.pipelines.steps import CastStep, DropStep, RenameStep, SqlStep
-from domain.pipelines.table import INTERNAL_PREFIX, ORDINAL, Column
+from domain.stores.table import INTERNAL_PREFIX, ORDINAL, Column
 from infrastructure.queries.duckdb_queries import IN_PROCESS
 from infrastructure.queries.duckdb_steps import not_row_wise
 from infrastructure.sql import quote

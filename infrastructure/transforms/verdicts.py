@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from domain.pipelines.quality import OnViolation, Rule, rule_key
-from domain.pipelines.table import ORDINAL
+from domain.quality.rules import OnViolation, Rule, rule_key
+from domain.stores.table import ORDINAL
 from infrastructure.transforms.refused import Refusal, rejected
 from infrastructure.transforms.rules import verdict_name
 from infrastructure.transforms.stages import FAILED

@@ -6,8 +6,8 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from domain.pipelines.table import ORDINAL, Column
-from domain.pipelines.way import WIDE
+from domain.loads.way import WIDE
+from domain.stores.table import ORDINAL, Column
 from infrastructure.tabular.arrow import arrow_type
 from infrastructure.transforms.conversions import sql_type
 from infrastructure.transforms.stages import FAILED, SOURCE, converted

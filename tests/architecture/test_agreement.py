@@ -108,8 +108,8 @@ def test_no_index_address_and_no_uv_lock() -> None:
 
 
 def test_guide_lists_every_rule_and_every_state_of_a_refused_row() -> None:
-    from domain.pipelines.quality import ROW_RULES, RUN_RULES
-    from domain.pipelines.quarantine import RefusedState
+    from domain.loads.quarantine import RefusedState
+    from domain.quality.rules import ROW_RULES, RUN_RULES
 
     text = (ROOT / "docs/guides/quality.md").read_text()
     rows = dict(re.findall(r"^\| `([a-z_]+)` \| ([a-z ]+)", text, re.MULTILINE))

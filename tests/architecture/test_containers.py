@@ -126,7 +126,7 @@ async def test_override_swaps_default_and_named_store_under_one_test(
 
 
 def read_table(name: str) -> Any:
-    from domain.pipelines.table import TableName
+    from domain.stores.table import TableName
 
     return TableName.parse(name)
 

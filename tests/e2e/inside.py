@@ -10,10 +10,10 @@ import pyarrow as pa
 from application.catalog.documents import PutDocument
 from application.pipelines.launch import TriggerRun
 from domain.identity.principal import Principal, Role
-from domain.pipelines.run import Run, RunRequest, RunState
 from domain.pipelines.spec import SourceSpec
-from domain.pipelines.table import TableName
 from domain.ports.data_store import IDataStore
+from domain.runs.run import Run, RunRequest, RunState
+from domain.stores.table import TableName
 from entrypoints.composition.container import build_container
 from entrypoints.composition.lifecycle import running
 from entrypoints.documents.reading import read_text

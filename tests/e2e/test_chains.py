@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from domain.pipelines.table import TableName
+from domain.stores.table import TableName
 from tests.e2e.inside import Inside, inside
 from tests.e2e.projects import postgres_connection
 from tests.somebody import Somebody

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from domain.errors import PlatformError
-from domain.pipelines.run import RunState
-from domain.pipelines.table import TableName
+from domain.runs.run import RunState
+from domain.stores.table import TableName
 from tests.e2e.api import headrace
 from tests.e2e.inside import Inside, inside
 from tests.e2e.projects import postgres_connection, write

@@ -8,7 +8,7 @@ import pytest
 from application.catalog.documents import PutDocument
 from application.pipelines.launch import TriggerRun
 from domain.identity.principal import Principal, Role
-from domain.pipelines.run import Run
+from domain.runs.run import Run
 from entrypoints.cli.render import print_report
 from entrypoints.composition.container import build_container
 from entrypoints.composition.lifecycle import running

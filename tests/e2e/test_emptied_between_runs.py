@@ -5,7 +5,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from domain.pipelines.table import TableName
+from domain.stores.table import TableName
 from tests.e2e.inside import inside
 from tests.e2e.projects import postgres_environment
 from tests.e2e.tables import postgres

@@ -6,8 +6,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from domain.pipelines.run import RunState
-from domain.pipelines.table import TableName
+from domain.runs.run import RunState
+from domain.stores.table import TableName
 from tests.e2e.inside import Inside, inside
 from tests.e2e.projects import postgres_environment
 from tests.e2e.tables import postgres

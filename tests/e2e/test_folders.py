@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from domain.pipelines.run import RunState
-from domain.pipelines.table import TableName
+from domain.runs.run import RunState
+from domain.stores.table import TableName
 from tests.e2e.inside import Inside, inside
 from tests.e2e.projects import postgres_connection, write
 

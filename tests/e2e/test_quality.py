@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from domain.pipelines.checkpoint import Counts, merge_stats
-from domain.pipelines.quality import Measures, OnViolation, Reference, Rule, judge
-from domain.pipelines.table import TableName
+from domain.quality.measures import Counts, merge_stats
+from domain.quality.rules import Measures, OnViolation, Reference, Rule, judge
+from domain.stores.table import TableName
 from tests.e2e.api import headrace
 from tests.e2e.projects import postgres_connection, postgres_environment, write
 from tests.e2e.tables import postgres

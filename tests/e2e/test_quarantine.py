@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from domain.pipelines.quarantine import Refusals
-from domain.pipelines.table import TableName
+from domain.loads.quarantine import Refusals
+from domain.stores.table import TableName
 from tests.databases import new_database
 from tests.e2e.api import headrace, serving
 from tests.e2e.inside import inside

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from domain.pipelines.run import RunState
-from domain.pipelines.table import TableName
+from domain.runs.run import RunState
+from domain.stores.table import TableName
 from tests.e2e.inside import Inside, inside
 from tests.e2e.projects import new_project, write
 from tests.ports.test_csv import CELLS, KINDS, NUMBERS, ODD

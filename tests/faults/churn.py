@@ -23,7 +23,7 @@ import pytest
 from application.catalog.documents import PutDocument
 from application.pipelines.launch import TriggerRun
 from domain.identity.principal import Principal, Role
-from domain.pipelines.run import RunState
+from domain.runs.run import RunState
 from entrypoints.composition.container import build_container
 from entrypoints.composition.lifecycle import running
 from entrypoints.documents.reading import read_text

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from application.pipelines.launch import TriggerRun
-from domain.pipelines.run import RunState
 from domain.ports.message_queue import IDelivery, Message
+from domain.runs.run import RunState
 from entrypoints.composition.lifecycle import running
 from entrypoints.use_cases import UseCases
 from entrypoints.worker.handlers import RunHandler

@@ -10,7 +10,7 @@ from application.pipelines.launch import TriggerRun
 from domain.errors import StoreUnavailableError
 from domain.failpoints import arm
 from domain.identity.principal import Principal, Role
-from domain.pipelines.run import Run
+from domain.runs.run import Run
 from entrypoints.composition.container import build_container
 from entrypoints.composition.lifecycle import running
 from entrypoints.documents.reading import read_text

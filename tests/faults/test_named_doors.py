@@ -12,10 +12,10 @@ import duckdb
 import pytest
 
 from domain.errors import PlatformError, UnavailableError
-from domain.pipelines.read_set import SourcePlan
-from domain.pipelines.run import RunState
+from domain.loads.read_set import SourcePlan
 from domain.pipelines.spec import SourceSpec
-from domain.pipelines.table import TableName
+from domain.runs.run import RunState
+from domain.stores.table import TableName
 from entrypoints.cli.errors import exit_code
 from entrypoints.http.errors import status_of
 from infrastructure.stores.duckdb.errors import not_opened

@@ -15,10 +15,10 @@ from application.catalog.documents import PutDocument
 from application.pipelines.launch import TriggerRun
 from domain.errors import UnavailableError
 from domain.identity.principal import Principal, Role
-from domain.pipelines.run import RunState
 from domain.pipelines.spec import SourceSpec
-from domain.pipelines.table import TableName
 from domain.ports.message_queue import IDelivery, IMessageQueue, Message
+from domain.runs.run import RunState
+from domain.stores.table import TableName
 from entrypoints.composition.container import Container, build_container
 from entrypoints.composition.lifecycle import running
 from entrypoints.documents.reading import read_text

@@ -6,11 +6,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from domain.pipelines.horizon import ReadEnd
-from domain.pipelines.read_set import ReadSet
+from domain.loads.horizon import ReadEnd
+from domain.loads.read_set import ReadSet
 from domain.pipelines.spec import CursorSpec, SourceSpec
-from domain.pipelines.table import TableName
 from domain.ports.data_store import IDataStore
+from domain.stores.table import TableName
 
 
 class Reading:

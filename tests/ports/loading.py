@@ -6,12 +6,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from domain.pipelines.checkpoint import CheckpointUpdate, Counts, LaneState
-from domain.pipelines.quality import Judgement, StagedChecks
-from domain.pipelines.read_set import Lane, ReadSet, SourcePlan, Stream
+from domain.loads.checkpoint import CheckpointUpdate, LaneState
+from domain.loads.read_set import Lane, ReadSet, SourcePlan, Stream
 from domain.pipelines.spec import Mode, SourceSpec
-from domain.pipelines.table import Column, TableName
 from domain.ports.data_store import IDataStore, JudgedBatch, Target
+from domain.quality.measures import Counts
+from domain.quality.rules import Judgement, StagedChecks
+from domain.stores.table import Column, TableName
 from infrastructure.tabular.arrow import columns_of
 from infrastructure.tabular.json_rows import shape_of
 from infrastructure.transforms.refused import REFUSED

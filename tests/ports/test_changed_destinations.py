@@ -10,11 +10,12 @@ import pytest
 from adbc_driver_postgresql import dbapi
 
 from domain.errors import ConflictError, PlatformError
-from domain.pipelines.checkpoint import CheckpointUpdate, Counts
-from domain.pipelines.quality import StagedChecks
+from domain.loads.checkpoint import CheckpointUpdate
 from domain.pipelines.spec import Mode, SourceSpec
-from domain.pipelines.table import TableName
 from domain.ports.data_store import IDataStore, Target, passage_of
+from domain.quality.measures import Counts
+from domain.quality.rules import StagedChecks
+from domain.stores.table import TableName
 from infrastructure.stores.duckdb.file import DuckDBOptions
 from infrastructure.stores.duckdb.store import DuckDBDataStore
 from infrastructure.stores.memory.store import InMemoryDataStore

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from application.pipelines.preparing import transform_plan
 from domain.errors import InvalidInputError, NotFoundError, PlatformError
-from domain.pipelines.read_set import SourcePlan
+from domain.loads.read_set import SourcePlan
 from domain.pipelines.spec import PipelineSpec, SourceSpec
-from domain.pipelines.table import Column
 from domain.ports.data_store import JudgedBatch
 from domain.ports.transformer import TransformPlan
+from domain.stores.table import Column
 from entrypoints.documents.file_options import ENCODINGS
 from infrastructure.stores.files.store import FilesDataStore
 from infrastructure.transforms.duckdb import DuckDBTransformer

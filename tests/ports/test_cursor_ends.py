@@ -11,7 +11,7 @@ import pytest
 
 from domain.errors import InvalidInputError
 from domain.pipelines.spec import CursorSpec, SourceSpec
-from domain.pipelines.table import TableName
+from domain.stores.table import TableName
 from infrastructure.stores import cursor_ends
 from infrastructure.stores.postgres.store import PostgresDataStore
 from tests.ports.backends import address_of

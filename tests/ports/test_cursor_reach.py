@@ -7,10 +7,10 @@ import pyarrow as pa
 import pytest
 
 from domain.errors import InvalidInputError, SchemaMismatchError
-from domain.pipelines.horizon import ReadEnd
+from domain.loads.horizon import ReadEnd
 from domain.pipelines.spec import CursorSpec, SourceSpec
-from domain.pipelines.table import TableName
 from domain.ports.data_store import IDataStore
+from domain.stores.table import TableName
 from infrastructure.stores.cursor_axis import ENDLESS, Axis, micros
 from infrastructure.stores.memory.store import InMemoryDataStore
 from infrastructure.stores.postgres.store import PostgresDataStore

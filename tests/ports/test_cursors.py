@@ -8,8 +8,8 @@ import pytest
 
 from domain.errors import InvalidInputError
 from domain.pipelines.spec import CursorSpec, SourceSpec
-from domain.pipelines.table import TableName
 from domain.ports.data_store import IDataStore
+from domain.stores.table import TableName
 from infrastructure.stores.cursor_axis import Axis, micros
 from infrastructure.stores.cursor_ends import Beginning, own_end
 from infrastructure.stores.memory.content import append_rows

@@ -20,12 +20,13 @@ from domain.errors import (
     SchemaMismatchError,
     UnavailableError,
 )
-from domain.pipelines.checkpoint import CheckpointUpdate, Counts
-from domain.pipelines.quality import Judgement, RuleResult
-from domain.pipelines.read_set import Lane, SourcePlan
+from domain.loads.checkpoint import CheckpointUpdate
+from domain.loads.read_set import Lane, SourcePlan
 from domain.pipelines.spec import CursorSpec, Mode, Partitions, SourceSpec
-from domain.pipelines.table import Column, TableName
 from domain.ports.data_store import IDataStore, StreamSelection, passage_of
+from domain.quality.measures import Counts
+from domain.quality.rules import Judgement, RuleResult
+from domain.stores.table import Column, TableName
 from infrastructure.stores.duckdb.file import DuckDBOptions
 from infrastructure.stores.duckdb.store import DuckDBDataStore
 from infrastructure.stores.postgres.store import PostgresDataStore

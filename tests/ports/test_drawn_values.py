@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from domain.pipelines.spec import SourceSpec
 from domain.pipelines.steps import SqlStep
-from domain.pipelines.table import TableName
+from domain.stores.table import TableName
 from infrastructure.stores.duckdb.store import DuckDBDataStore, DuckDBOptions
 from infrastructure.stores.postgres.store import PostgresDataStore
 from tests.ports.backends import address_of

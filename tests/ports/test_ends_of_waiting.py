@@ -15,9 +15,9 @@ import pytest
 from application.pipelines.claim import MAX_RAISED, Claim
 from domain.errors import FencedError, NotFoundError, SchemaMismatchError, StoreUnavailableError, UnavailableError
 from domain.failpoints import arm
-from domain.pipelines.checkpoint import CheckpointUpdate
+from domain.loads.checkpoint import CheckpointUpdate
 from domain.pipelines.spec import CursorSpec, PipelineSpec, SourceSpec
-from domain.pipelines.table import TableName
+from domain.stores.table import TableName
 from infrastructure.metadata.lease_keeper import HeldLease
 from infrastructure.metadata.records import SqlRecords, sqlite_url
 from infrastructure.stores.duckdb.file import DuckDBOptions

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from domain.errors import InvalidInputError
-from domain.pipelines.quality import OnViolation, Rule
 from domain.pipelines.spec import PipelineSpec
-from domain.pipelines.table import Column
 from domain.ports.transformer import TransformPlan
+from domain.quality.rules import OnViolation, Rule
+from domain.stores.table import Column
 from entrypoints.documents.reading import read_text
 from infrastructure.tabular.arrow import arrow_type
 from infrastructure.transforms.duckdb import DuckDBTransformer

@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from domain.errors import PlatformError
-from domain.pipelines.read_set import SourcePlan
+from domain.loads.read_set import SourcePlan
 from domain.pipelines.spec import SourceSpec
-from domain.pipelines.table import TableName
+from domain.stores.table import TableName
 from infrastructure.stores.files.store import FilesDataStore
 
 

@@ -5,12 +5,12 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from domain.errors import FencedError
-from domain.pipelines.checkpoint import CheckpointUpdate
-from domain.pipelines.quality import StagedChecks
-from domain.pipelines.read_set import Lane
+from domain.loads.checkpoint import CheckpointUpdate
+from domain.loads.read_set import Lane
 from domain.pipelines.spec import SourceSpec
-from domain.pipelines.table import TableName
 from domain.ports.data_store import IDataStore, IOwner, StreamSelection, passage_of
+from domain.quality.rules import StagedChecks
+from domain.stores.table import TableName
 from infrastructure.stores.sql.session import Session
 from infrastructure.stores.sql.writer import SqlWriter
 from tests.ports.backends import Backend

@@ -2,7 +2,7 @@
 
 import pytest
 
-from domain.pipelines.read_set import Lane, ReadSet
+from domain.loads.read_set import Lane, ReadSet
 from domain.pipelines.spec import Mode
 from domain.ports.data_store import IDataStore
 from tests.ports.loading import LANE, TABLE, batch, commit, content, ids, opened, read_set, rows, target, token_of

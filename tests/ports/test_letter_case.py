@@ -5,7 +5,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from domain.pipelines.table import TableName
+from domain.stores.table import TableName
 from tests.e2e.inside import inside
 
 

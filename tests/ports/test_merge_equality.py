@@ -9,11 +9,12 @@ import pytest
 
 from domain.errors import SchemaMismatchError, StoreUnavailableError
 from domain.failpoints import arm
-from domain.pipelines.checkpoint import CheckpointUpdate, Counts
-from domain.pipelines.quality import StagedChecks
+from domain.loads.checkpoint import CheckpointUpdate
 from domain.pipelines.spec import DeleteMissing, Mode, SourceSpec
-from domain.pipelines.table import Column, TableName
 from domain.ports.data_store import IDataStore, JudgedBatch, Publication, Target
+from domain.quality.measures import Counts
+from domain.quality.rules import StagedChecks
+from domain.stores.table import Column, TableName
 from infrastructure.stores.duckdb.store import DuckDBDataStore
 from infrastructure.stores.postgres.store import PostgresDataStore
 from infrastructure.transforms.keys import last_of_each

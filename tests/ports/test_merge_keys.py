@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from domain.pipelines.checkpoint import CheckpointUpdate
-from domain.pipelines.quality import Reference, StagedChecks
+from domain.loads.checkpoint import CheckpointUpdate
 from domain.pipelines.spec import CursorSpec, DeleteMissing, Mode, Partitions, SourceSpec
-from domain.pipelines.table import TableName
+from domain.quality.rules import Reference, StagedChecks
+from domain.stores.table import TableName
 from infrastructure.stores.postgres.session import PostgresSession
 from infrastructure.stores.postgres.store import PostgresDataStore
 from tests.ports.backends import address_of

@@ -7,12 +7,13 @@ import pyarrow as pa
 import pytest
 
 from domain.errors import QualityRejectedError
-from domain.pipelines.checkpoint import CheckpointUpdate, Counts
-from domain.pipelines.quality import StagedChecks
-from domain.pipelines.read_set import ReadSet
+from domain.loads.checkpoint import CheckpointUpdate
+from domain.loads.read_set import ReadSet
 from domain.pipelines.spec import CursorSpec, DeleteMissing, Mode, SourceSpec
-from domain.pipelines.table import DELETED, Column, TableName
 from domain.ports.data_store import IDataStore, JudgedBatch, Publication, Target
+from domain.quality.measures import Counts
+from domain.quality.rules import StagedChecks
+from domain.stores.table import DELETED, Column, TableName
 from tests.ports.backends import Backend
 from tests.ports.loading import ACCEPTED, COLUMNS, LANE, REFUSED, TABLE, content, ids, read_set, refusal, token_of
 

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from domain.errors import InvalidInputError
-from domain.pipelines.quality import OnViolation, Rule
 from domain.pipelines.steps import CastStep, SqlStep, Step
-from domain.pipelines.table import Column
 from domain.ports.data_store import JudgedBatch
 from domain.ports.transformer import TransformPlan
+from domain.quality.rules import OnViolation, Rule
+from domain.stores.table import Column
 from infrastructure.tabular.numbers_in_text import digits_allowed, is_above, is_below, is_one_of, spelled
 from infrastructure.transforms.conversions import conversion
 from infrastructure.transforms.duckdb import DuckDBTransformer

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from domain.errors import InvalidInputError, WorkFailedError
-from domain.pipelines.read_set import SourcePlan
+from domain.loads.read_set import SourcePlan
+from domain.loads.way import Passage
 from domain.pipelines.spec import CursorSpec, Partitions, SourceSpec
-from domain.pipelines.table import TableName
-from domain.pipelines.way import Passage
 from domain.ports.data_store import IDataStore
+from domain.stores.table import TableName
 from infrastructure.stores.positions import MAX_TIES, place_after
 from infrastructure.stores.postgres.store import PostgresDataStore
 from tests.e2e.tables import postgres

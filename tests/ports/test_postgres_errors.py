@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from domain.errors import PlatformError, SchemaMismatchError
 from domain.pipelines.spec import Mode
-from domain.pipelines.table import Column, TableName
+from domain.stores.table import Column, TableName
 from infrastructure.stores.postgres.errors import translate
 from infrastructure.stores.postgres.store import PostgresDataStore
 from tests.databases import new_database

@@ -7,11 +7,12 @@ import asyncpg
 import pytest
 from sqlalchemy import text
 
-from domain.pipelines.checkpoint import CheckpointUpdate, Counts
-from domain.pipelines.read_set import Lane, ReadSet
+from domain.loads.checkpoint import CheckpointUpdate
+from domain.loads.read_set import Lane, ReadSet
 from domain.pipelines.spec import CursorSpec, Mode, SourceSpec
-from domain.pipelines.table import Column, TableName
 from domain.ports.data_store import IDataStore, StreamSelection, Target, passage_of
+from domain.quality.measures import Counts
+from domain.stores.table import Column, TableName
 from infrastructure.metadata.records import SqlRecords
 from infrastructure.postgres.settings import PINNED
 from infrastructure.stores.postgres.store import PostgresDataStore

@@ -9,7 +9,7 @@ import pytest
 from adbc_driver_postgresql import dbapi
 
 from domain.errors import StoreUnavailableError
-from domain.pipelines.read_set import Lane
+from domain.loads.read_set import Lane
 from domain.ports.data_store import IDataStore
 from infrastructure.stores.postgres.connection import lane_session
 from infrastructure.stores.postgres.store import PostgresDataStore

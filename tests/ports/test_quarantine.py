@@ -10,13 +10,14 @@ import pyarrow as pa
 import pytest
 
 from domain.errors import ConflictError, FencedError, InvalidInputError
-from domain.pipelines.checkpoint import CheckpointUpdate, Counts
-from domain.pipelines.quality import StagedChecks
-from domain.pipelines.quarantine import PLACE, Refusals, RefusedState
-from domain.pipelines.read_set import Lane, ReadSet
+from domain.loads.checkpoint import CheckpointUpdate
+from domain.loads.quarantine import PLACE, Refusals, RefusedState
+from domain.loads.read_set import Lane, ReadSet
 from domain.pipelines.spec import Mode, SourceSpec
-from domain.pipelines.table import RUN_ID, Column
 from domain.ports.data_store import IDataStore, JudgedBatch, SourceBatch, Target
+from domain.quality.measures import Counts
+from domain.quality.rules import StagedChecks
+from domain.stores.table import RUN_ID, Column
 from infrastructure.tabular.arrow import arrow_type
 from infrastructure.tabular.json_rows import decoded, encoded, merged_shape, shape_of
 from infrastructure.transforms.refused import REFUSED

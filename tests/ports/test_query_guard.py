@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from domain.errors import InvalidInputError, MissingExtraError, QueryRefusedError
-from domain.pipelines.connection import ConnectionSpec
+from domain.stores.connection import ConnectionSpec
 from infrastructure.bench.bench import Bench
 from infrastructure.bench.process import ChildLimits
 from infrastructure.bench.refusals import query_too_large

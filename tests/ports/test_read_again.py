@@ -9,12 +9,13 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from domain.pipelines.checkpoint import CheckpointUpdate, Counts
-from domain.pipelines.quality import StagedChecks
-from domain.pipelines.quarantine import Refusals, RefusedRow, RefusedState
-from domain.pipelines.read_set import Lane, ReadSet
+from domain.loads.checkpoint import CheckpointUpdate
+from domain.loads.quarantine import Refusals, RefusedRow, RefusedState
+from domain.loads.read_set import Lane, ReadSet
 from domain.pipelines.spec import Mode
 from domain.ports.data_store import IDataStore, JudgedBatch, Target
+from domain.quality.measures import Counts
+from domain.quality.rules import StagedChecks
 from infrastructure.stores.replayed import ReadAgain
 from infrastructure.tabular.json_rows import encoded
 from infrastructure.transforms.refused import REFUSED

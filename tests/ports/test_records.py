@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from domain.pipelines.table import Column
+from domain.stores.table import Column
 from infrastructure.tabular.arrow import arrow_type
 from infrastructure.tabular.json_rows import decoded, encoded
 from infrastructure.tabular.nested_types import is_text_on_the_way

@@ -8,9 +8,9 @@ import pyarrow as pa
 import pytest
 
 from domain.errors import InvalidInputError, SchemaMismatchError
-from domain.pipelines.checkpoint import Counts
 from domain.pipelines.spec import Mode
 from domain.ports.data_store import IDataStore, JudgedBatch
+from domain.quality.measures import Counts
 from infrastructure.stores.duckdb.session import DuckDBSession
 from infrastructure.stores.postgres.connection import PostgresAddress
 from infrastructure.stores.postgres.session import PostgresSession

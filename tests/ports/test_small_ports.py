@@ -9,16 +9,17 @@ from pathlib import Path
 import pytest
 
 from domain.errors import InvalidInputError, NotFoundError, WorkFailedError
-from domain.pipelines.checkpoint import Counts, StreamState
-from domain.pipelines.connection import ConnectionSpec
-from domain.pipelines.read_set import Stream
-from domain.pipelines.report import StreamReport
+from domain.loads.checkpoint import StreamState
+from domain.loads.read_set import Stream
+from domain.loads.report import StreamReport
 from domain.pipelines.spec import DestinationSpec, PipelineSpec, SourceSpec
 from domain.pipelines.steps import SqlStep
-from domain.pipelines.table import Column
 from domain.ports.engine import OnProgress, Stop, StreamTask
 from domain.ports.secrets import ISecretProvider, Secret
 from domain.ports.transformer import TransformPlan
+from domain.quality.measures import Counts
+from domain.stores.connection import ConnectionSpec
+from domain.stores.table import Column
 from infrastructure.engines.local import LocalEngine
 from infrastructure.runtime import RandomIdentifiers, SystemClock
 from infrastructure.secrets.environment import EnvironmentSecretProvider

@@ -13,11 +13,11 @@ import pytest
 from adbc_driver_postgresql import dbapi
 
 from domain.errors import SourceChangedError, StoreUnavailableError
-from domain.pipelines.read_set import SourcePlan, Stream
+from domain.loads.read_set import SourcePlan, Stream
+from domain.loads.way import Passage
 from domain.pipelines.spec import Partitions, SourceSpec
-from domain.pipelines.table import TableName
-from domain.pipelines.way import Passage
 from domain.ports.data_store import IDataStore
+from domain.stores.table import TableName
 from infrastructure.stores.postgres.passage import PassingReader
 from infrastructure.stores.postgres.pool import SessionPool
 from infrastructure.stores.postgres.reading import SharedSnapshots

@@ -10,11 +10,11 @@ import pyarrow.compute as pc
 import pytest
 
 from domain.errors import InvalidInputError, WorkFailedError
-from domain.pipelines.quality import OnViolation, Rule
 from domain.pipelines.steps import CastStep, DropStep, PythonStep, RenameStep, SqlStep, Step
-from domain.pipelines.table import DELETED, ORDINAL, Column
 from domain.ports.data_store import JudgedBatch
 from domain.ports.transformer import ITransformer, TransformPlan
+from domain.quality.rules import OnViolation, Rule
+from domain.stores.table import DELETED, ORDINAL, Column
 from infrastructure.bench.bench import Bench
 from infrastructure.transforms.python import PythonHooks
 from tests.ports.transformers import one_bench, transformer_on

@@ -10,9 +10,9 @@ import pytest
 from adbc_driver_postgresql import dbapi
 
 from domain.errors import StoreUnavailableError
-from domain.pipelines.read_set import Lane, LaneOwner
+from domain.loads.read_set import Lane, LaneOwner
 from domain.pipelines.spec import CursorSpec, Mode, SourceSpec
-from domain.pipelines.table import TableName
+from domain.stores.table import TableName
 from infrastructure.stores.postgres.connection import READER, Readers
 from infrastructure.stores.postgres.store import PostgresDataStore
 from tests.ports.backends import address_of

@@ -10,11 +10,11 @@ import pyarrow as pa
 import pytest
 
 from domain.errors import InvalidInputError, QualityRejectedError, WorkFailedError
-from domain.pipelines.quality import OnViolation, Rule
 from domain.pipelines.steps import SqlStep
-from domain.pipelines.table import Column
 from domain.ports.data_store import JudgedBatch
 from domain.ports.transformer import ITransformer, TransformPlan
+from domain.quality.rules import OnViolation, Rule
+from domain.stores.table import Column
 from infrastructure.bench.bench import Bench
 from tests.ports.transformers import one_bench, transformer_on
 
@@ -294,7 +294,7 @@ async def test_reading_that_stops_early_leaves_nothing_running(postgres_database
     from contextlib import aclosing
 
     from domain.pipelines.spec import SourceSpec
-    from domain.pipelines.table import TableName
+    from domain.stores.table import TableName
     from infrastructure.stores.postgres.store import PostgresDataStore
     from tests.ports.backends import address_of
 

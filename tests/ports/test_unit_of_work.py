@@ -13,8 +13,8 @@ import pytest
 from domain.errors import ConflictError, UnavailableError
 from domain.events import RunQueued, RunStarted
 from domain.identity.principal import Principal, Role
-from domain.pipelines.run import ALLOWED_MOVES, Finish, Run, RunRequest, RunState, may_move
 from domain.ports.unit_of_work import WorkerRecord
+from domain.runs.run import ALLOWED_MOVES, Finish, Run, RunRequest, RunState, may_move
 from infrastructure.metadata.leases import this_process
 from infrastructure.metadata.records import SqlRecords, run_migrations, sqlite_url
 from infrastructure.runtime import RandomIdentifiers

@@ -12,14 +12,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from domain.errors import SchemaMismatchError
-from domain.pipelines.checkpoint import CheckpointUpdate, Counts
-from domain.pipelines.quality import Judgement, StagedChecks
-from domain.pipelines.read_set import Lane, ReadSet
+from domain.loads.checkpoint import CheckpointUpdate
+from domain.loads.read_set import Lane, ReadSet
 from domain.pipelines.spec import Mode, SourceSpec
 from domain.pipelines.steps import SqlStep, Step
-from domain.pipelines.table import Column, TableName
 from domain.ports.data_store import IDataStore, JudgedBatch, StreamSelection, Target, passage_of
 from domain.ports.transformer import TransformPlan
+from domain.quality.measures import Counts
+from domain.quality.rules import Judgement, StagedChecks
+from domain.stores.table import Column, TableName
 from infrastructure.stores.duckdb.store import DuckDBDataStore, DuckDBOptions
 from infrastructure.stores.files.store import FilesDataStore
 from infrastructure.stores.memory.store import InMemoryDataStore

@@ -8,12 +8,13 @@ import pytest
 from adbc_driver_postgresql import dbapi
 
 from domain.errors import FencedError, QueryRefusedError, SchemaMismatchError, WorkFailedError
-from domain.pipelines.checkpoint import CheckpointUpdate, Counts
-from domain.pipelines.read_set import ReadSet, SourcePlan
+from domain.loads.checkpoint import CheckpointUpdate
+from domain.loads.read_set import ReadSet, SourcePlan
+from domain.loads.way import TEXT_WIRE, Facts, Way, Wire, choose_way
 from domain.pipelines.spec import CursorSpec, Mode, Partitions, SourceSpec
-from domain.pipelines.table import Column, TableName
-from domain.pipelines.way import TEXT_WIRE, Facts, Way, Wire, choose_way
 from domain.ports.data_store import IDataStore, StreamSelection, Target, passage_of
+from domain.quality.measures import Counts
+from domain.stores.table import Column, TableName
 from tests.ports.backends import Backend, cursor_of
 from tests.ports.loading import LANE, content, rows, token_of
 

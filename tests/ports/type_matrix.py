@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from domain.errors import PlatformError
-from domain.pipelines.checkpoint import CheckpointUpdate, Counts
-from domain.pipelines.read_set import Lane, ReadSet
+from domain.loads.checkpoint import CheckpointUpdate
+from domain.loads.read_set import Lane, ReadSet
 from domain.pipelines.spec import Mode, SourceSpec
-from domain.pipelines.table import Column, TableName
 from domain.ports.data_store import IDataStore, JudgedBatch, Target, passage_of
+from domain.quality.measures import Counts
+from domain.stores.table import Column, TableName
 from infrastructure.stores.duckdb.file import DuckDBOptions
 from infrastructure.stores.duckdb.store import DuckDBDataStore
 from infrastructure.stores.postgres.store import PostgresDataStore

@@ -12,8 +12,8 @@ from typing import Any
 import duckdb
 
 from domain.errors import FencedError, Problem, QualityRejectedError, SpecError
-from domain.pipelines.quality import OnViolation
-from domain.pipelines.table import Column
+from domain.quality.rules import OnViolation
+from domain.stores.table import Column
 from infrastructure.bench.asking import ask
 
 _LIBC = ctypes.PyDLL(None)  # Holds the interpreter's lock while it calls.

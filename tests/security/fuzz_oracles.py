@@ -16,9 +16,9 @@ import pyarrow as pa
 from domain.errors import PlatformError
 from domain.pipelines.spec import SourceSpec
 from domain.pipelines.steps import SqlStep
-from domain.pipelines.table import Column
 from domain.ports.data_store import IDataStore
 from domain.ports.transformer import IPreparedTransform, TransformPlan
+from domain.stores.table import Column
 from infrastructure.stores.duckdb.file import DuckDBOptions
 from infrastructure.stores.duckdb.store import DuckDBDataStore
 from infrastructure.stores.postgres.store import PostgresDataStore

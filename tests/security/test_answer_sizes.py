@@ -14,7 +14,7 @@ from application.answers import AnswerLimits
 from application.catalog import forecast
 from application.catalog.documents import PutDocument
 from application.pipelines.inspect import Preview
-from domain.pipelines.checkpoint import Counts
+from domain.quality.measures import Counts
 from entrypoints.answer_size import fitted, listed, size_of, written
 from entrypoints.documents.reading import read_text
 from entrypoints.rendering import preview_body

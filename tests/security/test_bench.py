@@ -24,8 +24,8 @@ from domain.errors import (
     SpecError,
     UnavailableError,
 )
-from domain.pipelines.quality import OnViolation
-from domain.pipelines.table import Column
+from domain.quality.rules import OnViolation
+from domain.stores.table import Column
 from infrastructure.bench import answers, process
 from infrastructure.bench.bench import Bench
 from infrastructure.bench.process import ChildLimits
@@ -350,13 +350,13 @@ _LIES = (
     pickle.dumps(_Opens()),
     b'{"object": ["subprocess", "Popen", {"args": "true"}]}',
     b'{"object": ["domain.errors", "InvalidInputError", {"message": "x"}]}',
-    b'{"object": ["domain.pipelines.table", "re", {}]}',
-    b'{"object": ["domain.pipelines.table", "Column", {"name": "a", "type": "int64", "more": 1}]}',
+    b'{"object": ["domain.stores.table", "re", {}]}',
+    b'{"object": ["domain.stores.table", "Column", {"name": "a", "type": "int64", "more": 1}]}',
     b'{"object": ["domain.pipelines.not_there", "Column", {}]}',
-    b'{"object": ["domain.pipelines.table", "Column.__init__", {}]}',
+    b'{"object": ["domain.stores.table", "Column.__init__", {}]}',
     b'{"object": ["infrastructure.bench.bench", "Bench", {}]}',
     b'{"object": ["application.catalog.documents", "PutDocument", {"kind": "a", "name": "b", "body": null}]}',
-    b'{"enum": ["domain.pipelines.quality", "OnViolation", "__class__"]}',
+    b'{"enum": ["domain.quality.rules", "OnViolation", "__class__"]}',
     b'{"bytes": 7}',
     b'{"list": [], "tuple": []}',
     b"[1]",

@@ -8,7 +8,7 @@ import pytest
 
 from domain.errors import QueryRefusedError
 from domain.pipelines.spec import SourceSpec
-from domain.pipelines.table import TableName
+from domain.stores.table import TableName
 from infrastructure.bench.in_process import InProcessBench
 from infrastructure.queries.duckdb_relations import judge_held
 from infrastructure.stores.duckdb.file import DuckDBOptions

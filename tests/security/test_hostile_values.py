@@ -16,12 +16,12 @@ from application.answers import AnswerLimits
 from application.pipelines.inspect import Preview
 from application.pipelines.spec_tests import SpecTester
 from domain.errors import InvalidInputError, SchemaMismatchError
-from domain.pipelines.checkpoint import Counts
-from domain.pipelines.quality import OnViolation, Rule
 from domain.pipelines.spec import PipelineSpec
 from domain.pipelines.steps import SqlStep
-from domain.pipelines.table import Column
 from domain.ports.transformer import TransformPlan
+from domain.quality.measures import Counts
+from domain.quality.rules import OnViolation, Rule
+from domain.stores.table import Column
 from entrypoints.rendering import preview_body
 from infrastructure.bench.bench import Bench
 from infrastructure.bench.process import ChildLimits

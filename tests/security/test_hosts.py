@@ -20,7 +20,7 @@ from dependency_injector import providers
 from application.catalog.documents import PutDocument
 from domain.errors import PlatformError
 from domain.pipelines.dialing import DialRules, Place
-from domain.pipelines.run import RunState
+from domain.runs.run import RunState
 from entrypoints.composition.container import build_container
 from entrypoints.composition.lifecycle import running
 from infrastructure.dialing import Dialer

@@ -11,9 +11,9 @@ import pyarrow as pa
 import pytest
 
 from domain.errors import PlatformError, WorkFailedError
+from domain.loads.way import Passage
 from domain.pipelines.spec import SourceSpec
-from domain.pipelines.table import TableName
-from domain.pipelines.way import Passage
+from domain.stores.table import TableName
 from infrastructure.stores.postgres.row_size import has_room
 from infrastructure.stores.postgres.session import PostgresSession
 from infrastructure.stores.postgres.store import PostgresDataStore

@@ -11,7 +11,7 @@ import pytest
 
 from domain.errors import PlatformError, UnavailableError, WorkFailedError
 from domain.pipelines.spec import SourceSpec
-from domain.pipelines.table import TableName
+from domain.stores.table import TableName
 from infrastructure.memory_room import Room
 from infrastructure.stores.duckdb import reading as duckdb_reading
 from infrastructure.stores.duckdb.file import DuckDBOptions

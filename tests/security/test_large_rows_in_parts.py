@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from domain.pipelines.quarantine import RefusedRow
+from domain.loads.quarantine import RefusedRow
 from entrypoints.answer_size import cells, fitted, size_of
 from infrastructure.stores.duckdb.file import DuckDBOptions
 from infrastructure.stores.duckdb.store import DuckDBDataStore

@@ -9,10 +9,10 @@ import pyarrow as pa
 import pytest
 
 from domain.errors import InvalidInputError, PlatformError
-from domain.pipelines.quality import OnViolation, Rule
 from domain.pipelines.spec import SourceSpec
-from domain.pipelines.table import Column
 from domain.ports.transformer import TransformPlan
+from domain.quality.rules import OnViolation, Rule
+from domain.stores.table import Column
 from infrastructure.bench.bench import Bench
 from infrastructure.queries.duckdb_costs import may_be_slow_patterns, repetitions_within
 from infrastructure.queries.duckdb_patterns import FREE, WORN, Patterns, weight_of

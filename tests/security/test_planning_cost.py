@@ -16,7 +16,7 @@ import pytest_asyncio
 
 from domain.errors import InvalidInputError, PlatformError, QueryRefusedError, StoreRefusedError
 from domain.pipelines.spec import CursorSpec, SourceSpec
-from domain.pipelines.table import TableName
+from domain.stores.table import TableName
 from infrastructure.bench.bench import Bench
 from infrastructure.bench.process import ChildLimits
 from infrastructure.bench.refusals import query_too_large

@@ -12,7 +12,7 @@ import pytest_asyncio
 
 from domain.errors import PlatformError, QueryRefusedError
 from domain.pipelines.spec import CursorSpec, SourceSpec
-from domain.pipelines.table import TableName
+from domain.stores.table import TableName
 from infrastructure.bench.in_process import InProcessBench
 from infrastructure.queries.postgres_known import Field, Known, Relation
 from infrastructure.queries.postgres_names import FUNCTIONS, TYPES

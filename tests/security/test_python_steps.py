@@ -10,8 +10,8 @@ import pytest
 
 from domain.errors import InvalidInputError, PlatformError, WorkFailedError
 from domain.pipelines.steps import PythonStep, SqlStep
-from domain.pipelines.table import Column
 from domain.ports.transformer import ITransformer, TransformPlan
+from domain.stores.table import Column
 from infrastructure.bench.bench import Bench
 from infrastructure.transforms.python import PythonHooks
 from tests.ports.transformers import one_bench, transformer_on

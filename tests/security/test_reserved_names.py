@@ -10,10 +10,10 @@ import pytest
 import pytest_asyncio
 
 from domain.errors import PlatformError
-from domain.pipelines.read_set import Lane
+from domain.loads.read_set import Lane
 from domain.pipelines.spec import SourceSpec
-from domain.pipelines.table import TableName
 from domain.ports.data_store import IDataStore
+from domain.stores.table import TableName
 from infrastructure.stores.duckdb.file import DuckDBOptions
 from infrastructure.stores.duckdb.store import DuckDBDataStore
 from infrastructure.stores.postgres.store import PostgresDataStore

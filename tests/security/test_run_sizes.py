@@ -6,7 +6,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from domain.pipelines.table import TableName
+from domain.stores.table import TableName
 from infrastructure.engines.local import LocalEngine
 from tests.e2e.inside import inside
 

@@ -21,11 +21,11 @@ from application.catalog.checks import Checks, problems_of
 from application.pipelines.launch import TriggerRun
 from domain.errors import InvalidInputError
 from domain.pipelines.dialing import DialRules
-from domain.pipelines.run import Run, RunRequest, RunState
 from domain.pipelines.spec import PipelineSpec
 from domain.pipelines.steps import SqlStep
-from domain.pipelines.table import Column
 from domain.ports.transformer import TransformPlan
+from domain.runs.run import Run, RunRequest, RunState
+from domain.stores.table import Column
 from entrypoints.composition.container import Container, build_container
 from entrypoints.composition.lifecycle import running
 from infrastructure.security.query_guard import SqlQueryGuard

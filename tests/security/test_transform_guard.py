@@ -6,10 +6,10 @@ import pyarrow as pa
 import pytest
 
 from domain.errors import InvalidInputError
-from domain.pipelines.quality import OnViolation, Rule
 from domain.pipelines.steps import SqlStep
-from domain.pipelines.table import Column
 from domain.ports.transformer import TransformPlan
+from domain.quality.rules import OnViolation, Rule
+from domain.stores.table import Column
 from infrastructure.queries.duckdb_steps import read_predicate, read_step
 from infrastructure.tabular.arrow import columns_of, to_table
 from infrastructure.transforms.duckdb import DuckDBTransformer

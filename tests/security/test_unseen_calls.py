@@ -12,7 +12,7 @@ import pytest_asyncio
 
 from domain.errors import InvalidInputError, QueryRefusedError
 from domain.pipelines.spec import SourceSpec
-from domain.pipelines.table import TableName
+from domain.stores.table import TableName
 from infrastructure.stores.postgres.store import PostgresDataStore
 from tests.databases import postgres
 from tests.ports.backends import address_of

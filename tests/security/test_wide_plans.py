@@ -15,13 +15,13 @@ import pytest
 from application.pipelines.guesses import settled
 from application.pipelines.preparing import _single_number
 from domain.errors import InvalidInputError
-from domain.pipelines.quality import OnViolation, Rule
-from domain.pipelines.read_set import SourcePlan
+from domain.loads.read_set import SourcePlan
+from domain.loads.way import TEXT_WIRE, Facts, Way, choose_way
 from domain.pipelines.spec import PipelineSpec
 from domain.pipelines.steps import CastStep, RenameStep, SqlStep
-from domain.pipelines.table import Column, TableName, TableSchema
-from domain.pipelines.way import TEXT_WIRE, Facts, Way, choose_way
 from domain.ports.transformer import TransformPlan
+from domain.quality.rules import OnViolation, Rule
+from domain.stores.table import Column, TableName, TableSchema
 from infrastructure.stores.files import csv_guess
 from infrastructure.tabular.arrow import to_table
 from infrastructure.threads import OneThread

@@ -9,9 +9,9 @@ import pytest
 from application.events.announce import Announcer
 from application.events.follow import FollowerStarter
 from application.pipelines.launch import TriggerRun
-from domain.pipelines.run import Ring
-from domain.pipelines.table import TableName
 from domain.ports.unit_of_work import IUnitOfWork, StoredEvent
+from domain.runs.run import Ring
+from domain.stores.table import TableName
 from entrypoints.composition.lifecycle import running
 from infrastructure.runtime import RandomIdentifiers
 from tests.faults.test_queues import ME, container_of, put

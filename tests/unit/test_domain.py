@@ -10,12 +10,13 @@ from domain.errors import PermissionDeniedError, SpecError
 from domain.failpoints import arm, fail_at
 from domain.identity.policy import Action, require
 from domain.identity.principal import Principal, Role
-from domain.pipelines.checkpoint import Counts, LaneState, merge_stats
+from domain.loads.checkpoint import LaneState
+from domain.loads.read_set import ReadSet
 from domain.pipelines.plan import choose_publishing
-from domain.pipelines.quality import Measures, OnViolation, Rule, judge
-from domain.pipelines.read_set import ReadSet
 from domain.pipelines.spec import PipelineSpec, Publish, parse_duration
-from domain.pipelines.table import TableName
+from domain.quality.measures import Counts, merge_stats
+from domain.quality.rules import Measures, OnViolation, Rule, judge
+from domain.stores.table import TableName
 from entrypoints.composition.failpoints import arm_from
 from entrypoints.documents.models import PipelineDocument
 from tests.ports.loading import read_set

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from domain.errors import InvalidInputError
-from domain.pipelines.horizon import MARGIN, Horizon, Moment, ReadEnd, Transaction
+from domain.loads.horizon import MARGIN, Horizon, Moment, ReadEnd, Transaction
 from domain.pipelines.spec import CursorSpec
 from infrastructure.stores.cursor_axis import Axis, micros
 

@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from application.pipelines.settle import pause_before_retry
-from domain.pipelines.run import Run, RunRequest, RunState
+from domain.runs.run import Run, RunRequest, RunState
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from domain.pipelines.checkpoint import merge_stats
-from domain.pipelines.profile import drift, merge_profiles, summary
+from domain.quality.measures import merge_stats
+from domain.quality.profile import drift, merge_profiles, summary
 from infrastructure.transforms.profiles import profiles
 
 

@@ -5,8 +5,9 @@ import pyarrow as pa
 from application.answers import AnswerLimits
 from application.pipelines.inspect import Preview
 from application.pipelines.reporting import published_report
-from domain.pipelines.checkpoint import Counts, LaneState
-from domain.pipelines.read_set import ReadSet, SourcePlan
+from domain.loads.checkpoint import LaneState
+from domain.loads.read_set import ReadSet, SourcePlan
+from domain.quality.measures import Counts
 from entrypoints.rendering import preview_body
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import duckdb
 
-from domain.pipelines.table import Column, TableName, TableSchema
+from domain.stores.table import Column, TableName, TableSchema
 from infrastructure.sql import quote_table
 from infrastructure.tabular.duckdb_types import logical_of
 

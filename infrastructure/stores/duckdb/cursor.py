@@ -7,7 +7,7 @@ import duckdb
 
 from domain.errors import InvalidInputError
 from domain.pipelines.spec import SourceSpec
-from domain.pipelines.table import Column
+from domain.stores.table import Column
 from infrastructure.queries.duckdb_queries import IN_PROCESS, DuckDBQueries
 from infrastructure.sql import quote
 from infrastructure.stores.cursor_axis import ENDLESS, Axis

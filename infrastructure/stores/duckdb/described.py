@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from domain.pipelines.table import TableName, TableSchema
+from domain.stores.table import TableName, TableSchema
 from infrastructure.stores.duckdb.file import DuckDBOptions
 from infrastructure.stores.duckdb.store import DuckDBDataStore
 from infrastructure.tabular.arrow import arrow_type

@@ -2,8 +2,8 @@
 
 import duckdb
 
-from domain.pipelines.checkpoint import Position
-from domain.pipelines.read_set import SourcePlan, Stream
+from domain.loads.checkpoint import Position
+from domain.loads.read_set import SourcePlan, Stream
 from domain.pipelines.spec import SourceSpec
 from infrastructure.sql import quote
 from infrastructure.stores.duckdb.cursor import fetch, natives_of

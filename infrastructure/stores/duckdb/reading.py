@@ -9,11 +9,11 @@ import pyarrow as pa
 
 from domain.errors import PlatformError
 from domain.failpoints import fail_at
-from domain.pipelines.checkpoint import Position
-from domain.pipelines.read_set import SourcePlan, Stream
+from domain.loads.checkpoint import Position
+from domain.loads.read_set import SourcePlan, Stream
 from domain.pipelines.spec import SourceSpec
-from domain.pipelines.table import Column
 from domain.ports.data_store import IReader, SourceBatch
+from domain.stores.table import Column
 from infrastructure.memory_room import ROOM
 from infrastructure.queries.duckdb_queries import IN_PROCESS, DuckDBQueries
 from infrastructure.sql import quote

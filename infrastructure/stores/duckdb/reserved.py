@@ -8,7 +8,7 @@ import duckdb
 
 from domain.errors import InvalidInputError, QueryRefusedError
 from domain.pipelines.spec import SourceSpec
-from domain.pipelines.table import RESERVED, TableName
+from domain.stores.table import RESERVED, TableName
 from infrastructure.queries.duckdb_costs import too_long
 from infrastructure.queries.duckdb_found import MakesTooMuchError
 from infrastructure.queries.duckdb_queries import IN_PROCESS, DuckDBQueries

@@ -13,7 +13,7 @@ from typing import Any
 import duckdb
 
 from domain.errors import PlatformError
-from domain.pipelines.table import Column, TableName
+from domain.stores.table import Column, TableName
 from infrastructure.sql import quote, quote_table
 from infrastructure.tabular.arrow import row_too_large
 from infrastructure.tabular.nested_types import entries_of, fields_of, item_of

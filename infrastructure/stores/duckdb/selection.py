@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from domain.errors import InvalidInputError
-from domain.pipelines.checkpoint import Position
-from domain.pipelines.read_set import SourcePlan, Stream
+from domain.loads.checkpoint import Position
+from domain.loads.read_set import SourcePlan, Stream
 from domain.pipelines.spec import SourceSpec
 from infrastructure.queries.duckdb_placeholders import PREFIX
 from infrastructure.queries.duckdb_queries import IN_PROCESS, DuckDBQueries

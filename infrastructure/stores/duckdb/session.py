@@ -11,10 +11,10 @@ import duckdb
 import pyarrow as pa
 
 from domain.errors import ConversionError, StoreUnavailableError
-from domain.pipelines.checkpoint import Merged
-from domain.pipelines.read_set import Lane
-from domain.pipelines.table import DELETED, SEQ, Column, TableName, TableSchema
+from domain.loads.checkpoint import Merged
+from domain.loads.read_set import Lane
 from domain.ports.data_store import Conversions, StreamSelection, Target, TextRows
+from domain.stores.table import DELETED, SEQ, Column, TableName, TableSchema
 from infrastructure.queries.duckdb_queries import IN_PROCESS, DuckDBQueries
 from infrastructure.sql import quote, quote_table
 from infrastructure.stores.duckdb.catalog import bound_of, describe, natives_of_table

@@ -7,13 +7,12 @@ from dataclasses import replace
 import duckdb
 
 from domain.errors import InvalidInputError, PlatformError, SchemaMismatchError
-from domain.pipelines.checkpoint import LaneState, Position
-from domain.pipelines.horizon import ReadEnd
-from domain.pipelines.quarantine import Refusals, RefusedRow
-from domain.pipelines.read_set import Lane, LaneOwner, SourcePlan, Stream, streams_between
+from domain.loads.checkpoint import LaneState, Position
+from domain.loads.horizon import ReadEnd
+from domain.loads.quarantine import Refusals, RefusedRow
+from domain.loads.read_set import Lane, LaneOwner, SourcePlan, Stream, streams_between
+from domain.loads.way import TEXT_WIRE, Wire
 from domain.pipelines.spec import SourceSpec
-from domain.pipelines.table import INTERNAL_PREFIX, Column, TableName, TableSchema
-from domain.pipelines.way import TEXT_WIRE, Wire
 from domain.ports.data_store import (
     BATCH_BYTES,
     Batch,
@@ -24,6 +23,7 @@ from domain.ports.data_store import (
     StoreHealth,
     Target,
 )
+from domain.stores.table import INTERNAL_PREFIX, Column, TableName, TableSchema
 from infrastructure.bench.in_process import Calls
 from infrastructure.queries.duckdb_queries import DuckDBQueries
 from infrastructure.sql import quote

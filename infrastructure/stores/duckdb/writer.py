@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from domain.failpoints import fail_at
-from domain.pipelines.checkpoint import CheckpointUpdate
+from domain.loads.checkpoint import CheckpointUpdate
 from domain.ports.data_store import Conversions, TextRows, passage_of
 from infrastructure.stores.duckdb.session import DuckDBSession
 from infrastructure.stores.landing import landing_gone

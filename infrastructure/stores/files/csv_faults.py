@@ -11,7 +11,7 @@ from typing import TextIO
 import pyarrow as pa
 
 from domain.errors import InvalidInputError, NotFoundError, PlatformError, StoreUnavailableError
-from domain.pipelines.table import check_identifier
+from domain.stores.table import check_identifier
 
 END = "\x1fheadrace: end of the file\x1f"
 """Written behind the last row: where it does not come back as a row of its own, a quote before it was never closed."""

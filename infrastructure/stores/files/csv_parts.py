@@ -4,7 +4,7 @@ from collections.abc import Generator, Sequence
 
 import pyarrow as pa
 
-from domain.pipelines.checkpoint import Position
+from domain.loads.checkpoint import Position
 
 Rows = tuple[Position, pa.RecordBatch]
 """Rows, and where a read goes on after them."""

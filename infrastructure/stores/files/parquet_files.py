@@ -13,9 +13,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from domain.errors import InvalidInputError, SchemaMismatchError
-from domain.pipelines.table import Column
 from domain.ports.data_store import BATCH_BYTES
 from domain.ports.security import TOO_LARGE
+from domain.stores.table import Column
 from infrastructure.bench.in_process import Calls
 from infrastructure.memory_room import Room
 from infrastructure.queries.parquet_footers import look_at_footer

@@ -10,13 +10,12 @@ import pyarrow as pa
 
 from domain.errors import InvalidInputError, NotFoundError, SourceChangedError, StoreRefusedError
 from domain.failpoints import fail_at
-from domain.pipelines.checkpoint import LaneState, Position
-from domain.pipelines.horizon import ReadEnd
-from domain.pipelines.quarantine import Refusals, RefusedRow
-from domain.pipelines.read_set import Lane, LaneOwner, SourceFile, SourcePlan, Stream
+from domain.loads.checkpoint import LaneState, Position
+from domain.loads.horizon import ReadEnd
+from domain.loads.quarantine import Refusals, RefusedRow
+from domain.loads.read_set import Lane, LaneOwner, SourceFile, SourcePlan, Stream
+from domain.loads.way import TEXT_WIRE, Wire
 from domain.pipelines.spec import SourceSpec
-from domain.pipelines.table import Column, TableName, TableSchema
-from domain.pipelines.way import TEXT_WIRE, Wire
 from domain.ports.data_store import (
     BATCH_BYTES,
     Batch,
@@ -29,6 +28,7 @@ from domain.ports.data_store import (
     Target,
     TextRows,
 )
+from domain.stores.table import Column, TableName, TableSchema
 from infrastructure.bench.in_process import Calls, InProcessBench
 from infrastructure.confinement import Confinement
 from infrastructure.memory_room import ROOM, Room

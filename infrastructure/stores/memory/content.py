@@ -8,11 +8,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from domain.pipelines.checkpoint import LaneState, Merged
-from domain.pipelines.read_set import Lane
+from domain.loads.checkpoint import LaneState, Merged
+from domain.loads.read_set import Lane
 from domain.pipelines.spec import DeleteMissing
-from domain.pipelines.table import DELETED, DELETED_AT, LOADED_AT, SEQ, Column, TableName
 from domain.ports.data_store import Target
+from domain.stores.table import DELETED, DELETED_AT, LOADED_AT, SEQ, Column, TableName
 from infrastructure.stores.landing import landing_gone
 from infrastructure.stores.sql.merge import too_many_missing
 from infrastructure.tabular.arrow import arrow_type, conform

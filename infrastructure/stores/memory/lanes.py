@@ -10,14 +10,15 @@ import pyarrow as pa
 
 from domain.errors import ConflictError, FencedError, NotFoundError
 from domain.failpoints import fail_at
-from domain.pipelines.checkpoint import CheckpointUpdate, Counts, LaneState, Merged, StreamState, merge_stats
-from domain.pipelines.publishing import Finished, refuse_rejected
-from domain.pipelines.quality import Reference, StagedChecks
-from domain.pipelines.quarantine import RefusedState
-from domain.pipelines.read_set import Lane, ReadSet
+from domain.loads.checkpoint import CheckpointUpdate, LaneState, Merged, StreamState
+from domain.loads.publication import Finished, refuse_rejected
+from domain.loads.quarantine import RefusedState
+from domain.loads.read_set import Lane, ReadSet
 from domain.pipelines.spec import Mode
-from domain.pipelines.table import DELETED, LOADED_AT, RUN_ID, SEQ, Column, TableName
 from domain.ports.data_store import Committed, IOwner, IWriter, Judge, JudgedBatch, Publication, Target
+from domain.quality.measures import Counts, merge_stats
+from domain.quality.rules import Reference, StagedChecks
+from domain.stores.table import DELETED, LOADED_AT, RUN_ID, SEQ, Column, TableName
 from infrastructure.stores.landing import (
     landed_columns,
     landing_of,

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from domain.pipelines.checkpoint import Position
+from domain.loads.checkpoint import Position
 from infrastructure.stores.positions import TIES, key_null, key_type
 
 

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from domain.errors import FencedError
-from domain.pipelines.checkpoint import Position
-from domain.pipelines.quarantine import Refusals, RefusedRow, RefusedState
-from domain.pipelines.read_set import Lane, ReadSet
+from domain.loads.checkpoint import Position
+from domain.loads.quarantine import Refusals, RefusedRow, RefusedState
+from domain.loads.read_set import Lane, ReadSet
 from domain.ports.data_store import Batch, Target
 from infrastructure.stores.memory.content import Content
 from infrastructure.stores.replayed import ReadAgain, may_be_read_again

@@ -12,12 +12,11 @@ import pyarrow.compute as pc
 
 from domain.errors import InvalidInputError, NotFoundError, StoreUnavailableError
 from domain.failpoints import fail_at
-from domain.pipelines.checkpoint import LaneState, Position
-from domain.pipelines.horizon import ReadEnd
-from domain.pipelines.quarantine import Refusals, RefusedRow
-from domain.pipelines.read_set import Lane, LaneOwner, SourcePlan, Stream, streams_between
+from domain.loads.checkpoint import LaneState, Position
+from domain.loads.horizon import ReadEnd
+from domain.loads.quarantine import Refusals, RefusedRow
+from domain.loads.read_set import Lane, LaneOwner, SourcePlan, Stream, streams_between
 from domain.pipelines.spec import CursorSpec, SourceSpec
-from domain.pipelines.table import Column, TableName, TableSchema
 from domain.ports.data_store import (
     BATCH_BYTES,
     Batch,
@@ -29,6 +28,7 @@ from domain.ports.data_store import (
     StoreHealth,
     Target,
 )
+from domain.stores.table import Column, TableName, TableSchema
 from infrastructure.stores.cursor_axis import ENDLESS, Axis
 from infrastructure.stores.cursor_ends import Beginning, own_end
 from infrastructure.stores.cursors import looked_back

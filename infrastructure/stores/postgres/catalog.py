@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import pyarrow as pa
 
 from domain.errors import SchemaMismatchError
-from domain.pipelines.table import Column, TableName, TableSchema
-from domain.pipelines.way import unlike
+from domain.loads.way import unlike
+from domain.stores.table import Column, TableName, TableSchema
 from infrastructure.sql import quote, quote_table
 from infrastructure.stores.landing import landing_changed
 from infrastructure.stores.postgres.reserved import Catalog

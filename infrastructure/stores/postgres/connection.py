@@ -6,8 +6,8 @@ from typing import Any
 from urllib.parse import quote as percent_encode
 
 from domain.errors import MissingExtraError, PlatformError
+from domain.loads.read_set import Lane, LaneOwner
 from domain.pipelines.dialing import Place
-from domain.pipelines.read_set import Lane, LaneOwner
 from domain.ports.secrets import Secret
 from infrastructure.dialing import Dialer
 from infrastructure.postgres.settings import pinned

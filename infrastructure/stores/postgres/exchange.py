@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from domain.errors import SchemaMismatchError
-from domain.pipelines.table import DELETED
+from domain.stores.table import DELETED
 from infrastructure.sql import quote, quote_table
 from infrastructure.stores.sql.merge import Merge
 from infrastructure.stores.sql.session import Session

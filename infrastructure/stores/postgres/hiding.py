@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 
-from domain.pipelines.table import TableName
+from domain.stores.table import TableName
 from infrastructure.sql import quote_table
 from infrastructure.stores.sql.session import Session
 

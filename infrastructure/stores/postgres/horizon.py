@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from domain.errors import InvalidInputError
-from domain.pipelines.horizon import MARGIN, STANDBY, Horizon, Moment, ReadEnd, Transaction
+from domain.loads.horizon import MARGIN, STANDBY, Horizon, Moment, ReadEnd, Transaction
 from domain.pipelines.spec import CursorSpec, SourceSpec
 from infrastructure.sql import quote
 from infrastructure.stores.cursor_axis import Axis

@@ -1,6 +1,6 @@
 """Headrace's own tables in a Postgres."""
 
-from domain.pipelines.table import TableName
+from domain.stores.table import TableName
 from infrastructure.sql import quote, quote_table
 from infrastructure.stores.postgres.types import native_of
 from infrastructure.stores.sql.session import (

@@ -1,6 +1,6 @@
 """Where the ranges of a key end, without asking the index each time."""
 
-from domain.pipelines.checkpoint import Position
+from domain.loads.checkpoint import Position
 
 _FULL_ENOUGH = 0.9
 

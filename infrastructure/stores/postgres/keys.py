@@ -3,10 +3,10 @@
 import json
 
 from domain.errors import InvalidInputError
-from domain.pipelines.checkpoint import Position
-from domain.pipelines.read_set import SourcePlan, Stream
+from domain.loads.checkpoint import Position
+from domain.loads.read_set import SourcePlan, Stream
 from domain.pipelines.spec import SourceSpec
-from domain.pipelines.table import TableName
+from domain.stores.table import TableName
 from infrastructure.sql import quote, quote_table
 from infrastructure.stores.positions import (
     MAX_TIES,

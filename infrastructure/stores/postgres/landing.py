@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from domain.pipelines.table import RUN_ID, TableName
+from domain.stores.table import RUN_ID, TableName
 from infrastructure.sql import quote, quote_table
 from infrastructure.stores.postgres.catalog import COLUMNS_AS_JSON
 from infrastructure.stores.postgres.hiding import may_suppress

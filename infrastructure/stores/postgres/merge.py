@@ -6,10 +6,10 @@ from dataclasses import replace
 from typing import Any
 
 from domain.errors import PlatformError, SchemaMismatchError, StoreUnavailableError
-from domain.pipelines.checkpoint import Merged
+from domain.loads.checkpoint import Merged
 from domain.pipelines.spec import Mode
-from domain.pipelines.table import TableName
 from domain.ports.data_store import Target
+from domain.stores.table import TableName
 from infrastructure.sql import quote, quote_table
 from infrastructure.stores.postgres.exchange import Exchange
 from infrastructure.stores.sql.merge import Merge, merged_by

@@ -10,12 +10,12 @@ import pyarrow as pa
 
 from domain.errors import ConflictError, NotFoundError, StoreUnavailableError, WorkFailedError
 from domain.failpoints import fail_at
-from domain.pipelines.checkpoint import CheckpointUpdate, Position
-from domain.pipelines.read_set import SourcePlan, Stream
+from domain.loads.checkpoint import CheckpointUpdate, Position
+from domain.loads.read_set import SourcePlan, Stream
+from domain.loads.way import Passage
 from domain.pipelines.spec import SourceSpec
-from domain.pipelines.table import LOADED_AT, RUN_ID, Column
-from domain.pipelines.way import Passage
 from domain.ports.data_store import Committed, EncodedRows, IWriter, JudgedBatch, StreamSelection, Target
+from domain.stores.table import LOADED_AT, RUN_ID, Column
 from infrastructure.sql import quote, quote_table
 from infrastructure.stores.landing import landing_gone, landing_of
 from infrastructure.stores.positions import key_null, ties_too_large

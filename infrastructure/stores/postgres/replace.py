@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from domain.errors import InvalidInputError, SchemaMismatchError
-from domain.pipelines.table import TableName
+from domain.stores.table import TableName
 from infrastructure.sql import quote, quote_table
 from infrastructure.stores.postgres.merge import merge_whole
 from infrastructure.stores.sql.session import Session, add_landing

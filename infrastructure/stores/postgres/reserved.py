@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from domain.errors import InvalidInputError, QueryRefusedError
-from domain.pipelines.table import INTERNAL_PREFIX, TableName
+from domain.stores.table import INTERNAL_PREFIX, TableName
 from infrastructure.sql import quote_table
 
 

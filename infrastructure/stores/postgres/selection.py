@@ -7,11 +7,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from domain.errors import InvalidInputError, PlatformError, SchemaMismatchError
-from domain.pipelines.checkpoint import Position
-from domain.pipelines.read_set import SourcePlan, Stream
+from domain.loads.checkpoint import Position
+from domain.loads.read_set import SourcePlan, Stream
 from domain.pipelines.spec import SourceSpec
-from domain.pipelines.table import Column
 from domain.ports.data_store import BATCH_BYTES
+from domain.stores.table import Column
 from infrastructure.queries.postgres_judging import untrusted_type
 from infrastructure.sql import quote, quote_table
 from infrastructure.stores.planned import check_planned

@@ -11,10 +11,10 @@ from uuid import UUID
 import pyarrow as pa
 
 from domain.errors import InvalidInputError, NotFoundError, PlatformError, SourceChangedError, StoreUnavailableError
-from domain.pipelines.checkpoint import Merged
-from domain.pipelines.read_set import Lane
-from domain.pipelines.table import DELETED, SEQ, Column, TableName, TableSchema
+from domain.loads.checkpoint import Merged
+from domain.loads.read_set import Lane
 from domain.ports.data_store import StreamSelection, Target
+from domain.stores.table import DELETED, SEQ, Column, TableName, TableSchema
 from infrastructure.postgres.settings import pinned
 from infrastructure.queries.postgres_query import PostgresQueries
 from infrastructure.sql import quote, quote_table

@@ -9,14 +9,12 @@ import pyarrow as pa
 
 from domain.errors import InvalidInputError, PlatformError, SchemaMismatchError
 from domain.failpoints import fail_at
-from domain.pipelines.checkpoint import LaneState, Position
-from domain.pipelines.connection import failing_step
-from domain.pipelines.horizon import ReadEnd
-from domain.pipelines.quarantine import Refusals, RefusedRow
-from domain.pipelines.read_set import Lane, LaneOwner, SourcePlan, Stream, streams_between
+from domain.loads.checkpoint import LaneState, Position
+from domain.loads.horizon import ReadEnd
+from domain.loads.quarantine import Refusals, RefusedRow
+from domain.loads.read_set import Lane, LaneOwner, SourcePlan, Stream, streams_between
+from domain.loads.way import Passage, Wire
 from domain.pipelines.spec import SourceSpec
-from domain.pipelines.table import INTERNAL_PREFIX, Column, TableName, TableSchema
-from domain.pipelines.way import Passage, Wire
 from domain.ports.data_store import (
     BATCH_BYTES,
     Batch,
@@ -29,6 +27,8 @@ from domain.ports.data_store import (
     StoreHealth,
     Target,
 )
+from domain.stores.connection import failing_step
+from domain.stores.table import INTERNAL_PREFIX, Column, TableName, TableSchema
 from infrastructure.bench.in_process import Calls
 from infrastructure.queries.postgres_query import PostgresQueries
 from infrastructure.sql import quote

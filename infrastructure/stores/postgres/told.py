@@ -1,7 +1,7 @@
 """What a Postgres tells of a source beside its rows."""
 
+from domain.loads.way import Wire
 from domain.pipelines.spec import SourceSpec
-from domain.pipelines.way import Wire
 from infrastructure.sql import quote
 from infrastructure.stores.postgres.catalog import foreign
 from infrastructure.stores.postgres.hiding import hidden_at

@@ -2,7 +2,7 @@
 
 from domain.errors import InvalidInputError
 from domain.pipelines.spec import CursorSpec, SourceSpec
-from domain.pipelines.table import LOADED_AT
+from domain.stores.table import LOADED_AT
 from infrastructure.stores.cursor_axis import Axis
 from infrastructure.stores.postgres.selection import Selection
 from infrastructure.stores.postgres.session import PostgresSession

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from domain.pipelines.checkpoint import Counts
-from domain.pipelines.read_set import ReadSet
-from domain.pipelines.table import RUN_ID
+from domain.loads.read_set import ReadSet
 from domain.ports.data_store import Target
+from domain.quality.measures import Counts
+from domain.stores.table import RUN_ID
 from infrastructure.sql import quote, quote_table
 from infrastructure.stores.sql.session import Session
 

@@ -4,9 +4,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from domain.pipelines.checkpoint import HEAD, Counts, LaneState, StreamState
-from domain.pipelines.read_set import Lane
-from domain.pipelines.table import TableName
+from domain.loads.checkpoint import HEAD, LaneState, StreamState
+from domain.loads.read_set import Lane
+from domain.quality.measures import Counts
+from domain.stores.table import TableName
 from infrastructure.sql import quote, quote_table
 from infrastructure.stores.sql.session import CHECKPOINT, COUNTS, Session
 

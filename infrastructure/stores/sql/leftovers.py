@@ -1,10 +1,10 @@
 """Tables that go: what a read set has made and nothing landed in, and the table that one with other types replaces."""
 
 from domain.errors import SchemaMismatchError
-from domain.pipelines.checkpoint import LaneState
-from domain.pipelines.read_set import Lane
-from domain.pipelines.table import TableName
+from domain.loads.checkpoint import LaneState
+from domain.loads.read_set import Lane
 from domain.ports.data_store import Target
+from domain.stores.table import TableName
 from infrastructure.sql import quote_table
 from infrastructure.stores.landing import leftovers
 from infrastructure.stores.sql.session import OWNER, Session

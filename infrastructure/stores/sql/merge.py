@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from domain.errors import QualityRejectedError
-from domain.pipelines.checkpoint import Merged
+from domain.loads.checkpoint import Merged
 from domain.pipelines.spec import DeleteMissing
-from domain.pipelines.table import DELETED, DELETED_AT, LOADED_AT, RUN_ID, SEQ
 from domain.ports.data_store import Target
+from domain.stores.table import DELETED, DELETED_AT, LOADED_AT, RUN_ID, SEQ
 from infrastructure.sql import quote, quote_table
 from infrastructure.stores.landing import landing_gone
 from infrastructure.stores.sql.session import Session

@@ -6,11 +6,12 @@ from datetime import datetime
 from typing import Any
 
 from domain.errors import FencedError
-from domain.pipelines.checkpoint import Counts, Position
-from domain.pipelines.quarantine import Refusals, RefusedRow, RefusedState
-from domain.pipelines.read_set import Lane, ReadSet
-from domain.pipelines.table import TableName
+from domain.loads.checkpoint import Position
+from domain.loads.quarantine import Refusals, RefusedRow, RefusedState
+from domain.loads.read_set import Lane, ReadSet
 from domain.ports.data_store import Batch, Target
+from domain.quality.measures import Counts
+from domain.stores.table import TableName
 from infrastructure.sql import quote_table
 from infrastructure.stores.replayed import MOST_READ_AGAIN, ReadAgain, fitting, may_be_read_again
 from infrastructure.stores.sql.session import QUARANTINE, Session

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from domain.errors import ConflictError, FencedError, QualityRejectedError
-from domain.pipelines.checkpoint import LaneState, merge_stats
-from domain.pipelines.quality import Judgement, Measures, Reference
-from domain.pipelines.read_set import ReadSet
+from domain.loads.checkpoint import LaneState
+from domain.loads.read_set import ReadSet
+from domain.quality.measures import merge_stats
+from domain.quality.rules import Judgement, Measures, Reference
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from domain.pipelines.checkpoint import Counts
+from domain.quality.measures import Counts
 
 
 @dataclass(frozen=True)

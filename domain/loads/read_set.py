@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from domain.pipelines.horizon import ReadEnd
+from domain.loads.horizon import ReadEnd
 
 MAIN_LANE = "main"
 

@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from domain.pipelines.checkpoint import Counts
-from domain.pipelines.profile import Profile, drift
-from domain.pipelines.table import TableName, check_identifier
+from domain.quality.measures import Counts
+from domain.quality.profile import Profile, drift
+from domain.stores.table import TableName, check_identifier
 
 
 class OnViolation(StrEnum):

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from domain.pipelines.checkpoint import Position
-from domain.pipelines.table import TableName
+from domain.loads.checkpoint import Position
+from domain.stores.table import TableName
 
 PLACE = ("read_set", "stream", "seq", "ordinal")
 """What a refused row is known by (D9), and the order in which refused rows are listed and replayed."""

@@ -1,0 +1,1 @@
+"""Rules for rows and runs, and the measures that they judge."""
