@@ -198,8 +198,8 @@ async def test_duckdb_opens_no_file_and_no_socket(
             if "query('select 1')" in query:
                 continue  # It reaches nothing by itself; what it would run is locked like the rest.
             unguarded = DuckDBQuery(text, frozenset(), (), frozenset(), frozenset(), is_plain=False)
-            for module in ("duckdb_selection", "duckdb_reserved"):
-                monkeypatch.setattr(f"infrastructure.stores.{module}.looked_at", lambda *_, u=unguarded: u)
+            for module in ("selection", "reserved", "held"):
+                monkeypatch.setattr(f"infrastructure.stores.duckdb.{module}.looked_at", lambda *_, u=unguarded: u)
         with pytest.raises(PlatformError) as caught:
             await store.plan(SourceSpec(query=text), lo=None, limit=None)
             await _read(store, SourceSpec(query=text))

@@ -12,7 +12,7 @@ from typing import Any
 
 import duckdb
 
-from domain.errors import InvalidInputError, PlatformError, StoreRefusedError, StoreUnavailableError
+from domain.errors import InvalidInputError, StoreRefusedError, StoreUnavailableError
 from infrastructure.confinement import Confinement
 from infrastructure.queries.duckdb_names import ALLOWED, IMPLIED
 from infrastructure.room import lacks_room
@@ -133,11 +133,15 @@ class DuckDBFile:
                     config["max_temp_directory_size"] = options.spill_limit
             self._look_at(config)
             connection = duckdb.connect(target, config=config)
-            self._check_opened(connection)
-            _refuse_disguised(connection)
-            connection.execute("SET GLOBAL TimeZone = 'UTC'")
-            connection.execute("SET enable_external_access = false")
-            connection.execute("SET lock_configuration = true")
+            try:
+                self._check_opened()
+                _refuse_disguised(connection)
+                connection.execute("SET GLOBAL TimeZone = 'UTC'")
+                connection.execute("SET enable_external_access = false")
+                connection.execute("SET lock_configuration = true")
+            except BaseException:
+                connection.close()  # Else the file stayed open for as long as somebody keeps the error.
+                raise
         except (duckdb.Error, OSError) as error:
             raise not_opened(error, options.path) from error
         return connection
@@ -168,15 +172,10 @@ class DuckDBFile:
                 code="store.views_too_large",
             ) from error
 
-    def _check_opened(self, connection: duckdb.DuckDBPyConnection) -> None:
+    def _check_opened(self) -> None:
         """Look again: a link may have come between the look and the opening."""
-        if self._options.path is None:
-            return
-        try:
+        if self._options.path is not None:
             self._check(self._options.path)
-        except PlatformError:
-            connection.close()
-            raise
 
     def _let_go(self) -> None:
         connection, self._connection = self._connection, None
@@ -191,7 +190,6 @@ def _refuse_disguised(connection: duckdb.DuckDBPyConnection) -> None:
     built_in = {name.lower() for name, is_internal in found if is_internal} | IMPLIED | ALLOWED
     for name, is_internal in found:
         if not is_internal and name.lower() in built_in:
-            connection.close()
             raise StoreRefusedError(
                 f"The DuckDB file has a macro named {name.lower()}, which would be taken for DuckDB's own function: drop it, or "
                 "make it again under another name.",
