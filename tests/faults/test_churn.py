@@ -1,4 +1,4 @@
-"""A short part of `make churn`: writers that overlap at random, beside pipelines of every kind of cursor."""
+"""About a minute of `make churn`: writers that overlap at random, beside pipelines of every kind of cursor."""
 
 from pathlib import Path
 
@@ -8,13 +8,14 @@ from tests.e2e.tables import postgres
 from tests.faults.churn import Plan, churned
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.invariant("D1")
 @pytest.mark.clause("IDataStore", 30)
 async def test_what_writers_commit_in_any_order_is_read_once(project: Path, postgres_database: str) -> None:
     if postgres(postgres_database, "SELECT current_setting('max_prepared_transactions')") == [("0",)]:
         pytest.skip("this server prepares no transactions")
 
-    found = await churned(project, postgres_database, 4, Plan(0, 0.2, laps=4, tables=("moments", "numbers")))
+    found = await churned(project, postgres_database, 4, Plan(0, 0.2, laps=60, tables=("moments", "numbers")))
 
     assert found.problems == []
     assert found.rows > 0
