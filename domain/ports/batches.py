@@ -69,8 +69,9 @@ class TextRows(Protocol):
 
 @dataclass(frozen=True)
 class Conversions:
-    """How a destination makes its columns of text: for each the name, its type in the destination's own words, and an
-    expression of the source's text columns that is an error where the type does not hold what was written.
+    """How a destination makes its columns of text, one for each column of the source and in their order: the name, its type
+    in the destination's own words, and an expression of that column that is an error where the type does not hold what was
+    written.
     """
 
     dialect: str
