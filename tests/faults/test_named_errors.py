@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import threading
 import time
@@ -13,9 +14,11 @@ from urllib.parse import urlsplit
 import pytest
 from adbc_driver_postgresql import dbapi
 
-from tests.e2e.api import headrace, serving
+from tests.e2e.api import environment, headrace, serving
 from tests.e2e.projects import postgres_connection, postgres_environment, write
 from tests.e2e.tables import postgres, postgres_differences
+from tests.faults.test_stopped_workers import until_stopped
+from tests.program import start_program
 from tests.servers import PostgresServer
 
 ROWS = 900
@@ -225,6 +228,45 @@ def test_column_that_changes_its_type_while_batches_come(project: Path, postgres
             assert len(landed) < ROWS
         else:
             assert (done["state"], len(landed)) == ("succeeded", ROWS), done
+
+
+@pytest.mark.invariant("D1")
+@pytest.mark.parametrize(
+    ("way", "table", "batch"),
+    [*((way, "landed", 2) for way in WAYS), ("pass-through", "_headrace_checkpoint", 1)],
+)
+def test_somebody_who_waits_for_a_whole_table_gets_it_and_the_run_goes_on(
+    project: Path, postgres_database: str, way: str, table: str, batch: int
+) -> None:
+    """As ALTER, TRUNCATE and VACUUM FULL do: no session of a run may wait behind them while another keeps them waiting."""
+    settings = numbers(project, postgres_database, way)
+    copying = start_program(
+        "run", "pipelines/numbers.yaml", folder=project, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        environment=environment(HEADRACE_FAILPOINT=f"batch.after_checkpoint:{batch}:stop", **settings),
+    )  # fmt: skip
+    lock = f"do $$ begin lock table {table} in access exclusive mode; end $$"
+    locking = threading.Thread(target=postgres, args=(postgres_database, lock), daemon=True)
+    try:
+        until_stopped(copying)
+        locking.start()
+        deadline = time.monotonic() + 20
+        while (
+            locking.is_alive()
+            and postgres(
+                postgres_database, f"select 1 from pg_locks where relation = '{table}'::regclass and not granted"
+            )
+            == []
+        ):
+            assert time.monotonic() < deadline
+        os.kill(copying.pid, signal.SIGCONT)
+        said = copying.communicate(timeout=20)
+    finally:
+        if copying.poll() is None:
+            copying.kill()
+    locking.join(20)
+
+    assert (copying.returncode, locking.is_alive()) == (0, False), said
+    exact(postgres_database)
 
 
 @pytest.mark.invariant("D5")

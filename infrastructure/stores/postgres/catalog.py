@@ -15,7 +15,7 @@ from infrastructure.stores.postgres.reserved import Catalog
 from infrastructure.stores.postgres.types import logical_of, native_of
 from infrastructure.stores.sql.session import Session
 
-COLUMNS_OF = (
+_COLUMNS_OF = (
     "SELECT a.attname::text, format_type(a.atttypid, a.atttypmod), NOT a.attnotnull FROM pg_attribute a "
     "WHERE a.attrelid = to_regclass($1) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum"
 )
@@ -66,7 +66,7 @@ ORDER BY f.place"""
 
 def catalog_columns(session: Session, table: TableName) -> list[tuple[str, str, bool]]:
     """Return (name, native type, nullable) of a table's columns in order; empty if there is no such table."""
-    rows = session.execute(COLUMNS_OF, (quote_table(table),))
+    rows = session.execute(_COLUMNS_OF, (quote_table(table),))
     return [(name, kind, nullable) for name, kind, nullable in rows]
 
 

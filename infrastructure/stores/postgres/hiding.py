@@ -2,10 +2,10 @@
 
 import json
 from collections.abc import Sequence
+from typing import Any, Protocol
 
 from domain.stores.table import TableName
 from infrastructure.sql import quote_table
-from infrastructure.stores.sql.session import Session
 
 # A table is read by the role whose rights a view reads it with, unless the view asks for those of whoever reads; a partition by
 # way of what it is a part of. Where a query names a table beside a view of it, both roles read it.
@@ -38,7 +38,14 @@ SELECT row_security_active(c.oid) OR EXISTS (SELECT FROM pg_rewrite r WHERE r.ev
 FROM pg_class c WHERE c.oid = to_regclass($1)"""
 
 
-def hidden_at(session: Session, names: Sequence[str]) -> tuple[str, ...]:
+class Asking(Protocol):
+    """What this needs of a session."""
+
+    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Run one statement and return its rows."""
+
+
+def hidden_at(session: Asking, names: Sequence[str]) -> tuple[str, ...]:
     """Say of which tables a source, which names some, may not see every row, as policies hide some; the transaction has selected
     the source, so that it holds all that is read.
     """
@@ -50,13 +57,13 @@ def hidden_at(session: Session, names: Sequence[str]) -> tuple[str, ...]:
     )
 
 
-def may_suppress(session: Session, table: TableName) -> bool:
+def may_suppress(session: Asking, table: TableName) -> bool:
     """Whether rows that are written to a table may not show in it."""
     rows = session.execute(_MAY_SUPPRESS, (quote_table(table),))
     return bool(rows and rows[0][0])
 
 
-def insert_counted(session: Session, into: str, rows: str, names: str) -> int:
+def insert_counted(session: Asking, into: str, rows: str, names: str) -> int:
     """Insert what a query gives and return how many rows that is, not how many of them were let in."""
     session.execute(f"CREATE TEMPORARY TABLE headrace_selected ({names}) ON COMMIT DROP AS {rows}")
     session.execute(f"{into} SELECT * FROM pg_temp.headrace_selected")

@@ -1,14 +1,15 @@
 """Whether a landing table of a Postgres is the one it was, and still has the rows that a load has put there."""
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from domain.stores.table import RUN_ID, TableName
 from infrastructure.sql import quote, quote_table
 from infrastructure.stores.postgres.catalog import COLUMNS_AS_JSON
 from infrastructure.stores.postgres.hiding import may_suppress
-from infrastructure.stores.sql.session import Session
 
 # A table and the file that it lies in, or the files of its partitions; TRUNCATE and whatever writes it anew gives it another.
 _IDENTITY = """c.oid::text || ':' || CASE c.relkind WHEN 'p' THEN (
@@ -36,42 +37,56 @@ class Held:
     columns: tuple[tuple[str, str, bool], ...]
 
 
-def look_at(session: Session, table: TableName) -> Held:
-    """Ask all that a batch has to know of a table, at once; a batch is small, and each question is a round trip."""
-    found = session.execute(_LOOK, (quote_table(table),))
-    if not found:
-        return Held(table.schema, None, may_be_looked_at=False, columns=())
-    schema, told, may_be_looked_at, columns = found[0]
-    return Held(
-        schema,
-        told,
-        bool(may_be_looked_at),
-        tuple((name, kind, is_null) for name, kind, is_null in json.loads(columns)),
-    )
+class LooksAtLandings(ABC):
+    """Asks a session of tables in which rows land; of those that its transaction holds, it knows what was told."""
 
+    def __init__(self) -> None:
+        self._held: dict[str, Held] = {}
 
-def identity(session: Session, table: TableName) -> str | None:
-    """Tell a table from one that took its place, or from itself written anew; None where there is none."""
-    found = session.execute(f"SELECT {_IDENTITY} {_OF_TABLE}", (quote_table(table),))
-    return str(found[0][0]) if found else None
+    @abstractmethod
+    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Run one statement and return its rows."""
 
+    def look_at(self, table: TableName) -> Held:
+        """Ask all that a batch has to know of a table that is held from here on, at once: each question is a round trip."""
+        held = Held(table.schema, None, may_be_looked_at=False, columns=())
+        if found := self.execute(_LOOK, (quote_table(table),)):
+            schema, told, may_be_looked_at, columns = found[0]
+            names = tuple((name, kind, is_null) for name, kind, is_null in json.loads(columns))
+            held = Held(schema, told, bool(may_be_looked_at), names)
+        self._held[str(table)] = held
+        return held
 
-def may_be_looked_at(session: Session, table: TableName) -> bool:
-    """Whether asking what rows a table has gets an answer, and soon."""
-    return bool(session.execute(f"SELECT {_MAY_BE_LOOKED_AT} {_OF_TABLE}", (quote_table(table),)) == [(True,)])
+    def identity(self, table: TableName) -> str | None:
+        """Tell a table from one that took its place, or from itself written anew; None where there is none."""
+        if (held := self._held.get(str(table))) is not None:
+            return held.identity
+        found = self.execute(f"SELECT {_IDENTITY} {_OF_TABLE}", (quote_table(table),))
+        return str(found[0][0]) if found else None
 
+    def is_filled(self, table: TableName) -> bool | None:
+        """Whether a table has any row; None where that may not be asked."""
+        if not self._may_be_looked_at(table):
+            return None
+        return bool(self.execute(f"SELECT EXISTS (SELECT 1 FROM {quote_table(table)})")[0][0])
 
-def keeps_rows(session: Session, table: TableName, before: str, runs: Sequence[str] | None) -> bool:
-    """Whether a table that is not told as before still has rows from before, or rows of these runs."""
-    now = identity(session, table) or ""
-    if now.partition(":")[0] != before.partition(":")[0]:
-        return False
-    if _has_kept_a_file(before, now) or not may_be_looked_at(session, table):
-        return True
-    if runs and may_suppress(session, table):
-        runs = ()  # A trigger that writes to the rows of others leaves them their run.
-    sql, values = _kept_rows(table, runs, is_partitioned=not now.partition(":")[2].isdigit())
-    return bool(session.execute(sql, values)[0][0])
+    def keeps_rows(self, table: TableName, before: str, runs: Sequence[str] | None) -> bool:
+        """Whether a table that is not told as before still has rows from before, or rows of these runs."""
+        now = self.identity(table) or ""
+        if now.partition(":")[0] != before.partition(":")[0]:
+            return False
+        if _has_kept_a_file(before, now) or not self._may_be_looked_at(table):
+            return True
+        if runs and may_suppress(self, table):
+            runs = ()  # A trigger that writes to the rows of others leaves them their run.
+        sql, values = _kept_rows(table, runs, is_partitioned=not now.partition(":")[2].isdigit())
+        return bool(self.execute(sql, values)[0][0])
+
+    def _may_be_looked_at(self, table: TableName) -> bool:
+        """Whether asking what rows a table has gets an answer, and soon."""
+        if (held := self._held.get(str(table))) is not None:
+            return held.may_be_looked_at
+        return bool(self.execute(f"SELECT {_MAY_BE_LOOKED_AT} {_OF_TABLE}", (quote_table(table),)) == [(True,)])
 
 
 def _kept_rows(table: TableName, runs: Sequence[str] | None, *, is_partitioned: bool) -> tuple[str, tuple[str, ...]]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from domain.errors import ConflictError, NotFoundError, StoreUnavailableError, WorkFailedError
+from domain.errors import NotFoundError, StoreUnavailableError, WorkFailedError
 from domain.failpoints import fail_at
 from domain.loads.checkpoint import CheckpointUpdate, Position
 from domain.loads.read_set import SourcePlan, Stream
@@ -19,9 +19,10 @@ from domain.stores.table import LOADED_AT, RUN_ID, Column
 from infrastructure.sql import quote, quote_table
 from infrastructure.stores.landing import landing_gone, landing_of
 from infrastructure.stores.positions import key_null, ties_too_large
-from infrastructure.stores.postgres.catalog import COLUMNS_OF, check_landing_types
+from infrastructure.stores.postgres.catalog import check_landing_types
 from infrastructure.stores.postgres.key_steps import KeySteps
 from infrastructure.stores.postgres.keys import why_untrusted
+from infrastructure.stores.postgres.landing import LooksAtLandings
 from infrastructure.stores.postgres.links import LinkPool, translated
 from infrastructure.stores.postgres.reading import Reading, bind
 from infrastructure.stores.postgres.selection import Selection
@@ -205,6 +206,19 @@ def _constants(passage: Passage) -> list[tuple[str, str, str]]:
     return constants
 
 
+class _LooksByLink(LooksAtLandings):
+    """Asks a connection on the loop, for what runs in a thread."""
+
+    def __init__(self, connection: Any) -> None:
+        super().__init__()
+        self._connection = connection
+        self._loop = asyncio.get_running_loop()
+
+    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        asked = asyncio.run_coroutine_threadsafe(self._connection.fetch(sql, *parameters), self._loop)
+        return [tuple(row) for row in asked.result()]
+
+
 class PostgresWriter(IWriter):
     """Commits decoded batches through ADBC, and encoded ones on a connection of their own once the first one comes."""
 
@@ -280,28 +294,23 @@ class PostgresWriter(IWriter):
         sql, values = self._checkpoints.advance(checkpoint)
         self._checkpoints.check(await connection.fetch(sql, *values), checkpoint)
         fail_at("batch.after_checkpoint")
-        found = await connection.fetch(COLUMNS_OF, quote_table(landing))
-        check_landing_types(
-            landing, dict(zip(rows.columns, rows.types, strict=True)), {name: kind for name, kind, _ in found}
-        )
-        # The lock keeps the table as it is, and another session does not see what is being copied: so both at once.
-        landed = checkpoint.counts.produced - rows.num_rows
-        checking = self._decoded.beside(self._decoded.check_landing, landed)
-        copying = connection.copy_to_table(
+        # Where the table is held and nowhere else: another session would wait behind whoever waits for this one's lock.
+        await self._decoded.beside(self._check, rows, checkpoint, _LooksByLink(connection))
+        await connection.copy_to_table(
             landing.table,
             schema_name=landing.schema,
             columns=list(rows.columns),
             source=_chunks(rows.chunks),
             format="binary",
         )
-        outcomes: tuple[Any, Any] = await asyncio.gather(checking, copying, return_exceptions=True)
-        checked, copied = outcomes
-        # A table that others have changed explains all else; but a session that broke off beside a full disk does not.
-        for failure in (checked if isinstance(checked, ConflictError) else None, copied, checked):
-            if isinstance(failure, BaseException):
-                raise failure
         fail_at("batch.mid_rows")
         fail_at("batch.before_commit")
+
+    def _check(self, rows: EncodedRows, checkpoint: CheckpointUpdate, looking: LooksAtLandings) -> None:
+        """Refuse what would land otherwise than it was read, or behind rows that are gone."""
+        natives = {name: kind for name, kind, _ in looking.look_at(self._landing).columns}
+        check_landing_types(self._landing, dict(zip(rows.columns, rows.types, strict=True)), natives)
+        self._decoded.check_landing(checkpoint.counts.produced - rows.num_rows, looking)
 
 
 async def _chunks(chunks: Sequence[bytes]) -> AsyncIterator[bytes]:

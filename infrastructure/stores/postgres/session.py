@@ -18,7 +18,6 @@ from domain.stores.table import DELETED, SEQ, Column, TableName, TableSchema
 from infrastructure.postgres.settings import pinned
 from infrastructure.queries.postgres_query import PostgresQueries
 from infrastructure.sql import quote, quote_table
-from infrastructure.stores.postgres import landing as postgres_landing
 from infrastructure.stores.postgres.casts import cast, naming_column, rounded, staged_type, would_round
 from infrastructure.stores.postgres.catalog import (
     catalog_columns,
@@ -32,6 +31,7 @@ from infrastructure.stores.postgres.connection import LastResort, PostgresAddres
 from infrastructure.stores.postgres.errors import translate
 from infrastructure.stores.postgres.hiding import insert_counted, may_suppress
 from infrastructure.stores.postgres.internal import create_internal_tables
+from infrastructure.stores.postgres.landing import LooksAtLandings
 from infrastructure.stores.postgres.limits import refuse_far_times
 from infrastructure.stores.postgres.merge import hold_merged, merge
 from infrastructure.stores.postgres.predecessors import end_holders, naming_holders, run_patiently
@@ -51,7 +51,7 @@ _BATCH_BYTES_OPTION = "adbc.postgresql.batch_size_hint_bytes"
 _USE_COPY_OPTION, _BATCH_BYTES = "adbc.postgresql.use_copy", 4 * 1024 * 1024
 
 
-class PostgresSession(Session):
+class PostgresSession(LooksAtLandings, Session):
     """A connection for writing: explicit BEGIN and COMMIT, one statement at a time."""
 
     for_update = "FOR UPDATE"
@@ -59,6 +59,7 @@ class PostgresSession(Session):
     enforces_keys = True
 
     def __init__(self, address: PostgresAddress, application_name: str, queries: PostgresQueries | None = None) -> None:
+        super().__init__()
         self._address = address
         self.queries = queries or PostgresQueries()
         self.trusted_schemas = address.trusted_schemas
@@ -68,7 +69,6 @@ class PostgresSession(Session):
         self._last_resort = LastResort(address)
         self._cursor = self._connection.cursor()
         self._natives: dict[str, dict[str, str]] = {}
-        self._held: dict[str, postgres_landing.Held] = {}
         self._stages: dict[str, str] = {}
         self._writes = False
         self._is_begun = False
@@ -308,8 +308,7 @@ class PostgresSession(Session):
                 self.execute(f"LOCK TABLE {quote_table(table)} IN ROW EXCLUSIVE MODE")
         except NotFoundError:
             return None
-        held = postgres_landing.look_at(self, table)  # Somebody may have changed a type since the batch before.
-        self._held[str(table)] = held
+        held = self.look_at(table)  # Somebody may have changed a type since the batch before.
         self._natives[str(table)] = {name: kind for name, kind, _ in held.columns}
         return TableSchema(
             table, tuple(Column(name, logical_of(kind), is_null) for name, kind, is_null in held.columns)
@@ -320,18 +319,6 @@ class PostgresSession(Session):
         if key not in self._natives:
             self._natives[key] = {name: kind for name, kind, _ in catalog_columns(self, table)}
         return self._natives[key]
-
-    def identity(self, table: TableName) -> str | None:
-        held = self._held.get(str(table))
-        return held.identity if held is not None else postgres_landing.identity(self, table)
-
-    def keeps_rows(self, table: TableName, before: str, runs: Sequence[str] | None) -> bool:
-        return postgres_landing.keeps_rows(self, table, before, runs)
-
-    def is_filled(self, table: TableName) -> bool | None:
-        held = self._held.get(str(table))
-        may_be_looked_at = held.may_be_looked_at if held else postgres_landing.may_be_looked_at(self, table)
-        return super().is_filled(table) if may_be_looked_at else None
 
     def may_suppress(self, table: TableName) -> bool:
         return may_suppress(self, table)

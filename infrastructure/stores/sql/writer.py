@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
 
@@ -122,6 +122,22 @@ def metadata_of(passage: Passage) -> dict[str, tuple[str, str]]:
     if passage.has_loaded_at:
         constants[LOADED_AT] = (datetime.now(UTC).isoformat(), "timestamptz")
     return constants
+
+
+class Looking(Protocol):
+    """What asks of a landing table inside the transaction that holds it. Another would wait behind whoever waits for that one."""
+
+    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Run one statement and return its rows."""
+
+    def identity(self, table: TableName) -> str | None:
+        """As `Session.identity`."""
+
+    def keeps_rows(self, table: TableName, before: str, runs: Sequence[str] | None) -> bool:
+        """As `Session.keeps_rows`."""
+
+    def is_filled(self, table: TableName) -> bool | None:
+        """As `Session.is_filled`."""
 
 
 class SqlWriter(IWriter):
@@ -245,26 +261,24 @@ class SqlWriter(IWriter):
             rows = session.execute(*checkpoints.standing(session.for_update))
         return checkpoints.is_at(rows, checkpoint)
 
-    def check_landing(self, landed: int) -> None:
+    def check_landing(self, landed: int, looking: Looking) -> None:
         """Refuse to land rows where those before them are gone, `landed` of this stream; blocking, while the table is held.
 
         Raises:
             ConflictError: others have emptied or exchanged the table (`destination.changed`).
         """
-        session, landing, watch = self._session, self._landing, self._watch
+        landing, watch = self._landing, self._watch
         if not watch.is_begun:
-            head = session.execute(*self._checkpoints.opened_on())
+            head = looking.execute(*self._checkpoints.opened_on())
             watch.begin(json.loads(head[0][0]) if head else {})
         runs = watch.landed_by if self._target.metadata_columns else None
 
         def keeps_rows(before: str) -> bool:
-            return not self._has_landed(landed) or session.keeps_rows(landing, before, runs)
+            # Until rows of the read set have landed there are none to lose.
+            has_landed = landed > 0 or bool(looking.execute(*self._checkpoints.others_landed())[0][0])
+            return not has_landed or looking.keeps_rows(landing, before, runs)
 
-        watch.check(session.identity(landing), keeps_rows, lambda: session.is_filled(landing))
-
-    def _has_landed(self, landed: int) -> bool:
-        """Say whether rows of the read set have landed before these: until then there are none to lose."""
-        return landed > 0 or bool(self._session.execute(*self._checkpoints.others_landed())[0][0])
+        watch.check(looking.identity(landing), keeps_rows, lambda: looking.is_filled(landing))
 
     def look_again(self, checkpoint: CheckpointUpdate) -> None:
         """See after a commit, unless it was the last, that there are rows now; blocking."""
@@ -295,7 +309,7 @@ class SqlWriter(IWriter):
         columns = self._landing_columns(held, rows.column_names)
         rows = conform(rows, columns)
         # After the types, whose change would be told with the column.
-        self.check_landing(checkpoint.counts.produced - rows.num_rows)
+        self.check_landing(checkpoint.counts.produced - rows.num_rows, session)
         constants: list[tuple[str, pa.Scalar]] = []
         if target.metadata_columns:
             constants.append((RUN_ID, session.uuid(target.run_id)))
