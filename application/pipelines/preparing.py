@@ -272,9 +272,8 @@ class RunPreparer:
         landing_names = {column.name for column in target.columns}
         reading = await reading_store.wire(spec.source)
         if reading is not None and facts.only_converts:
-            reading = replace(
-                reading, types={name: kind for name, kind, _ in self.transformer.conversions(transform).columns}
-            )
+            converted = self.transformer.conversions(transform).columns
+            reading = replace(reading, types={column.name: column.type for column in converted})
         elif reading is not None:
             reading = replace(reading, types={n: kind for n, kind in reading.types.items() if n in landing_names})
         return choose_way(

@@ -68,14 +68,23 @@ class TextRows(Protocol):
 
 
 @dataclass(frozen=True)
-class Conversions:
-    """How a destination makes its columns of text, one for each column of the source and in their order: the name, its type
-    in the destination's own words, and an expression of that column that is an error where the type does not hold what was
-    written.
+class Conversion:
+    """How a destination makes a column of the text that the source calls `given`: the type is in the destination's own words,
+    and the expression of that column is an error where the type does not hold what was written.
     """
 
+    name: str
+    type: str
+    given: str
+    expression: str
+
+
+@dataclass(frozen=True)
+class Conversions:
+    """How a destination makes its columns of text, one of each column of the source."""
+
     dialect: str
-    columns: tuple[tuple[str, str, str], ...]
+    columns: tuple[Conversion, ...]
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from domain.loads.way import Passage, Wire
 from domain.pipelines.spec import DeleteMissing, Mode, SourceSpec
 from domain.ports.batches import Batch as Batch
 from domain.ports.batches import Committed as Committed
+from domain.ports.batches import Conversion as Conversion
 from domain.ports.batches import Conversions as Conversions
 from domain.ports.batches import EncodedRows as EncodedRows
 from domain.ports.batches import JudgedBatch as JudgedBatch

@@ -23,7 +23,6 @@ from infrastructure.sql import quote
 from infrastructure.tabular.arrow import arrow_type, columns_of, to_table
 from infrastructure.tabular.json_rows import shape_of
 from infrastructure.threads import OneThread
-from infrastructure.transforms.conversions import catalog_type
 from infrastructure.transforms.engine import for_many_parts, locked_down
 from infrastructure.transforms.failures import batch_error, culprit
 from infrastructure.transforms.keys import last_of_each
@@ -34,7 +33,7 @@ from infrastructure.transforms.refused import REFUSED, Refusal, first_errors, re
 from infrastructure.transforms.rules import check_rules, looked_at, unbound, verdict_name, violation
 from infrastructure.transforms.runs import Before, SqlSteps, python_steps, runs_of
 from infrastructure.transforms.sizes import has_many_parts
-from infrastructure.transforms.stages import FAILED, SOURCE, Stages, check_names, converting, texts_among
+from infrastructure.transforms.stages import FAILED, SOURCE, Stages, check_names, conversions_of, texts_among
 from infrastructure.transforms.verdicts import unconverted_rows, verdicts
 from infrastructure.transforms.wide import converted_by_parts, is_wide, schema_of
 
@@ -82,11 +81,7 @@ class DuckDBTransformer(ITransformer):
         return looked_at(plan)
 
     def conversions(self, plan: TransformPlan) -> Conversions:
-        columns = [
-            (plan.landing_name(name), catalog_type(kind), converting(name, kind, is_guess=name in plan.guessed))
-            for name, kind in ((column.name, column.type) for column in plan.source)
-        ]
-        return Conversions("duckdb", tuple(columns))
+        return conversions_of(plan)
 
 
 class DuckDBTransform(IPreparedTransform):

@@ -6,6 +6,8 @@ import duckdb
 
 from domain.errors import InvalidInputError
 from domain.pipelines.steps import CastStep, DropStep, RenameStep, SqlStep
+from domain.ports.data_store import Conversion, Conversions
+from domain.ports.transformer import TransformPlan
 from domain.stores.table import INTERNAL_PREFIX, ORDINAL, Column
 from infrastructure.queries.duckdb_queries import IN_PROCESS
 from infrastructure.queries.duckdb_steps import not_row_wise
@@ -14,7 +16,7 @@ from infrastructure.tabular.duckdb_types import logical_of
 from infrastructure.tabular.exact import NOT_CONVERTED, exact, is_plain_number
 from infrastructure.tabular.nested_types import is_text_on_the_way
 from infrastructure.tabular.numbers_in_text import is_number_in_text
-from infrastructure.transforms.conversions import conversion, sql_type
+from infrastructure.transforms.conversions import catalog_type, conversion, sql_type
 
 FAILED = "_headrace_failed"
 SOURCE = "_headrace_source"
@@ -197,6 +199,16 @@ def converted(source: str, pairs: Sequence[tuple[str, str, str]], *, earlier: st
     failed = f"coalesce({earlier}, {failed})" if earlier else failed
     both = f"(SELECT *, {', '.join(inputs)} FROM {source})" if inputs else source
     return f"SELECT {', '.join(outputs)}, {failed} AS {FAILED} FROM {both}"
+
+
+def conversions_of(plan: TransformPlan) -> Conversions:
+    """Say how a destination that speaks DuckDB's SQL converts the text of a plan that `only_converts`."""
+    given = [column.name for column in plan.source]
+    columns = [
+        Conversion(landing, catalog_type(kind), name, converting(name, kind, is_guess=name in plan.guessed))
+        for landing, name, kind in zip(plan.landing_names(given), given, (c.type for c in plan.source), strict=True)
+    ]
+    return Conversions("duckdb", tuple(columns))
 
 
 def converting(name: str, kind: str, *, is_guess: bool) -> str:

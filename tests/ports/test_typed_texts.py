@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterator
+from itertools import permutations
 
 import duckdb
 import pyarrow as pa
@@ -94,10 +95,28 @@ def test_one_odd_text_leaves_its_block_to_duckdb_and_no_other(reading: duckdb.Du
         pa.record_batch([["1", "2"], ["x", None]], schema=schema),
         pa.record_batch([["3", "007"], ["y", "z"]], schema=schema),
     ]
-    texts = TypedTexts(pa.RecordBatchReader.from_batches(schema, blocks), ["BIGINT", "VARCHAR"])
+    texts = TypedTexts(pa.RecordBatchReader.from_batches(schema, blocks), {"a": "BIGINT", "b": "VARCHAR"})
     reading.register("rows_of_texts", texts.reader())
     found = reading.execute(
-        f"SELECT {texts.value(0, '-length(a)')}, {texts.value(1, 'b')} FROM rows_of_texts"
+        f"SELECT {texts.value('a', '-length(a)')}, {texts.value('b', 'b')} FROM rows_of_texts"
     ).fetchall()
 
     assert found == [(1, "x"), (2, None), (-1, "y"), (-3, "z")]
+
+
+def test_columns_are_known_by_their_names_and_not_by_their_places(reading: duckdb.DuckDBPyConnection) -> None:
+    kinds = {
+        "n": ("BIGINT", ["1", "2"]),
+        "m": ("BIGINT", ["3", "04"]),
+        "d": ("DATE", ["2026-01-02", None]),
+        "t": ("VARCHAR", ["5", "6"]),
+    }
+    natives = {name: kind for name, (kind, _) in kinds.items()}
+    rows = pa.table({name: pa.array(values, pa.string()) for name, (_, values) in kinds.items()})
+    found = set()
+    for order in permutations(kinds):
+        texts = TypedTexts(rows.select(order).to_reader(), natives)
+        reading.register("rows_of_texts", texts.reader())
+        values = [texts.value(name, f"CAST({name} AS {natives[name]})") for name in kinds]
+        found.add(str(reading.execute(f"SELECT {', '.join(values)} FROM rows_of_texts").fetchall()))
+    assert found == {"[(1, 3, datetime.date(2026, 1, 2), '5'), (2, 4, None, '6')]"}

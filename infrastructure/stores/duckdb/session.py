@@ -186,11 +186,14 @@ class DuckDBSession(Session):
             ConversionError: a value does not convert, or a column of the table has another type.
         """
         natives = natives_of_table(self._run, table)
-        if conversions.dialect != "duckdb" or any(natives.get(name) != kind for name, kind, _ in conversions.columns):
+        if conversions.dialect != "duckdb" or any(
+            natives.get(column.name) != column.type for column in conversions.columns
+        ):
             raise ConversionError(f"The table {table} has columns of other types.")
-        names = ", ".join(quote(name) for name in (*(name for name, *_ in conversions.columns), *constants))
-        texts = TypedTexts(pa.RecordBatchReader.from_stream(rows), [kind for _, kind, _ in conversions.columns])
-        values = [texts.value(place, expression) for place, (*_, expression) in enumerate(conversions.columns)]
+        names = ", ".join(quote(name) for name in (*(column.name for column in conversions.columns), *constants))
+        natives = {column.given: column.type for column in conversions.columns}
+        texts = TypedTexts(pa.RecordBatchReader.from_stream(rows), natives)
+        values = [texts.value(column.given, column.expression) for column in conversions.columns]
         bound = {}
         for number, (value, kind) in enumerate(constants.values()):
             bound[f"constant_{number}"] = value

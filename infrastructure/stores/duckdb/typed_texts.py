@@ -4,7 +4,7 @@ Arrow's parsers take less than DuckDB's and are several times as fast as reading
 they may take in another sense (`007`, the year 0) or not at all is left to the SQL, block by block.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from datetime import date
 
 import pyarrow as pa
@@ -23,11 +23,16 @@ _DATE_LENGTH, _MINUTES_LENGTH, _MICROSECONDS_LENGTH = 10, 16, 26
 
 
 class TypedTexts:
-    """A stream of text columns with a column beside each that Arrow may read; of the two one holds a value."""
+    """A stream of text columns with a column beside each that Arrow may read; of the two one holds a value.
 
-    def __init__(self, texts: pa.RecordBatchReader, natives: Sequence[str]) -> None:
+    `natives` are types of columns by their names, whatever their order.
+    """
+
+    def __init__(self, texts: pa.RecordBatchReader, natives: Mapping[str, str]) -> None:
         self._texts = texts
-        self._types = {place: _TYPES[native] for place, native in enumerate(natives) if native in _TYPES}
+        names = texts.schema.names
+        self._types = {place: _TYPES[natives[name]] for place, name in enumerate(names) if natives.get(name) in _TYPES}
+        self._places = {names[place]: place for place in self._types}
         fields = [pa.field(_beside(place), kind) for place, kind in self._types.items()]
         self.schema = pa.schema([*texts.schema, *fields])
 
@@ -35,9 +40,10 @@ class TypedTexts:
         """The stream; it can be read once."""
         return pa.RecordBatchReader.from_batches(self.schema, self._batches())
 
-    def value(self, place: int, expression: str) -> str:
+    def value(self, name: str, expression: str) -> str:
         """Return SQL for the value of a column, which the expression reads where Arrow did not."""
-        return f"coalesce({quote(_beside(place))}, {expression})" if place in self._types else expression
+        place = self._places.get(name)
+        return expression if place is None else f"coalesce({quote(_beside(place))}, {expression})"
 
     def _batches(self) -> Iterator[pa.RecordBatch]:
         for batch in self._texts:

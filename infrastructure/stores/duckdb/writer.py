@@ -30,7 +30,7 @@ class DuckDBWriter(SqlWriter):
             held = session.hold(landing)
             if held is None:
                 raise landing_gone(landing)
-            self._landing_columns(held, [*(name for name, *_ in conversions.columns), *constants])
+            self._landing_columns(held, [*(column.name for column in conversions.columns), *constants])
             self.check_landing(landed, self._session)
             session.insert_texts(landing, rows, conversions, constants)
             fail_at("batch.mid_rows")
