@@ -15,7 +15,7 @@ from domain.ports.message_queue import IMessageQueue
 from domain.ports.runtime import IClock
 from domain.ports.secrets import Secret
 from domain.stores.connection import ConnectionSpec
-from entrypoints.composition.benches import checking_bench, running_bench
+from entrypoints.composition.benches import checking_bench, checking_hooks, running_bench, running_hooks
 from entrypoints.composition.paths import Paths
 from entrypoints.composition.whereabouts import Whereabouts
 from infrastructure.bench.bench import Bench
@@ -40,7 +40,6 @@ from infrastructure.stores.postgres.connection import PostgresAddress
 from infrastructure.stores.postgres.store import PostgresDataStore
 from infrastructure.transforms.bench import BenchTransformer, StepPlanner
 from infrastructure.transforms.duckdb import DuckDBTransformer
-from infrastructure.transforms.python import PythonHooks
 
 
 def embedded_options(settings: Settings, paths: Paths) -> DuckDBOptions:
@@ -251,22 +250,25 @@ class Gateways(containers.DeclarativeContainer):
         providers.Singleton(FileSecretProvider, root=paths.provided.secrets),
     )
     running_bench = providers.Singleton(running_bench, settings)
-    hooks = providers.Singleton(
-        PythonHooks, allowed=settings.provided.transforms.python_allowed, folder=paths.provided.python
-    )
-    own_transformer = providers.Singleton(
+    hooks = providers.Singleton(running_hooks, settings, paths.provided.python)
+    checking_hooks = providers.Singleton(checking_hooks, settings, paths.provided.python)
+    own_transformer = providers.Factory(
         DuckDBTransformer,
         memory_limit=settings.provided.store.duckdb.memory_limit,
         threads=settings.provided.store.duckdb.threads,
-        hooks=hooks,
     )
     planner = providers.Singleton(StepPlanner, bench=bench)
     checking_transformer = providers.Singleton(
-        BenchTransformer, inner=own_transformer, planner=planner, bench=bench, hooks=hooks, threads=1
+        BenchTransformer,
+        inner=providers.Callable(own_transformer, hooks=checking_hooks),
+        planner=planner,
+        bench=bench,
+        hooks=checking_hooks,
+        threads=1,
     )
     running_transformer = providers.Singleton(
         BenchTransformer,
-        inner=own_transformer,
+        inner=providers.Callable(own_transformer, hooks=hooks),
         planner=planner,
         bench=running_bench,
         hooks=hooks,

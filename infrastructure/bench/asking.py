@@ -26,15 +26,15 @@ def ask(*question: Any) -> Any:
     """
     [connection] = _connection
     send(connection, written({"question": question}))
-    [answer] = receive(connection, most_bytes=sys.maxsize)
-    value, error = pickle.loads(answer)
+    answer = receive(connection, most_bytes=sys.maxsize)
+    value, error = pickle.loads(answer[0], buffers=answer[1:])
     if error is not None:
         raise error_of_value(error)
     return value
 
 
-def answered(answers: Callable[..., Any] | None, question: tuple[Any, ...]) -> bytes:
-    """In the parent: answer a question by what the caller gave for it."""
+def answered(answers: Callable[..., Any] | None, question: tuple[Any, ...]) -> list[bytes | memoryview]:
+    """In the parent: answer a question by what the caller gave for it, with rows as they lie."""
     value, failure = None, None
     try:
         if answers is None:
@@ -42,4 +42,6 @@ def answered(answers: Callable[..., Any] | None, question: tuple[Any, ...]) -> b
         value = answers(*question)
     except PlatformError as error:
         failure = error_as_value(error)
-    return pickle.dumps((value, failure))
+    aside: list[pickle.PickleBuffer] = []
+    pickled = pickle.dumps((value, failure), protocol=5, buffer_callback=aside.append)
+    return [pickled, *(buffer.raw() for buffer in aside)]

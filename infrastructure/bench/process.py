@@ -154,7 +154,7 @@ class ChildProcess:
                 raise UnreadableAnswerError("no answer")
             if "question" not in answer:
                 return self._outcome(answer)
-            send(self._connection, [asking.answered(answers, tuple(answer["question"]))], until=until)
+            send(self._connection, asking.answered(answers, tuple(answer["question"])), until=until)
 
     def _outcome(self, answer: dict[str, Any]) -> Any:
         self.is_spent = bool(answer.get("is_spent"))

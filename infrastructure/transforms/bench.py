@@ -22,6 +22,7 @@ from infrastructure.transforms.runs import python_steps
 from infrastructure.transforms.sizes import is_written
 
 _REMEMBERED = 256
+_NOTHING = pa.table({})
 
 
 class StepPlanner:
@@ -39,7 +40,7 @@ class StepPlanner:
         key = hashlib.sha256(pickle.dumps(parts)).digest()
         found = self._described.get(key)
         if found is None:
-            found = await self._bench.acall_answering(_Answers(hooks), describe, plan, self._limits)
+            found = await self._bench.acall_answering(_Answers(hooks, _NOTHING), describe, plan, self._limits)
             self._described[key] = found
             if len(self._described) > _REMEMBERED:
                 self._described.popitem(last=False)
@@ -132,8 +133,9 @@ class BenchTransform(IPreparedTransform):
         return await self._judged(batch, keeps_rows=False)
 
     async def _judged(self, batch: Batch, *, keeps_rows: bool) -> JudgedBatch:
-        given = await asyncio.to_thread(as_bytes, to_table(batch))
-        answers = _Answers(self._hooks)
+        rows = to_table(batch)
+        given = await asyncio.to_thread(as_bytes, rows)
+        answers = _Answers(self._hooks, rows)
         judged = await self._bench.acall_answering(answers, judge, self._plan, self._limits, given, keeps_rows)
         return await asyncio.to_thread(self._read, judged)
 
@@ -152,13 +154,13 @@ def engine_limits(bench: Bench, threads: int) -> EngineLimits:
 
 
 class _Answers:
-    """Runs the plan's own Python functions for a child; it may name no other."""
+    """Runs the plan's own Python functions for a child, over what it has made of a batch; it may name no other."""
 
-    def __init__(self, hooks: Mapping[str, Hook]) -> None:
+    def __init__(self, hooks: Mapping[str, Hook], batch: pa.Table) -> None:
         self._hooks = hooks
+        self._batch = batch
 
-    def __call__(self, name: str, content: bytes) -> bytes:
-        rows = of_bytes(content)
-        returned, places = self._hooks[name].call(rows.drop_columns([ORDINAL]), rows.column(ORDINAL).combine_chunks())
-        answer: bytes = as_bytes(returned.append_column(ORDINAL, places)).to_pybytes()
-        return answer
+    def __call__(self, name: str, content: bytes) -> pa.Buffer:
+        rows, hook = of_bytes(content), self._hooks[name]
+        returned, places = hook.call(rows.drop_columns([ORDINAL]), rows.column(ORDINAL).combine_chunks(), self._batch)
+        return as_bytes(returned.append_column(ORDINAL, places))

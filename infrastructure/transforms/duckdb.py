@@ -206,7 +206,7 @@ class DuckDBTransform(IPreparedTransform):
                     )
                 )
                 empty = pa.schema([(c.name, arrow_type(c.type)) for c in stages.columns]).empty_table()
-                returned, _ = hook.call(empty, _NO_ORDINALS)
+                returned, _ = hook.call(empty, _NO_ORDINALS, empty)
                 arriving, arrives_as_text, is_converted = returned.schema, False, False
                 columns = columns_of(arriving)
         except duckdb.OutOfMemoryException as error:
@@ -313,7 +313,7 @@ class DuckDBTransform(IPreparedTransform):
                 rows = converted_by_parts(connection, rows, self._plan.source, self._plan.guessed)
             for before in self._before:
                 self._register(connection, rows, ordinals)
-                rows, ordinals = self._through(connection, before, refused)
+                rows, ordinals = self._through(connection, before, refused, batch)
             self._register(connection, rows, ordinals)
             if self._counts_query is not None:
                 # Most batches violate nothing: then only the columns that rules name are looked at, and none is copied.
@@ -347,7 +347,7 @@ class DuckDBTransform(IPreparedTransform):
         return self._numbers.slice(0, count)
 
     def _through(
-        self, connection: duckdb.DuckDBPyConnection, before: "Before", refused: list[Refusal]
+        self, connection: duckdb.DuckDBPyConnection, before: "Before", refused: list[Refusal], batch: pa.Table
     ) -> tuple[pa.Table, pa.Array]:
         """Run the steps before a Python function, then the function over the rows that converted."""
         found = connection.sql(before.query).to_arrow_table()
@@ -360,7 +360,7 @@ class DuckDBTransform(IPreparedTransform):
                 list(zip(bad.column(ORDINAL).to_pylist(), bad.column(FAILED).to_pylist(), strict=True))
             )
             found = found.filter(pc.invert(failed))
-        return before.hook.call(found.drop_columns([ORDINAL, FAILED]), found.column(ORDINAL).combine_chunks())
+        return before.hook.call(found.drop_columns([ORDINAL, FAILED]), found.column(ORDINAL).combine_chunks(), batch)
 
     def _stats(
         self, batch: pa.Table, accepted: pa.Table, refused: Sequence[Refusal], violations: dict[str, int]

@@ -22,6 +22,7 @@ from infrastructure.transforms.duckdb import DuckDBTransform
 from infrastructure.transforms.engine import for_many_parts, locked_down
 from infrastructure.transforms.failures import TOO_LARGE
 from infrastructure.transforms.python import Hook
+from infrastructure.transforms.returned import Returnable
 from infrastructure.transforms.rules import looked_at
 from infrastructure.transforms.runs import runs_of
 from infrastructure.transforms.sizes import has_many_parts, keeps_size
@@ -59,7 +60,7 @@ class JudgedBytes:
 class AskedHook(Hook):
     """A Python function, which runs in the parent."""
 
-    def call(self, rows: pa.Table, ordinals: pa.Array) -> tuple[pa.Table, pa.Array]:
+    def call(self, rows: pa.Table, ordinals: pa.Array, _: pa.Table) -> tuple[pa.Table, pa.Array]:
         given = as_bytes(rows.append_column(ORDINAL, ordinals)).to_pybytes()
         returned = of_bytes(ask(self.name, given))
         return returned.drop_columns([ORDINAL]), returned.column(ORDINAL).combine_chunks()
@@ -86,7 +87,8 @@ def judge(plan: TransformPlan, limits: EngineLimits, batch: pa.Buffer, keeps_row
         judged = transform.judge(_sound(batch))
     except Exception as error:
         _forget()
-        if getattr(error, "code", None) == TOO_LARGE:
+        # Of what it is told that a Python function gave, this process is no cause.
+        if getattr(error, "code", None) == TOO_LARGE and isinstance(error.__cause__, duckdb.Error):
             raise MemoryError from error
         raise
     accepted, refused = (
@@ -150,7 +152,7 @@ def _runs(plan: TransformPlan) -> Sequence[Any]:
 
 
 def _asked(step: PythonStep) -> AskedHook:
-    return AskedHook(step.name, _not_here, {})
+    return AskedHook(step.name, _not_here, {}, Returnable())
 
 
 def _not_here(_: pa.Table) -> pa.Table:

@@ -3,6 +3,7 @@
 import hashlib
 import importlib.util
 import inspect
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
@@ -16,6 +17,7 @@ from domain.errors import InvalidInputError, PlatformError, WorkFailedError
 from domain.stores.table import ORDINAL
 from infrastructure.tabular.arrow import columns_of, conform
 from infrastructure.threads import OneThread
+from infrastructure.transforms.returned import Returnable
 
 GROUP = "headrace.transforms"
 _LOCAL = "local."
@@ -28,17 +30,20 @@ class Hook:
     name: str
     function: Callable[[pa.Table], Any]
     provenance: dict[str, str]
+    returnable: Returnable
 
-    def call(self, rows: pa.Table, ordinals: pa.Array) -> tuple[pa.Table, pa.Array]:
-        """Run the function over rows, with their places in the column `_headrace_ordinal`.
+    def call(self, rows: pa.Table, ordinals: pa.Array, batch: pa.Table) -> tuple[pa.Table, pa.Array]:
+        """Run the function over what steps before it have made of a batch, with the rows' places in the column
+        `_headrace_ordinal`.
 
         A result without that column has one row for each given one, in their order; one that has it may leave rows out
         or give several for one.
 
         Raises:
-            WorkFailedError: the function raised, or its rows cannot be told apart (`transform.python`).
+            WorkFailedError: the function raised, or its rows cannot be told apart (`transform.python`), or are far more
+                than the batch (`transform.too_large`).
         """
-        table = self._returned(rows.append_column(ORDINAL, ordinals))
+        table = self._returned(rows.append_column(ORDINAL, ordinals), self.returnable.beside(batch))
         if ORDINAL not in table.column_names:
             if table.num_rows != rows.num_rows:
                 raise WorkFailedError(
@@ -58,7 +63,7 @@ class Hook:
             )
         return _travelling(table.drop_columns([ORDINAL])), places
 
-    def _returned(self, given: pa.Table) -> pa.Table:
+    def _returned(self, given: pa.Table, most: Returnable) -> pa.Table:
         """Run the function; what it raises or gives is its own affair, be it an end of the program."""
         try:
             returned = self.function(given)
@@ -71,13 +76,15 @@ class Hook:
                 f"The Python step {self.name} failed ({type(error).__name__}).", code="transform.python"
             ) from error
         try:
+            table.validate()
+            most.check(self.name, table, given.num_rows)
             table.validate(full=True)
         except pa.ArrowInvalid as error:
             raise WorkFailedError(
                 f"The Python step {self.name} gave values that are none of their type, such as text that is no UTF-8.",
                 code="transform.python",
             ) from error
-        if repeated := {name for name in table.column_names if table.column_names.count(name) > 1}:
+        if repeated := [name for name, count in Counter(table.column_names).items() if count > 1]:
             raise WorkFailedError(
                 f"The Python step {self.name} gave two columns named {min(repeated)}.", code="transform.python"
             )
@@ -90,11 +97,20 @@ def _travelling(table: pa.Table) -> pa.Table:
 
 
 class PythonHooks:
-    """Finds functions by name. `allowed` None lets every installed entry point be used; `folder` is the project's."""
+    """Finds functions by name. `allowed` None lets every installed entry point be used; `folder` is the project's, and
+    `returnable` what they may give for a batch.
+    """
 
-    def __init__(self, *, allowed: Collection[str] | None = None, folder: Path | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        allowed: Collection[str] | None = None,
+        folder: Path | None = None,
+        returnable: Returnable | None = None,
+    ) -> None:
         self._allowed = allowed
         self._folder = folder
+        self._returnable = returnable or Returnable()
 
     async def loaded(self, names: Iterable[str]) -> dict[str, Hook]:
         """Load functions, on a thread of their own: importing may take long, or not end.
@@ -127,7 +143,8 @@ class PythonHooks:
         except (OSError, TypeError):
             source = ""
         digest = hashlib.sha256(source.encode()).hexdigest()
-        return Hook(name, function, {"name": name, "package": package, "version": version, "source_sha256": digest})
+        provenance = {"name": name, "package": package, "version": version, "source_sha256": digest}
+        return Hook(name, function, provenance, self._returnable)
 
     def _installed(self, name: str) -> tuple[Any, str, str]:
         found: list[EntryPoint] = list(entry_points(group=GROUP, name=name))

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from domain.ports.transformer import ITransformer
 from infrastructure.bench.bench import Bench
@@ -22,8 +23,8 @@ def one_bench() -> Iterator[Bench]:
     asyncio.run(bench.close())
 
 
-def transformer_on(kind: str, bench: Bench, folder: Path | None = None) -> ITransformer:
+def transformer_on(kind: str, bench: Bench, folder: Path | None = None, **more: Any) -> ITransformer:
     """The transformer of a kind."""
-    hooks = PythonHooks(folder=folder)
+    hooks = PythonHooks(folder=folder, **more)
     inner = DuckDBTransformer(hooks=hooks)
     return inner if kind == "duckdb" else BenchTransformer(inner, StepPlanner(bench), bench, hooks, threads=1)
