@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from domain.errors import InvalidInputError
+from domain.pipelines.steps import CastStep
 from domain.ports.data_store import Batch, Conversions, JudgedBatch
 from domain.ports.security import TOO_LARGE
 from domain.ports.transformer import IPreparedTransform, ITransformer, TransformPlan
@@ -23,6 +24,7 @@ from infrastructure.sql import quote
 from infrastructure.tabular.arrow import arrow_type, columns_of, to_table
 from infrastructure.tabular.json_rows import shape_of
 from infrastructure.threads import OneThread
+from infrastructure.transforms.before import Before
 from infrastructure.transforms.engine import for_many_parts, locked_down
 from infrastructure.transforms.failures import batch_error, culprit
 from infrastructure.transforms.keys import last_of_each
@@ -31,11 +33,11 @@ from infrastructure.transforms.profiles import profiled_columns, profiles
 from infrastructure.transforms.python import Hook, PythonHooks
 from infrastructure.transforms.refused import REFUSED, Refusal, first_errors, refused_table
 from infrastructure.transforms.rules import check_rules, looked_at, unbound, verdict_name, violation
-from infrastructure.transforms.runs import Before, SqlSteps, python_steps, runs_of
+from infrastructure.transforms.runs import SqlSteps, python_steps, runs_of
 from infrastructure.transforms.sizes import has_many_parts
-from infrastructure.transforms.stages import FAILED, SOURCE, Stages, check_names, conversions_of, texts_among
+from infrastructure.transforms.stages import SOURCE, Stages, check_names, conversions_of, texts_among
 from infrastructure.transforms.verdicts import unconverted_rows, verdicts
-from infrastructure.transforms.wide import converted_by_parts, is_wide, schema_of
+from infrastructure.transforms.wide import InParts, converted_by_parts, is_wide, schema_of
 
 _NO_ORDINALS = pa.array([], pa.int64())
 
@@ -195,16 +197,14 @@ class DuckDBTransform(IPreparedTransform):
                     connection, columns, arrives_as_text=arrives_as_text, guessed=guessed, is_converted=is_converted
                 )
                 for step in run:
-                    stages.add(step)
+                    if isinstance(step, CastStep):
+                        stages = self._converting(connection, stages, InParts(tuple(stages.cast(step))))
+                    else:
+                        stages.add(step)
                 if hook is None:
                     self._compile_judging(connection, stages)
                     return
-                names = ", ".join(quote(column.name) for column in stages.columns)
-                self._before.append(
-                    Before(
-                        f"{stages.text} SELECT {names}, {ORDINAL}, {FAILED} FROM {stages.last}", stages.failures, hook
-                    )
-                )
+                self._before.append(Before.of(stages, hook))
                 empty = pa.schema([(c.name, arrow_type(c.type)) for c in stages.columns]).empty_table()
                 returned, _ = hook.call(empty, _NO_ORDINALS, empty)
                 arriving, arrives_as_text, is_converted = returned.schema, False, False
@@ -220,12 +220,23 @@ class DuckDBTransform(IPreparedTransform):
                 code="transform.invalid",
             ) from error
 
+    def _converting(self, connection: duckdb.DuckDBPyConnection, stages: Stages, columns: InParts) -> Stages:
+        """Convert columns in the same statement, or some at a time where that would have too many: then others follow."""
+        if stages.has_room_for(columns.pairs):
+            stages.convert(columns.pairs, exactly=columns.exactly)
+            return stages
+        self._before.append(Before.of(stages, columns))
+        self._register(connection, columns.schema.empty_table(), _NO_ORDINALS)
+        there = tuple(Column(name, wanted) for name, _, wanted in columns.pairs)
+        return Stages(connection, there, arrives_as_text=False, is_converted=True)
+
     def _compile_judging(self, connection: duckdb.DuckDBPyConnection, stages: Stages) -> None:
         """Convert to the types of the destination's columns, where they exist and differ, then judge."""
         target = {column.name: column.type for column in self._plan.target}
         landing = self._plan.landing_names(_names(stages.columns))
         wanted = [(c.name, c.type, target.get(n, c.type)) for n, c in zip(landing, stages.columns, strict=True)]
-        stages.convert(wanted, is_asked_for=False)
+        exactly = frozenset(_names(stages.columns))  # As nobody has asked for it.
+        stages = self._converting(connection, stages, InParts(tuple(wanted), exactly))
         self._columns = stages.columns
         self._steps_query = f"{stages.text} SELECT * FROM {stages.last}"
         judged = f"{stages.text}, judged AS ({self._judged(stages.last)})"
@@ -313,7 +324,7 @@ class DuckDBTransform(IPreparedTransform):
                 rows = converted_by_parts(connection, rows, self._plan.source, self._plan.guessed)
             for before in self._before:
                 self._register(connection, rows, ordinals)
-                rows, ordinals = self._through(connection, before, refused, batch)
+                rows, ordinals = before.run(connection, refused, batch)
             self._register(connection, rows, ordinals)
             if self._counts_query is not None:
                 # Most batches violate nothing: then only the columns that rules name are looked at, and none is copied.
@@ -345,22 +356,6 @@ class DuckDBTransform(IPreparedTransform):
         if len(self._numbers) < count:
             self._numbers = pa.array(range(count), pa.int64())
         return self._numbers.slice(0, count)
-
-    def _through(
-        self, connection: duckdb.DuckDBPyConnection, before: "Before", refused: list[Refusal], batch: pa.Table
-    ) -> tuple[pa.Table, pa.Array]:
-        """Run the steps before a Python function, then the function over the rows that converted."""
-        found = connection.sql(before.query).to_arrow_table()
-        if before.failures is not None:
-            refused += unconverted_rows(connection.execute(before.failures).fetchall())
-        failed = pc.is_valid(found.column(FAILED))
-        if pc.any(failed).as_py():
-            bad = found.filter(failed)
-            refused += unconverted_rows(
-                list(zip(bad.column(ORDINAL).to_pylist(), bad.column(FAILED).to_pylist(), strict=True))
-            )
-            found = found.filter(pc.invert(failed))
-        return before.hook.call(found.drop_columns([ORDINAL, FAILED]), found.column(ORDINAL).combine_chunks(), batch)
 
     def _stats(
         self, batch: pa.Table, accepted: pa.Table, refused: Sequence[Refusal], violations: dict[str, int]

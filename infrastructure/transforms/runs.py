@@ -1,21 +1,9 @@
 """The steps of a plan as runs of SQL, cut at the Python functions between them."""
 
-from dataclasses import dataclass
-
 from domain.pipelines.steps import CastStep, DropStep, PythonStep, RenameStep, SqlStep
 from domain.ports.transformer import TransformPlan
-from infrastructure.transforms.python import Hook
 
 SqlSteps = SqlStep | RenameStep | CastStep | DropStep
-
-
-@dataclass(frozen=True)
-class Before:
-    """What runs before a Python function: the rows for it, and those that did not convert on the way."""
-
-    query: str
-    failures: str | None
-    hook: Hook
 
 
 def runs_of(plan: TransformPlan) -> list[tuple[list[SqlSteps], PythonStep | None]]:

@@ -1,10 +1,11 @@
 """The SQL of a run of steps: one stage for each, over the batch that is registered as `_headrace_source`."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import duckdb
 
 from domain.errors import InvalidInputError
+from domain.loads.way import WIDE
 from domain.pipelines.steps import CastStep, DropStep, RenameStep, SqlStep
 from domain.ports.data_store import Conversion, Conversions
 from domain.ports.transformer import TransformPlan
@@ -18,6 +19,8 @@ from infrastructure.tabular.nested_types import is_text_on_the_way
 from infrastructure.tabular.numbers_in_text import is_number_in_text
 from infrastructure.transforms.conversions import catalog_type, conversion, sql_type
 
+Pair = tuple[str, str, str]
+"""A column's name, its type, and the type that it is to have."""
 FAILED = "_headrace_failed"
 SOURCE = "_headrace_source"
 # Which zone a time without one belongs to is for the user to say.
@@ -43,11 +46,13 @@ class Stages:
         self._connection = connection
         self._parts: list[str] = []
         self._passed_by: list[str] = []
+        self._conversions = 0
         self.columns = columns
         if is_converted:
             self._push(f"SELECT * FROM {SOURCE}")
         elif arrives_as_text:
             pairs = [(column.name, "string", column.type) for column in columns]
+            self._conversions = len(changed(pairs))
             self._push(converted(SOURCE, pairs, earlier="", exactly=guessed))
         else:
             self._push(f"SELECT *, NULL::VARCHAR AS {FAILED} FROM {SOURCE}")
@@ -68,7 +73,7 @@ class Stages:
         parts = [f"SELECT {ORDINAL}, {FAILED} FROM {stage} WHERE {FAILED} IS NOT NULL" for stage in self._passed_by]
         return f"{self.text} {' UNION ALL '.join(parts)}" if parts else None
 
-    def add(self, step: SqlStep | RenameStep | CastStep | DropStep) -> None:
+    def add(self, step: SqlStep | RenameStep | DropStep) -> None:
         """Append a step.
 
         Raises:
@@ -96,16 +101,26 @@ class Stages:
                 if not self.columns:
                     raise InvalidInputError("A drop leaves no column.", code="transform.invalid")
                 self._select(quote)
-            case CastStep():
-                self._require(step.types, "cast")
-                self.convert([(c.name, c.type, step.types.get(c.name, c.type)) for c in self.columns])
 
-    def convert(self, pairs: Sequence[tuple[str, str, str]], *, is_asked_for: bool = True) -> None:
-        """Convert columns (name, type, wanted type), without loss or not at all; where nobody asked for it, a text only
-        where its value stays the very one that was written.
+    def cast(self, step: CastStep) -> list[Pair]:
+        """What a cast converts.
+
+        Raises:
+            InvalidInputError: it names a column that is not there.
         """
+        self._require(step.types, "cast")
+        return [(c.name, c.type, step.types.get(c.name, c.type)) for c in self.columns]
+
+    def has_room_for(self, pairs: Sequence[Pair]) -> bool:
+        """Whether these conversions and those before are few enough for one statement."""
+        return not (count := len(changed(pairs))) or self._conversions + count <= WIDE
+
+    def convert(self, pairs: Sequence[Pair], *, exactly: Collection[str] = ()) -> None:
+        """Convert columns, without loss or not at all; those to be converted `exactly` a text only where its value stays the
+        very one that was written.
+        """
+        self._conversions += len(changed(pairs))
         self.columns = tuple(Column(name, wanted) for name, _, wanted in pairs)
-        exactly = () if is_asked_for else [name for name, _, _ in pairs]
         self._push(converted(self.last, pairs, earlier=FAILED, exactly=exactly))
 
     def _push(self, sql: str) -> None:
@@ -179,12 +194,22 @@ def check_names(columns: Sequence[Column]) -> None:
             )
 
 
-def converted(source: str, pairs: Sequence[tuple[str, str, str]], *, earlier: str, exactly: Sequence[str] = ()) -> str:
+def changed(pairs: Sequence[Pair]) -> list[Pair]:
+    """The columns of which something is made, and that do not go on as they are."""
+    return [
+        (name, given, wanted)
+        for name, given, wanted in pairs
+        if not (given == wanted or (sql_type(given) == sql_type(wanted) == "VARCHAR" and wanted == "string"))
+    ]
+
+
+def converted(source: str, pairs: Sequence[Pair], *, earlier: str, exactly: Collection[str] = ()) -> str:
     """Convert columns; the first that does not convert names the row's failure, unless an `earlier` stage did."""
     inputs, outputs, failures = list[str](), [quote(ORDINAL)], list[str]()
+    made = frozenset(changed(pairs))
     for number, (name, given, wanted) in enumerate(pairs):
         column = quote(name)
-        if given == wanted or (sql_type(given) == sql_type(wanted) == "VARCHAR" and wanted == "string"):
+        if (name, given, wanted) not in made:
             outputs.append(column)
             continue
         if name in exactly and {given, wanted} in _OTHER_MOMENTS:

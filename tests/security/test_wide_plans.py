@@ -120,6 +120,64 @@ def test_many_columns_of_text_are_converted_some_at_a_time_and_alike(transform: 
     assert judged.counts == alike.counts
 
 
+_WANTED = {f"c{n}": ("int32", "date", "string", "decimal(9,2)")[n % 4] for n in range(_COLUMNS)}
+_INTEGERS = {name: "int64" for name, kind in _WANTED.items() if kind == "int32"}
+_UPPER = SqlStep("select *, upper(c2) as loud from batch")
+
+
+@pytest.mark.parametrize(
+    ("steps", "lands", "is_text"),
+    [
+        ((), True, False),
+        ((CastStep(_WANTED),), False, True),
+        ((CastStep(_INTEGERS), _UPPER), True, True),
+        ((_UPPER, CastStep(_WANTED), RenameStep({"c0": "first"}), _UPPER), False, False),
+        ((CastStep(_WANTED), CastStep(dict.fromkeys(_WANTED, "string")), CastStep(_WANTED)), True, False),
+    ],
+    ids=["landing", "cast", "cast and landing", "cast between steps", "casts"],
+)
+def test_many_casts_and_columns_of_a_table_are_converted_some_at_a_time_and_alike(
+    transform: Any, steps: tuple[Any, ...], lands: bool, is_text: bool
+) -> None:
+    values = {
+        "int32": ["1", None, "3", "4", "5"],
+        "date": ["2026-01-02", "0001-01-01", None, "9999-12-31", "2026-01-02"],
+        "string": ["x", "", "007", None, "y"],
+        "decimal(9,2)": ["1.5", "2", "0.25", None, "-1"],
+    }
+    columns = {name: list(values[kind]) for name, kind in _WANTED.items()}
+    for row, name in ((1, "c48"), (1, "c120"), (3, "c121"), (3, "c0"), (4, "c159")):
+        columns[name][row] = "z"
+
+    def judged(names: list[str]) -> tuple[Any, _Heard]:
+        few = tuple(replace(s, types={n: k for n, k in s.types.items() if n in names}) if isinstance(s, CastStep) else s
+                    for s in steps)  # fmt: skip
+        target = tuple(Column(name, _WANTED[name]) for name in names) if lands else ()
+        plan = TransformPlan(
+            tuple(Column(name, "string") for name in names), few, target=target, source_is_text=is_text
+        )
+        prepared, heard = transform(plan)
+        assert prepared.columns
+        return prepared.judge(pa.table({name: pa.array(columns[name], pa.string()) for name in names})), heard
+
+    wide, heard = judged(list(_WANTED))
+    narrow, _ = judged(["c0", "c1", "c2", "c3", "c48", "c120", "c121", "c159"])
+    assert 0 < heard.columns_read_at_once() <= _MOST_PARTS
+    one, other = to_table(wide.accepted), to_table(narrow.accepted)
+    assert one.select(other.column_names).equals(other)
+    assert wide.counts == narrow.counts
+    assert (wide.counts.read, wide.counts.used, wide.counts.failed) == (5, 2, 3)
+    assert wide.stats["unconverted"] == narrow.stats["unconverted"] == {"c48": 1, "c0": 1, "c159": 1}
+    refused = [name for name in to_table(wide.refused).column_names if name not in ("record", "columns")]
+    assert to_table(wide.refused).select(refused).equals(to_table(narrow.refused).select(refused))
+    found = {name: one.column(name).to_pylist() for name in one.column_names}
+    assert found["c2"] == ["x", "007"]
+    assert found["c4"] == [1, 3]
+    assert found["c156"] == found["c4"]
+    assert [str(value) for value in found["c7"]] == ["1.50", "0.25"]
+    assert [str(value) for value in found["c5"]] == ["2026-01-02", "None"]
+
+
 @pytest.mark.parametrize(
     ("kind", "values", "accepted"),
     [
