@@ -30,6 +30,13 @@ KINDS = {
     "texts": ("[repeat('x', {})]", "['y']"),
     "struct": ("{{'a': repeat('x', {}), 'b': 1}}", "{{'a': 'y', 'b': 1}}"),
     "map": ("map([1], [repeat('x', {})])", "map([1], ['y'])"),
+    "tuple": ("row(repeat('x', {}), 1)", "row('y', 1)"),
+    "variant": ("repeat('x', {})::VARIANT", "1::VARIANT"),
+    "variants": ("{{'a': [repeat('x', {})::VARIANT]}}", "{{'a': [1::VARIANT]}}"),
+    "geometry": (
+        "('LINESTRING(' || repeat('1.23456789 1.23456789, ', {} // 80) || '1 2)')::GEOMETRY",
+        "'POINT(1 2)'::GEOMETRY",
+    ),
 }
 
 

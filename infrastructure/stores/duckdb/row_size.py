@@ -27,6 +27,11 @@ _SMALL = 1024 * 1024
 """What is left to Arrow's own sizes, however small a batch is: a statement that fails gives no row of those before, either."""
 _LOOSE = 4
 """How much longer the text of a list, struct or map may be than what it holds."""
+_TOLD = frozenset(
+    {"has_null", "has_no_null", "approx_unique", "min", "max", "has_unicode",
+     "min_string_length", "max_string_length", "total_string_length"}
+)  # fmt: skip
+"""What the statistics of a value are that has one size, or whose length they tell."""
 _ITEM_BYTES = re.compile(r"(?:u?int|float)(8|16|32|64)|(?:timestamp|time)(?:tz)?")
 _SAID = re.compile(r"headrace: a row is too large in column ([0-9]+)")
 _PART = re.compile(r'"((?:[^"]|"")*)"|[^."]+')
@@ -89,7 +94,7 @@ def sizes_of(
         # A part of a struct is named by itself.
         asked = columns if set(columns) <= set(names) else names if columns else []
         for column, stats in zip(asked, _statistics(cursor, place, asked), strict=True):
-            sizes = sizes.with_column(column, _strings(stats), rows)
+            sizes = sizes.with_column(column if _is_told(stats) else None, _strings(stats), rows)
     return sizes
 
 
@@ -122,20 +127,32 @@ def _spelt(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
+def _parts(stats: Any) -> tuple[list[Any], bool]:
+    """The statistics of what a value holds, and whether that is any number of items."""
+    inner = stats.get("child_stats") if isinstance(stats, dict) else None
+    if inner is None:
+        return [], False
+    fields = inner if isinstance(inner, list) else list(inner.values())  # Those of a TUPLE have no names.
+    return (fields, False) if all(isinstance(field, dict) for field in fields) else ([inner], True)
+
+
+def _is_told(stats: Any) -> bool:
+    """Whether statistics tell the length of every text: of a VARIANT, a GEOMETRY, and what a later DuckDB has, they do not."""
+    parts, _ = _parts(stats)
+    return all(map(_is_told, parts)) if parts else not isinstance(stats, dict) or stats.keys() <= _TOLD
+
+
 def _strings(stats: Any) -> tuple[int, int] | None:
     """The length of the longest text and of all; None where there is a list of other values, or nothing is told."""
     if not isinstance(stats, dict):
         return 0, 0
-    inner = stats.get("child_stats")
-    if "shredding_state" in stats:
-        return None  # A VARIANT, which may be anything.
-    if inner is None:
+    parts, is_list = _parts(stats)
+    if not parts:
         longest = int(stats.get("max_string_length") or 0)
-        return longest, int(stats.get("total_string_length") or longest)
-    is_list = not all(isinstance(part, dict) for part in inner.values())
-    parts = [_strings(part) for part in ([inner] if is_list else inner.values())]
-    known = [part for part in parts if part is not None]
-    if len(known) < len(parts) or (is_list and not any(longest for longest, _ in known)):
+        return (longest, int(stats.get("total_string_length") or longest)) if _is_told(stats) else None
+    found = [_strings(part) for part in parts]
+    known = [part for part in found if part is not None]
+    if len(known) < len(found) or (is_list and not any(longest for longest, _ in known)):
         return None
     return max((longest for longest, _ in known), default=0), sum(total for _, total in known)
 
