@@ -21,7 +21,8 @@ class OneThread:
     """Runs every call on the same thread, in order.
 
     `interrupt` makes the driver give up what it is doing. A driver that does not, since its peer has fallen silent, is
-    left behind with its thread after a while: `is_abandoned` then says that nothing may be asked of it any more.
+    left behind with its thread after a while: `is_abandoned` then says that nothing may be asked of it any more. `hang_up` ends
+    its connection then, so that the thread is free some time.
     """
 
     def __init__(self, name: str) -> None:
@@ -30,6 +31,7 @@ class OneThread:
         self._thread: threading.Thread | None = None
         self._last: Future[Any] | None = None
         self.interrupt: Callable[[], None] | None = None
+        self.hang_up: Callable[[], None] | None = None
         self.is_abandoned = False
 
     async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -64,6 +66,8 @@ class OneThread:
             await asyncio.wait([wrapped], timeout=_INTERRUPT_EVERY_SECONDS)
         if not wrapped.done():
             self.is_abandoned = True
+            if self.hang_up is not None:
+                self.hang_up()
             wrapped.cancel()
         elif not wrapped.cancelled():
             wrapped.exception()
@@ -108,6 +112,10 @@ class OneThread:
                 waiting.get_nowait()
             if not self.is_abandoned:
                 await self.call(items.close)
+
+    def leave(self, last: Callable[[], None]) -> None:
+        """Have the thread do something once it is free, for which nobody waits."""
+        self._calls.put((Future(), last))
 
     def close(self) -> None:
         """Let the thread end, after what it was asked before; nobody waits here for what it still does, with the whole loop."""

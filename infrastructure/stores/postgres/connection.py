@@ -1,6 +1,7 @@
 """Where a Postgres is, and connecting to it."""
 
 import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote as percent_encode
@@ -13,14 +14,16 @@ from infrastructure.dialing import Dialer
 from infrastructure.postgres.settings import pinned
 from infrastructure.postgres.sign_in import SignIn, forget_surroundings
 from infrastructure.stores.postgres.errors import not_connected
+from infrastructure.stores.postgres.sockets import MARKS
+from infrastructure.stores.postgres.watching import Line
 
-# A peer that has fallen silent is noticed within a minute, by probes when idle and by unanswered data when busy.
+# A peer that has fallen silent is noticed within a minute or two, by probes when idle and by unanswered data when busy: the
+# line's mark says after how long.
 _ALIVE = {
     "keepalives": "1",
     "keepalives_idle": "15",
     "keepalives_interval": "5",
     "keepalives_count": "4",
-    "tcp_user_timeout": "45000",
 }
 # What the environment would have libpq do and no other driver: two connections of one store would differ.
 _UNMOVED = {"client_encoding": "UTF8"}
@@ -28,6 +31,7 @@ _UNMOVED = {"client_encoding": "UTF8"}
 _UNQUOTED = "-c quote_all_identifiers=off"
 
 
+_SPARE_SECONDS, _PROMPT_SECONDS = 5.0, 10
 _PATIENCE = 3
 """So often, a second apart, a statement is asked to stop before its session is ended."""
 
@@ -69,7 +73,24 @@ class PostgresAddress:
         place = Place(self.host, self.port, self.database)
         return replace(self, dialed=self.dialer.addresses(place, seconds=self.connect_timeout_seconds))
 
-    def url(self, *, driver: str = "postgresql", application_name: str | None = None, settings: str = "") -> str:
+    @property
+    def place(self) -> str:
+        """What the server is called in errors."""
+        return f"Postgres at {self.host}:{self.port}"
+
+    @property
+    def prompt_seconds(self) -> float:
+        """How long an answer may take for which the server has nothing to do and nobody to wait for."""
+        return float(max(self.connect_timeout_seconds, _PROMPT_SECONDS))
+
+    def url(
+        self,
+        *,
+        driver: str = "postgresql",
+        application_name: str | None = None,
+        settings: str = "",
+        mark: int = MARKS[0],
+    ) -> str:
         """Return the URL with the password in it, to be handed to a driver and nowhere else."""
 
         def encoded(text: str) -> str:
@@ -87,6 +108,7 @@ class PostgresAddress:
             "application_name": application_name or "headrace",
             "connect_timeout": str(self.connect_timeout_seconds),
             **_ALIVE,
+            "tcp_user_timeout": str(mark),
             "options": settings,
             **_UNMOVED,
             "hostaddr": ",".join(self.dialed),
@@ -145,13 +167,13 @@ NOBODY = Readers()
 """Whoever reads for no owner."""
 
 
-def connect(address: PostgresAddress, application_name: str) -> Any:
-    """Connect with ADBC, under the settings that every session of ours has; blocking.
+def connect(address: PostgresAddress, application_name: str, line: Line | None = None) -> Any:
+    """Connect with ADBC, under the settings that every session of ours has; blocking. The line is where it can be watched.
 
     Raises:
         MissingExtraError: the driver is not installed.
-        StoreUnavailableError: the server cannot be reached now.
-        StoreRefusedError: `store.tls`, `store.sign_in`, `store.database_missing` or `store.host_unknown`.
+        StoreUnavailableError: the server cannot be reached now, or gives no answer.
+        StoreRefusedError: `store.tls`, `store.sign_in`, `store.database_missing`, `store.host_unknown` or `store.answer_too_large`.
         InvalidInputError: the host may not be dialed (`connection.host_forbidden`).
     """
     try:
@@ -161,9 +183,11 @@ def connect(address: PostgresAddress, application_name: str) -> Any:
         raise MissingExtraError("postgres", "A Postgres connection") from error
 
     forget_surroundings()
+    line = line or Line(address.place)
 
     def opened(where: PostgresAddress, settings: str = "") -> tuple[Any, bool]:
-        connection = dbapi.connect(where.url(application_name=application_name, settings=settings), autocommit=True)
+        url = where.url(application_name=application_name, settings=settings, mark=line.mark)
+        connection = dbapi.connect(url, autocommit=True)
         try:
             with connection.cursor() as cursor:
                 cursor.execute(f"SELECT {pinned()}")
@@ -174,13 +198,15 @@ def connect(address: PostgresAddress, application_name: str) -> Any:
 
     try:
         where = address.resolved()
-        connection, knows_types = opened(where)
-        if not knows_types:
-            connection.close()
-            connection, _ = opened(where, _UNQUOTED)
-        return connection
+        with line.dialing(address.connect_timeout_seconds + _SPARE_SECONDS):
+            connection, knows_types = opened(where)
+            if not knows_types:
+                connection.close()
+                connection, _ = opened(where, _UNQUOTED)
     except (Error, OSError) as error:
         raise address.not_connected(error) from error
+    line.found()
+    return connection
 
 
 class LastResort:
@@ -190,20 +216,20 @@ class LastResort:
         self._address, self._asked = address, 0
         self._backend: int | None = None
 
-    def know(self, cursor: Any) -> None:
+    def know(self, ask: Callable[[str], Sequence[Any]]) -> None:
         """Ask which process the session is, before it does what may not stop; blocking."""
         if self._backend is None:
-            cursor.execute("SELECT pg_catalog.pg_backend_pid()")
-            self._backend = int(cursor.fetchone()[0])
+            self._backend = int(ask("SELECT pg_catalog.pg_backend_pid()")[0][0])
 
     def asked_to_stop(self) -> None:
         """Count, and end the session once it was asked often enough; blocking."""
         self._asked += 1
         if self._asked != _PATIENCE or self._backend is None:
             return
-        connection = connect(self._address, "headrace:ending")
+        line = Line(self._address.place)
+        connection = connect(self._address, "headrace:ending", line)
         try:
-            with connection.cursor() as cursor:
+            with line.answering(seconds=self._address.prompt_seconds), connection.cursor() as cursor:
                 cursor.execute(
                     "SELECT pg_catalog.pg_terminate_backend(a.pid) FROM pg_catalog.pg_stat_activity AS a "
                     "WHERE a.pid OPERATOR(pg_catalog.=) $1 AND a.usename OPERATOR(pg_catalog.=) session_user "
@@ -213,3 +239,4 @@ class LastResort:
                 cursor.fetchall()
         finally:
             connection.close()
+            line.close()

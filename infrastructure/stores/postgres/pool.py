@@ -28,7 +28,9 @@ class _Pooled:
     connected_at: float
 
     async def close(self) -> None:
-        if not self.thread.is_abandoned:
+        if self.thread.is_abandoned:
+            self.thread.leave(self.session.close)  # Whenever it finds that the server was hung up on.
+        else:
             await self.thread.call(self.session.close)
         self.thread.close()
 
@@ -44,7 +46,7 @@ async def refuse_pooler(address: PostgresAddress, first: Lent, second: Lent) -> 
     def asks(lent: Lent) -> Backend:
         async def asked() -> int:
             session, thread = lent
-            return int((await thread.call(session.execute, ASK))[0][0])
+            return int((await thread.call(session.ask, ASK))[0][0])
 
         return asked
 
@@ -101,7 +103,10 @@ class SessionPool:
                     await pooled.thread.call(pooled.session.rename, name)
                     return pooled
             except StoreUnavailableError:
-                pass  # It broke while it was idle.
+                # It broke while it was idle, and so did the others; each might take as long to tell.
+                idle, self._idle = self._idle, []
+                for other in idle:
+                    await other.close()
             except BaseException:
                 await pooled.close()
                 raise
@@ -112,7 +117,7 @@ class SessionPool:
         except BaseException:
             thread.close()
             raise
-        thread.interrupt = session.interrupt
+        thread.interrupt, thread.hang_up = session.interrupt, session.hang_up
         return _Pooled(session, thread, time.monotonic())
 
     async def _returned(self, pooled: _Pooled, *, is_clean: bool) -> None:

@@ -47,8 +47,8 @@ class Described(Resolving, Protocol):
     def result_types(self, sql: str) -> dict[str, str]:
         """Names and native types of a query's columns."""
 
-    def stream(self, sql: str) -> Generator[pa.RecordBatch]:
-        """Stream a query's result."""
+    def stream(self, sql: str, most: int) -> Generator[pa.RecordBatch]:
+        """Stream a query's result, of which no row has more than so many bytes."""
 
 
 class Selection:
@@ -223,7 +223,7 @@ class Selection:
         query = f"SELECT {columns} FROM (SELECT * FROM {self.text}) AS selected WHERE {where}{ordered}{bounded}"
         if measured:
             query = row_size.refusing(query, names, measured, list(sorting), most)
-        stream = session.stream(query)
+        stream = session.stream(query, most)
         try:
             tables = rechunk(_decoded(stream, chosen), batch_rows, batch_bytes)
             yield from whole_ties(tables, order, batch_bytes) if ties else tables

@@ -13,7 +13,7 @@ import pyarrow as pa
 from domain.errors import InvalidInputError, NotFoundError, PlatformError, SourceChangedError, StoreUnavailableError
 from domain.loads.checkpoint import Merged
 from domain.loads.read_set import Lane
-from domain.ports.data_store import StreamSelection, Target
+from domain.ports.data_store import BATCH_BYTES, StreamSelection, Target
 from domain.stores.table import DELETED, SEQ, Column, TableName, TableSchema
 from infrastructure.postgres.settings import pinned
 from infrastructure.queries.postgres_query import PostgresQueries
@@ -27,8 +27,8 @@ from infrastructure.stores.postgres.catalog import (
     describe,
     types_told,
 )
-from infrastructure.stores.postgres.connection import LastResort, PostgresAddress, connect
-from infrastructure.stores.postgres.errors import translate
+from infrastructure.stores.postgres.channel import Channel
+from infrastructure.stores.postgres.connection import LastResort, PostgresAddress
 from infrastructure.stores.postgres.hiding import insert_counted, may_suppress
 from infrastructure.stores.postgres.internal import create_internal_tables
 from infrastructure.stores.postgres.landing import LooksAtLandings
@@ -46,9 +46,6 @@ from infrastructure.stores.sql.session import Session, T
 _TEMPORARY = "pg_temp"
 # A server that restarts is back within seconds; longer is for the next claim of the run.
 _RECONNECT_PAUSES_SECONDS = (0.1, 0.5, 1.0, 2.0, 4.0)
-# The driver gathers this much before it hands on a batch; its default is four times as much.
-_BATCH_BYTES_OPTION = "adbc.postgresql.batch_size_hint_bytes"
-_USE_COPY_OPTION, _BATCH_BYTES = "adbc.postgresql.use_copy", 4 * 1024 * 1024
 
 
 class PostgresSession(LooksAtLandings, Session):
@@ -65,9 +62,8 @@ class PostgresSession(LooksAtLandings, Session):
         self.trusted_schemas = address.trusted_schemas
         self._path: str | None = None
         self._name = application_name
-        self._connection = connect(address, application_name)
+        self._channel = Channel(address, application_name)
         self._last_resort = LastResort(address)
-        self._cursor = self._connection.cursor()
         self._natives: dict[str, dict[str, str]] = {}
         self._stages: dict[str, str] = {}
         self._writes = False
@@ -93,18 +89,26 @@ class PostgresSession(LooksAtLandings, Session):
         """Roll back what was begun; where nothing was, the server would write a warning into its log."""
         if self._is_begun:
             self._is_begun = False
-            self.execute("ROLLBACK")
+            self.ask("ROLLBACK")
+
+    @property
+    def _cursor(self) -> Any:
+        return self._channel.cursor
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        begins = sql.startswith("BEGIN")
-        self._is_begun = self._is_begun or begins
-        try:
-            if begins and not self._writes:
-                self._last_resort.know(self._cursor)
-            self._cursor.execute(sql, tuple(parameters) or None)
-            return list(self._cursor.fetchall())
-        except Exception as error:
-            raise translate(error, writes=self._writes) from error
+        if sql.startswith("BEGIN"):
+            self._is_begun = True
+            if not self._writes:
+                self._last_resort.know(self._channel.ask)
+        return self._channel.ask(sql, parameters, writes=self._writes)
+
+    def ask(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Run a statement for which the server has nothing to do and nobody to wait for: its answer is due at once.
+
+        Raises:
+            StoreUnavailableError: there is none.
+        """
+        return self._channel.ask(sql, parameters, seconds=self._address.prompt_seconds, writes=self._writes)
 
     def bind(self, settings: Mapping[str, str]) -> None:
         """Set values that statements of this transaction read by `current_setting`."""
@@ -118,34 +122,19 @@ class PostgresSession(LooksAtLandings, Session):
             self._path = str(self.execute("SELECT current_setting('search_path')")[0][0])
         self.bind({"search_path": self._path})
 
-    def stream(self, sql: str) -> Generator[pa.RecordBatch]:
-        """Stream a query's result by COPY; ending early cancels the query."""
-        reader = None
-        is_done = False
-        try:
-            self._cursor.adbc_statement.set_options(**{_BATCH_BYTES_OPTION: str(_BATCH_BYTES)})
-            self._cursor.execute(sql)
-            reader = self._cursor.fetch_record_batch()
-            yield from reader
-            is_done = True
-        except GeneratorExit:
-            raise
-        except Exception as error:
-            raise error if isinstance(error, PlatformError) else translate(error) from error
-        finally:
-            if reader is not None and not is_done:
-                self._cursor.adbc_cancel()
-                reader.close()
+    def stream(self, sql: str, most: int = BATCH_BYTES) -> Generator[pa.RecordBatch]:
+        """Stream a query's result by COPY, of which no row has more than so many bytes; ending early cancels the query."""
+        return self._channel.stream(sql, most)
 
     def rename(self, name: str) -> None:
         """Take a session name, by which a take-over finds the sessions of its predecessors, and set what `clean` reset."""
         self._name = name
-        self.execute(f"SELECT set_config('application_name', $1, false), {pinned()}", (name,))
+        self.ask(f"SELECT set_config('application_name', $1, false), {pinned()}", (name,))
 
     def clean(self) -> None:
         """End whatever is left of a use: transaction, temporary tables, settings, remembered types."""
         self.end()
-        self.execute("DISCARD ALL")
+        self.ask("DISCARD ALL")
         self._writes = False
         self._natives.clear()
         self._stages.clear()
@@ -153,8 +142,7 @@ class PostgresSession(LooksAtLandings, Session):
 
     def interrupt(self) -> None:
         self.is_interrupted = True
-        with suppress(Exception):  # What cannot even be asked to stop is ended below.
-            self._cursor.adbc_cancel()
+        self._channel.cancel()
         if not self._writes:
             self._last_resort.asked_to_stop()
 
@@ -164,12 +152,7 @@ class PostgresSession(LooksAtLandings, Session):
         Raises:
             InvalidInputError: two columns have one name (`query.duplicate_column`).
         """
-        try:
-            self._cursor.execute(sql)
-            with self._cursor.fetch_record_batch() as reader:
-                schema = reader.schema
-        except Exception as error:
-            raise translate(error) from error
+        schema = self._channel.schema(sql)
         if repeated := {name for name in schema.names if schema.names.count(name) > 1}:
             raise InvalidInputError(f"Two columns are named {min(repeated)}.", code="query.duplicate_column")
         types = types_told(self, schema)
@@ -222,25 +205,17 @@ class PostgresSession(LooksAtLandings, Session):
 
     def _copy(self, table: TableName, rows: pa.Table) -> None:
         refuse_far_times(rows)
-        try:
-            if table.schema == _TEMPORARY:
-                self._cursor.adbc_ingest(table.table, rows, mode="append", temporary=True)
-            else:
-                held = self._held.get(str(table))  # The driver would ask for the schema.
-                schema = held.schema if held is not None else table.schema
-                self._cursor.adbc_ingest(table.table, rows, mode="append", db_schema_name=schema)
-        except Exception as error:
-            raise translate(error) from error
+        if table.schema == _TEMPORARY:
+            self._channel.ingest(table.table, rows, temporary=True)
+        else:
+            held = self._held.get(str(table))  # The driver would ask for the schema.
+            self._channel.ingest(table.table, rows, db_schema_name=held.schema if held is not None else table.schema)
 
     def sorts(self, sql: str) -> bool:
         """Whether a query has to sort although it would rather not: no index is in its order."""
         self.bind(dict.fromkeys(("enable_sort", "enable_seqscan", "enable_bitmapscan"), "off"))
-        # The driver would wrap it in COPY.
-        self._cursor.adbc_statement.set_options(**{_USE_COPY_OPTION: "false"})
-        try:
+        with self._channel.uncopied():
             plan = str(self.execute(f"EXPLAIN (FORMAT JSON) {sql}")[0][0])
-        finally:
-            self._cursor.adbc_statement.set_options(**{_USE_COPY_OPTION: "true"})
         return '"Sort"' in plan or '"Incremental Sort"' in plan
 
     def _cast_stage(self, rows: pa.Table) -> TableName:
@@ -280,11 +255,7 @@ class PostgresSession(LooksAtLandings, Session):
         into = f"INSERT INTO {quote_table(table)} ({names}){self.overriding}"
         if may_suppress(self, table):
             return insert_counted(self, into, rows, names)
-        try:
-            self._cursor.adbc_statement.set_sql_query(f"{into} {rows}")
-            return int(self._cursor.adbc_statement.execute_update())
-        except Exception as error:
-            raise translate(error) from error
+        return self._channel.changed(f"{into} {rows}")
 
     def refuse_reserved(self, table: TableName) -> None:
         refuse_reserved(self, table)
@@ -370,17 +341,18 @@ class PostgresSession(LooksAtLandings, Session):
         self.close()
         for pause_seconds in _RECONNECT_PAUSES_SECONDS:
             try:
-                self._connection = connect(self._address, self._name)
+                self._channel = Channel(self._address, self._name)
                 break
             except StoreUnavailableError:
                 time.sleep(pause_seconds)
         else:
-            self._connection = connect(self._address, self._name)
-        self._cursor = self._connection.cursor()
+            self._channel = Channel(self._address, self._name)
         self._is_begun = False
         self._stages.clear()
 
+    def hang_up(self) -> None:
+        """Free the thread that waits for the server; the session is of no use after it."""
+        self._channel.hang_up()
+
     def close(self) -> None:
-        for closable in (self._cursor, self._connection):
-            with suppress(Exception):  # A broken connection cannot be closed any better.
-                closable.close()
+        self._channel.close()

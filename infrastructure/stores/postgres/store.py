@@ -86,7 +86,7 @@ class PostgresDataStore(IDataStore):
     async def health_check(self) -> StoreHealth:
         try:
             async with self._session("headrace") as (session, thread):
-                await thread.call(session.execute, "SELECT 1")
+                await thread.call(session.ask, "SELECT 1")
         except PlatformError as error:
             return StoreHealth(is_healthy=False, step=failing_step(error), detail=error.message)
         return StoreHealth(is_healthy=True)
