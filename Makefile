@@ -9,7 +9,7 @@ OWN := domain application infrastructure entrypoints
 # Bytecode is written, whatever the environment says of it: three workers would each compile and rewrite all of the tests.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check prove bench faults mutants churn fuzz up lock system clean
+.PHONY: demo test test-unit check prove bench faults mutants churn fuzz up lock system clean
 COUNT ?= 1000
 MINUTES ?= 10
 
@@ -22,12 +22,16 @@ up: .venv/demo.stamp
 test: .venv/test.stamp
 	$(BIN)/pytest -n auto $(ARGS)
 
+# What needs no server: the domain and the application, in seconds.
+test-unit: .venv/test.stamp
+	$(BIN)/pytest -q tests/unit $(ARGS)
+
 check: .venv/test.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
-	$(BIN)/python -m tests.architecture.module_size
+	$(BIN)/python -m tests.architecture.sizes
 
 prove: .venv/test.stamp
 	$(BIN)/pytest -q -n auto -p tests.prove --prove $(ARGS)

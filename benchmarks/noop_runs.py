@@ -16,7 +16,7 @@ import uvloop
 from sqlalchemy import text
 
 from application.catalog.documents import PutDocument
-from application.pipelines.launch import TriggerRun
+from application.runs.launch import TriggerRun
 from domain.identity.principal import Principal, Role
 from domain.stores.table import TableName
 from entrypoints.composition.container import build_container

@@ -15,7 +15,7 @@ from types import CodeType, FrameType, FunctionType
 from typing import Any, cast
 
 from application.catalog.documents import PutDocument
-from application.pipelines.launch import TriggerRun
+from application.runs.launch import TriggerRun
 from benchmarks.measuring import Line
 from domain.identity.principal import Principal, Role
 from entrypoints.composition.container import build_container

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from application.answers import AnswerLimits
+from application.loads.report import end_body
 from application.pipelines.inspect import PipelineStatus, Preview
 from application.pipelines.quarantine import RefusedPage
-from application.pipelines.reporting import end_body
 from application.plain_rows import rows_of
 from domain.errors import InvalidInputError
 from domain.loads.checkpoint import LaneState, Position

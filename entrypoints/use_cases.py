@@ -12,16 +12,16 @@ from application.events.announce import Announcer
 from application.identity.access import Authenticator, KeyKeeper
 from application.operations.health import HealthMonitor, Life
 from application.operations.workers import WorkerRegistry
-from application.pipelines.claim import RunClaimer
-from application.pipelines.control import RunController
-from application.pipelines.doorbell import Doorbell
-from application.pipelines.execute import RunExecutor
 from application.pipelines.inspect import PipelineInspector
-from application.pipelines.launch import RunLauncher
 from application.pipelines.quarantine import QuarantineReviewer
 from application.pipelines.rehearse import Rehearsal
 from application.pipelines.spec_tests import SpecTester
-from application.pipelines.tend import RunTender
+from application.runs.claim import RunClaimer
+from application.runs.control import RunController
+from application.runs.doorbell import Doorbell
+from application.runs.execute import RunExecutor
+from application.runs.launch import RunLauncher
+from application.runs.tend import RunTender
 from domain.ports.message_queue import IMessageQueue
 from domain.ports.runtime import ITelemetry
 from domain.ports.unit_of_work import IRecords

@@ -5,8 +5,11 @@ from dataclasses import dataclass, replace
 
 from application.catalog.documents import Catalog, Change, PutDocument, how_it_publishes
 from application.connections.open_stores import OpenStores
-from application.pipelines.patience import Patience
-from application.pipelines.preparing import Prepared, RunPreparer
+from application.loads.ends import Ends, open_ends
+from application.loads.landing import LandingPlanner, Prepared
+from application.loads.patience import Patience
+from application.loads.plan_read import ReadPlanner
+from application.loads.route import route_of
 from domain.errors import PlatformError
 from domain.identity.principal import Principal
 from domain.loads.read_set import ReadSet, SourcePlan
@@ -28,7 +31,8 @@ class PlanForecaster:
     catalog: Catalog
     records: IRecords
     stores: OpenStores
-    preparer: RunPreparer
+    reads: ReadPlanner
+    landings: LandingPlanner
     patience: Patience
 
     async def plan(self, principal: Principal, commands: Sequence[PutDocument], *, prune: bool) -> list[Change]:
@@ -51,7 +55,7 @@ class PlanForecaster:
                 change = (
                     await self._before_applied(principal.organization, change, body, waits_for)
                     if waits_for
-                    else await self._foretold(principal.organization, change, body, self.stores, self.preparer)
+                    else await self._foretold(principal.organization, change, body, self.stores)
                 )
             told += len(change.columns)
             if told > _MOST_COLUMNS:
@@ -81,9 +85,8 @@ class PlanForecaster:
             name: ConnectionSpec.from_document(body) for (kind, name), body in bodies.items() if kind == "connection"
         }
         async with self.stores.beside(beside, standing_in or {}) as stores:
-            preparer = replace(self.preparer, stores=stores)
             return [
-                await self._foretold(principal.organization, change, bodies[change.kind, change.name], stores, preparer)
+                await self._foretold(principal.organization, change, bodies[change.kind, change.name], stores)
                 if change.kind == "pipeline" and change.action != "delete" and (only is None or change.name in only)
                 else change
                 for change in changes
@@ -103,7 +106,7 @@ class PlanForecaster:
         return replace(change, notes=notes)
 
     async def _foretold(
-        self, organization: str, change: Change, body: Mapping[str, object], stores: OpenStores, preparer: RunPreparer
+        self, organization: str, change: Change, body: Mapping[str, object], stores: OpenStores
     ) -> Change:
         spec = PipelineSpec.from_document(body)
         published = how_it_publishes(spec) if change.action == "keep" else []
@@ -112,33 +115,28 @@ class PlanForecaster:
         columns: tuple[ColumnForecast, ...] = ()
         try:
             async with self.patience.within():
-                spec = await preparer.with_key(organization, spec)
-                source = await preparer.source_store(organization, spec.source)
-                plan = await preparer.planned(source.plan(spec.source, lo=None, limit=None, waits=False))
-                plan = await preparer.settled(organization, spec, plan, RunRequest())
-                publishing = await preparer.publishing(organization, spec, plan, RunRequest())
+                ends = await open_ends(stores, organization, spec)
+                spec = await self.reads.with_key(ends.source, spec)
+                plan = await self.reads.planned(ends.source.plan(spec.source, lo=None, limit=None, waits=False))
+                plan = await self.reads.settled(ends, spec, plan, RunRequest())
+                publishing = await self.reads.publishing(ends, spec, plan, RunRequest())
                 told = how_it_publishes(spec, publishing)
                 notes = [dict(zip(by_document, told, strict=True)).get(note, note) for note in notes]
-                prepared = await self._prepared(organization, spec, plan, preparer, publishing)
-                route = await preparer.route(organization, spec, plan, prepared.target, prepared.transform)
-                landing = await stores.get(
-                    organization, await stores.spec_of(organization, spec.destination.connection)
-                )
-                columns = _columns(plan, prepared, landing)
+                prepared = await self._prepared(ends, spec, plan, publishing)
+                route = await route_of(self.landings.transformer, ends, spec, plan, prepared)
+                columns = _columns(plan, prepared, ends.destination)
                 notes.append(f"way: {route.way.value}, because {route.reason}")
                 notes += [f"columns: {note}" for note in prepared.left_out]
                 notes += [f"warning: {warning}" for warning in plan.warnings]
-                notes += await _warnings(source, spec, plan)
+                notes += await _warnings(ends.source, spec, plan)
         except PlatformError as error:
             notes.append(f"way: not known by now: {error.message} [{error.code}]")
         return replace(change, notes=tuple(notes), columns=columns)
 
-    async def _prepared(
-        self, organization: str, spec: PipelineSpec, plan: SourcePlan, preparer: RunPreparer, publishing: Publishing
-    ) -> Prepared:
+    async def _prepared(self, ends: Ends, spec: PipelineSpec, plan: SourcePlan, publishing: Publishing) -> Prepared:
         shadow = "_headrace_stage" if publishing.publish is Publish.RUN else None
-        planned = ReadSet("", spec.fingerprint, plan, preparer.batch_rows(spec), shadow)
-        return await preparer.target("", organization, spec, planned, RunRequest())
+        planned = ReadSet("", spec.fingerprint, plan, self.reads.batch_rows(spec), shadow)
+        return await self.landings.target("", ends.destination, spec, planned, RunRequest())
 
     async def _history(self, organization: str, name: str) -> list[str]:
         async with self.records.view() as unit:

@@ -1,7 +1,7 @@
 """One open store per organization and connection revision, shared by all who need it and closed with the process."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from weakref import WeakValueDictionary
 
@@ -54,21 +54,39 @@ class OpenStores:
             other._open = {key: found for key, found in other._open.items() if found[1] is not self._default}
             await other.close()
 
+    async def named(self, organization: str, name: str) -> IDataStore:
+        """Return the open store of a connection by its name.
+
+        Raises:
+            NotFoundError: there is none of that name (`connection.not_found`).
+            StoreUnavailableError: it cannot be opened.
+        """
+        return await self.get(organization, await self.spec_of(organization, name))
+
     async def spec_of(self, organization: str, name: str) -> ConnectionSpec:
         """Load the spec of a connection.
 
         Raises:
             NotFoundError: there is none of that name (`connection.not_found`).
         """
-        if name == DEFAULT_CONNECTION:
-            return DEFAULT_SPEC
-        if name in self._beside:
-            return self._beside[name]
-        async with self._records.view() as unit:
-            stored = await unit.connections.get(organization, name)
-        if stored is None:
-            raise missing("connection", name, remedy="; apply its file first")
-        return ConnectionSpec.from_document(stored.document)
+        return (await self.specs_of(organization, [name]))[0]
+
+    async def specs_of(self, organization: str, names: Sequence[str]) -> list[ConnectionSpec]:
+        """Load the specs of connections at once.
+
+        Raises:
+            NotFoundError: there is none of a name (`connection.not_found`).
+        """
+        found = {DEFAULT_CONNECTION: DEFAULT_SPEC, **self._beside}
+        stored = [name for name in names if name not in found]
+        if stored:
+            async with self._records.view() as unit:
+                for name in stored:
+                    connection = await unit.connections.get(organization, name)
+                    if connection is None:
+                        raise missing("connection", name, remedy="; apply its file first")
+                    found[name] = ConnectionSpec.from_document(connection.document)
+        return [found[name] for name in names]
 
     async def get(self, organization: str, spec: ConnectionSpec) -> IDataStore:
         """Return the open store of a connection; a changed spec closes the old store and opens a new one.

@@ -35,8 +35,7 @@ class ConnectionProbe:
     async def tables(self, principal: Principal, name: str) -> Sequence[TableName]:
         """List the tables of a connection."""
         require(principal, Action.PREVIEW)
-        spec = await self.stores.spec_of(principal.organization, name)
-        return await (await self.stores.get(principal.organization, spec)).tables()
+        return await (await self.stores.named(principal.organization, name)).tables()
 
     async def describe(self, principal: Principal, name: str, table: TableName) -> TableSchema:
         """Describe one table of a connection.
@@ -45,8 +44,7 @@ class ConnectionProbe:
             NotFoundError: no such table.
         """
         require(principal, Action.PREVIEW)
-        spec = await self.stores.spec_of(principal.organization, name)
-        found = await (await self.stores.get(principal.organization, spec)).describe(table)
+        found = await (await self.stores.named(principal.organization, name)).describe(table)
         if found is None:
             raise NotFoundError(f"There is no table {table}.", code="table.not_found")
         return found

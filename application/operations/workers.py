@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from application.operations.health import Life
-from application.pipelines.doorbell import RUNS_TOPIC
+from application.runs.doorbell import RUNS_TOPIC
 from domain.errors import NotFoundError, UnavailableError
 from domain.identity.policy import Action, require
 from domain.identity.principal import Principal

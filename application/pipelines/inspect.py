@@ -7,11 +7,12 @@ from typing import Any
 
 from application.answers import AnswerLimits
 from application.connections.open_stores import OpenStores
+from application.loads.landing import transform_plan
+from application.loads.patience import Patience
+from application.loads.plan_read import ReadPlanner
 from application.missing import missing
-from application.pipelines.patience import Patience
-from application.pipelines.preparing import RunPreparer, transform_plan
-from application.pipelines.showing import event_for, run_for, transition_for
 from application.pipelines.turns import Turns
+from application.runs.showing import event_for, run_for, transition_for
 from domain.errors import ConflictError, InvalidInputError, NotFoundError
 from domain.identity.policy import Action, require
 from domain.identity.principal import Principal
@@ -57,7 +58,7 @@ class PipelineInspector:
 
     records: IRecords
     stores: OpenStores
-    preparer: RunPreparer
+    reads: ReadPlanner
     transformer: ITransformer
     max_preview_bytes: int
     turns: Turns
@@ -80,13 +81,13 @@ class PipelineInspector:
                 return await self._previewed(principal.organization, spec, limit=limit, keep_rows=keep_rows)
 
     async def _previewed(self, organization: str, spec: PipelineSpec, *, limit: int | None, keep_rows: bool) -> Preview:
-        spec = await self.preparer.with_key(organization, spec)
-        store = await self.preparer.source_store(organization, spec.source)
+        store = await self.stores.named(organization, spec.source.connection)
+        spec = await self.reads.with_key(store, spec)
         planning = store.plan(replace(spec.source, cursor=None), lo=None, limit=limit)
-        plan = await self.patience.answer(self.preparer.planned(planning))
+        plan = await self.patience.answer(self.reads.planned(planning))
         lenient = replace(spec, quality=tuple(rule for rule in spec.quality if rule.is_row_rule))
-        rows = self.preparer.batch_rows(spec) if limit is None else min(limit, self.preparer.batch_rows(spec))
-        size = min(self.preparer.batch_bytes(spec), _PREVIEW_BATCH_BYTES)
+        rows = self.reads.batch_rows(spec) if limit is None else min(limit, self.reads.batch_rows(spec))
+        size = min(self.reads.batch_bytes(spec), _PREVIEW_BATCH_BYTES)
         kept: list[Batch] = []
         counts, stats = Counts(), dict[str, Any]()
         async with (
@@ -94,7 +95,7 @@ class PipelineInspector:
             store.reader(
                 replace(spec.source, cursor=None), plan, plan.streams[0], batch_rows=rows, batch_bytes=size
             ) as reader,
-            aclosing(self.patience.each(self.preparer.patience.each(reader.batches(None, limit=limit)))) as batches,
+            aclosing(self.patience.each(self.reads.patience.each(reader.batches(None, limit=limit)))) as batches,
         ):
             columns = tuple((column.name, column.type) for column in transform.columns)
             async for batch in batches:
@@ -145,9 +146,7 @@ class PipelineInspector:
         require(principal, Action.PREVIEW)
         spec = await self.spec_of(principal, name)
         organization = principal.organization
-        store = await self.stores.get(
-            organization, await self.stores.spec_of(organization, spec.destination.connection)
-        )
+        store = await self.stores.named(organization, spec.destination.connection)
         return await store.lane_state(Lane(organization, name), spec.destination.table)
 
     async def reset(self, principal: Principal, name: str, watermark: str | None) -> LaneState:
@@ -160,9 +159,7 @@ class PipelineInspector:
         require(principal, Action.RESET_STATE)
         spec = await self.spec_of(principal, name)
         organization = principal.organization
-        store = await self.stores.get(
-            organization, await self.stores.spec_of(organization, spec.destination.connection)
-        )
+        store = await self.stores.named(organization, spec.destination.connection)
         lane = Lane(organization, name)
         there = await store.lane_state(lane, spec.destination.table)
         async with self.records.unit() as unit:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from application.answers import AnswerLimits
 from application.connections.open_stores import OpenStores
 from application.pipelines.inspect import PipelineInspector
-from application.pipelines.launch import RunLauncher, TriggerRun
+from application.runs.launch import RunLauncher, TriggerRun
 from domain.errors import ConflictError
 from domain.identity.policy import Action, require
 from domain.identity.principal import Principal
@@ -87,7 +87,5 @@ class QuarantineReviewer:
     async def _rows(
         self, principal: Principal, spec: PipelineSpec, refusals: Refusals, after: Position | None, limit: int
     ) -> Sequence[RefusedRow]:
-        organization = principal.organization
-        connection = await self.stores.spec_of(organization, spec.destination.connection)
-        store: IDataStore = await self.stores.get(organization, connection)
+        store: IDataStore = await self.stores.named(principal.organization, spec.destination.connection)
         return await store.refused_rows(refusals, after=after, limit=limit, most_bytes=self.answers.answer_bytes)

@@ -61,5 +61,4 @@ class Rehearsal:
             await owner.discard()
 
     async def _destination(self, principal: Principal, spec: PipelineSpec) -> IDataStore:
-        connection = await self.stores.spec_of(principal.organization, spec.destination.connection)
-        return await self.stores.get(principal.organization, connection)
+        return await self.stores.named(principal.organization, spec.destination.connection)

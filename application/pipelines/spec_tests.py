@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from application.pipelines.preparing import landing_key
+from application.loads.landing import landing_key
 from application.plain_rows import rows_of
 from domain.errors import PlatformError
 from domain.pipelines.spec import PipelineSpec

@@ -164,8 +164,9 @@ class IOwner(ABC):
         """
 
     @abstractmethod
-    async def open_read_set(self, read_set: ReadSet, target: Target) -> None:
-        """Create what the target needs and put every stream of the read set at its beginning, staging emptied.
+    async def open_read_set(self, read_set: ReadSet, target: Target) -> LaneState:
+        """Create what the target needs and put every stream of the read set at its beginning, staging emptied; return how the
+        lane then stands.
 
         Raises:
             ConflictError: another pipeline owns the table (`destination.owned`).

@@ -23,7 +23,7 @@ from entrypoints.cli.render import (
 
 if TYPE_CHECKING:
     from application.catalog.documents import PutDocument
-    from application.pipelines.launch import TriggerRun
+    from application.runs.launch import TriggerRun
     from domain.runs.run import RunRequest
     from entrypoints.cli.remote import RemoteServer
     from entrypoints.use_cases import UseCases
@@ -90,7 +90,7 @@ def preview(
 
 async def _run_here(cli: Cli, use_cases: UseCases, name: str, documents: list[PutDocument], request: RunRequest) -> Any:
     """Apply, then run in this process."""
-    from application.pipelines.launch import TriggerRun
+    from application.runs.launch import TriggerRun
 
     if documents:
         await use_cases.catalog.apply(cli.principal, documents, prune=False)

@@ -15,24 +15,26 @@ from application.connections.probe import ConnectionProbe
 from application.events.announce import Announcer, log_event
 from application.events.follow import FollowerStarter
 from application.identity.access import Authenticator, KeyKeeper
+from application.loads.landing import LandingPlanner
+from application.loads.load import ReadSetLoader
+from application.loads.patience import Patience
+from application.loads.plan_read import ReadPlanner
+from application.loads.stream import StreamRunner
+from application.loads.work import PipelineWorks
 from application.operations.health import HealthMonitor, Life
 from application.operations.workers import WorkerRegistry
-from application.pipelines.claim import RunClaimer
-from application.pipelines.control import RunController
-from application.pipelines.doorbell import Doorbell
-from application.pipelines.execute import RunExecutor
 from application.pipelines.inspect import PipelineInspector
-from application.pipelines.launch import RunLauncher
-from application.pipelines.load import ReadSetLoader
-from application.pipelines.patience import Patience
-from application.pipelines.preparing import RunPreparer
 from application.pipelines.quarantine import QuarantineReviewer
 from application.pipelines.rehearse import Rehearsal
-from application.pipelines.settle import RunSettler
 from application.pipelines.spec_tests import SpecTester
-from application.pipelines.stream import StreamRunner
-from application.pipelines.tend import RunTender
 from application.pipelines.turns import Turns
+from application.runs.claim import RunClaimer
+from application.runs.control import RunController
+from application.runs.doorbell import Doorbell
+from application.runs.execute import RunExecutor
+from application.runs.launch import RunLauncher
+from application.runs.settle import RunSettler
+from application.runs.tend import RunTender
 from domain.errors import PlatformError
 from domain.ports.runtime import IIdentifiers, ITelemetry
 from domain.ports.unit_of_work import WorkerRecord
@@ -102,17 +104,16 @@ class UseCases(containers.DeclarativeContainer):
     patience = providers.Singleton(
         Patience, limit=providers.Singleton(timedelta, seconds=settings.provided.run.query_timeout_seconds)
     )
-    preparer = providers.Singleton(
-        RunPreparer,
-        stores=stores,
+    reads = providers.Singleton(
+        ReadPlanner,
         patience=patience,
-        transformer=gateways.checking_transformer,
         default_batch_rows=settings.provided.run.batch_size,
         max_batch_rows=settings.provided.run.max_batch_size,
         default_batch_bytes=settings.provided.run.batch_bytes,
         max_batch_bytes=settings.provided.run.batches_bytes,
         max_columns=settings.provided.limits.columns,
     )
+    landings = providers.Singleton(LandingPlanner, transformer=gateways.checking_transformer)
     stream_runner = providers.Singleton(
         StreamRunner, stores=stores, transformer=gateways.running_transformer, patience=patience
     )
@@ -123,7 +124,8 @@ class UseCases(containers.DeclarativeContainer):
         records=gateways.records,
         stores=stores,
         engine=engine,
-        preparer=preparer,
+        reads=reads,
+        landings=landings,
         announcer=announcer,
         identifiers=identifiers,
         clock=gateways.clock,
@@ -131,10 +133,10 @@ class UseCases(containers.DeclarativeContainer):
         max_parallelism=settings.provided.run.max_parallelism,
         most_bytes=settings.provided.run.batches_bytes,
     )
+    works = providers.Singleton(PipelineWorks, records=gateways.records, stores=stores, loader=loader)
     settler = providers.Singleton(
         RunSettler,
         records=gateways.records,
-        stores=stores,
         announcer=announcer,
         doorbell=doorbell,
         max_retries=settings.provided.run.max_retries,
@@ -143,7 +145,7 @@ class UseCases(containers.DeclarativeContainer):
         RunExecutor,
         records=gateways.records,
         claimer=claimer,
-        loader=loader,
+        works=works,
         settler=settler,
         telemetry=telemetry,
         timeout=providers.Singleton(timedelta, seconds=settings.provided.run.timeout_seconds),
@@ -173,7 +175,7 @@ class UseCases(containers.DeclarativeContainer):
         PipelineInspector,
         records=gateways.records,
         stores=stores,
-        preparer=preparer,
+        reads=reads,
         transformer=gateways.checking_transformer,
         max_preview_bytes=providers.Callable(lambda size: size * 1024**2, settings.provided.checks.answer_mb),
         turns=providers.Singleton(Turns, settings.provided.checks.previews),
@@ -226,7 +228,8 @@ class UseCases(containers.DeclarativeContainer):
             catalog=catalog,
             records=gateways.records,
             stores=stores,
-            preparer=preparer,
+            reads=reads,
+            landings=landings,
             patience=looking,
         ),
         launcher=launcher,

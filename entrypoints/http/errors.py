@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
-from application.pipelines.showing import said_to
+from application.runs.showing import said_to
 from domain import errors
 
 STATUS: dict[type[errors.PlatformError], int] = {

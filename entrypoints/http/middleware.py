@@ -48,20 +48,6 @@ class RequestContext:
         started = time.perf_counter()
         status, is_answered = 500, False
 
-        # As long as a head may be, and all zeros, it is still a number of HTTP's; Python reads none of so many digits.
-        length = given_headers.get("content-length", "").lstrip("0")
-        announced, received = int(length) if length.isdecimal() else 0, 0
-
-        async def receive_within_limit() -> MutableMapping[str, Any]:
-            nonlocal received
-            if announced > self._max_body_bytes:
-                raise self._too_large()
-            message = await receive()
-            received += len(message.get("body", b""))
-            if received > self._max_body_bytes:
-                raise self._too_large()
-            return message
-
         async def send_with_id(message: MutableMapping[str, Any]) -> None:
             nonlocal status, is_answered
             if message["type"] == "http.response.start":
@@ -79,7 +65,7 @@ class RequestContext:
             try:
                 refusal = self._refusal(scope, given_headers)
                 app = self._app if refusal is None else problem(Request(scope), *refusal, headers=_later(refusal[0]))
-                await app(scope, receive_within_limit, send_with_id)
+                await app(scope, self._within_limit(receive, given_headers), send_with_id)
             except asyncio.CancelledError:
                 if not self._use_cases.life.is_draining:
                     raise
@@ -87,15 +73,24 @@ class RequestContext:
                 if not is_answered:
                     await problem(Request(scope), *_STOPPING, headers=_later(503))(scope, receive, send_with_id)
             finally:
-                log = structlog.get_logger("headrace")
-                line = log.info if status >= 500 or not _is_probe(scope["path"]) else log.debug
-                line(
-                    "http.request",
-                    method=scope["method"],
-                    path=shown(scope["path"]),
-                    status=status,
-                    seconds=round(time.perf_counter() - started, 4),
-                )
+                _log(scope, status, time.perf_counter() - started)
+
+    def _within_limit(self, receive: Receive, headers: Headers) -> Receive:
+        # As long as a head may be, and all zeros, it is still a number of HTTP's; Python reads none of so many digits.
+        length = headers.get("content-length", "").lstrip("0")
+        announced, received = int(length) if length.isdecimal() else 0, 0
+
+        async def receive_within_limit() -> MutableMapping[str, Any]:
+            nonlocal received
+            if announced > self._max_body_bytes:
+                raise self._too_large()
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self._max_body_bytes:
+                raise self._too_large()
+            return message
+
+        return receive_within_limit
 
     def _refusal(self, scope: Scope, headers: Headers) -> tuple[int, str, str] | None:
         """What is wrong with a request whatever it asks for: status, code and sentence."""
@@ -118,6 +113,18 @@ class RequestContext:
 
     def _too_large(self) -> HTTPException:
         return HTTPException(413, f"A body has at most {self._max_body_bytes:,} bytes (HEADRACE_HTTP__MAX_BODY_BYTES).")
+
+
+def _log(scope: Scope, status: int, seconds: float) -> None:
+    log = structlog.get_logger("headrace")
+    line = log.info if status >= 500 or not _is_probe(scope["path"]) else log.debug
+    line(
+        "http.request",
+        method=scope["method"],
+        path=shown(scope["path"]),
+        status=status,
+        seconds=round(seconds, 4),
+    )
 
 
 def _later(status: int) -> dict[str, str]:

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 
-from application.pipelines.launch import TriggerRun
+from application.runs.launch import TriggerRun
 from domain.failpoints import fail_at
 from domain.runs.run import RunRequest
 from entrypoints.documents.models import PipelineDocument

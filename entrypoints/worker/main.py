@@ -7,7 +7,7 @@ from typing import Any
 
 import structlog
 
-from application.pipelines.doorbell import RUNS_TOPIC
+from application.runs.doorbell import RUNS_TOPIC
 from domain.errors import PlatformError, UnavailableError
 from domain.ports.message_queue import IDelivery
 from domain.runs.run import Ring

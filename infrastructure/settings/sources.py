@@ -3,7 +3,7 @@
 import difflib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,11 +77,9 @@ def load_settings(
     infos = catalog()
     by_name = {name: info.path for info in infos for name in info.names}
     by_path = {info.path: info for info in infos}
-    layers: list[tuple[str, dict[str, Any]]] = []
-
     flag_values = dict(flags or {})
     problems += _unknown_paths(flag_values, by_path, "flag --set")
-    layers.append(("flag --set", flag_values))
+    layers: list[tuple[str, dict[str, Any]]] = [("flag --set", flag_values)]
     layers.append(("environment", _named(surroundings, by_name, "environment", problems)))
     base = _dotenv(folder / ".env", problems)
     chosen = flag_values.get("app.environment") or surroundings.get("ENVIRONMENT") or base.get("ENVIRONMENT")
@@ -94,16 +92,7 @@ def load_settings(
     if secrets_folder:
         layers.append(("secrets folder", _secrets(Path(secrets_folder), by_name, problems)))
 
-    values: dict[str, Any] = {}
-    origins: dict[str, str] = {}
-    for source, layer in layers:
-        for path, value in layer.items():
-            if path in by_path and path not in values:
-                if _holds_nul(value):
-                    problems.append(Problem(f"{by_path[path].names[0]} ({source})", "settings.value", "holds NUL"))
-                    continue
-                values[path] = value
-                origins[path] = source
+    values, origins = _first_given(layers, by_path, problems)
     settings, found = _validated(values, origins, by_path)
     problems += found
     if settings is not None:
@@ -206,6 +195,23 @@ def _holds_nul(value: Any) -> bool:
 
 def _is_other(name: str) -> bool:
     return name in _OTHER_NAMES or name.startswith("HEADRACE_TEST_")
+
+
+def _first_given(
+    layers: Sequence[tuple[str, Mapping[str, Any]]], by_path: Mapping[str, SettingInfo], problems: list[Problem]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The value of each setting from the first layer that gives one, and which layer that is."""
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for source, layer in layers:
+        for path, value in layer.items():
+            if path in by_path and path not in values:
+                if _holds_nul(value):
+                    problems.append(Problem(f"{by_path[path].names[0]} ({source})", "settings.value", "holds NUL"))
+                    continue
+                values[path] = value
+                origins[path] = source
+    return values, origins
 
 
 def _unknown_paths(values: Mapping[str, Any], by_path: Mapping[str, Any], source: str) -> list[Problem]:

@@ -9,7 +9,7 @@ from dependency_injector import containers, providers
 from dependency_injector.errors import Error
 
 from application.catalog.documents import PutDocument
-from application.pipelines.launch import TriggerRun
+from application.runs.launch import TriggerRun
 from domain.identity.principal import Principal, Role
 from domain.ports.data_store import IDataStore
 from domain.ports.unit_of_work import IUnitOfWork

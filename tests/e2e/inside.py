@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from application.catalog.documents import PutDocument
-from application.pipelines.launch import TriggerRun
+from application.runs.launch import TriggerRun
 from domain.identity.principal import Principal, Role
 from domain.pipelines.spec import SourceSpec
 from domain.ports.data_store import IDataStore
@@ -52,8 +52,7 @@ class Inside:
 
     async def store(self, connection: str = "default") -> IDataStore:
         """The store of a connection."""
-        stores = self.use_cases.stores
-        return await stores.get(ME.organization, await stores.spec_of(ME.organization, connection))
+        return await self.use_cases.stores.named(ME.organization, connection)
 
     async def rows(self, table: str, connection: str = "default") -> list[dict[str, Any]]:
         """What a table holds."""

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from application.catalog.documents import PutDocument
-from application.pipelines.launch import TriggerRun
+from application.runs.launch import TriggerRun
 from domain.identity.principal import Principal, Role
 from domain.runs.run import Run
 from entrypoints.cli.render import print_report

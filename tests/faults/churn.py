@@ -21,7 +21,7 @@ import asyncpg
 import pytest
 
 from application.catalog.documents import PutDocument
-from application.pipelines.launch import TriggerRun
+from application.runs.launch import TriggerRun
 from domain.identity.principal import Principal, Role
 from domain.runs.run import RunState
 from entrypoints.composition.container import build_container

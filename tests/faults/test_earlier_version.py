@@ -8,7 +8,7 @@ from typing import Any
 import duckdb
 import pytest
 
-from application.pipelines.launch import TriggerRun
+from application.runs.launch import TriggerRun
 from entrypoints.composition.container import build_container
 from entrypoints.composition.lifecycle import running
 from infrastructure.settings.sources import load_settings
@@ -91,7 +91,8 @@ async def test_lane_that_the_first_version_left_goes_on_or_says_why_not(
     async with running(build_container(settings, project), with_store=False) as use_cases:
         await put(use_cases, postgres_connection(postgres_database, "shop"), text)
         spec = await use_cases.inspector.spec_of(ME, "sold")
-        keyed = await use_cases.planner.preparer.with_key("default", spec)
+        source = await use_cases.stores.named("default", spec.source.connection)
+        keyed = await use_cases.planner.reads.with_key(source, spec)
         assert FINGERPRINTS.get((lane, connection), keyed.fingerprint) == keyed.fingerprint
         if connection:
             left_behind(lambda sql: postgres(postgres_database, sql), order, place, keyed.fingerprint)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from application.pipelines.launch import TriggerRun
+from application.runs.launch import TriggerRun
 from domain.ports.message_queue import IDelivery, Message
 from domain.runs.run import RunState
 from entrypoints.composition.lifecycle import running

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from application.catalog.documents import PutDocument
-from application.pipelines.launch import TriggerRun
+from application.runs.launch import TriggerRun
 from domain.errors import StoreUnavailableError
 from domain.failpoints import arm
 from domain.identity.principal import Principal, Role

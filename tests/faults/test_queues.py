@@ -12,7 +12,7 @@ import pytest
 from dependency_injector import providers
 
 from application.catalog.documents import PutDocument
-from application.pipelines.launch import TriggerRun
+from application.runs.launch import TriggerRun
 from domain.errors import UnavailableError
 from domain.identity.principal import Principal, Role
 from domain.pipelines.spec import SourceSpec

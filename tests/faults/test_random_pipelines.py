@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from application.catalog.documents import PutDocument
-from application.pipelines.launch import TriggerRun
+from application.runs.launch import TriggerRun
 from domain.errors import PlatformError, StoreUnavailableError
 from domain.failpoints import arm
 from domain.identity.principal import Principal, Role

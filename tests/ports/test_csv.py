@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from application.pipelines.preparing import transform_plan
+from application.loads.landing import transform_plan
 from domain.errors import InvalidInputError, NotFoundError, PlatformError
 from domain.loads.read_set import SourcePlan
 from domain.pipelines.spec import PipelineSpec, SourceSpec

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 
-from application.pipelines.claim import MAX_RAISED, Claim
+from application.runs.work import MAX_RAISED, Claim
 from domain.errors import FencedError, NotFoundError, SchemaMismatchError, StoreUnavailableError, UnavailableError
 from domain.failpoints import arm
 from domain.loads.checkpoint import CheckpointUpdate

@@ -280,7 +280,7 @@ async def test_cancelled_wait_is_not_taken_for_a_slow_store() -> None:
     import asyncio
     from datetime import timedelta
 
-    from application.pipelines.patience import Patience
+    from application.loads.patience import Patience
 
     async def slow() -> int:
         await asyncio.sleep(60)

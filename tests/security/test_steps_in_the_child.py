@@ -18,7 +18,7 @@ import pyarrow as pa
 import pytest
 
 from application.catalog.checks import Checks, problems_of
-from application.pipelines.launch import TriggerRun
+from application.runs.launch import TriggerRun
 from domain.errors import InvalidInputError
 from domain.pipelines.dialing import DialRules
 from domain.pipelines.spec import PipelineSpec

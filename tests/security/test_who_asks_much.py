@@ -16,7 +16,7 @@ import uvicorn
 from starlette.requests import ClientDisconnect, Request
 
 from application.operations.health import HealthMonitor, Life
-from application.pipelines.showing import said_to
+from application.runs.showing import said_to
 from domain.errors import UnavailableError
 from domain.identity.principal import Principal, Role
 from entrypoints.http.app import create_app

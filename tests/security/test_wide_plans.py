@@ -12,8 +12,8 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from application.pipelines.guesses import settled
-from application.pipelines.preparing import _single_number
+from application.loads.guesses import settled
+from application.loads.plan_read import _single_number
 from domain.errors import InvalidInputError
 from domain.loads.read_set import SourcePlan
 from domain.loads.way import TEXT_WIRE, Facts, Way, choose_way

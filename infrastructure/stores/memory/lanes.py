@@ -156,7 +156,7 @@ class InMemoryOwner(IOwner):
         fail_at("dest.after_fence")
         return lane
 
-    async def open_read_set(self, read_set: ReadSet, target: Target) -> None:
+    async def open_read_set(self, read_set: ReadSet, target: Target) -> LaneState:
         async with self._store.transaction() as content:
             lane = self._mine(content)
             self._claim_table(content, target)
@@ -176,7 +176,7 @@ class InMemoryOwner(IOwner):
                 kinds = {column.name: column for column in existing[0]} if existing else {}
                 staged = [kinds.get(column.name, column) for column in staged_columns(target)]
                 create_table(content, target.table.beside(target.shadow), staged)
-            content.lanes[self._lane] = replace(
+            opened = content.lanes[self._lane] = replace(
                 lane,
                 state="loading",
                 read_set_id=read_set.id,
@@ -184,6 +184,7 @@ class InMemoryOwner(IOwner):
                 streams=tuple(StreamState(stream.name) for stream in read_set.plan.streams),
                 generation=lane.generation + 1,
             )
+            return opened
 
     async def fit(self, target: Target) -> None:
         async with self._store.transaction() as content:

@@ -193,23 +193,9 @@ class Selection:
             WorkFailedError: a row has more bytes than it may (`source.row_too_large`). `sizes` are those of a batch and of a row.
         """
         batch_bytes, most = sizes
-        chosen = [c for c in self.columns if only is None or c.name in only]
-        natives = [self.natives[c.name] for c in chosen]
-        columns = ", ".join(
-            f"{self.text_of(c.name)} AS {quote(c.name)}" if _is_sent_as_text(c.type) else quote(c.name) for c in chosen
-        )
         keys = ", ".join(f"selected.{quote(name)}" for name in order)
         ordered = f" ORDER BY {keys}" if order else ""
-        if places:
-            kinds = {c.name: c.type for c in self.columns}
-            told = told_as_text(order, lambda name: is_plain(kinds[name]) or _is_sent_as_text(kinds[name]))
-            columns += "".join(f", {self.text_of(name)} AS {place}" for place, name in told.items())
-            chosen = [*chosen, *(Column(place, "string") for place in told)]
-            natives += [self.natives[name] for name in told.values()]
-        if ties:
-            columns += f", rank() OVER (ORDER BY {keys}) AS {TIES}"
-            chosen = [*chosen, Column(TIES, "int64")]
-            natives.append("bigint")
+        columns, chosen, natives = self._chosen(only, order if places else (), keys if ties else None)
         bounded = f" LIMIT {limit:d}" if limit is not None else ""
         session.bind(self.settings)
         measured = row_size.measured(natives, most)
@@ -234,6 +220,27 @@ class Selection:
             raise refused from error
         finally:
             stream.close()  # Here and not whenever it is collected: it ends a statement of the session.
+
+    def _chosen(
+        self, only: Sequence[str] | None, placed: Sequence[str], tied_by: str | None
+    ) -> tuple[str, list[Column], list[str]]:
+        """What is selected, as SQL, with the columns that it gives and their types at the server."""
+        chosen = [c for c in self.columns if only is None or c.name in only]
+        natives = [self.natives[c.name] for c in chosen]
+        columns = ", ".join(
+            f"{self.text_of(c.name)} AS {quote(c.name)}" if _is_sent_as_text(c.type) else quote(c.name) for c in chosen
+        )
+        if placed:
+            kinds = {c.name: c.type for c in self.columns}
+            told = told_as_text(placed, lambda name: is_plain(kinds[name]) or _is_sent_as_text(kinds[name]))
+            columns += "".join(f", {self.text_of(name)} AS {place}" for place, name in told.items())
+            chosen += [Column(place, "string") for place in told]
+            natives += [self.natives[name] for name in told.values()]
+        if tied_by is not None:
+            columns += f", rank() OVER (ORDER BY {tied_by}) AS {TIES}"
+            chosen.append(Column(TIES, "int64"))
+            natives.append("bigint")
+        return columns, chosen, natives
 
     def _may_have_room(self, session: Described, natives: Sequence[str], most: int) -> bool:
         """As `row_size.has_room`, asked once: a selection is of one snapshot, for which the answer stays right."""

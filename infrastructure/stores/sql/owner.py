@@ -22,7 +22,8 @@ from infrastructure.stores.landing import landed_columns, landing_of, opened_sta
 from infrastructure.stores.landing_watch import LANDED_BY, LANDING, LandingWatch
 from infrastructure.stores.lane_tokens import check_above, new_token
 from infrastructure.stores.sql.landed import with_landed
-from infrastructure.stores.sql.lanes import OF_LANE, read_lane_rows
+from infrastructure.stores.sql.lanes import OF_LANE as _KEY
+from infrastructure.stores.sql.lanes import read_lane_rows
 from infrastructure.stores.sql.leftovers import drop_leftovers, drop_rebuilt
 from infrastructure.stores.sql.merge import merge_stage, merged_names
 from infrastructure.stores.sql.quarantine import abandon_refused, settle_refused
@@ -37,8 +38,6 @@ from infrastructure.stores.sql.session import (
     prepare_target,
 )
 from infrastructure.threads import OneThread
-
-_KEY = OF_LANE
 
 
 class SqlOwner(IOwner):
@@ -60,8 +59,8 @@ class SqlOwner(IOwner):
     async def take_over(self) -> LaneState:
         return await self._thread.call(self._take_over)
 
-    async def open_read_set(self, read_set: ReadSet, target: Target) -> None:
-        await self._thread.call(self._open_read_set, read_set, target)
+    async def open_read_set(self, read_set: ReadSet, target: Target) -> LaneState:
+        return await self._thread.call(self._open_read_set, read_set, target)
 
     async def fit(self, target: Target) -> None:
         await self._thread.call(self._fit, target)
@@ -124,7 +123,7 @@ class SqlOwner(IOwner):
             self._key,
         )
 
-    def _open_read_set(self, read_set: ReadSet, target: Target) -> None:
+    def _open_read_set(self, read_set: ReadSet, target: Target) -> LaneState:
         session = self._session
         with session.transaction():
             previous = self._lock_head()
@@ -153,6 +152,7 @@ class SqlOwner(IOwner):
             stats = opened_stats(read_set, target, previous, is_new=existing is None)
             stats |= {LANDING: session.identity(landing_of(target)), LANDED_BY: [target.run_id]}
             self._update_head("loading", previous.watermark, stats, read_set_id=read_set.id)
+            return self._read_lane()
 
     def _fit(self, target: Target) -> None:
         with self._session.transaction():

@@ -7,8 +7,8 @@ from functools import cached_property
 from typing import Any
 
 from application.missing import missing
-from application.pipelines.doorbell import Doorbell
-from application.pipelines.gathering import Gathered
+from application.runs.doorbell import Doorbell
+from application.runs.gathering import Gathered
 from domain.errors import ConflictError, InvalidInputError, PlatformError
 from domain.events import RunQueued, RunStarted
 from domain.failpoints import fail_at

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from application.events.announce import Announcer
-from application.pipelines.doorbell import RUNS_TOPIC, Doorbell
+from application.runs.doorbell import RUNS_TOPIC, Doorbell
 from domain.errors import UnavailableError
 from domain.ports.message_queue import IMessageQueue
 from domain.ports.unit_of_work import IRecords

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from application.pipelines.gathering import Gathered
+from application.runs.gathering import Gathered
 from domain.errors import UnavailableError
 
 

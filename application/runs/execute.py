@@ -3,25 +3,22 @@
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 import structlog
 
-from application.pipelines.claim import Claim, RunClaimer, StoppedError
-from application.pipelines.load import ReadSetLoader
-from application.pipelines.settle import RunSettler
+from application.runs.claim import RunClaimer
+from application.runs.settle import RunSettler
+from application.runs.work import Claim, IWorks, StoppedError
 from domain.errors import FencedError, PlatformError
-from domain.pipelines.replay import replay_of
-from domain.pipelines.spec import PipelineSpec
 from domain.ports.engine import OnProgress
 from domain.ports.runtime import ITelemetry
 from domain.ports.unit_of_work import IRecords
 from domain.runs.run import Run
 
 _LOOK_EVERY_SECONDS = 0.2
-_REMEMBERED_SPECS = 1000
 
 
 @dataclass(frozen=True)
@@ -34,13 +31,12 @@ class RunExecutor:
 
     records: IRecords
     claimer: RunClaimer
-    loader: ReadSetLoader
+    works: IWorks
     settler: RunSettler
     telemetry: ITelemetry
     timeout: timedelta
     is_draining: Callable[[], bool]
     patience: timedelta = timedelta(seconds=3)
-    _specs: dict[tuple[str, str, int], PipelineSpec] = field(default_factory=dict)
 
     async def execute_to_end(self, run: Run, on_progress: OnProgress = lambda _: None) -> Run:
         """Execute a claimed run, and again after each pause while it is to be retried; return it as it then stands."""
@@ -58,14 +54,14 @@ class RunExecutor:
         """Execute a run that this process has claimed."""
         with self.telemetry.span("run", trace=run.trace):
             async with self.records.hold_lease(run.id, run.fence, lease=self.claimer.lease) as lease:
-                spec = await self._spec_of(run)
-                until = time.monotonic() + spec.run.timeout_or(self.timeout).total_seconds()
-                claim = Claim(run, spec, lease, run.fence, until, self.is_draining)
+                work = await self.works.of(run)
+                until = time.monotonic() + work.timeout_or(self.timeout).total_seconds()
+                claim = Claim(run, work, lease, run.fence, until, self.is_draining)
                 await self._perform(claim, on_progress)
 
     async def _perform(self, claim: Claim, on_progress: OnProgress) -> None:
         try:
-            report = await self._watched(claim, self.loader.load(claim, on_progress))
+            report = await self._watched(claim, claim.work.perform(claim, on_progress))
         except StoppedError as stop:
             await self.settler.stopped(claim, stop.reason)
         except FencedError:
@@ -104,20 +100,6 @@ class RunExecutor:
             task.cancel()
             await asyncio.wait({task})
             raise
-
-    async def _spec_of(self, run: Run) -> PipelineSpec:
-        key = (run.organization, run.pipeline, run.revision)
-        if key not in self._specs:
-            async with self.records.view() as unit:
-                (stored,) = await unit.pipelines.revisions(
-                    run.organization, run.pipeline, before=run.revision + 1, limit=1
-                )
-            if len(self._specs) >= _REMEMBERED_SPECS:
-                self._specs.clear()
-            # A revision never changes, so it is remembered for good.
-            self._specs[key] = PipelineSpec.from_document(stored.document)
-        spec = self._specs[key].with_parameters(run.request.parameters)
-        return replay_of(spec, run.organization, run.request.replay) if run.request.replay is not None else spec
 
     async def _stands(self, run: Run) -> Run:
         async with self.records.view() as unit:

@@ -8,12 +8,10 @@ from datetime import timedelta
 from functools import cached_property
 from typing import Any, TypeVar
 
-from application.connections.open_stores import OpenStores
 from application.events.announce import Announcer
-from application.pipelines.claim import Claim
-from application.pipelines.doorbell import Doorbell
-from application.pipelines.gathering import Gathered
-from application.pipelines.reporting import in_total, published_report, unfinished_report
+from application.runs.doorbell import Doorbell
+from application.runs.gathering import Gathered
+from application.runs.work import Claim
 from domain.errors import (
     BusyError,
     FencedError,
@@ -26,7 +24,6 @@ from domain.errors import (
 )
 from domain.events import BatchFailed, Event, RunFinished, RunReleased
 from domain.failpoints import fail_at
-from domain.loads.checkpoint import LaneState
 from domain.ports.unit_of_work import IRecords
 from domain.quality.measures import Counts
 from domain.runs.run import RETRY, Finish, Run, RunState
@@ -43,7 +40,6 @@ class RunSettler:
     """Ends claims. Runs that finish at the same time share a transaction."""
 
     records: IRecords
-    stores: OpenStores
     announcer: Announcer
     doorbell: Doorbell
     max_retries: int
@@ -70,10 +66,10 @@ class RunSettler:
 
     async def failed(self, claim: Claim, error: PlatformError) -> None:
         """The work failed: again after a pause if that may help, else for good."""
-        allowed = claim.spec.retry.attempts if claim.spec.retry.attempts is not None else self.max_retries
+        allowed = claim.work.retry.attempts if claim.work.retry.attempts is not None else self.max_retries
         if error.retryable and claim.run.retries < allowed and claim.lease.stop_reason() is None:
             await self._release(
-                claim, RETRY + error.code, pause=pause_before_retry(claim.run, claim.spec.retry.backoff), error=error
+                claim, RETRY + error.code, pause=pause_before_retry(claim.run, claim.work.retry.backoff), error=error
             )
             return
         about = error.first_errors if isinstance(error, WorkFailedError) else ()
@@ -108,13 +104,8 @@ class RunSettler:
         first_errors: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         """Stop every writer at the destination first; while that is not to be had the run stays running, and says why."""
-        planned = claim.planned
-        if planned is None:
-            # No attempt at this run has opened a read set, and none can any more: there is no writer to stop.
-            await self._finish(claim, state, reason, error=error)
-            return
         try:
-            left = await self._sealed(claim)
+            sealed = await claim.work.seal(claim)
         except FencedError:
             return
         except (UnavailableError, NotFoundError, BusyError, InvalidInputError) as why:
@@ -123,33 +114,19 @@ class RunSettler:
                 await unit.runs.note(claim.run.id, claim.fence, reason=reason)
                 await unit.commit()
             return
-        if left.read_set_id == planned.id and not left.is_loading and not claim.goes_on_after(planned):
-            # It was published first, by this attempt or one before it: whoever asked again would read every row twice.
-            await self._finish(claim, RunState.SUCCEEDED, "published", report=published_report(left, planned))
+        if sealed is None:
+            await self._finish(claim, state, reason, error=error)
             return
-        report = unfinished_report(left)
+        if sealed.is_done:  # Whoever asked again would read every row twice.
+            await self._finish(claim, RunState.SUCCEEDED, "published", report=sealed.report)
+            return
+        report = sealed.report
         if first_errors:  # Of a batch that was not committed.
             report = {
                 **(report or {"counts": Counts().as_dict()}),
                 "first_errors": [dict(each) for each in first_errors],
             }
         await self._finish(claim, state, reason, report=report, error=error)
-
-    async def _sealed(self, claim: Claim) -> LaneState:
-        organization, spec = claim.lane.organization, claim.spec
-        destination = await self.stores.get(
-            organization, await self.stores.spec_of(organization, spec.destination.connection)
-        )
-        while True:
-            try:
-                async with destination.owner(
-                    claim.lane, spec.destination.table, claim.fence, token=claim.token
-                ) as owner:
-                    left = await claim.take_over(owner)
-                    await owner.seal()
-                return left
-            except FencedError as error:
-                await claim.go_above(self.records, error)
 
     async def _finish(
         self,
@@ -161,8 +138,7 @@ class RunSettler:
         error: Mapping[str, Any] | None = None,
     ) -> None:
         fail_at("finish.before_state")
-        if report is None and claim.completed_first is not None:
-            report = in_total({"counts": Counts().as_dict()}, claim.completed_first)
+        report = report if report is not None else claim.work.completed()
         counts, told = (report or {}).get("counts", {}), error or {}
         finished = RunFinished(
             *claim.ids,

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from application.pipelines.settle import pause_before_retry
+from application.runs.settle import pause_before_retry
 from domain.runs.run import Run, RunRequest, RunState
 
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from application.pipelines.overlap import ahead
+from application.loads.overlap import ahead
 from domain.errors import WorkFailedError
 from domain.ports.engine import StreamTask
 from infrastructure.engines.local import LocalEngine

@@ -3,8 +3,8 @@
 import pyarrow as pa
 
 from application.answers import AnswerLimits
+from application.loads.report import published_report
 from application.pipelines.inspect import Preview
-from application.pipelines.reporting import published_report
 from domain.loads.checkpoint import LaneState
 from domain.loads.read_set import ReadSet, SourcePlan
 from domain.quality.measures import Counts

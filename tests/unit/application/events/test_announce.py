@@ -8,7 +8,7 @@ import pytest
 
 from application.events.announce import Announcer
 from application.events.follow import FollowerStarter
-from application.pipelines.launch import TriggerRun
+from application.runs.launch import TriggerRun
 from domain.ports.unit_of_work import IUnitOfWork, StoredEvent
 from domain.runs.run import Ring
 from domain.stores.table import TableName

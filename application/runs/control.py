@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, replace
 
-from application.pipelines.doorbell import Doorbell
-from application.pipelines.launch import RunLauncher, TriggerRun
-from application.pipelines.showing import run_for
+from application.runs.doorbell import Doorbell
+from application.runs.launch import RunLauncher, TriggerRun
+from application.runs.showing import run_for
 from domain.errors import ConflictError, NotFoundError
 from domain.events import RunFinished
 from domain.failpoints import fail_at

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from application.connections.open_stores import OpenStores
-from application.pipelines.guesses import not_converted
-from application.pipelines.overlap import ahead
-from application.pipelines.patience import Patience
-from application.pipelines.places import counted_in_report, placed, placed_in_report
+from application.loads.guesses import not_converted
+from application.loads.overlap import ahead
+from application.loads.patience import Patience
+from application.loads.places import counted_in_report, placed, placed_in_report
 from domain.errors import ConversionError, QualityRejectedError
 from domain.loads.checkpoint import CheckpointUpdate, Position, StreamState
 from domain.loads.report import StreamReport

@@ -1,0 +1,59 @@
+"""What one claim knows of its load: what it works at, and what it has completed on the way."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from application.runs.work import Claim
+from domain.loads.checkpoint import LaneState
+from domain.loads.read_set import Lane, ReadSet
+from domain.pipelines.spec import PipelineSpec
+from domain.ports.data_store import IOwner
+from domain.runs.run import RunRequest
+
+
+@dataclass
+class Attempt:
+    """The load of one claim. `stored` is the read set that the records have for the run, `read_set` the one that this claim
+    works at, `token` what its take-over at the destination was given, `completed_first` the report of another run's read set
+    that it has completed before, `notes` what the report of what is planned next has to say.
+    """
+
+    claim: Claim
+    spec: PipelineSpec
+    stored: ReadSet | None = None
+    read_set: ReadSet | None = None
+    token: str | None = None
+    completed_first: Mapping[str, Any] | None = None
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, claim: Claim, spec: PipelineSpec) -> "Attempt":
+        """The beginning of a claim, with what an attempt before it has planned."""
+        stored = claim.run.read_set
+        return cls(claim, spec, stored=ReadSet.from_json(stored) if stored else None)
+
+    @property
+    def lane(self) -> Lane:
+        """The lane of the run."""
+        return self.claim.lane
+
+    @property
+    def request(self) -> RunRequest:
+        """What the run was asked for with."""
+        return self.claim.run.request
+
+    @property
+    def planned(self) -> ReadSet | None:
+        """What this claim works at, else what one before it did; None while nothing is planned."""
+        return self.read_set or self.stored
+
+    def goes_on_after(self, read_set: ReadSet) -> bool:
+        """Whether the run is not over when this is published: what arrived since an adopted read set is its own."""
+        return read_set.is_adopted and self.spec.source.cursor is not None
+
+    async def take_over(self, owner: IOwner) -> LaneState:
+        """Take the lane over, and keep the token by which the next take-over shows that it is the same claim."""
+        state = await owner.take_over()
+        self.token = state.token
+        return state

@@ -1,0 +1,37 @@
+"""The two ends of a load, opened once: where its rows come from, and where they go."""
+
+from dataclasses import dataclass
+
+from application.connections.open_stores import OpenStores
+from domain.pipelines.spec import PipelineSpec
+from domain.ports.data_store import IDataStore
+from domain.stores.connection import ConnectionSpec
+
+
+@dataclass(frozen=True)
+class Ends:
+    """Source and destination of a pipeline, each with the connection that it was opened by."""
+
+    organization: str
+    source_connection: ConnectionSpec
+    source: IDataStore
+    destination_connection: ConnectionSpec
+    destination: IDataStore
+
+    @property
+    def is_one_store(self) -> bool:
+        """Whether both are the same connection."""
+        return self.source_connection == self.destination_connection
+
+
+async def open_ends(stores: OpenStores, organization: str, spec: PipelineSpec) -> Ends:
+    """Open both ends of a pipeline.
+
+    Raises:
+        NotFoundError: a connection is not there (`connection.not_found`).
+        StoreUnavailableError: one cannot be opened.
+    """
+    names = (spec.source.connection, spec.destination.connection)
+    source, destination = await stores.specs_of(organization, names)
+    landing = await stores.get(organization, destination)
+    return Ends(organization, source, await stores.get(organization, source), destination, landing)

@@ -1,0 +1,157 @@
+"""The story of a load: begun, stopped, gone on with by another claim, published once, sealed."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from application.runs.launch import TriggerRun
+from application.runs.work import Claim, IWork, StoppedError
+from domain.errors import FencedError
+from domain.runs.run import Run
+from entrypoints.composition.container import build_container
+from entrypoints.composition.lifecycle import running
+from infrastructure.settings.sources import load_settings
+from tests.e2e.inside import ME, Inside
+from tests.unit.application.loads.making import Held
+
+LANDING = "version: 1\nconnection: landing\nkind: files\noptions: {root: data}\n"
+
+
+class Story(Inside):
+    """One installation in memory, and claims of one run after another."""
+
+    works: Any
+    file: Path
+
+    async def asked(self) -> Run:
+        return await self.use_cases.launcher.launch_claimed(ME, TriggerRun("orders"))
+
+    async def again(self, run: Run) -> Run:
+        """The same run as another worker claims it that takes it over."""
+        async with self.use_cases.records.unit() as unit:
+            fence = await unit.runs.raise_fence(run.id, run.fence, above=run.fence)
+            found = await unit.runs.get("default", run.id)
+            await unit.commit()
+        assert fence is not None
+        assert found is not None
+        return replace(found, fence=fence, attempt=run.attempt)
+
+    async def claimed(self, run: Run) -> tuple[IWork, Claim, Held]:
+        work, held = await self.works.of(run), Held()
+        return work, Claim(run, work, held, run.fence, float("inf"), lambda: False), held
+
+    async def ids(self) -> list[int]:
+        return [row["id"] for row in await self.rows("orders")]
+
+
+@asynccontextmanager
+async def story(project: Path, *, more: str = "", mode: str = "append") -> AsyncIterator[Story]:
+    settings = load_settings(root=project, environment={"HEADRACE_STORE__KIND": "memory"}).settings
+    container = build_container(settings, project)
+    async with running(container, with_store=False) as use_cases:
+        told = Story(use_cases)
+        told.works, told.file = container.use_cases.works(), project / "data/orders.csv"
+        told.file.write_text("id\n1\n2\n3\n4\n5\n")
+        await told.put(LANDING)
+        await told.pipeline(
+            "orders", "connection: landing, path: orders.csv", f"table: orders, mode: {mode}",
+            f"run: {{batch_rows: 2}}\n{more}",
+        )  # fmt: skip
+        yield told
+
+
+@pytest.mark.invariant("D1")
+async def test_load_is_committed_batch_by_batch_and_published(project: Path) -> None:
+    async with story(project) as told:
+        work, claim, _ = await told.claimed(await told.asked())
+        batches: list[int] = []
+
+        report = await work.perform(claim, lambda progress: batches.append(progress.rows_used))
+
+        assert batches == [2, 2, 1]
+        assert (report["counts"]["used"], report["published"], report["batches"]) == (5, "batch", 3)
+        assert await told.ids() == [1, 2, 3, 4, 5]
+        assert (await told.use_cases.inspector.state(ME, "orders")).state == "idle"
+
+
+@pytest.mark.invariant("D1", "L1")
+async def test_load_that_is_stopped_stops_at_a_border_and_the_next_claim_goes_on_there(project: Path) -> None:
+    async with story(project) as told:
+        run = await told.asked()
+        work, claim, held = await told.claimed(run)
+
+        with pytest.raises(StoppedError):
+            await work.perform(claim, lambda _: setattr(held, "reason", "cancelled"))
+
+        assert await told.ids() == [1, 2]
+        later, claimed, _ = await told.claimed(await told.again(run))
+        report = await later.perform(claimed, lambda _: None)
+        assert (report["counts"]["used"], report["batches"]) == (5, 2)
+        assert await told.ids() == [1, 2, 3, 4, 5]
+        with pytest.raises(FencedError):  # The one before it can do nothing any more.
+            held.reason = None
+            await work.perform(claim, lambda _: None)
+        assert await told.ids() == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.invariant("D1")
+async def test_load_whose_worker_died_before_saying_so_is_not_read_again(project: Path) -> None:
+    async with story(project) as told:
+        run = await told.asked()
+        work, claim, _ = await told.claimed(run)
+        first = await work.perform(claim, lambda _: None)
+
+        later, claimed, _ = await told.claimed(await told.again(run))
+        report = await later.perform(claimed, lambda _: pytest.fail("read again"))
+
+        assert (report["read_set"], report["counts"]) == (first["read_set"], first["counts"])
+        assert await told.ids() == [1, 2, 3, 4, 5]
+        sealed = await later.seal(claimed)
+        assert sealed is not None
+        assert (sealed.is_done, (sealed.report or {})["counts"]) == (True, first["counts"])
+
+
+@pytest.mark.invariant("C1")
+async def test_sealed_load_tells_what_it_committed_and_takes_no_batch_more(project: Path) -> None:
+    async with story(project) as told:
+        run = await told.asked()
+        work, claim, held = await told.claimed(run)
+        assert await work.seal(claim) is None  # Nothing has begun, so there is nothing to stop.
+        with pytest.raises(StoppedError):
+            await work.perform(claim, lambda _: setattr(held, "reason", "cancelled"))
+
+        sealed = await work.seal(claim)
+
+        assert sealed is not None
+        assert (sealed.is_done, (sealed.report or {})["counts"]["used"]) == (False, 2)
+        assert await told.ids() == [1, 2]
+
+
+@pytest.mark.invariant("D9")
+async def test_load_that_a_rule_over_the_whole_refuses_publishes_nothing(project: Path) -> None:
+    rule = "quality: [{rule: row_count, min: 6}]\n"
+    async with story(project, more=rule) as told:
+        run = await told.ran("orders")
+
+        assert (run.error or {})["code"] == "quality.rejected"
+        assert [str(table) for table in await (await told.store()).tables()] == []
+
+
+@pytest.mark.invariant("D1")
+async def test_rows_that_replace_a_table_take_its_place_at_once(project: Path) -> None:
+    async with story(project, mode="replace") as told:
+        await told.report("orders")
+        told.file.write_text("id\n7\n8\n9\n")
+        work, claim, held = await told.claimed(await told.asked())
+
+        with pytest.raises(StoppedError):
+            await work.perform(claim, lambda _: setattr(held, "reason", "cancelled"))
+        assert await told.ids() == [1, 2, 3, 4, 5]
+        held.reason = None
+        await work.perform(claim, lambda _: None)
+
+        assert await told.ids() == [7, 8, 9]
