@@ -5,7 +5,7 @@ import csv
 import io
 import re
 import sys
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,8 +122,11 @@ class CsvFile:
         with self._faults(len(names)), _opened(self._path, self.name) as raw:
             return next((batch for batch in self._reader(raw, names, size_bytes) if batch.num_rows), None)
 
-    def batches(self, block_bytes: int = BLOCK_BYTES, room: Room | None = None) -> Generator[pa.RecordBatch]:
-        """Read the rows, every value as text, about so many bytes at a time; what takes many more waits for `room`.
+    def batches(
+        self, block_bytes: int = BLOCK_BYTES, room: Room | None = None, before_again: Callable[[], None] = lambda: None
+    ) -> Generator[pa.RecordBatch]:
+        """Read the rows, every value as text, about so many bytes at a time; what takes many more waits for `room`, and is read by
+        opening the file once more.
 
         Raises:
             InvalidInputError: the file is not well formed, or not in the encoding, with the line.
@@ -140,6 +143,7 @@ class CsvFile:
                     if block_bytes >= self._longest_row_bytes:
                         raise self._too_long() from None
                     block_bytes = self._longest_row_bytes
+                    before_again()
                     if room is not None:
                         stack.enter_context(room.taken(_COPIES * block_bytes))
 

@@ -122,7 +122,8 @@ class ParquetData:
         # Arrow wraps nanoseconds around, so that the year 1500 is 2084; microseconds have room for the years that there are.
         with (
             self._faults(),
-            pq.ParquetFile(self._path, coerce_int96_timestamp_unit="us", buffer_size=_BUFFER_BYTES) as parquet,
+            pa.OSFile(str(self._path)) as file,
+            pq.ParquetFile(file, coerce_int96_timestamp_unit="us", buffer_size=_BUFFER_BYTES) as parquet,
         ):
             leaves = _leaves(parquet)
             finer = [
@@ -132,11 +133,11 @@ class ParquetData:
             size = (rows, most_bytes)
             if finer:
                 for group in groups:
-                    RowGroup(parquet, self._path, self.name, group, size, self._limits)
+                    RowGroup(parquet, file.fileno(), self.name, group, size, self._limits)
                 self._refuse_nanoseconds(finer, rows)
             changes = _changes(parquet)
             for group in groups:
-                found = RowGroup(parquet, self._path, self.name, group, size, self._limits)
+                found = RowGroup(parquet, file.fileno(), self.name, group, size, self._limits)
                 with room.taken(found.most_bytes) if room is not None else nullcontext():
                     for batch in _read(parquet, group, found):
                         self._check_texts(batch)

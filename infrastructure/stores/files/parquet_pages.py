@@ -6,7 +6,6 @@ bounds is refused.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import pyarrow.parquet as pq
 
@@ -98,28 +97,27 @@ class RowGroup:
     """A row group whose headers were looked at; nothing of it is unpacked yet."""
 
     def __init__(
-        self, parquet: pq.ParquetFile, path: Path, name: str, group: int, size: tuple[int, int], limits: FileLimits
+        self, parquet: pq.ParquetFile, file: int, name: str, group: int, size: tuple[int, int], limits: FileLimits
     ) -> None:
-        """Look at its headers.
+        """Look at its headers, in the open file that Arrow reads: another one may have come in its place.
 
         Raises:
             InvalidInputError: a page is larger than it may be, or they are not what the footer says.
         """
-        self._path, self._name, self._limits = path, name, limits
+        self._file, self._name, self._limits = file, name, limits
         self._rows, self._size_bytes = size
         metadata = parquet.metadata.row_group(group)
         self._count = metadata.num_rows
         if self._count < 0:
             raise malformed(name)
         self._chunks = []
-        with path.open("rb") as file:
-            for place in range(metadata.num_columns if metadata.num_rows else 0):
-                column, kind = metadata.column(place), parquet.schema.column(place)
-                is_list = bool(kind.max_repetition_level)
-                if column.num_values < self._count or (column.num_values != self._count and not is_list):
-                    raise malformed(name)  # What it says of its rows, sizes follow from.
-                chunk = _looked_at(file.fileno(), column, kind, name, (self._size_bytes, limits))
-                self._chunks.append(chunk)
+        for place in range(metadata.num_columns if metadata.num_rows else 0):
+            column, kind = metadata.column(place), parquet.schema.column(place)
+            is_list = bool(kind.max_repetition_level)
+            if column.num_values < self._count or (column.num_values != self._count and not is_list):
+                raise malformed(name)  # What it says of its rows, sizes follow from.
+            chunk = _looked_at(file, column, kind, name, (self._size_bytes, limits))
+            self._chunks.append(chunk)
         found = [(first, page, chunk) for chunk in self._chunks for first, page in chunk.large]
         self._large = sorted(found, key=lambda one: one[0])
 
@@ -136,16 +134,15 @@ class RowGroup:
             WorkFailedError: a text of a dictionary, or a list, is larger than a batch (`source.row_too_large`).
         """
         row_bytes, texts = 0.0, list[Parts]()
-        with self._path.open("rb") as file:
-            for chunk in self._chunks:
-                if chunk.width > self._size_bytes:
-                    raise self._too_large(chunk.column)
-                width = chunk.width or _OFFSET_BYTES + self._text_bytes(file.fileno(), chunk)
-                parts = self._parts(file.fileno(), chunk)
-                if chunk.kind.max_repetition_level:
-                    self._check_lists(chunk, width, int(sum(rows * each for rows, each in parts)))
-                row_bytes += chunk.column.num_values / self._count * width
-                texts.append(parts)
+        for chunk in self._chunks:
+            if chunk.width > self._size_bytes:
+                raise self._too_large(chunk.column)
+            width = chunk.width or _OFFSET_BYTES + self._text_bytes(self._file, chunk)
+            parts = self._parts(self._file, chunk)
+            if chunk.kind.max_repetition_level:
+                self._check_lists(chunk, width, int(sum(rows * each for rows, each in parts)))
+            row_bytes += chunk.column.num_values / self._count * width
+            texts.append(parts)
         rows = int(max(1, min(self._rows, self._size_bytes / max(row_bytes, 1))))
         while rows > 1 and rows * row_bytes + sum(most_at_a_time(parts, rows) for parts in texts) > self._size_bytes:
             rows //= 2
@@ -194,9 +191,8 @@ class RowGroup:
         """
         while self._large and self._large[0][0] < end:
             _, page, chunk = self._large.pop(0)
-            with self._path.open("rb") as file:
-                if has_longer(file.fileno(), page, chunk.column, chunk.kind, self._size_bytes):
-                    raise self._too_large(chunk.column)
+            if has_longer(self._file, page, chunk.column, chunk.kind, self._size_bytes):
+                raise self._too_large(chunk.column)
 
     def _too_large(self, column: pq.ColumnChunkMetaData) -> WorkFailedError:
         return row_too_large(self._size_bytes, column.path_in_schema.partition(".")[0])

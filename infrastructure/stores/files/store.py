@@ -40,6 +40,7 @@ from infrastructure.stores.files.formats import differing, format_of, format_of_
 from infrastructure.stores.files.matches import forbidden, is_inside, matches, tables_under
 from infrastructure.stores.files.parquet_files import ParquetData, columns_of_all, conform_file, note_on_times
 from infrastructure.stores.files.parquet_pages import FileLimits
+from infrastructure.stores.files.pinned import PinnedFile, pin
 from infrastructure.tabular.arrow import rechunk
 from infrastructure.threads import OneThread
 
@@ -169,15 +170,7 @@ class FilesDataStore(IDataStore):
         permits = self._confinement.permits()
         if not all(map(permits, paths)):
             raise forbidden()
-        return tuple(self._pin(path) for path in paths)
-
-    def _pin(self, path: Path) -> SourceFile:
-        name = path.relative_to(self._root).as_posix()
-        try:
-            status = path.stat()
-        except OSError as error:
-            raise SourceChangedError(f"The file {name} went while it was looked at; try again.") from error
-        return SourceFile(name, status.st_size, str(status.st_mtime_ns))
+        return tuple(pin(path, path.relative_to(self._root).as_posix()) for path in paths)
 
     async def count(self, source: SourceSpec, plan: SourcePlan) -> int:
         total = 0
@@ -254,12 +247,10 @@ class FilesReader(IReader):
     def _read(self, after: Position | None, limit: int | None) -> Generator[SourceBatch]:
         first, skip = (int(after[0]), int(after[1])) if after else (0, 0)
         for index, file in enumerate(self._plan.files[first:], start=first):
-            path = self._root / file.path
-            self._check(path, file)
             done = skip if index == first else 0
             # A run has a process's workers to bound it, and must not fail since somebody looks at a file.
             room = ROOM if limit is not None else None
-            for rows in rechunk(self._record_batches(path, file, done, room=room), *self._size):
+            for rows in rechunk(self._record_batches(file, done, room=room), *self._size):
                 self._check_columns(rows.column_names, file)
                 if limit is not None:
                     rows = rows.slice(0, limit)
@@ -282,10 +273,8 @@ class FilesReader(IReader):
         first, skip = (int(after[0]), int(after[1])) if after else (0, 0)
         names = [name for name, _ in self._plan.columns]
         for index, file in enumerate(self._plan.files[first:], start=first):
-            path = self._root / file.path
-            self._check(path, file)
             done = skip if index == first else 0
-            for batch in self._record_batches(path, file, done, _PULLED_BYTES):
+            for batch in self._record_batches(file, done, _PULLED_BYTES):
                 self._check_columns(batch.schema.names, file)
                 done += batch.num_rows
                 fail_at("extract.mid_page")
@@ -302,33 +291,28 @@ class FilesReader(IReader):
             return rows.select([name for name, _ in self._plan.columns])
         return conform_file(rows, self._plan.columns, name)
 
-    def _check(self, path: Path, file: SourceFile) -> None:
-        if not is_inside(path, self._root):
-            raise forbidden()
-        self._confinement.check(path)
-        try:
-            status = path.stat()
-        except OSError as error:
-            raise SourceChangedError(f"The file {file.path} of the read set is gone.") from error
-        if (status.st_size, str(status.st_mtime_ns)) != (file.size_bytes, file.etag):
-            raise SourceChangedError(
-                f"The file {file.path} changed after the read set was planned; start again with --full-refresh or reset."
-            )
+    def _pinned(self, file: SourceFile) -> PinnedFile:
+        path = self._root / file.path
+
+        def check_place() -> None:
+            if not is_inside(path, self._root):
+                raise forbidden()
+            self._confinement.check(path)
+
+        return PinnedFile(path, file, check_place)
 
     def _record_batches(
-        self, path: Path, file: SourceFile, skip: int, block_bytes: int = BLOCK_BYTES, room: Room | None = None
+        self, file: SourceFile, skip: int, block_bytes: int = BLOCK_BYTES, room: Room | None = None
     ) -> Iterator[pa.RecordBatch]:
         """The rows behind the first `skip`, with the columns that the file's folders tell."""
-        told, name, is_opened = None, file.path, False
-        for batch in self._all_batches(path, name, block_bytes, room):
-            if not is_opened:
-                self._check(path, file)  # What was opened is what was checked before.
-                is_opened = True
+        told, pinned = None, self._pinned(file)
+        pinned.check()
+        for batch in pinned.watched(self._all_batches(pinned, block_bytes, room)):
             if skip >= batch.num_rows:
                 skip -= batch.num_rows
                 continue
             if told is None:
-                told = self._told(name, batch.schema.names)
+                told = self._told(file.path, batch.schema.names)
             yield _with(batch.slice(skip), told)
             skip = 0
 
@@ -338,9 +322,10 @@ class FilesReader(IReader):
         columns = tuple((name, kind) for name, kind in self._plan.columns if name not in names)
         return FolderColumns(columns).scalars(path, is_text=self._plan.is_text)
 
-    def _all_batches(self, path: Path, name: str, block_bytes: int, room: Room | None) -> Iterator[pa.RecordBatch]:
+    def _all_batches(self, pinned: PinnedFile, block_bytes: int, room: Room | None) -> Iterator[pa.RecordBatch]:
+        path, name = pinned.path, pinned.file.path
         if self._plan.is_text:
-            yield from self._csv(path, name).batches(block_bytes, room)
+            yield from self._csv(path, name).batches(block_bytes, room, pinned.check)
             return
         data = ParquetData(path, name, self._limits)
         data.check_footer(self._calls)
