@@ -1,9 +1,12 @@
 """Quoting of SQL, shared by the adapter families: the only place where names become text."""
 
+from functools import lru_cache
+
 from domain.errors import InvalidInputError
 from domain.stores.table import TableName, check_identifier
 
 
+@lru_cache(maxsize=4096)
 def quote(name: str) -> str:
     """Quote an identifier for Postgres and DuckDB.
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from application.catalog.documents import Catalog, Change, PutDocument, how_it_publishes
 from application.connections.open_stores import OpenStores
-from application.loads.ends import Ends, open_ends
+from application.loads.ends import Ends, connections_of, open_ends
 from application.loads.landing import LandingPlanner, Prepared
 from application.loads.patience import Patience
 from application.loads.plan_read import ReadPlanner
@@ -115,7 +115,7 @@ class PlanForecaster:
         columns: tuple[ColumnForecast, ...] = ()
         try:
             async with self.patience.within():
-                ends = await open_ends(stores, organization, spec)
+                ends = await open_ends(stores, organization, await stores.specs_of(organization, connections_of(spec)))
                 spec = await self.reads.with_key(ends.source, spec)
                 plan = await self.reads.planned(ends.source.plan(spec.source, lo=None, limit=None, waits=False))
                 plan = await self.reads.settled(ends, spec, plan, RunRequest())

@@ -10,7 +10,7 @@ from domain.errors import InvalidInputError
 from domain.pipelines.spec import DEFAULT_CONNECTION
 from domain.ports.data_store import IDataStore
 from domain.ports.secrets import ISecretProvider, Secret
-from domain.ports.unit_of_work import IRecords
+from domain.ports.unit_of_work import IRecords, IUnitOfWork
 from domain.stores.connection import ConnectionSpec
 
 StoreBuilder = Callable[[str, ConnectionSpec, Mapping[str, Secret]], IDataStore]
@@ -77,15 +77,20 @@ class OpenStores:
         Raises:
             NotFoundError: there is none of a name (`connection.not_found`).
         """
+        if all(name == DEFAULT_CONNECTION or name in self._beside for name in names):
+            return await self.specs_in(None, organization, names)
+        async with self._records.view() as unit:
+            return await self.specs_in(unit, organization, names)
+
+    async def specs_in(self, unit: IUnitOfWork | None, organization: str, names: Sequence[str]) -> list[ConnectionSpec]:
+        """As `specs_of`, in a transaction that reads more; it is not asked for connections that are not stored."""
         found = {DEFAULT_CONNECTION: DEFAULT_SPEC, **self._beside}
-        stored = [name for name in names if name not in found]
-        if stored:
-            async with self._records.view() as unit:
-                for name in stored:
-                    connection = await unit.connections.get(organization, name)
-                    if connection is None:
-                        raise missing("connection", name, remedy="; apply its file first")
-                    found[name] = ConnectionSpec.from_document(connection.document)
+        for name in names:
+            if name not in found:
+                stored = await unit.connections.get(organization, name) if unit is not None else None
+                if stored is None:
+                    raise missing("connection", name, remedy="; apply its file first")
+                found[name] = ConnectionSpec.from_document(stored.document)
         return [found[name] for name in names]
 
     async def get(self, organization: str, spec: ConnectionSpec) -> IDataStore:

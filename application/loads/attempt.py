@@ -1,6 +1,6 @@
 """What one claim knows of its load: what it works at, and what it has completed on the way."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,17 +10,19 @@ from domain.loads.read_set import Lane, ReadSet
 from domain.pipelines.spec import PipelineSpec
 from domain.ports.data_store import IOwner
 from domain.runs.run import RunRequest
+from domain.stores.connection import ConnectionSpec
 
 
 @dataclass
 class Attempt:
-    """The load of one claim. `stored` is the read set that the records have for the run, `read_set` the one that this claim
+    """The load of one claim. `connections` gives those of both ends, or raises for one that is not there. `stored` is the read set that the records have for the run, `read_set` the one that this claim
     works at, `token` what its take-over at the destination was given, `completed_first` the report of another run's read set
     that it has completed before, `notes` what the report of what is planned next has to say.
     """
 
     claim: Claim
     spec: PipelineSpec
+    connections: Callable[[], Sequence[ConnectionSpec]]
     stored: ReadSet | None = None
     read_set: ReadSet | None = None
     token: str | None = None
@@ -28,10 +30,10 @@ class Attempt:
     notes: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, claim: Claim, spec: PipelineSpec) -> "Attempt":
+    def of(cls, claim: Claim, spec: PipelineSpec, connections: Callable[[], Sequence[ConnectionSpec]]) -> "Attempt":
         """The beginning of a claim, with what an attempt before it has planned."""
         stored = claim.run.read_set
-        return cls(claim, spec, stored=ReadSet.from_json(stored) if stored else None)
+        return cls(claim, spec, connections, stored=ReadSet.from_json(stored) if stored else None)
 
     @property
     def lane(self) -> Lane:

@@ -1,5 +1,6 @@
 """The two ends of a load, opened once: where its rows come from, and where they go."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from application.connections.open_stores import OpenStores
@@ -24,14 +25,17 @@ class Ends:
         return self.source_connection == self.destination_connection
 
 
-async def open_ends(stores: OpenStores, organization: str, spec: PipelineSpec) -> Ends:
-    """Open both ends of a pipeline.
+def connections_of(spec: PipelineSpec) -> tuple[str, str]:
+    """The names of the connections at both ends of a pipeline, the source's first."""
+    return spec.source.connection, spec.destination.connection
+
+
+async def open_ends(stores: OpenStores, organization: str, connections: Sequence[ConnectionSpec]) -> Ends:
+    """Open both ends of a pipeline by their connections, the source's first.
 
     Raises:
-        NotFoundError: a connection is not there (`connection.not_found`).
         StoreUnavailableError: one cannot be opened.
     """
-    names = (spec.source.connection, spec.destination.connection)
-    source, destination = await stores.specs_of(organization, names)
+    source, destination = connections
     landing = await stores.get(organization, destination)
     return Ends(organization, source, await stores.get(organization, source), destination, landing)

@@ -67,7 +67,7 @@ class ReadSetLoader:
             FencedError: another worker owns the run or the lane.
         """
         claim = attempt.claim
-        ends = await open_ends(self.stores, attempt.lane.organization, attempt.spec)
+        ends = await open_ends(self.stores, attempt.lane.organization, attempt.connections())
         attempt.spec = spec = await self.reads.with_key(ends.source, attempt.spec)
         while True:
             try:

@@ -1,23 +1,25 @@
 """A run of a pipeline: brings its lane's read set to the published end, or stops it at the destination."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
 from application.connections.open_stores import OpenStores
 from application.loads.attempt import Attempt
+from application.loads.ends import connections_of
 from application.loads.load import ReadSetLoader
 from application.loads.report import in_total, published_report, unfinished_report
 from application.runs.work import Claim, IWork, IWorks, Sealed
-from domain.errors import FencedError
+from domain.errors import FencedError, NotFoundError
 from domain.loads.checkpoint import LaneState
 from domain.pipelines.replay import replay_of
 from domain.pipelines.spec import PipelineSpec, RetryOptions
 from domain.ports.engine import OnProgress
-from domain.ports.unit_of_work import IRecords
+from domain.ports.unit_of_work import IRecords, IUnitOfWork
 from domain.quality.measures import Counts
 from domain.runs.run import Run
+from domain.stores.connection import ConnectionSpec
 
 _REMEMBERED_SPECS = 1000
 
@@ -25,8 +27,16 @@ _REMEMBERED_SPECS = 1000
 class PipelineWork(IWork):
     """The load of one claim."""
 
-    def __init__(self, spec: PipelineSpec, records: IRecords, stores: OpenStores, loader: ReadSetLoader) -> None:
+    def __init__(
+        self,
+        spec: PipelineSpec,
+        connections: Sequence[ConnectionSpec] | NotFoundError,
+        records: IRecords,
+        stores: OpenStores,
+        loader: ReadSetLoader,
+    ) -> None:
         self._spec = spec
+        self._connections = connections
         self._records = records
         self._stores = stores
         self._loader = loader
@@ -60,8 +70,13 @@ class PipelineWork(IWork):
 
     def _attempt_of(self, claim: Claim) -> Attempt:
         if self._attempt is None:
-            self._attempt = Attempt.of(claim, self._spec)
+            self._attempt = Attempt.of(claim, self._spec, self._known_connections)
         return self._attempt
+
+    def _known_connections(self) -> Sequence[ConnectionSpec]:
+        if isinstance(self._connections, NotFoundError):
+            raise self._connections
+        return self._connections
 
     async def _sealed(self, attempt: Attempt) -> LaneState:
         claim, wanted = attempt.claim, attempt.spec.destination
@@ -86,15 +101,19 @@ class PipelineWorks(IWorks):
     _specs: dict[tuple[str, str, int], PipelineSpec] = field(default_factory=dict)
 
     async def of(self, run: Run) -> PipelineWork:
-        return PipelineWork(await self._spec_of(run), self.records, self.stores, self.loader)
+        connections: Sequence[ConnectionSpec] | NotFoundError
+        async with self.records.view() as unit:
+            spec = await self._spec_of(unit, run)
+            try:
+                connections = await self.stores.specs_in(unit, run.organization, connections_of(spec))
+            except NotFoundError as error:  # By which the run fails, once it is performed.
+                connections = error
+        return PipelineWork(spec, connections, self.records, self.stores, self.loader)
 
-    async def _spec_of(self, run: Run) -> PipelineSpec:
+    async def _spec_of(self, unit: IUnitOfWork, run: Run) -> PipelineSpec:
         key = (run.organization, run.pipeline, run.revision)
         if key not in self._specs:
-            async with self.records.view() as unit:
-                (stored,) = await unit.pipelines.revisions(
-                    run.organization, run.pipeline, before=run.revision + 1, limit=1
-                )
+            (stored,) = await unit.pipelines.revisions(run.organization, run.pipeline, before=run.revision + 1, limit=1)
             if len(self._specs) >= _REMEMBERED_SPECS:
                 self._specs.clear()
             # A revision never changes, so it is remembered for good.

@@ -40,46 +40,43 @@ class RunExecutor:
 
     async def execute_to_end(self, run: Run, on_progress: OnProgress = lambda _: None) -> Run:
         """Execute a claimed run, and again after each pause while it is to be retried; return it as it then stands."""
-        await self.perform(run, on_progress)
-        run = await self._stands(run)
+        run = await self.perform(run, on_progress) or await self._stands(run)
         while run.waits_to_retry and not self.is_draining():
             await asyncio.sleep(min(run.due_in + 0.05, _LOOK_EVERY_SECONDS))
             claimed = await self.claimer.claim(run.id)
-            if claimed is not None:
-                await self.perform(claimed, on_progress)
-            run = await self._stands(run)
+            ended = await self.perform(claimed, on_progress) if claimed is not None else None
+            run = ended or await self._stands(run)
         return run
 
-    async def perform(self, run: Run, on_progress: OnProgress = lambda _: None) -> None:
-        """Execute a run that this process has claimed."""
+    async def perform(self, run: Run, on_progress: OnProgress = lambda _: None) -> Run | None:
+        """Execute a run that this process has claimed; return it if that was its end."""
         with self.telemetry.span("run", trace=run.trace):
             async with self.records.hold_lease(run.id, run.fence, lease=self.claimer.lease) as lease:
                 work = await self.works.of(run)
                 until = time.monotonic() + work.timeout_or(self.timeout).total_seconds()
                 claim = Claim(run, work, lease, run.fence, until, self.is_draining)
-                await self._perform(claim, on_progress)
+                return await self._perform(claim, on_progress)
 
-    async def _perform(self, claim: Claim, on_progress: OnProgress) -> None:
+    async def _perform(self, claim: Claim, on_progress: OnProgress) -> Run | None:
         try:
             report = await self._watched(claim, claim.work.perform(claim, on_progress))
         except StoppedError as stop:
-            await self.settler.stopped(claim, stop.reason)
+            return await self.settler.stopped(claim, stop.reason)
         except FencedError:
-            return  # Somebody else owns the run now, and will say how it ends.
+            return None  # Somebody else owns the run now, and will say how it ends.
         except asyncio.CancelledError:
             await self.settler.stopped(claim, "stopped")
             raise
         except PlatformError as error:
-            await self.settler.failed(claim, error)
+            return await self.settler.failed(claim, error)
         except Exception as error:  # noqa: BLE001 - the border where a bug becomes a failed run
             # A bug of ours must end the run with a sentence, not leave it running or show a traceback.
             structlog.get_logger("headrace").error("run.crashed", run_id=claim.run.id, exc_info=error)
             unexpected = PlatformError(
                 f"Something unexpected failed ({type(error).__name__}); the log has the details."
             )
-            await self.settler.failed(claim, unexpected)
-        else:
-            await self.settler.succeeded(claim, report)
+            return await self.settler.failed(claim, unexpected)
+        return await self.settler.succeeded(claim, report)
 
     async def _watched(self, claim: Claim, work: Coroutine[Any, Any, Mapping[str, Any]]) -> Mapping[str, Any]:
         """Wait for the work; interrupt it when it goes on too long after it was told to stop."""

@@ -37,43 +37,44 @@ _PAUSES_SECONDS = (0.2, 0.5, 1.0, 2.0, 4.0)
 
 @dataclass(frozen=True)
 class RunSettler:
-    """Ends claims. Runs that finish at the same time share a transaction."""
+    """Ends claims; what ends a run returns it as it then stands. Runs that finish at the same time share a transaction."""
 
     records: IRecords
     announcer: Announcer
     doorbell: Doorbell
     max_retries: int
 
-    async def succeeded(self, claim: Claim, report: Mapping[str, Any]) -> None:
-        """The read set is published."""
-        await self._finish(claim, RunState.SUCCEEDED, "published", report=report)
+    async def succeeded(self, claim: Claim, report: Mapping[str, Any]) -> Run | None:
+        """The work is done."""
+        return await self._finish(claim, RunState.SUCCEEDED, "published", report=report)
 
-    async def stopped(self, claim: Claim, reason: str) -> None:
+    async def stopped(self, claim: Claim, reason: str) -> Run | None:
         """The work stopped at a batch border, or was interrupted, because it was asked to."""
         match reason:
             case "cancelled":
-                await self._seal_and_finish(claim, RunState.CANCELLED, "cancelled", None)
+                return await self._seal_and_finish(claim, RunState.CANCELLED, "cancelled", None)
             case "timeout":
                 limit = round(claim.deadline - claim.started, 1)
                 error = WorkFailedError(
                     f"The run took longer than its {limit:g} s; raise run.timeout.", code="run.timeout"
                 )
-                await self._seal_and_finish(claim, RunState.FAILED, error.code, _told(error))
+                return await self._seal_and_finish(claim, RunState.FAILED, error.code, _told(error))
             case "lease_lost":
-                return  # Whoever has the lease now says how it ends.
+                return None  # Whoever has the lease now says how it ends.
             case _:
                 await self._release(claim, reason)
+                return None
 
-    async def failed(self, claim: Claim, error: PlatformError) -> None:
+    async def failed(self, claim: Claim, error: PlatformError) -> Run | None:
         """The work failed: again after a pause if that may help, else for good."""
         allowed = claim.work.retry.attempts if claim.work.retry.attempts is not None else self.max_retries
         if error.retryable and claim.run.retries < allowed and claim.lease.stop_reason() is None:
             await self._release(
                 claim, RETRY + error.code, pause=pause_before_retry(claim.run, claim.work.retry.backoff), error=error
             )
-            return
+            return None
         about = error.first_errors if isinstance(error, WorkFailedError) else ()
-        await self._seal_and_finish(claim, RunState.FAILED, error.code, _told(error), about)
+        return await self._seal_and_finish(claim, RunState.FAILED, error.code, _told(error), about)
 
     async def _release(
         self, claim: Claim, reason: str, *, pause: timedelta | None = None, error: PlatformError | None = None
@@ -102,31 +103,29 @@ class RunSettler:
         reason: str,
         error: Mapping[str, Any] | None,
         first_errors: Sequence[Mapping[str, Any]] = (),
-    ) -> None:
+    ) -> Run | None:
         """Stop every writer at the destination first; while that is not to be had the run stays running, and says why."""
         try:
             sealed = await claim.work.seal(claim)
         except FencedError:
-            return
+            return None
         except (UnavailableError, NotFoundError, BusyError, InvalidInputError) as why:
             reason = "sealing" if why.code == StoreUnavailableError.code else f"sealing: {why.code}"
             async with self.records.unit() as unit:
                 await unit.runs.note(claim.run.id, claim.fence, reason=reason)
                 await unit.commit()
-            return
+            return None
         if sealed is None:
-            await self._finish(claim, state, reason, error=error)
-            return
+            return await self._finish(claim, state, reason, error=error)
         if sealed.is_done:  # Whoever asked again would read every row twice.
-            await self._finish(claim, RunState.SUCCEEDED, "published", report=sealed.report)
-            return
+            return await self._finish(claim, RunState.SUCCEEDED, "published", report=sealed.report)
         report = sealed.report
         if first_errors:  # Of a batch that was not committed.
             report = {
                 **(report or {"counts": Counts().as_dict()}),
                 "first_errors": [dict(each) for each in first_errors],
             }
-        await self._finish(claim, state, reason, report=report, error=error)
+        return await self._finish(claim, state, reason, report=report, error=error)
 
     async def _finish(
         self,
@@ -136,7 +135,7 @@ class RunSettler:
         *,
         report: Mapping[str, Any] | None = None,
         error: Mapping[str, Any] | None = None,
-    ) -> None:
+    ) -> Run | None:
         fail_at("finish.before_state")
         report = report if report is not None else claim.work.completed()
         counts, told = (report or {}).get("counts", {}), error or {}
@@ -151,7 +150,7 @@ class RunSettler:
         )
         failures = [BatchFailed(*claim.ids, claim.run.id, told["code"], told["message"])] if told else []
         finish = Finish(claim.run.id, claim.fence, state, reason, report, error)
-        await _persistently(lambda: self._gathered.ask((finish, (*failures, finished))))
+        return await _persistently(lambda: self._gathered.ask((finish, (*failures, finished))))
 
     @cached_property
     def _gathered(self) -> Gathered[tuple[Finish, tuple[Event, ...]], Run | None]:

@@ -1,8 +1,10 @@
 """Names of local files as connections may write them: relative, staying inside, and none that begins with a dot."""
 
 import unicodedata
+from functools import lru_cache
 
 
+@lru_cache(maxsize=1024)
 def folded(name: str) -> str:
     """A name as file systems compare it that ignore case, forms of a character, or characters that do not show."""
     shown = "".join(

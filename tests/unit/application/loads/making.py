@@ -43,7 +43,7 @@ def attempt_of(spec: PipelineSpec, stored: ReadSet | None = None, **asked: Any) 
     run = Run("r1", "default", "orders", 1, "main", RunState.RUNNING, RunRequest(**asked), fence=1, attempt=1)
     work: PipelineWork = PipelineWork.__new__(PipelineWork)  # Nothing asks it in these stories.
     claim = Claim(run, work, Held(), fence=1, deadline=float("inf"), is_draining=lambda: False)
-    return Attempt(claim, spec, stored=stored)
+    return Attempt(claim, spec, tuple, stored=stored)
 
 
 def read_set_of(spec: PipelineSpec, name: str = "rs1", **more: Any) -> ReadSet:
