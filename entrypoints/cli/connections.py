@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from entrypoints.cli.context import Cli
 from entrypoints.cli.output import say
 from entrypoints.cli.render import AsJson, print_json, print_table
+
+if TYPE_CHECKING:
+    from entrypoints.use_cases import UseCases
 
 app = typer.Typer(help="Stores that pipelines read from and write to.", no_args_is_help=True)
 
@@ -56,7 +59,7 @@ def discover(
     """List the tables of a connection, or the columns of one."""
     from domain.errors import InvalidInputError
     from domain.stores.table import TableName
-    from entrypoints.rendering import table_body
+    from entrypoints.answers.connections import table_body
 
     cli: Cli = context.obj
     if name == "default":
@@ -69,7 +72,11 @@ def discover(
         parsed = TableName(table) if "/" in table or table.endswith((".csv", ".parquet")) else TableName.parse(table)
     except ValueError as error:
         raise InvalidInputError(str(error), code="identifier.invalid") from error
-    found = table_body(cli.call(lambda use_cases: use_cases.probe.describe(cli.principal, name, parsed)))
+
+    async def described(use_cases: UseCases) -> dict[str, Any]:
+        return table_body(await use_cases.probe.describe(cli.principal, name, parsed), use_cases.answers)
+
+    found = cli.call(described)
     if as_json:
         print_json(found)
         return

@@ -35,7 +35,7 @@ def issue(
 ) -> None:
     """Make a key and print it, once: only a digest of it is stored."""
     from application.identity.access import IssueKey
-    from entrypoints.rendering import key_body
+    from entrypoints.answers.keys import key_body
 
     cli: Cli = context.obj
     wanted = IssueKey(role, name, _duration(expires_in))
@@ -51,7 +51,7 @@ def issue(
 @app.command("list")
 def list_keys(context: typer.Context, as_json: AsJson = False) -> None:
     """List the keys by prefix, with whose they are; the keys themselves are stored nowhere."""
-    from entrypoints.rendering import key_body
+    from entrypoints.answers.keys import key_body
 
     cli: Cli = context.obj
     found = cli.call(lambda use_cases: use_cases.keys.page(cli.principal))
@@ -75,7 +75,7 @@ def revoke(
     as_json: AsJson = False,
 ) -> None:
     """Revoke a key; a running headrace up refuses it from the next request on."""
-    from entrypoints.rendering import key_body
+    from entrypoints.answers.keys import key_body
 
     cli: Cli = context.obj
     revoked = cli.call(lambda use_cases: use_cases.keys.revoke(cli.principal, prefix))

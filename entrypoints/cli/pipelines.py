@@ -45,7 +45,7 @@ def show(context: typer.Context, name: Name, as_json: AsJson = False) -> None:
 @app.command()
 def state(context: typer.Context, name: Name, as_json: AsJson = False) -> None:
     """Show position and watermark at the destination; asks a running headrace up."""
-    from entrypoints.rendering import state_body
+    from entrypoints.answers.pipelines import state_body
 
     cli: Cli = context.obj
     server = cli.server()
@@ -65,7 +65,7 @@ def reset(
     as_json: AsJson = False,
 ) -> None:
     """Forget the unfinished load and move the watermark; rows at the destination stay."""
-    from entrypoints.rendering import state_body
+    from entrypoints.answers.pipelines import state_body
 
     cli: Cli = context.obj
     cli.refuse_beside_server(f"POST /v1/pipelines/{name}/reset")

@@ -89,7 +89,7 @@ async def _listed(
     limit: int,
 ) -> dict[str, Any]:
     from domain.loads.quarantine import RefusedState
-    from entrypoints.rendering import refused_page_body, refused_place_of
+    from entrypoints.answers.quarantine import refused_page_body, refused_place_of
 
     organization = cli.principal.organization
     chosen = RefusedState(state) if state is not None else None

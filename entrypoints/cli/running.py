@@ -186,7 +186,7 @@ async def _preview_here(
     cli: Cli, use_cases: UseCases, name: str, documents: list[PutDocument], limit: int | None, is_dry_run: bool
 ) -> dict[str, Any]:
     from domain.pipelines.spec import PipelineSpec
-    from entrypoints.rendering import preview_body
+    from entrypoints.answers.pipelines import preview_body
 
     if documents:
         await use_cases.catalog.apply(cli.principal, [d for d in documents if d.kind == "connection"], prune=False)

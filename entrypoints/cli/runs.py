@@ -32,7 +32,7 @@ def list_runs(
     as_json: AsJson = False,
 ) -> None:
     """List runs, newest first."""
-    from entrypoints.cursors import cursor_of, place_of
+    from entrypoints.answers.cursors import cursor_of, place_of
 
     cli: Cli = context.obj
     organization = cli.principal.organization
@@ -55,7 +55,7 @@ def list_runs(
 @app.command("show")
 def show_run(context: typer.Context, run_id: str, as_json: AsJson = False) -> None:
     """Show a run: its report, its error, its history."""
-    from entrypoints.answer_size import fitted
+    from entrypoints.answers.sizes import fitted
 
     cli: Cli = context.obj
 
@@ -134,18 +134,18 @@ def watch_run(context: typer.Context, run_id: str, as_json: AsJson = False) -> N
 @app.command("logs")
 def show_logs(context: typer.Context, run_id: str, as_json: AsJson = False) -> None:
     """Show a run's history and events as lines: who did what, when, under which fence, and why."""
-    from entrypoints.rendering import logs_body
+    from entrypoints.answers.runs import logs_body
 
     cli: Cli = context.obj
 
-    async def load(use_cases: UseCases) -> list[dict[str, Any]]:
-        return logs_body(*await use_cases.inspector.logs(cli.principal, run_id))
+    async def load(use_cases: UseCases) -> dict[str, Any]:
+        return logs_body(*await use_cases.inspector.logs(cli.principal, run_id), use_cases.answers)
 
-    lines = cli.call(load)
+    found = cli.call(load)
     if as_json:
-        print_json({"items": lines})
+        print_json(found)
         return
-    for line in lines:
+    for line in found["items"]:
         fields = " ".join(f"{name}={in_one_line(str(value))}" for name, value in line.items() if name not in _LINE_HEAD)
         say(f"{line['at'][:23]}  {line['event']:<22} {fields}")
 

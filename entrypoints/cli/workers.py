@@ -37,7 +37,7 @@ def list_workers(context: typer.Context, as_json: AsJson = False) -> None:
 
 
 async def _found(cli: Cli, use_cases: UseCases) -> dict[str, Any]:
-    from entrypoints.rendering import workers_body
+    from entrypoints.answers.workers import workers_body
 
     alive = await use_cases.workers.alive(cli.principal)
     return workers_body(alive, await use_cases.workers.queue_depth(cli.principal))

@@ -1,4 +1,4 @@
-"""The bodies of requests and answers, strict and closed; OpenAPI is made from them."""
+"""The bodies of requests, strict and closed, and of problems; OpenAPI is made from them."""
 
 import json
 from typing import Annotated, Any, TypeVar
@@ -56,108 +56,11 @@ class PlanBody(Body):
     prune: bool = False
 
 
-class Run(BaseModel):
-    """A run: its state and, once it is at its end, its report or error."""
-
-    id: str
-    pipeline: str
-    revision: int
-    lane: str
-    state: str
-    attempt: int
-    reason: str | None
-    cancel_requested: bool
-    requested_by: str
-    request: dict[str, Any]
-    retries: int
-    cause: str | None
-    trace: str | None
-    created_at: str | None
-    started_at: str | None
-    finished_at: str | None
-    report: Annotated[
-        dict[str, Any] | None,
-        Field(
-            description="What it did: `counts` over source rows; after a merge, `merged` says how many rows of the table were "
-            "`inserted`, `updated` and `deleted`; `streams` has both for each stream."
-        ),
-    ]
-    error: dict[str, Any] | None
-
-
-class Worker(BaseModel):
-    """A process of the installation."""
-
-    id: str
-    roles: list[str]
-    host: str
-    version: str
-    concurrency: int
-    running: int
-    state: str
-    started_at: str | None
-
-
-class WorkerList(BaseModel):
-    """The processes that live, and the rings that wait."""
-
-    items: list[Worker]
-    queue_depth: int | None
-
-
-class Document(BaseModel):
-    """A stored document."""
-
-    name: str
-    revision: int
-    updated_by: str
-    updated_at: str
-    document: dict[str, Any]
-
-
-class DocumentPage(BaseModel):
-    """Documents, and where the next page begins."""
-
-    items: list[Document]
-    next_cursor: str | None
-
-
-class RunPage(BaseModel):
-    """Runs, newest first, and where the next page begins."""
-
-    items: list[Run]
-    next_cursor: str | None
-
-
 class ReplayBody(Body):
     """Which refused rows to replay: a pipeline's, or those of one of its runs."""
 
     pipeline: Annotated[str, StringConstraints(min_length=1, max_length=100)]
     run: Annotated[str, StringConstraints(pattern=r"^[0-9a-f-]{36}$")] | None = None
-
-
-class RefusedRow(BaseModel):
-    """A refused row: its place, the reason, the row as it was read, and what became of it."""
-
-    read_set: str
-    stream: str
-    seq: int
-    ordinal: int
-    run_id: str
-    kind: str
-    rule: str | None
-    reason: str
-    record: dict[str, Any]
-    state: str
-    settled_by: str | None
-    refused_at: str
-
-
-class RefusedPage(BaseModel):
-    """Refused rows, oldest first, and where the next page begins."""
-
-    items: list[RefusedRow]
-    next_cursor: str | None
 
 
 class ProblemItem(BaseModel):

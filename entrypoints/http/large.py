@@ -6,7 +6,7 @@ from typing import Any
 
 from starlette.responses import Response
 
-from entrypoints.answer_size import written, written_list
+from entrypoints.answers.sizes import written, written_list
 
 
 async def large(build: Callable[[], Mapping[str, Any] | Sequence[Any]]) -> Response:

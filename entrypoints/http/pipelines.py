@@ -7,13 +7,15 @@ from fastapi import APIRouter, Query, Request, Response
 from application.runs.launch import TriggerRun
 from domain.failpoints import fail_at
 from domain.runs.run import RunRequest
+from entrypoints.answers.documents import Document, DocumentPage, page_characters, revisions_body
+from entrypoints.answers.pipelines import preview_body, state_body, status_body
+from entrypoints.answers.runs import Run, run_body
 from entrypoints.documents.models import PipelineDocument
 from entrypoints.http import bodies
 from entrypoints.http.dependencies import Bodies, Caller, Cases, Digits, Place, Previewer, Resetter, SpecWriter, Starter
-from entrypoints.http.documents import document_body, get_document, list_documents, page_characters, put_document
+from entrypoints.http.documents import get_document, list_documents, put_document
 from entrypoints.http.large import large
 from entrypoints.http.leaving import while_asked
-from entrypoints.rendering import preview_body, run_body, state_body, status_body
 
 router = APIRouter(prefix="/v1/pipelines", tags=["pipelines"])
 
@@ -22,19 +24,19 @@ Limit = Annotated[int, Query(ge=1, le=500), Digits]
 Cursor = Annotated[str | None, Query(json_schema_extra={"pattern": "^[A-Za-z0-9_-]{1,600}$"})]
 
 
-@router.get("", response_model=bodies.DocumentPage)
+@router.get("", response_model=DocumentPage)
 async def list_pipelines(cases: Cases, caller: Caller, turn: Place, limit: Limit = 100, cursor: Cursor = None) -> Any:
     """List pipelines by name."""
     return await list_documents(cases, caller, turn, "pipeline", cursor, limit)
 
 
-@router.get("/{name}", response_model=bodies.Document)
+@router.get("/{name}", response_model=Document)
 async def get_pipeline(name: str, cases: Cases, caller: Caller, response: Response) -> Any:
     """Show a pipeline's latest revision."""
     return await get_document(cases, caller, "pipeline", name, response)
 
 
-@router.put("/{name}", response_model=bodies.Document, openapi_extra=bodies.document_schema(PipelineDocument))
+@router.put("/{name}", response_model=Document, openapi_extra=bodies.document_schema(PipelineDocument))
 async def put_pipeline(
     name: str, request: Request, cases: Cases, caller: SpecWriter, reader: Bodies, response: Response
 ) -> Any:
@@ -48,7 +50,7 @@ async def delete_pipeline(name: str, cases: Cases, caller: SpecWriter) -> None:
     await cases.catalog.delete(caller, "pipeline", name)
 
 
-@router.get("/{name}/revisions", response_model=list[bodies.Document])
+@router.get("/{name}/revisions", response_model=list[Document])
 async def list_revisions(
     name: str,
     cases: Cases,
@@ -60,15 +62,15 @@ async def list_revisions(
     """List a pipeline's revisions, newest first; of large documents fewer than `limit`, and `before` goes on."""
     async with turn:
         found = await cases.catalog.revisions(
-            caller, "pipeline", name, before=before, limit=limit, most_characters=page_characters(cases)
+            caller, "pipeline", name, before=before, limit=limit, most_characters=page_characters(cases.answers)
         )
-        return await large(lambda: [document_body(stored) for stored in found])
+        return await large(lambda: revisions_body(found))
 
 
 @router.post(
     "/{name}/trigger",
     status_code=202,
-    response_model=bodies.Run,
+    response_model=Run,
     openapi_extra=bodies.request_schema(bodies.TriggerBody),
 )
 async def trigger(

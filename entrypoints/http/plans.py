@@ -4,6 +4,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
+from entrypoints.answers.plans import changes_body
 from entrypoints.http import bodies
 from entrypoints.http.dependencies import Bodies, Cases, Previewer
 
@@ -14,17 +15,4 @@ router = APIRouter(prefix="/v1/plans", tags=["plans"])
 async def plan(request: Request, cases: Cases, caller: Previewer, reader: Bodies) -> dict[str, Any]:
     """Say what applying a set of documents would change; nothing is stored, and nothing opened that is not stored."""
     documents, prune = await reader.documents(request)
-    changes = await cases.planner.plan(caller, documents, prune=prune)
-    return {
-        "changes": [
-            {
-                "action": change.action,
-                "kind": change.kind,
-                "name": change.name,
-                "fields": list(change.fields),
-                "notes": list(change.notes),
-                "columns": [vars(column) for column in change.columns],
-            }
-            for change in changes
-        ]
-    }
+    return changes_body(await cases.planner.plan(caller, documents, prune=prune))

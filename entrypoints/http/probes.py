@@ -5,6 +5,7 @@ from typing import Any
 
 from fastapi import APIRouter, Response
 
+from entrypoints.answers.workers import readiness_body
 from entrypoints.http.dependencies import Cases
 
 router = APIRouter(tags=["probes"])
@@ -24,7 +25,7 @@ async def ready(cases: Cases, response: Response) -> dict[str, Any]:
     readiness = await cases.health.readiness()
     if not readiness.is_ready:
         response.status_code = 503
-    return {"ready": readiness.is_ready, "parts": dict(readiness.parts)}
+    return readiness_body(readiness)
 
 
 @router.get("/version")

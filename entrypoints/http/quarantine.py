@@ -5,16 +5,17 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 
 from domain.loads.quarantine import RefusedState
+from entrypoints.answers.quarantine import RefusedPage, refused_page_body, refused_place_of
+from entrypoints.answers.runs import Run, run_body
 from entrypoints.http import bodies
 from entrypoints.http.dependencies import Bodies, Cases, Previewer, Starter
 from entrypoints.http.large import large
 from entrypoints.http.pipelines import Cursor, Limit
-from entrypoints.rendering import refused_page_body, refused_place_of, run_body
 
 router = APIRouter(prefix="/v1/quarantine", tags=["quarantine"])
 
 
-@router.get("", response_model=bodies.RefusedPage)
+@router.get("", response_model=RefusedPage)
 async def list_refused(
     cases: Cases,
     caller: Previewer,
@@ -33,7 +34,7 @@ async def list_refused(
 @router.post(
     "/replay",
     status_code=202,
-    response_model=bodies.Run,
+    response_model=Run,
     openapi_extra=bodies.request_schema(bodies.ReplayBody),
 )
 async def replay(request: Request, cases: Cases, caller: Starter, reader: Bodies, response: Response) -> Any:

@@ -5,18 +5,25 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 
 from domain.runs.run import RunState
-from entrypoints.answer_size import listed
-from entrypoints.cursors import cursor_of, place_of
+from entrypoints.answers.runs import (
+    Run,
+    RunPage,
+    logs_body,
+    run_body,
+    run_place_of,
+    runs_body,
+    shown_run,
+    transitions_body,
+)
 from entrypoints.http import bodies
 from entrypoints.http.dependencies import Bodies, Caller, Canceller, Cases, Place, Starter
 from entrypoints.http.large import large
 from entrypoints.http.pipelines import Cursor, Limit
-from entrypoints.rendering import logs_body, run_body, shown_run, transition_body
 
 router = APIRouter(prefix="/v1/runs", tags=["runs"])
 
 
-@router.get("", response_model=bodies.RunPage)
+@router.get("", response_model=RunPage)
 async def list_runs(
     cases: Cases,
     caller: Caller,
@@ -27,18 +34,13 @@ async def list_runs(
     state: RunState | None = None,
 ) -> Any:
     """List runs, newest first; of those with large reports fewer than `limit`."""
-    place = place_of(caller.organization, "run", cursor)
-    after = place[0] if place else None
+    after = run_place_of(caller.organization, cursor)
     async with turn:
         page = await cases.inspector.runs(caller, pipeline=pipeline, state=state, after=after, limit=limit)
-        following = (page.next_cursor,) if page.next_cursor is not None else None
-        next_cursor = cursor_of(caller.organization, "run", following)
-        return await large(
-            lambda: {"items": [shown_run(run, cases.answers) for run in page.items], "next_cursor": next_cursor}
-        )
+        return await large(lambda: runs_body(caller.organization, page, cases.answers))
 
 
-@router.get("/{run_id}", response_model=bodies.Run)
+@router.get("/{run_id}", response_model=Run)
 async def get_run(run_id: str, cases: Cases, caller: Caller) -> Any:
     """Show a run; sentences and names that tell of data are for those who may preview."""
     return shown_run(await cases.inspector.run(caller, run_id), cases.answers)
@@ -49,9 +51,7 @@ async def list_transitions(run_id: str, cases: Cases, caller: Caller, turn: Plac
     """Show a run's history, oldest first."""
     async with turn:
         found = await cases.inspector.transitions(caller, run_id)
-        return await large(
-            lambda: listed({"items": [transition_body(line) for line in found]}, "items", cases.answers.answer_bytes)
-        )
+        return await large(lambda: transitions_body(found, cases.answers))
 
 
 @router.get("/{run_id}/logs", response_model=dict[str, Any])
@@ -59,12 +59,10 @@ async def list_logs(run_id: str, cases: Cases, caller: Caller, turn: Place) -> A
     """Show a run's history together with its stored events, oldest first."""
     async with turn:
         transitions, events = await cases.inspector.logs(caller, run_id)
-        return await large(
-            lambda: listed({"items": logs_body(transitions, events)}, "items", cases.answers.answer_bytes)
-        )
+        return await large(lambda: logs_body(transitions, events, cases.answers))
 
 
-@router.post("/{run_id}/cancel", status_code=202, response_model=bodies.Run)
+@router.post("/{run_id}/cancel", status_code=202, response_model=Run)
 async def cancel_run(run_id: str, cases: Cases, caller: Canceller) -> Any:
     """Cancel a run: at once if it was never claimed, else at its next batch; committed batches stay."""
     return run_body(await cases.controller.cancel(caller, run_id))
@@ -73,7 +71,7 @@ async def cancel_run(run_id: str, cases: Cases, caller: Canceller) -> Any:
 @router.post(
     "/{run_id}/retry",
     status_code=202,
-    response_model=bodies.Run,
+    response_model=Run,
     openapi_extra=bodies.request_schema(bodies.RetryBody),
 )
 async def retry_run(

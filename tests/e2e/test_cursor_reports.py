@@ -9,11 +9,12 @@ from application.catalog.documents import PutDocument
 from application.runs.launch import TriggerRun
 from domain.identity.principal import Principal, Role
 from domain.runs.run import Run
+from entrypoints.answers.pipelines import state_body
+from entrypoints.answers.runs import run_body
 from entrypoints.cli.render import print_report
 from entrypoints.composition.container import build_container
 from entrypoints.composition.lifecycle import running
 from entrypoints.documents.reading import read_text
-from entrypoints.rendering import run_body, state_body
 from entrypoints.use_cases import UseCases
 from infrastructure.settings.sources import load_settings
 from infrastructure.stores import cursor_ends

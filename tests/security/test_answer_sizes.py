@@ -15,9 +15,9 @@ from application.catalog import forecast
 from application.catalog.documents import PutDocument
 from application.pipelines.inspect import Preview
 from domain.quality.measures import Counts
-from entrypoints.answer_size import fitted, listed, size_of, written
+from entrypoints.answers.pipelines import preview_body
+from entrypoints.answers.sizes import fitted, listed, size_of, written
 from entrypoints.documents.reading import read_text
-from entrypoints.rendering import preview_body
 from tests.e2e.api import Server, headrace, serving
 from tests.e2e.inside import ME, inside
 from tests.e2e.projects import new_project, write

@@ -22,7 +22,7 @@ from domain.ports.transformer import TransformPlan
 from domain.quality.measures import Counts
 from domain.quality.rules import OnViolation, Rule
 from domain.stores.table import Column
-from entrypoints.rendering import preview_body
+from entrypoints.answers.pipelines import preview_body
 from infrastructure.bench.bench import Bench
 from infrastructure.bench.process import ChildLimits
 from infrastructure.bench.refusals import query_too_large

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from domain.loads.quarantine import RefusedRow
-from entrypoints.answer_size import cells, fitted, size_of
+from entrypoints.answers.sizes import cells, fitted, size_of
 from infrastructure.stores.duckdb.file import DuckDBOptions
 from infrastructure.stores.duckdb.store import DuckDBDataStore
 from infrastructure.stores.sql import quarantine as sql_quarantine

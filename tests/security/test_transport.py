@@ -15,7 +15,7 @@ import pytest
 import urllib3
 
 from domain.errors import InvalidInputError
-from entrypoints.cursors import cursor_of, place_of
+from entrypoints.answers.cursors import cursor_of, place_of
 from tests.e2e.api import Server, headrace, openapi, serving
 
 QUICK = {

@@ -8,7 +8,7 @@ from application.pipelines.inspect import Preview
 from domain.loads.checkpoint import LaneState
 from domain.loads.read_set import ReadSet, SourcePlan
 from domain.quality.measures import Counts
-from entrypoints.rendering import preview_body
+from entrypoints.answers.pipelines import preview_body
 
 
 def test_report_of_a_run_whose_worker_died_before_telling_has_the_note_on_its_source() -> None:

@@ -1,0 +1,84 @@
+"""Previews of pipelines, and where they stand."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from application.answers import AnswerLimits
+from application.loads.report import end_body
+from application.pipelines.inspect import PipelineStatus, Preview
+from application.plain_rows import rows_of
+from domain.loads.checkpoint import LaneState
+from domain.loads.horizon import ReadEnd
+from entrypoints.answers.runs import run_body
+from entrypoints.answers.sizes import cells, first_of, not_all
+
+_VALUES_AT_ONCE = 10_000
+
+
+def preview_body(preview: Preview, limits: AnswerLimits) -> dict[str, Any]:
+    """Columns, rows and counts of a preview; values that JSON has no type for are text, and long ones are cut."""
+    rows = first_of(_rows(preview), lambda row: cells(row, limits.cell_bytes), limits.answer_bytes)
+    count = sum(batch.num_rows for batch in preview.batches)
+    notes = [preview.note] if preview.note else []
+    if len(rows) < count:
+        notes.append(not_all(len(rows), count, limits.answer_bytes))
+    return {
+        "columns": [{"name": name, "type": kind} for name, kind in preview.columns],
+        "rows": rows,
+        "counts": preview.counts.as_dict(),
+        "first_errors": preview.stats.get("first_errors", []),
+        **({"note": "; ".join(notes)} if notes else {}),
+    }
+
+
+def _rows(preview: Preview) -> Iterator[dict[str, Any]]:
+    """The rows, a few at a time: a value of one bit is an object and a name in each row's text."""
+    for batch in preview.batches:
+        step = max(1, _VALUES_AT_ONCE // max(1, len(preview.columns)))
+        for start in range(0, batch.num_rows, step):
+            for row in rows_of(batch.slice(start, step)):  # type: ignore[attr-defined]
+                yield {name: _plain(value) for name, value in row.items()}
+
+
+def status_body(status: PipelineStatus) -> dict[str, Any]:
+    """Where a pipeline stands."""
+    last = status.last_run
+    report = (last.report or {}) if last else {}
+    return {
+        "pipeline": status.name,
+        "revision": status.revision,
+        "watermark": report.get("watermark"),
+        "last_run": run_body(last) if last else None,
+    }
+
+
+def state_body(name: str, state: LaneState) -> dict[str, Any]:
+    """Position and watermark at the destination."""
+    return {
+        "pipeline": name,
+        "state": state.state,
+        "watermark": state.watermark,
+        **end_body((None if state.is_loading else state.end) or ReadEnd()),
+        "fence": state.fence,
+        "counts": state.counts.as_dict(),
+        "streams": [
+            {
+                "stream": stream.stream,
+                "state": stream.state,
+                "seq": stream.seq,
+                "position": list(stream.position) if stream.position else None,
+                "counts": stream.counts.as_dict(),
+            }
+            for stream in state.streams
+        ],
+    }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return str(value)
+    if isinstance(value, bytes):
+        return f"\\x{value.hex()}"
+    if hasattr(value, "nanoseconds"):  # An interval of Arrow's.
+        return f"{value.months} months {value.days} days {value.nanoseconds / 1e9:g} seconds"
+    return value if isinstance(value, str | int | float | bool | None) else str(value)

@@ -1,0 +1,143 @@
+"""Runs, their history and their logs."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field
+
+from application.answers import AnswerLimits
+from domain.ports.unit_of_work import Page, StoredEvent
+from domain.runs import run as runs
+from domain.runs.run import Transition
+from entrypoints.answers.cursors import cursor_of, place_of
+from entrypoints.answers.sizes import fitted, listed
+
+_LIST = "run"
+
+
+class Run(BaseModel):
+    """A run: its state and, once it is at its end, its report or error."""
+
+    id: str
+    pipeline: str
+    revision: int
+    lane: str
+    state: str
+    attempt: int
+    reason: str | None
+    cancel_requested: bool
+    requested_by: str
+    request: dict[str, Any]
+    retries: int
+    cause: str | None
+    trace: str | None
+    created_at: str | None
+    started_at: str | None
+    finished_at: str | None
+    report: Annotated[
+        dict[str, Any] | None,
+        Field(
+            description="What it did: `counts` over source rows; after a merge, `merged` says how many rows of the table were "
+            "`inserted`, `updated` and `deleted`; `streams` has both for each stream."
+        ),
+    ]
+    error: dict[str, Any] | None
+
+
+class RunPage(BaseModel):
+    """Runs, newest first, and where the next page begins."""
+
+    items: list[Run]
+    next_cursor: str | None
+
+
+def run_place_of(organization: str, cursor: str | None) -> str | None:
+    """The run that a cursor over runs names.
+
+    Raises:
+        InvalidInputError: it is none of ours (`request.cursor`).
+    """
+    place = place_of(organization, _LIST, cursor)
+    return place[0] if place else None
+
+
+def runs_body(organization: str, page: Page, limits: AnswerLimits) -> dict[str, Any]:
+    """A page of runs, and the cursor of the next one."""
+    following = (page.next_cursor,) if page.next_cursor is not None else None
+    return {
+        "items": [shown_run(run, limits) for run in page.items],
+        "next_cursor": cursor_of(organization, _LIST, following),
+    }
+
+
+def shown_run(run: runs.Run, limits: AnswerLimits) -> dict[str, Any]:
+    """A run as the API shows it, long texts cut where it would be too large."""
+    body: dict[str, Any] = fitted(run_body(run), limits.answer_bytes)
+    return body
+
+
+def run_body(run: runs.Run) -> dict[str, Any]:
+    """All that is told of a run."""
+    return {
+        "id": run.id,
+        "pipeline": run.pipeline,
+        "revision": run.revision,
+        "lane": run.lane,
+        "state": run.state.value,
+        "attempt": run.attempt,
+        "reason": run.reason,
+        "cancel_requested": run.cancel_requested,
+        "requested_by": run.requested_by,
+        "request": {
+            "parameters": dict(run.request.parameters),
+            "limit": run.request.limit,
+            "full_refresh": run.request.full_refresh,
+            "abandon": run.request.abandon,
+            "replay": run.request.replay,
+        },
+        "retries": run.retries,
+        "cause": run.cause,
+        "trace": run.trace,
+        "created_at": run.created_at.isoformat() if run.created_at else None,
+        "started_at": run.started_at.isoformat() if run.started_at else None,
+        "finished_at": run.finished_at.isoformat() if run.finished_at else None,
+        "report": run.report,
+        "error": run.error,
+    }
+
+
+def transition_body(transition: Transition) -> dict[str, Any]:
+    """A line of a run's history."""
+    return {
+        "from": transition.before,
+        "to": transition.after,
+        "fence": transition.fence,
+        "actor": transition.actor,
+        "reason": transition.reason,
+        "at": transition.at.isoformat(),
+    }
+
+
+def transitions_body(transitions: Sequence[Transition], limits: AnswerLimits) -> dict[str, Any]:
+    """A run's history, oldest first, as far as there is room."""
+    return listed({"items": [transition_body(line) for line in transitions]}, "items", limits.answer_bytes)
+
+
+def logs_body(transitions: Sequence[Transition], events: Sequence[StoredEvent], limits: AnswerLimits) -> dict[str, Any]:
+    """A run's history together with its stored events, oldest first, as far as there is room."""
+    return listed({"items": _log_lines(transitions, events)}, "items", limits.answer_bytes)
+
+
+def _log_lines(transitions: Sequence[Transition], events: Sequence[StoredEvent]) -> list[dict[str, Any]]:
+    """The history and the stored events of a run as lines, oldest first."""
+    lines = [{"at": line.at.isoformat(), "event": f"run.{line.after}", **transition_body(line)} for line in transitions]
+    kept = ("organization", "pipeline", "run_id")
+    lines += [
+        {
+            "at": event.created_at.isoformat(),
+            "event": event.event_type,
+            **{name: value for name, value in event.payload.items() if name not in kept and value is not None},
+        }
+        for event in events
+    ]
+    return sorted(lines, key=lambda line: line["at"])
