@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from domain.events import RunFinished, RunQueued
 from domain.ports.runtime import IIdentifiers
 from domain.ports.unit_of_work import IUnitOfWork, StoredEvent
+from domain.runs.lane import MAIN_LANE
 from domain.runs.run import Ring, Run, RunRequest, RunState
 
 
@@ -39,7 +40,7 @@ class FollowerStarter:
                         organization=organization,
                         pipeline=follower,
                         revision=stored.revision,
-                        lane="main",
+                        lane=MAIN_LANE,
                         state=RunState.QUEUED,
                         request=RunRequest(),
                         requested_by=f"after:{name}",

@@ -6,9 +6,10 @@ from typing import Any
 
 from application.runs.work import Claim
 from domain.loads.checkpoint import LaneState
-from domain.loads.read_set import Lane, ReadSet
+from domain.loads.read_set import ReadSet
 from domain.pipelines.spec import PipelineSpec
 from domain.ports.data_store import IOwner
+from domain.runs.lane import Lane
 from domain.runs.run import RunRequest
 from domain.stores.connection import ConnectionSpec
 

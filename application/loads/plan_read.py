@@ -10,11 +10,12 @@ from application.loads.guesses import settled, unproved
 from application.loads.patience import Patience
 from domain.errors import InvalidInputError, NotFoundError
 from domain.loads.checkpoint import LaneState
-from domain.loads.read_set import Lane, ReadSet, SourcePlan
+from domain.loads.read_set import ReadSet, SourcePlan
 from domain.pipelines.plan import Publishing, choose_publishing, merges_in_streams
 from domain.pipelines.spec import Mode, PipelineSpec, Publish, SourceSpec
 from domain.ports.data_store import IDataStore
 from domain.quality.rules import Rule
+from domain.runs.lane import Lane
 from domain.runs.run import RunRequest
 
 

@@ -1,8 +1,7 @@
 """The heart: one stream from its position to its end, batch by batch, each with its checkpoint."""
 
 import sys
-import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -29,6 +28,7 @@ from domain.ports.data_store import (
     passage_of,
 )
 from domain.ports.engine import OnProgress, Progress, Stop, StreamTask
+from domain.ports.runtime import IClock
 from domain.ports.transformer import IPreparedTransform, ITransformer
 from domain.quality.measures import Counts, merge_stats
 
@@ -45,6 +45,7 @@ class StreamRunner:
     stores: OpenStores
     transformer: ITransformer
     patience: Patience
+    clock: IClock
 
     async def run(self, task: StreamTask, stop: Stop, on_progress: OnProgress) -> StreamReport:
         """Read, judge and commit until the stream ends or there is a reason to stop.
@@ -55,7 +56,7 @@ class StreamRunner:
         """
         source = await self.stores.get(task.lane.organization, task.source)
         destination = await self.stores.get(task.lane.organization, task.destination)
-        passed = _Passed(task, stop, on_progress)
+        passed = _Passed(task, stop, on_progress, self.clock.monotonic)
         async with destination.writer(
             task.lane, task.target, task.read_set.id, task.stream.name, task.fence, task.token
         ) as writer:
@@ -131,12 +132,13 @@ class Judge:
 class _Passed:
     """What has passed so far, and the loops that move it on."""
 
-    def __init__(self, task: StreamTask, stop: Stop, on_progress: OnProgress) -> None:
+    def __init__(self, task: StreamTask, stop: Stop, on_progress: OnProgress, now: Callable[[], float]) -> None:
         self._task = task
+        self._now = now
         self._stop = stop
         self._on_progress = on_progress
         self._state = _seen(task)
-        self._started = time.monotonic()
+        self._started = self._now()
         self._batches = self._bytes = self._retries = 0
 
     async def transform(
@@ -152,7 +154,7 @@ class _Passed:
             aclosing(ahead(judging)) as judged_ahead,
         ):
             async for (batch, judged), is_last in _with_last(judged_ahead):
-                begun = time.monotonic()
+                begun = self._now()
                 judged = replace(judged, stats=await placed_in_report(judged.stats, self._state, batch, reader))
                 self._state = _after(self._state, judged, batch.position, is_last=is_last)
                 if not _may_go_on(self._task.spec.on_error, self._state):
@@ -179,7 +181,7 @@ class _Passed:
         """Commit ranges of undecoded rows while the next one is read."""
         async with aclosing(ahead(judge.judged(ranges), size=2)) as judging:
             async for (rows, decoded, counts, stats), is_last in _with_last(judging):
-                begun = time.monotonic()
+                begun = self._now()
                 told = counted_in_report(stats, self._state)
                 self._state = _moved(self._state, counts, told, rows.position, is_last=is_last)
                 if decoded:
@@ -202,7 +204,7 @@ class _Passed:
         )
         async with aclosing(parts):
             async for part in parts:
-                begun, before = time.monotonic(), self._state
+                begun, before = self._now(), self._state
 
                 def checkpoint_of(part: TextRows = part, before: StreamState = before) -> CheckpointUpdate:
                     self._state = _moved(before, _untouched(part.num_rows), {}, part.position, is_last=part.is_last)
@@ -227,7 +229,7 @@ class _Passed:
 
     async def select(self, writer: IWriter) -> None:
         """Let the database move the whole stream in one transaction."""
-        task, begun, before = self._task, time.monotonic(), self._state
+        task, begun, before = self._task, self._now(), self._state
 
         def checkpoint_of(rows: int) -> CheckpointUpdate:
             self._state = _moved(before, _untouched(rows), {}, before.position, is_last=True)
@@ -242,7 +244,7 @@ class _Passed:
     def _goes_on(self, counts: Counts, size_bytes: int, begun: float) -> bool:
         """Note a committed batch; False when there is a reason to stop."""
         self._batches, self._bytes = self._batches + 1, self._bytes + size_bytes
-        state, seconds = self._state, time.monotonic() - begun
+        state, seconds = self._state, self._now() - begun
         self._on_progress(Progress(state.stream, state.seq, counts.read, counts.used, seconds))
         return self._stop() is None
 
@@ -256,7 +258,7 @@ class _Passed:
             rows_read=state.counts.read - self._task.state.counts.read,
             batches=self._batches,
             bytes_read=self._bytes,
-            seconds=time.monotonic() - self._started,
+            seconds=self._now() - self._started,
             retries=self._retries,
             interrupted=not state.is_done,
             stats=state.stats,

@@ -17,13 +17,13 @@ from domain.errors import ConflictError, InvalidInputError, NotFoundError
 from domain.identity.policy import Action, require
 from domain.identity.principal import Principal
 from domain.loads.checkpoint import LaneState
-from domain.loads.read_set import Lane
 from domain.pipelines.spec import PipelineSpec
 from domain.ports.data_store import Batch
 from domain.ports.security import TOO_LARGE
 from domain.ports.transformer import ITransformer
 from domain.ports.unit_of_work import IRecords, Page, StoredEvent
 from domain.quality.measures import Counts, merge_stats
+from domain.runs.lane import Lane
 from domain.runs.run import Run, RunState, Transition
 
 # What steps make of a batch has to fit beside it into the memory that a preview may take.

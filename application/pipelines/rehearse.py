@@ -8,10 +8,10 @@ from application.connections.open_stores import OpenStores
 from application.plain_rows import rows_of
 from domain.identity.policy import Action, require
 from domain.identity.principal import Principal
-from domain.loads.read_set import Lane
 from domain.pipelines.spec import PipelineSpec, SourceSpec
 from domain.ports.data_store import IDataStore
 from domain.ports.unit_of_work import IRecords
+from domain.runs.lane import Lane
 from domain.stores.table import INTERNAL_PREFIX
 
 _BATCH_ROWS = 10_000

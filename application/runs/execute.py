@@ -1,7 +1,6 @@
 """A claimed run from its spec to its end, watched: stopped when its lease, its time or its owner's wish is over."""
 
 import asyncio
-import time
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -14,7 +13,7 @@ from application.runs.settle import RunSettler
 from application.runs.work import Claim, IWorks, StoppedError
 from domain.errors import FencedError, PlatformError
 from domain.ports.engine import OnProgress
-from domain.ports.runtime import ITelemetry
+from domain.ports.runtime import IClock, ITelemetry
 from domain.ports.unit_of_work import IRecords
 from domain.runs.run import Run
 
@@ -34,6 +33,7 @@ class RunExecutor:
     works: IWorks
     settler: RunSettler
     telemetry: ITelemetry
+    clock: IClock
     timeout: timedelta
     is_draining: Callable[[], bool]
     patience: timedelta = timedelta(seconds=3)
@@ -53,8 +53,8 @@ class RunExecutor:
         with self.telemetry.span("run", trace=run.trace):
             async with self.records.hold_lease(run.id, run.fence, lease=self.claimer.lease) as lease:
                 work = await self.works.of(run)
-                until = time.monotonic() + work.timeout_or(self.timeout).total_seconds()
-                claim = Claim(run, work, lease, run.fence, until, self.is_draining)
+                timeout = work.timeout_or(self.timeout)
+                claim = Claim(run, work, lease, run.fence, timeout, self.is_draining, self.clock)
                 return await self._perform(claim, on_progress)
 
     async def _perform(self, claim: Claim, on_progress: OnProgress) -> Run | None:
@@ -90,8 +90,8 @@ class RunExecutor:
                     return task.result()
                 if reason is None or reason == "drained":
                     continue  # A process that drains has its own grace, and cancels what outlasts it.
-                told_at = told_at or time.monotonic()
-                if time.monotonic() - told_at > self.patience.total_seconds():
+                told_at = told_at or self.clock.monotonic()
+                if self.clock.monotonic() - told_at > self.patience.total_seconds():
                     return await _interrupted(task, reason)
         except asyncio.CancelledError:
             task.cancel()

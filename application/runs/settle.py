@@ -54,7 +54,7 @@ class RunSettler:
             case "cancelled":
                 return await self._seal_and_finish(claim, RunState.CANCELLED, "cancelled", None)
             case "timeout":
-                limit = round(claim.deadline - claim.started, 1)
+                limit = round(claim.timeout.total_seconds(), 1)
                 error = WorkFailedError(
                     f"The run took longer than its {limit:g} s; raise run.timeout.", code="run.timeout"
                 )

@@ -1,6 +1,5 @@
 """A claimed run in the hands of this process, and what it is a run of: the work, which knows how it is done and stopped."""
 
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -8,10 +7,11 @@ from datetime import timedelta
 from typing import Any
 
 from domain.errors import FencedError, StoreUnavailableError
-from domain.loads.read_set import Lane
 from domain.pipelines.spec import RetryOptions
 from domain.ports.engine import OnProgress
+from domain.ports.runtime import IClock
 from domain.ports.unit_of_work import ILease, IRecords
+from domain.runs.lane import Lane
 from domain.runs.run import Run
 
 MAX_RAISED = 10
@@ -28,18 +28,22 @@ class StoppedError(Exception):
 
 @dataclass
 class Claim:
-    """A claimed run in the hands of this process, and its work. `deadline` is on the process's monotonic clock; `raised` says
-    how often the fence was.
+    """A claimed run in the hands of this process, and its work. `timeout` is how long it may take; `raised` says how often the
+    fence was.
     """
 
     run: Run
     work: "IWork"
     lease: ILease
     fence: int
-    deadline: float
+    timeout: timedelta
     is_draining: Callable[[], bool]
+    clock: IClock
     raised: int = 0
-    started: float = field(default_factory=time.monotonic)
+    started: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.started = self.clock.monotonic()
 
     @property
     def lane(self) -> Lane:
@@ -54,7 +58,7 @@ class Claim:
     @property
     def seconds(self) -> float:
         """How long the work has taken so far."""
-        return round(time.monotonic() - self.started, 3)
+        return round(self.clock.monotonic() - self.started, 3)
 
     async def go_above(self, records: IRecords, error: FencedError) -> None:
         """Claim again above what the destination remembers: another records database counts there too, or an older copy
@@ -84,7 +88,7 @@ class Claim:
     def stop_reason(self) -> str | None:
         """Why the work must stop now, or None; costs nothing to ask."""
         reason = self.lease.stop_reason()
-        if reason is None and time.monotonic() > self.deadline:
+        if reason is None and self.seconds > self.timeout.total_seconds():
             return "timeout"
         return reason or ("drained" if self.is_draining() else None)
 

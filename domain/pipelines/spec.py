@@ -13,6 +13,7 @@ from domain.loads.quarantine import Refusals
 from domain.pipelines.spec_test import SpecTest
 from domain.pipelines.steps import Step, step_of
 from domain.quality.rules import OnViolation, Reference, Rule
+from domain.runs.lane import MAIN_LANE
 from domain.stores.table import TableName
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")
@@ -244,7 +245,7 @@ class PipelineSpec:
     def lane_for(self, parameters: Mapping[str, Any]) -> str:
         """Name the lane of a run: parameters that change a pipeline with a cursor get one of their own."""
         if self.source.cursor is None or self.with_parameters(parameters) == self:
-            return "main"
+            return MAIN_LANE
         text = json.dumps({**self.source.parameters, **parameters}, sort_keys=True, default=str)
         return f"params:{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 

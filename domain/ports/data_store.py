@@ -8,7 +8,7 @@ from typing import Any
 
 from domain.loads.checkpoint import CheckpointUpdate, LaneState, Position
 from domain.loads.horizon import ReadEnd
-from domain.loads.read_set import Lane, LaneOwner, ReadSet, SourcePlan, Stream
+from domain.loads.read_set import ReadSet, SourcePlan, Stream
 from domain.loads.way import Passage, Wire
 from domain.pipelines.spec import DeleteMissing, Mode, SourceSpec
 from domain.ports.batches import Batch as Batch
@@ -23,6 +23,7 @@ from domain.ports.quarantine import IRefusedRows
 from domain.ports.reading import IReader as IReader
 from domain.quality.measures import Counts
 from domain.quality.rules import Judgement, Measures, StagedChecks
+from domain.runs.lane import Lane, LaneOwner
 from domain.stores.table import Column, TableName, TableSchema
 
 BATCH_BYTES = 64 * 1024 * 1024

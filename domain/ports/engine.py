@@ -5,12 +5,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from domain.loads.checkpoint import StreamState
-from domain.loads.read_set import Lane, LaneOwner, ReadSet, Stream
+from domain.loads.read_set import ReadSet, Stream
 from domain.loads.report import StreamReport
 from domain.loads.way import DECODED, Route
 from domain.pipelines.spec import PipelineSpec
 from domain.ports.data_store import Target
 from domain.ports.transformer import TransformPlan
+from domain.runs.lane import Lane, LaneOwner
 from domain.stores.connection import ConnectionSpec
 
 

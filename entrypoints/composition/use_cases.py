@@ -115,7 +115,7 @@ class UseCases(containers.DeclarativeContainer):
     )
     landings = providers.Singleton(LandingPlanner, transformer=gateways.checking_transformer)
     stream_runner = providers.Singleton(
-        StreamRunner, stores=stores, transformer=gateways.running_transformer, patience=patience
+        StreamRunner, stores=stores, transformer=gateways.running_transformer, patience=patience, clock=gateways.clock
     )
     engine = providers.Singleton(LocalEngine, run_stream=stream_runner.provided.run)
     claimer = providers.Singleton(RunClaimer, records=gateways.records, announcer=announcer, owner=owner, lease=lease)
@@ -148,6 +148,7 @@ class UseCases(containers.DeclarativeContainer):
         works=works,
         settler=settler,
         telemetry=telemetry,
+        clock=gateways.clock,
         timeout=providers.Singleton(timedelta, seconds=settings.provided.run.timeout_seconds),
         is_draining=providers.Factory(lambda life: lambda: life.is_draining, life),
     )

@@ -4,7 +4,7 @@ import secrets
 
 from domain.errors import FencedError
 from domain.loads.checkpoint import LaneState
-from domain.loads.read_set import Lane
+from domain.runs.lane import Lane
 
 
 def new_token() -> str:

@@ -12,9 +12,10 @@ from domain.errors import ConflictError
 from domain.failpoints import fail_at
 from domain.loads.checkpoint import Position
 from domain.loads.quarantine import PLACE, Refusals, RefusedRow, RefusedState
-from domain.loads.read_set import Lane, SourcePlan, streams_between
+from domain.loads.read_set import SourcePlan, streams_between
 from domain.ports.data_store import Batch, IReader, JudgedBatch, SourceBatch, Target
 from domain.ports.quarantine import IRefusedRows
+from domain.runs.lane import Lane
 from domain.stores.table import Column
 from infrastructure.tabular.arrow import row_too_large, to_table
 from infrastructure.tabular.json_rows import decoded, encoded, guessed_of, merged_shape

@@ -7,11 +7,12 @@ from typing import Any
 import pyarrow as pa
 
 from domain.loads.checkpoint import CheckpointUpdate, LaneState
-from domain.loads.read_set import Lane, ReadSet, SourcePlan, Stream
+from domain.loads.read_set import ReadSet, SourcePlan, Stream
 from domain.pipelines.spec import Mode, SourceSpec
 from domain.ports.data_store import IDataStore, JudgedBatch, Target
 from domain.quality.measures import Counts
 from domain.quality.rules import Judgement, StagedChecks
+from domain.runs.lane import Lane
 from domain.stores.table import Column, TableName
 from infrastructure.tabular.arrow import columns_of
 from infrastructure.tabular.json_rows import shape_of

@@ -21,11 +21,12 @@ from domain.errors import (
     UnavailableError,
 )
 from domain.loads.checkpoint import CheckpointUpdate
-from domain.loads.read_set import Lane, SourcePlan
+from domain.loads.read_set import SourcePlan
 from domain.pipelines.spec import CursorSpec, Mode, Partitions, SourceSpec
 from domain.ports.data_store import IDataStore, StreamSelection, passage_of
 from domain.quality.measures import Counts
 from domain.quality.rules import Judgement, RuleResult
+from domain.runs.lane import Lane
 from domain.stores.table import Column, TableName
 from infrastructure.stores.duckdb.file import DuckDBOptions
 from infrastructure.stores.duckdb.store import DuckDBDataStore

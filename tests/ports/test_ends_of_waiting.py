@@ -12,14 +12,15 @@ from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 
-from application.runs.work import MAX_RAISED, Claim
+from application.runs.work import MAX_RAISED, Claim, IWork
 from domain.errors import FencedError, NotFoundError, SchemaMismatchError, StoreUnavailableError, UnavailableError
 from domain.failpoints import arm
 from domain.loads.checkpoint import CheckpointUpdate
-from domain.pipelines.spec import CursorSpec, PipelineSpec, SourceSpec
+from domain.pipelines.spec import CursorSpec, SourceSpec
 from domain.stores.table import TableName
 from infrastructure.metadata.lease_keeper import HeldLease
 from infrastructure.metadata.records import SqlRecords, sqlite_url
+from infrastructure.runtime import SystemClock
 from infrastructure.stores.duckdb.file import DuckDBOptions
 from infrastructure.stores.duckdb.store import DuckDBDataStore
 from infrastructure.stores.postgres.replace import clear
@@ -44,7 +45,7 @@ async def test_claim_goes_above_others_so_often_and_then_says_what_to_do(tmp_pat
     run = await claimed(records, await queued(records))
     assert run is not None
     lease = HeldLease(run.id, run.fence, LEASE)
-    claim = Claim(run, cast(PipelineSpec, None), lease, run.fence, time.monotonic() + 60, lambda: False)
+    claim = Claim(run, cast(IWork, None), lease, run.fence, timedelta(minutes=1), lambda: False, SystemClock())
 
     for _ in range(MAX_RAISED):
         before = claim.fence

@@ -6,10 +6,10 @@ import pytest
 
 from domain.errors import FencedError
 from domain.loads.checkpoint import CheckpointUpdate
-from domain.loads.read_set import Lane
 from domain.pipelines.spec import SourceSpec
 from domain.ports.data_store import IDataStore, IOwner, StreamSelection, passage_of
 from domain.quality.rules import StagedChecks
+from domain.runs.lane import Lane
 from domain.stores.table import TableName
 from infrastructure.stores.sql.session import Session
 from infrastructure.stores.sql.writer import SqlWriter

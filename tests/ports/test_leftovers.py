@@ -2,9 +2,10 @@
 
 import pytest
 
-from domain.loads.read_set import Lane, ReadSet
+from domain.loads.read_set import ReadSet
 from domain.pipelines.spec import Mode
 from domain.ports.data_store import IDataStore
+from domain.runs.lane import Lane
 from tests.ports.loading import LANE, TABLE, batch, commit, content, ids, opened, read_set, rows, target, token_of
 
 

@@ -8,10 +8,11 @@ import pytest
 from sqlalchemy import text
 
 from domain.loads.checkpoint import CheckpointUpdate
-from domain.loads.read_set import Lane, ReadSet
+from domain.loads.read_set import ReadSet
 from domain.pipelines.spec import CursorSpec, Mode, SourceSpec
 from domain.ports.data_store import IDataStore, StreamSelection, Target, passage_of
 from domain.quality.measures import Counts
+from domain.runs.lane import Lane
 from domain.stores.table import Column, TableName
 from infrastructure.metadata.records import SqlRecords
 from infrastructure.postgres.settings import PINNED

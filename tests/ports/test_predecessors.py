@@ -9,8 +9,8 @@ import pytest
 from adbc_driver_postgresql import dbapi
 
 from domain.errors import StoreUnavailableError
-from domain.loads.read_set import Lane
 from domain.ports.data_store import IDataStore
+from domain.runs.lane import Lane
 from infrastructure.stores.postgres.connection import lane_session
 from infrastructure.stores.postgres.store import PostgresDataStore
 from tests.ports.backends import address_of

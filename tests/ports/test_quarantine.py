@@ -12,11 +12,12 @@ import pytest
 from domain.errors import ConflictError, FencedError, InvalidInputError
 from domain.loads.checkpoint import CheckpointUpdate
 from domain.loads.quarantine import PLACE, Refusals, RefusedState
-from domain.loads.read_set import Lane, ReadSet
+from domain.loads.read_set import ReadSet
 from domain.pipelines.spec import Mode, SourceSpec
 from domain.ports.data_store import IDataStore, JudgedBatch, SourceBatch, Target
 from domain.quality.measures import Counts
 from domain.quality.rules import StagedChecks
+from domain.runs.lane import Lane
 from domain.stores.table import RUN_ID, Column
 from infrastructure.tabular.arrow import arrow_type
 from infrastructure.tabular.json_rows import decoded, encoded, merged_shape, shape_of

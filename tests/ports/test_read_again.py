@@ -11,11 +11,12 @@ import pytest
 
 from domain.loads.checkpoint import CheckpointUpdate
 from domain.loads.quarantine import Refusals, RefusedRow, RefusedState
-from domain.loads.read_set import Lane, ReadSet
+from domain.loads.read_set import ReadSet
 from domain.pipelines.spec import Mode
 from domain.ports.data_store import IDataStore, JudgedBatch, Target
 from domain.quality.measures import Counts
 from domain.quality.rules import StagedChecks
+from domain.runs.lane import Lane
 from infrastructure.stores.replayed import ReadAgain
 from infrastructure.tabular.json_rows import encoded
 from infrastructure.transforms.refused import REFUSED

@@ -10,8 +10,8 @@ import pytest
 from adbc_driver_postgresql import dbapi
 
 from domain.errors import StoreUnavailableError
-from domain.loads.read_set import Lane, LaneOwner
 from domain.pipelines.spec import CursorSpec, Mode, SourceSpec
+from domain.runs.lane import Lane, LaneOwner
 from domain.stores.table import TableName
 from infrastructure.stores.postgres.connection import READER, Readers
 from infrastructure.stores.postgres.store import PostgresDataStore

@@ -13,13 +13,14 @@ import pytest
 
 from domain.errors import SchemaMismatchError
 from domain.loads.checkpoint import CheckpointUpdate
-from domain.loads.read_set import Lane, ReadSet
+from domain.loads.read_set import ReadSet
 from domain.pipelines.spec import Mode, SourceSpec
 from domain.pipelines.steps import SqlStep, Step
 from domain.ports.data_store import IDataStore, JudgedBatch, StreamSelection, Target, passage_of
 from domain.ports.transformer import TransformPlan
 from domain.quality.measures import Counts
 from domain.quality.rules import Judgement, StagedChecks
+from domain.runs.lane import Lane
 from domain.stores.table import Column, TableName
 from infrastructure.stores.duckdb.store import DuckDBDataStore, DuckDBOptions
 from infrastructure.stores.files.store import FilesDataStore

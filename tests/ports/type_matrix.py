@@ -13,10 +13,11 @@ from pathlib import Path
 
 from domain.errors import PlatformError
 from domain.loads.checkpoint import CheckpointUpdate
-from domain.loads.read_set import Lane, ReadSet
+from domain.loads.read_set import ReadSet
 from domain.pipelines.spec import Mode, SourceSpec
 from domain.ports.data_store import IDataStore, JudgedBatch, Target, passage_of
 from domain.quality.measures import Counts
+from domain.runs.lane import Lane
 from domain.stores.table import Column, TableName
 from infrastructure.stores.duckdb.file import DuckDBOptions
 from infrastructure.stores.duckdb.store import DuckDBDataStore

@@ -10,9 +10,9 @@ import pytest
 import pytest_asyncio
 
 from domain.errors import PlatformError
-from domain.loads.read_set import Lane
 from domain.pipelines.spec import SourceSpec
 from domain.ports.data_store import IDataStore
+from domain.runs.lane import Lane
 from domain.stores.table import TableName
 from infrastructure.stores.duckdb.file import DuckDBOptions
 from infrastructure.stores.duckdb.store import DuckDBDataStore

@@ -12,8 +12,8 @@ import pyarrow as pa
 
 from domain.errors import ConversionError, StoreUnavailableError
 from domain.loads.checkpoint import Merged
-from domain.loads.read_set import Lane
 from domain.ports.data_store import Conversions, StreamSelection, Target, TextRows
+from domain.runs.lane import Lane
 from domain.stores.table import DELETED, SEQ, Column, TableName, TableSchema
 from infrastructure.queries.duckdb_queries import IN_PROCESS, DuckDBQueries
 from infrastructure.sql import quote, quote_table

@@ -13,7 +13,7 @@ from domain.failpoints import fail_at
 from domain.loads.checkpoint import LaneState, Position
 from domain.loads.horizon import ReadEnd
 from domain.loads.quarantine import Refusals, RefusedRow
-from domain.loads.read_set import Lane, LaneOwner, SourceFile, SourcePlan, Stream
+from domain.loads.read_set import SourceFile, SourcePlan, Stream
 from domain.loads.way import TEXT_WIRE, Wire
 from domain.pipelines.spec import SourceSpec
 from domain.ports.data_store import (
@@ -28,6 +28,7 @@ from domain.ports.data_store import (
     Target,
     TextRows,
 )
+from domain.runs.lane import Lane, LaneOwner
 from domain.stores.table import Column, TableName, TableSchema
 from infrastructure.bench.in_process import Calls, InProcessBench
 from infrastructure.confinement import Confinement

@@ -9,9 +9,9 @@ from typing import Any
 import pyarrow as pa
 
 from domain.loads.checkpoint import LaneState, Merged
-from domain.loads.read_set import Lane
 from domain.pipelines.spec import DeleteMissing
 from domain.ports.data_store import Target
+from domain.runs.lane import Lane
 from domain.stores.table import DELETED, DELETED_AT, LOADED_AT, SEQ, Column, TableName
 from infrastructure.stores.landing import landing_gone
 from infrastructure.stores.sql.merge import too_many_missing

@@ -13,11 +13,12 @@ from domain.failpoints import fail_at
 from domain.loads.checkpoint import CheckpointUpdate, LaneState, Merged, StreamState
 from domain.loads.publication import Finished, refuse_rejected
 from domain.loads.quarantine import RefusedState
-from domain.loads.read_set import Lane, ReadSet
+from domain.loads.read_set import ReadSet
 from domain.pipelines.spec import Mode
 from domain.ports.data_store import Committed, IOwner, IWriter, Judge, JudgedBatch, Publication, Target
 from domain.quality.measures import Counts, merge_stats
 from domain.quality.rules import Reference, StagedChecks
+from domain.runs.lane import Lane
 from domain.stores.table import DELETED, LOADED_AT, RUN_ID, SEQ, Column, TableName
 from infrastructure.stores.landing import (
     landed_columns,

@@ -6,8 +6,9 @@ from typing import Any
 from domain.errors import FencedError
 from domain.loads.checkpoint import Position
 from domain.loads.quarantine import Refusals, RefusedRow, RefusedState
-from domain.loads.read_set import Lane, ReadSet
+from domain.loads.read_set import ReadSet
 from domain.ports.data_store import Batch, Target
+from domain.runs.lane import Lane
 from infrastructure.stores.memory.content import Content
 from infrastructure.stores.replayed import ReadAgain, may_be_read_again
 

@@ -15,7 +15,7 @@ from domain.failpoints import fail_at
 from domain.loads.checkpoint import LaneState, Position
 from domain.loads.horizon import ReadEnd
 from domain.loads.quarantine import Refusals, RefusedRow
-from domain.loads.read_set import Lane, LaneOwner, SourcePlan, Stream, streams_between
+from domain.loads.read_set import SourcePlan, Stream, streams_between
 from domain.pipelines.spec import CursorSpec, SourceSpec
 from domain.ports.data_store import (
     BATCH_BYTES,
@@ -28,6 +28,7 @@ from domain.ports.data_store import (
     StoreHealth,
     Target,
 )
+from domain.runs.lane import Lane, LaneOwner
 from domain.stores.table import Column, TableName, TableSchema
 from infrastructure.stores.cursor_axis import ENDLESS, Axis
 from infrastructure.stores.cursor_ends import Beginning, own_end

@@ -7,9 +7,9 @@ from typing import Any
 from urllib.parse import quote as percent_encode
 
 from domain.errors import MissingExtraError, PlatformError
-from domain.loads.read_set import Lane, LaneOwner
 from domain.pipelines.dialing import Place
 from domain.ports.secrets import Secret
+from domain.runs.lane import Lane, LaneOwner
 from infrastructure.dialing import Dialer
 from infrastructure.postgres.settings import pinned
 from infrastructure.postgres.sign_in import SignIn, forget_surroundings

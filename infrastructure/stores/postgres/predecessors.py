@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 from domain.errors import StoreUnavailableError
-from domain.loads.read_set import Lane
+from domain.runs.lane import Lane
 from infrastructure.stores.postgres.connection import Readers, lane_session
 from infrastructure.stores.sql.session import T
 

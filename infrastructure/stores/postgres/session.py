@@ -12,8 +12,8 @@ import pyarrow as pa
 
 from domain.errors import InvalidInputError, NotFoundError, PlatformError, SourceChangedError, StoreUnavailableError
 from domain.loads.checkpoint import Merged
-from domain.loads.read_set import Lane
 from domain.ports.data_store import BATCH_BYTES, StreamSelection, Target
+from domain.runs.lane import Lane
 from domain.stores.table import DELETED, SEQ, Column, TableName, TableSchema
 from infrastructure.postgres.settings import pinned
 from infrastructure.queries.postgres_query import PostgresQueries

@@ -12,7 +12,7 @@ from domain.failpoints import fail_at
 from domain.loads.checkpoint import LaneState, Position
 from domain.loads.horizon import ReadEnd
 from domain.loads.quarantine import Refusals, RefusedRow
-from domain.loads.read_set import Lane, LaneOwner, SourcePlan, Stream, streams_between
+from domain.loads.read_set import SourcePlan, Stream, streams_between
 from domain.loads.way import Passage, Wire
 from domain.pipelines.spec import SourceSpec
 from domain.ports.data_store import (
@@ -27,6 +27,7 @@ from domain.ports.data_store import (
     StoreHealth,
     Target,
 )
+from domain.runs.lane import Lane, LaneOwner
 from domain.stores.connection import failing_step
 from domain.stores.table import INTERNAL_PREFIX, Column, TableName, TableSchema
 from infrastructure.bench.in_process import Calls

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from domain.loads.checkpoint import HEAD, LaneState, StreamState
-from domain.loads.read_set import Lane
 from domain.quality.measures import Counts
+from domain.runs.lane import Lane
 from domain.stores.table import TableName
 from infrastructure.sql import quote, quote_table
 from infrastructure.stores.sql.session import CHECKPOINT, COUNTS, Session

@@ -2,8 +2,8 @@
 
 from domain.errors import SchemaMismatchError
 from domain.loads.checkpoint import LaneState
-from domain.loads.read_set import Lane
 from domain.ports.data_store import Target
+from domain.runs.lane import Lane
 from domain.stores.table import TableName
 from infrastructure.sql import quote_table
 from infrastructure.stores.landing import leftovers

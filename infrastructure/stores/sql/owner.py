@@ -11,11 +11,12 @@ from domain.errors import ConflictError, FencedError, PlatformError
 from domain.failpoints import fail_at
 from domain.loads.checkpoint import HEAD, LaneState, Merged
 from domain.loads.publication import Finished, refuse_rejected
-from domain.loads.read_set import Lane, ReadSet
+from domain.loads.read_set import ReadSet
 from domain.pipelines.spec import Mode
 from domain.ports.data_store import IOwner, Judge, Publication, Target
 from domain.quality.measures import Counts, merge_stats
 from domain.quality.rules import Reference, StagedChecks
+from domain.runs.lane import Lane
 from domain.stores.table import LOADED_AT, TableName
 from infrastructure.sql import quote, quote_table
 from infrastructure.stores.landing import landed_columns, landing_of, opened_stats

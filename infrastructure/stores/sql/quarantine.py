@@ -8,9 +8,10 @@ from typing import Any
 from domain.errors import FencedError
 from domain.loads.checkpoint import Position
 from domain.loads.quarantine import Refusals, RefusedRow, RefusedState
-from domain.loads.read_set import Lane, ReadSet
+from domain.loads.read_set import ReadSet
 from domain.ports.data_store import Batch, Target
 from domain.quality.measures import Counts
+from domain.runs.lane import Lane
 from domain.stores.table import TableName
 from infrastructure.sql import quote_table
 from infrastructure.stores.replayed import MOST_READ_AGAIN, ReadAgain, fitting, may_be_read_again

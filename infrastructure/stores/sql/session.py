@@ -10,8 +10,8 @@ import pyarrow as pa
 from domain.errors import SchemaMismatchError
 from domain.failpoints import fail_at
 from domain.loads.checkpoint import Merged
-from domain.loads.read_set import Lane
 from domain.ports.data_store import StreamSelection, Target
+from domain.runs.lane import Lane
 from domain.stores.table import Column, TableName, TableSchema
 from infrastructure.sql import quote, quote_table
 from infrastructure.stores.landing import landed_columns, staged_columns

@@ -11,9 +11,9 @@ from domain.errors import FencedError, SchemaMismatchError, StoreUnavailableErro
 from domain.failpoints import fail_at
 from domain.loads.checkpoint import HEAD, POSITION_FORMAT, CheckpointUpdate, Merged
 from domain.loads.quarantine import RefusedState
-from domain.loads.read_set import Lane
 from domain.loads.way import Passage
 from domain.ports.data_store import Committed, IWriter, JudgedBatch, StreamSelection, Target
+from domain.runs.lane import Lane
 from domain.stores.table import DELETED, LOADED_AT, RUN_ID, SEQ, Column, TableName, TableSchema
 from infrastructure.sql import quote, quote_table
 from infrastructure.stores.landing import landing_gone, landing_of, nothing_merged, places_of

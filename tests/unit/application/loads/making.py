@@ -1,6 +1,7 @@
 """Parts of loads for stories that need no store."""
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 from application.loads.attempt import Attempt
@@ -12,6 +13,7 @@ from domain.pipelines.spec import PipelineSpec
 from domain.ports.unit_of_work import ILease
 from domain.quality.measures import Counts
 from domain.runs.run import Run, RunRequest, RunState
+from infrastructure.runtime import SystemClock
 
 FINGERPRINT_OF_ANOTHER = "another source"
 
@@ -42,7 +44,9 @@ def spec_of(*, mode: str = "append", cursor: bool = False, **more: Any) -> Pipel
 def attempt_of(spec: PipelineSpec, stored: ReadSet | None = None, **asked: Any) -> Attempt:
     run = Run("r1", "default", "orders", 1, "main", RunState.RUNNING, RunRequest(**asked), fence=1, attempt=1)
     work: PipelineWork = PipelineWork.__new__(PipelineWork)  # Nothing asks it in these stories.
-    claim = Claim(run, work, Held(), fence=1, deadline=float("inf"), is_draining=lambda: False)
+    claim = Claim(
+        run, work, Held(), fence=1, timeout=timedelta(hours=1), is_draining=lambda: False, clock=SystemClock()
+    )
     return Attempt(claim, spec, tuple, stored=stored)
 
 

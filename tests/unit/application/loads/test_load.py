@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from domain.errors import FencedError
 from domain.runs.run import Run
 from entrypoints.composition.container import build_container
 from entrypoints.composition.lifecycle import running
+from infrastructure.runtime import SystemClock
 from infrastructure.settings.sources import load_settings
 from tests.e2e.inside import ME, Inside
 from tests.unit.application.loads.making import Held
@@ -42,7 +44,7 @@ class Story(Inside):
 
     async def claimed(self, run: Run) -> tuple[IWork, Claim, Held]:
         work, held = await self.works.of(run), Held()
-        return work, Claim(run, work, held, run.fence, float("inf"), lambda: False), held
+        return work, Claim(run, work, held, run.fence, timedelta(hours=1), lambda: False, SystemClock()), held
 
     async def ids(self) -> list[int]:
         return [row["id"] for row in await self.rows("orders")]
