@@ -11,7 +11,7 @@ from domain.stores.table import TableName
 from infrastructure.sql import quote, quote_table
 from infrastructure.stores.sql.session import CHECKPOINT, COUNTS, Session
 
-OF_LANE = '"org" = $1 AND "pipeline" = $2 AND "lane" = $3'
+KEY = '"org" = $1 AND "pipeline" = $2 AND "lane" = $3'
 _STATE = ("stream", "read_set", "fence", "seq", "position", "state", *COUNTS, "stats", "writer", "format")
 
 
@@ -31,7 +31,7 @@ def read_lane_rows(
 ) -> LaneState:
     """Read the rows of a lane."""
     columns = ", ".join(quote(name) for name in names)
-    rows = session.execute(f"SELECT {columns} FROM {checkpoint} WHERE {OF_LANE}", key)
+    rows = session.execute(f"SELECT {columns} FROM {checkpoint} WHERE {KEY}", key)
     states = {row[0]: dict(zip(names, row, strict=True)) for row in rows}
     head = states.pop(HEAD, None)
     if head is None:

@@ -23,7 +23,7 @@ from infrastructure.stores.landing import landed_columns, landing_of, opened_sta
 from infrastructure.stores.landing_watch import LANDED_BY, LANDING, LandingWatch
 from infrastructure.stores.lane_tokens import check_above, new_token
 from infrastructure.stores.sql.landed import with_landed
-from infrastructure.stores.sql.lanes import OF_LANE, read_lane_rows
+from infrastructure.stores.sql.lanes import KEY, read_lane_rows
 from infrastructure.stores.sql.leftovers import drop_leftovers, drop_rebuilt
 from infrastructure.stores.sql.merge import merge_stage, merged_names
 from infrastructure.stores.sql.quarantine import abandon_refused, settle_refused
@@ -104,7 +104,7 @@ class SqlOwner(IOwner):
         self._session.execute(
             f'UPDATE {self._checkpoint} SET "fence" = $4, "writer" = $5, '
             '"state" = CASE WHEN "state" = \'sealed\' THEN \'loading\' ELSE "state" END '
-            f'WHERE {OF_LANE} AND "fence" <= $4',
+            f'WHERE {KEY} AND "fence" <= $4',
             (*self._key, self._fence, token),
         )
         return self._read_lane()
@@ -118,7 +118,7 @@ class SqlOwner(IOwner):
             f'INSERT INTO {self._checkpoint} ("org", "pipeline", "lane", "stream", "fence", "seq", "state", '
             f'{", ".join(quote(name) for name in COUNTS)}, "stats") '
             f"SELECT $1, $2, $3, '{HEAD}', 0, 0, 'idle', {zeros}, '{{}}' "
-            f"WHERE NOT EXISTS (SELECT 1 FROM {self._checkpoint} WHERE {OF_LANE} AND \"stream\" = '{HEAD}')"
+            f"WHERE NOT EXISTS (SELECT 1 FROM {self._checkpoint} WHERE {KEY} AND \"stream\" = '{HEAD}')"
             + (" ON CONFLICT DO NOTHING" if self._session.enforces_keys else ""),
             self._key,
         )
@@ -135,10 +135,10 @@ class SqlOwner(IOwner):
                 abandon_refused(session, self._table, self._lane)
             existing = session.describe(target.table)
             prepare_target(session, target, existing)
-            session.execute(f"DELETE FROM {self._checkpoint} WHERE {OF_LANE} AND \"stream\" <> '{HEAD}'", self._key)
+            session.execute(f"DELETE FROM {self._checkpoint} WHERE {KEY} AND \"stream\" <> '{HEAD}'", self._key)
             # A restarted staging starts its quarantine again too (D9).
             session.execute(
-                f'DELETE FROM {quote_table(self._table.beside(QUARANTINE))} WHERE {OF_LANE} AND "read_set" = $4',
+                f'DELETE FROM {quote_table(self._table.beside(QUARANTINE))} WHERE {KEY} AND "read_set" = $4',
                 (*self._key, read_set.id),
             )
             zeros = ", ".join("0" for _ in COUNTS)
@@ -166,7 +166,7 @@ class SqlOwner(IOwner):
         if known is None or run_id in known:  # Of a read set that an earlier version opened not every run is known.
             return
         self._session.execute(
-            f'UPDATE {self._checkpoint} SET "stats" = $4 WHERE {OF_LANE} AND "stream" = \'{HEAD}\'',
+            f'UPDATE {self._checkpoint} SET "stats" = $4 WHERE {KEY} AND "stream" = \'{HEAD}\'',
             (*self._key, json.dumps({**state.stats, LANDED_BY: [*known, run_id]}, default=str)),
         )
 
@@ -323,7 +323,7 @@ class SqlOwner(IOwner):
             self._lock_head()
             self._session.execute(
                 f"UPDATE {self._checkpoint} SET \"state\" = 'sealed' "
-                f"WHERE {OF_LANE} AND \"stream\" <> '{HEAD}' AND \"state\" = 'loading'",
+                f"WHERE {KEY} AND \"stream\" <> '{HEAD}' AND \"state\" = 'loading'",
                 self._key,
             )
         with suppress(PlatformError):  # What cannot be tidied now, as somebody reads it, may stay.
@@ -338,9 +338,7 @@ class SqlOwner(IOwner):
         with self._session.transaction():
             previous = self._lock_head()
             self._drop_stage_of(previous.stats)
-            self._session.execute(
-                f"DELETE FROM {self._checkpoint} WHERE {OF_LANE} AND \"stream\" <> '{HEAD}'", self._key
-            )
+            self._session.execute(f"DELETE FROM {self._checkpoint} WHERE {KEY} AND \"stream\" <> '{HEAD}'", self._key)
             abandon_refused(self._session, self._table, self._lane)
             self._update_head("idle", watermark, {}, read_set_id=None)
 
@@ -348,9 +346,7 @@ class SqlOwner(IOwner):
         with self._session.transaction():
             previous = self._lock_head()
             self._drop_stage_of(previous.stats)
-            self._session.execute(
-                f"DELETE FROM {self._checkpoint} WHERE {OF_LANE} AND \"stream\" <> '{HEAD}'", self._key
-            )
+            self._session.execute(f"DELETE FROM {self._checkpoint} WHERE {KEY} AND \"stream\" <> '{HEAD}'", self._key)
             # The head stays with its fence, so that a late worker of the deleted pipeline is still refused.
             self._update_head("idle", None, {}, read_set_id=None)
             self._session.execute(
@@ -378,12 +374,12 @@ class SqlOwner(IOwner):
                 (self._table.table, *mine),
             )
             for table in (CHECKPOINT, QUARANTINE):
-                session.execute(f"DELETE FROM {quote_table(self._table.beside(table))} WHERE {OF_LANE}", self._key)
+                session.execute(f"DELETE FROM {quote_table(self._table.beside(table))} WHERE {KEY}", self._key)
 
     def _lock_head(self) -> LaneState:
         """Lock the head row and refuse to act under a stale fence or token."""
         rows = self._session.execute(
-            f'SELECT "fence", "writer" FROM {self._checkpoint} WHERE {OF_LANE} AND "stream" = \'{HEAD}\' '
+            f'SELECT "fence", "writer" FROM {self._checkpoint} WHERE {KEY} AND "stream" = \'{HEAD}\' '
             f"{self._session.for_update}",
             self._key,
         )
@@ -398,6 +394,6 @@ class SqlOwner(IOwner):
     ) -> None:
         self._session.execute(
             f'UPDATE {self._checkpoint} SET "state" = $5, "position" = $6, "read_set" = $7, "stats" = $8, '
-            f'"seq" = "seq" + 1 WHERE {OF_LANE} AND "stream" = \'{HEAD}\' AND "fence" = $4 AND "writer" = $9',
+            f'"seq" = "seq" + 1 WHERE {KEY} AND "stream" = \'{HEAD}\' AND "fence" = $4 AND "writer" = $9',
             (*self._key, self._fence, state, watermark, read_set_id, json.dumps(stats, default=str), self._token),
         )
