@@ -46,6 +46,7 @@ _TOLD = {
 # What libpq takes from there and has no other word for.
 _UNTOLD = ("PGSERVICE", "PGTZ", "PGDATESTYLE", "PGGEQO")
 _LONGEST_MESSAGE = 65_536
+_MOST_BEGINNING_BYTES = 2**20  # Settings and notices, between being let in and being asked.
 _MOST_ITERATIONS = 200_000  # The driver does them on the loop; a server uses 4096 unless it is set otherwise.
 _OK, _CLEAR, _MD5, _SASL, _SASL_MORE, _SASL_END = 0, 3, 5, 10, 11, 12
 
@@ -153,7 +154,7 @@ async def signed_in(target: SignIn, *, timeout: float, application_name: str, lo
 
     async def attempt(mode: str) -> Any:
         context = _context(mode, target.ssl_ca_cert)
-        return await asyncpg.connect(
+        connection = await asyncpg.connect(
             host=target.host.strip("[]"),
             port=target.port,
             database=target.database,
@@ -168,6 +169,10 @@ async def signed_in(target: SignIn, *, timeout: float, application_name: str, lo
             server_settings={"application_name": application_name},
             loop=_WatchingLoop(loop or asyncio.get_running_loop(), target, is_tls=context is not None),
         )
+        innermost(connection._transport).set_protocol(
+            connection._protocol
+        )  # What watched has nothing to watch any more.
+        return connection
 
     if target.mode != "prefer":
         return await attempt(target.mode)
@@ -253,6 +258,7 @@ class _Watch(asyncio.Protocol):
         self._target = target
         self._held = bytearray()
         self._is_over = False
+        self._left: int | None = None  # Of what may come before the session begins, once it has been let in.
         self._is_proven = False  # The server has shown that it knows the password, too.
 
     def connection_made(self, transport: Any) -> None:
@@ -261,6 +267,9 @@ class _Watch(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._is_over:
+            return
+        if self._left is not None:
+            self._pass(data, self._left)
             return
         self._held += data
         while len(self._held) >= 5:
@@ -306,11 +315,18 @@ class _Watch(asyncio.Protocol):
         return None
 
     def _let_in(self) -> None:
-        """Step aside: what follows is the driver's."""
-        self._is_over = True
+        """What follows is the driver's, and little until it asks for anything."""
+        self._left = _MOST_BEGINNING_BYTES
         held, self._held = bytes(self._held), bytearray()
-        self.transport.set_protocol(self.inner)
-        self.inner.data_received(held)
+        self._pass(held, self._left)
+
+    def _pass(self, data: bytes, left: int) -> None:
+        self._left = left - len(data)
+        if self._left >= 0:
+            self.inner.data_received(data)
+        else:
+            self._is_over = True
+            self.transport.abort()
 
     def _refuse(self, why: str) -> None:
         """Tell the driver so in the server's place."""

@@ -92,6 +92,7 @@ class LyingPostgres:
 
     def __init__(self, mode: str, at: bytes = b"", server_port: int | None = None) -> None:
         self.told = 0
+        self._clients = list[socket.socket]()
         self._mode, self._at, self._server_port = mode, at, server_port
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listening.getsockname()[1])
@@ -99,6 +100,11 @@ class LyingPostgres:
 
     def close(self) -> None:
         self._listening.close()
+
+    def begin(self) -> None:
+        """Lie to all who are connected, unasked."""
+        for client in self._clients:
+            threading.Thread(target=self._lie, args=(client,), daemon=True).start()
 
     def _accept(self) -> None:
         with suppress(OSError):
@@ -109,6 +115,7 @@ class LyingPostgres:
     def _serve(self, client: socket.socket) -> None:
         with client, suppress(OSError):
             client.settimeout(30)
+            self._clients.append(client)
             if self._server_port is not None:
                 self._relay(client, self._server_port)
             else:
@@ -148,8 +155,9 @@ class LyingPostgres:
         self.told += 1
         swallowing = threading.Thread(target=self._swallow, args=(client,), daemon=True)
         swallowing.start()
-        for piece in lie(self._mode):
-            client.sendall(piece)
+        with suppress(OSError):
+            for piece in lie(self._mode):
+                client.sendall(piece)
         swallowing.join()
 
     def _swallow(self, client: socket.socket) -> None:

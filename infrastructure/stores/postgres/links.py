@@ -8,12 +8,13 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from domain.errors import MissingExtraError
+from domain.errors import MissingExtraError, StoreUnavailableError
 from infrastructure.dialing import DialingLoop
 from infrastructure.postgres.settings import pinned
 from infrastructure.postgres.sign_in import signed_in
 from infrastructure.stores.postgres.connection import PostgresAddress
 from infrastructure.stores.postgres.errors import translate
+from infrastructure.stores.postgres.meter import Metered
 from infrastructure.threads import OneThread
 
 _CLOSE_SECONDS = 5.0
@@ -42,7 +43,7 @@ def translated(*, writes: bool = False) -> Iterator[None]:
 
 @dataclass
 class _Link:
-    connection: Any
+    connection: Metered
     connected_at: float
     ending: asyncio.TimerHandle | None = None
 
@@ -88,21 +89,34 @@ class LinkPool:
         while self._idle:
             link = self._popped()
             try:
-                with translated():
-                    await _named(link.connection, name)
+                await self._named(link.connection, name)
                 return link
             except BaseException as error:
                 link.connection.terminate()
                 if not isinstance(error, Exception):
-                    raise  # And else it broke while it was idle.
+                    raise
+                while self._idle:  # It broke while it was idle, and so did the others; each might take as long to tell.
+                    self._popped().connection.terminate()
         link = _Link(await _connected(self._address), time.monotonic())
         try:
-            with translated():
-                await _named(link.connection, name)
+            await self._named(link.connection, name)
         except BaseException:
             link.connection.terminate()
             raise
         return link
+
+    async def _named(self, connection: Metered, name: str) -> None:
+        """Take a session name, by which a take-over finds the sessions of its predecessors, and set what is pinned."""
+        literal = name.replace("'", "''")
+        set_name = f"SELECT pg_catalog.set_config('application_name', '{literal}', false), {pinned()}"
+        try:
+            async with asyncio.timeout(self._address.prompt_seconds):
+                with translated():
+                    await connection.execute(set_name)
+        except TimeoutError as error:
+            raise StoreUnavailableError(
+                f"{self._address.place} gave no answer within {self._address.prompt_seconds:g} s; the connection was ended."
+            ) from error
 
     def _popped(self) -> _Link:
         link = self._idle.pop()
@@ -145,13 +159,7 @@ async def _closed(link: _Link) -> None:
         link.connection.terminate()
 
 
-async def _named(connection: Any, name: str) -> None:
-    """Take a session name, by which a take-over finds the sessions of its predecessors, and set what is pinned."""
-    literal = name.replace("'", "''")
-    await connection.execute(f"SELECT pg_catalog.set_config('application_name', '{literal}', false), {pinned()}")
-
-
-async def _connected(address: PostgresAddress) -> Any:
+async def _connected(address: PostgresAddress) -> Metered:
     try:
         import asyncpg
     except ModuleNotFoundError as error:
@@ -171,7 +179,7 @@ async def _connected(address: PostgresAddress) -> Any:
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for option, value in _ALIVE:
             peer.setsockopt(socket.IPPROTO_TCP, option, value)
-    return connection
+    return Metered(connection, address.place)
 
 
 async def _resolved(address: PostgresAddress) -> PostgresAddress:

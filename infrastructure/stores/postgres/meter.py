@@ -1,58 +1,60 @@
-"""What asyncpg gathers of one message, which it has to have whole before it shows any of it."""
+"""Connections of asyncpg on which no answer has more bytes than it may, nor anything that comes unasked."""
 
-import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from infrastructure.postgres.meter import Meter
 from infrastructure.postgres.sign_in import innermost
+from infrastructure.stores.postgres.watching import too_much
 
-_ROOM_BYTES = 2**20  # Of several messages that come together.
+_ANSWER_BYTES = (
+    16 * 2**20
+)  # Of descriptions, keys and checkpoints; rows come by COPY, which has a meter's limit of its own.
 
 
-class Meter(asyncio.Protocol):
-    """Stands before a driver's protocol and breaks off when a message has more bytes than it may."""
+class Metered:
+    """A connection of asyncpg; what it is asked here has a bounded answer, all else is the driver's."""
 
-    def __init__(self, inner: Any, transport: Any, most: int) -> None:
-        self._inner = inner
-        self._transport = transport
-        self._most = most + _ROOM_BYTES
-        self._waiting = 0
-        self.is_exceeded = False
+    def __init__(self, connection: Any, place: str) -> None:
+        self._driven, self._place = connection, place
+        transport = innermost(connection._transport)  # asyncpg has no door to it.
+        self.meter = Meter(connection._protocol, transport)
+        transport.set_protocol(self.meter)
 
-    def taken(self) -> None:
-        """Begin again: all that was complete has been handed on."""
-        self._waiting = 0
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._driven, name)
 
-    def data_received(self, data: bytes) -> None:
-        self._waiting += len(data)
-        if self._waiting <= self._most:
-            self._inner.data_received(data)
-        elif not self.is_exceeded:
-            self.is_exceeded = True
-            self._transport.abort()
+    async def execute(self, *given: Any, **options: Any) -> Any:
+        return await self._asked(self._driven.execute, *given, **options)
 
-    def eof_received(self) -> Any:
-        return self._inner.eof_received()
+    async def fetch(self, *given: Any, **options: Any) -> Any:
+        return await self._asked(self._driven.fetch, *given, **options)
 
-    def connection_lost(self, error: Exception | None) -> None:
-        self._inner.connection_lost(error)
+    async def fetchrow(self, *given: Any, **options: Any) -> Any:
+        return await self._asked(self._driven.fetchrow, *given, **options)
 
-    def pause_writing(self) -> None:
-        self._inner.pause_writing()
+    async def fetchval(self, *given: Any, **options: Any) -> Any:
+        return await self._asked(self._driven.fetchval, *given, **options)
 
-    def resume_writing(self) -> None:
-        self._inner.resume_writing()
+    async def copy_to_table(self, *given: Any, **options: Any) -> Any:
+        return await self._asked(self._driven.copy_to_table, *given, **options)
+
+    async def _asked(self, ask: Any, *given: Any, **options: Any) -> Any:
+        with metered(self, _ANSWER_BYTES) as meter:
+            try:
+                return await ask(*given, **options)
+            except Exception as error:
+                if meter.is_exceeded:
+                    raise too_much(self._place, _ANSWER_BYTES) from error
+                raise
 
 
 @contextmanager
-def metered(connection: Any, most: int) -> Iterator[Meter]:
-    """Let no message of a connection have more than about so many bytes while the block lasts; it is broken off then."""
-    protocol, transport = connection._protocol, innermost(connection._transport)  # asyncpg has no door to them.
-    meter = Meter(protocol, transport, most)
-    transport.set_protocol(meter)
+def metered(connection: Metered, most: int) -> Iterator[Meter]:
+    """Let no answer to what is asked in the block have more than about so many bytes; the connection is broken off then."""
+    connection.meter.begin(most)
     try:
-        yield meter
+        yield connection.meter
     finally:
-        if not transport.is_closing():
-            transport.set_protocol(protocol)
+        connection.meter.begin(0)

@@ -44,6 +44,8 @@ from infrastructure.stores.postgres.unasked import refuse_calling_casts
 from infrastructure.stores.sql.session import Session, T
 
 _TEMPORARY = "pg_temp"
+# What ends a use waits for nobody.
+_PROMPT = ("ROLLBACK", "DISCARD ALL")
 # A server that restarts is back within seconds; longer is for the next claim of the run.
 _RECONNECT_PAUSES_SECONDS = (0.1, 0.5, 1.0, 2.0, 4.0)
 
@@ -89,7 +91,7 @@ class PostgresSession(LooksAtLandings, Session):
         """Roll back what was begun; where nothing was, the server would write a warning into its log."""
         if self._is_begun:
             self._is_begun = False
-            self.ask("ROLLBACK")
+            self.execute("ROLLBACK")
 
     @property
     def _cursor(self) -> Any:
@@ -100,7 +102,8 @@ class PostgresSession(LooksAtLandings, Session):
             self._is_begun = True
             if not self._writes:
                 self._last_resort.know(self._channel.ask)
-        return self._channel.ask(sql, parameters, writes=self._writes)
+        seconds = self._address.prompt_seconds if sql in _PROMPT else None
+        return self._channel.ask(sql, parameters, seconds=seconds, writes=self._writes)
 
     def ask(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Run a statement for which the server has nothing to do and nobody to wait for: its answer is due at once.
@@ -134,7 +137,7 @@ class PostgresSession(LooksAtLandings, Session):
     def clean(self) -> None:
         """End whatever is left of a use: transaction, temporary tables, settings, remembered types."""
         self.end()
-        self.ask("DISCARD ALL")
+        self.execute("DISCARD ALL")
         self._writes = False
         self._natives.clear()
         self._stages.clear()

@@ -28,6 +28,14 @@ _PACE_BYTES, _MOST_MORE_SECONDS = 2 * 2**20, 20.0
 _CANCEL_BYTES, _CANCEL_SECONDS = 2**20, 5.0
 
 
+def too_much(place: str, most: int) -> StoreRefusedError:
+    """Say that an answer was longer than it may be."""
+    return StoreRefusedError(
+        f"{place} sent more than {most >> 20} MB where one answer was due, which is more than it may have; the connection was ended.",
+        code="store.answer_too_large",
+    )
+
+
 class Watch(ABC):
     """One wait for a server: until it is over, so many bytes may come, in so many seconds if they are limited."""
 
@@ -70,11 +78,7 @@ class Watch(ABC):
 
     def _exceeded(self, received: int, seconds: float, more_seconds: float = 0.0) -> PlatformError | None:
         if received > self._most:
-            return StoreRefusedError(
-                f"{self._place} sent more than {self._most >> 20} MB where one answer was due, which is more than it may have; "
-                "the connection was ended.",
-                code="store.answer_too_large",
-            )
+            return too_much(self._place, self._most)
         if self._seconds is not None and seconds > self._seconds + more_seconds:
             return StoreUnavailableError(
                 f"{self._place} gave no whole answer for {seconds:.0f} s; the connection was ended."
