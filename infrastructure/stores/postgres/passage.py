@@ -20,6 +20,7 @@ from infrastructure.sql import quote, quote_table
 from infrastructure.stores.landing import landing_gone, landing_of
 from infrastructure.stores.positions import key_null, ties_too_large
 from infrastructure.stores.postgres.catalog import check_landing_types
+from infrastructure.stores.postgres.circles import Watched
 from infrastructure.stores.postgres.key_steps import KeySteps
 from infrastructure.stores.postgres.keys import why_untrusted
 from infrastructure.stores.postgres.landing import LooksAtLandings
@@ -222,10 +223,12 @@ class _LooksByLink(LooksAtLandings):
 class PostgresWriter(IWriter):
     """Commits decoded batches through ADBC, and encoded ones on a connection of their own once the first one comes."""
 
-    def __init__(self, decoded: SqlWriter, checkpoints: Checkpoints, target: Target) -> None:
+    def __init__(self, decoded: SqlWriter, checkpoints: Checkpoints, target: Target, watched: Watched) -> None:
+        """Each commit is `watched`, as it may wait for the run itself."""
         self._decoded = decoded
         self._checkpoints = checkpoints
         self._landing = landing_of(target)
+        self._watched = watched
         self._connect: Callable[[], AbstractAsyncContextManager[Any]] | None = None
         self._open = AsyncExitStack()
         self._connection: Any = None
@@ -240,9 +243,12 @@ class PostgresWriter(IWriter):
             await self._open.aclose()
 
     async def commit(self, batch: JudgedBatch, checkpoint: CheckpointUpdate) -> Committed:
-        return await self._decoded.commit(batch, checkpoint)
+        return await self._watched(self._decoded.commit(batch, checkpoint))
 
     async def commit_encoded(self, rows: EncodedRows, checkpoint: CheckpointUpdate) -> int:
+        return await self._watched(self._committed_encoded(rows, checkpoint))
+
+    async def _committed_encoded(self, rows: EncodedRows, checkpoint: CheckpointUpdate) -> int:
         retries = 0
         try:
             await self._commit_encoded(rows, checkpoint)

@@ -38,6 +38,7 @@ from infrastructure.stores.cursors import looked_back
 from infrastructure.stores.partitions import check_column, is_partitioned, ranges
 from infrastructure.stores.positions import MAX_TIES, place_after
 from infrastructure.stores.postgres.catalog import catalog_columns
+from infrastructure.stores.postgres.circles import Circles, Watched
 from infrastructure.stores.postgres.connection import READER, PostgresAddress, Readers, lane_session
 from infrastructure.stores.postgres.horizon import PostgresHorizon
 from infrastructure.stores.postgres.keys import check_place, is_proved, why_untrusted
@@ -75,6 +76,7 @@ class PostgresDataStore(IDataStore):
         self._pool = SessionPool(address, PostgresQueries(bench))
         self._links = LinkPool(address)
         self._snapshots = SharedSnapshots(self._session, self._links.link)
+        self._circles = Circles(self._session)
 
     async def open(self) -> None:
         async with self._session("headrace") as first, self._session("headrace") as second:
@@ -303,9 +305,11 @@ class PostgresDataStore(IDataStore):
         self, lane: Lane, target: Target, read_set_id: str, stream: str, fence: int, token: str
     ) -> AsyncIterator[IWriter]:
         name = lane_session(lane, fence)
+        watched = Watched(self._circles, name, Readers(self._installation, LaneOwner(lane, fence)), target.table)
         async with self._session(name) as (session, thread):
             decoded = SqlWriter(session, thread, lane, target, read_set_id, stream, fence, token)
-            writer = PostgresWriter(decoded, Checkpoints(lane, target.table, read_set_id, stream, fence, token), target)
+            checkpoints = Checkpoints(lane, target.table, read_set_id, stream, fence, token)
+            writer = PostgresWriter(decoded, checkpoints, target, watched)
             async with writer.passing(self._links, name):
                 yield writer
 
