@@ -1,7 +1,7 @@
 """What a run that failed or was stopped held, such as batches, goes at once.
 
-An error that a task keeps refers by its traceback to the frames that it went through, and some of those to the task: such a
-circle waits for the garbage collector, which comes by the number of objects and not by their size.
+An error that a task keeps refers by its traceback to the frames that it went through, and some of those to the task:
+such a circle waits for the garbage collector, which comes by the number of objects and not by their size.
 """
 
 import asyncio

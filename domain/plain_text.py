@@ -1,10 +1,13 @@
-"""What terminals and logs show of text that somebody else wrote: nothing in it moves a cursor, begins a line or turns letters round."""
+"""What terminals and logs show of text that somebody else wrote: nothing in it moves a cursor, begins a line or turns
+letters round.
+"""
 
 import unicodedata
 
 
 def escaped(text: str) -> str:
-    """Write what is neither printable nor a space as `\\uXXXX`, as JSON has it: controls, separators of lines, marks of direction.
+    """Write what is neither printable nor a space as `\\uXXXX`, as JSON has it: controls, separators of lines, marks of
+    direction.
 
     Line feeds stay, as whoever prints more than one line means them.
     """

@@ -36,8 +36,8 @@ class PutDocument:
 
 @dataclass(frozen=True)
 class Change:
-    """What applying would do to one document. `notes` say how it will publish, and what happens to its position; `columns`
-    how each column of a pipeline lands.
+    """What applying would do to one document. `notes` say how it will publish, and what happens to its position;
+    `columns` how each column of a pipeline lands.
     """
 
     action: str
@@ -63,7 +63,8 @@ class Catalog:
     async def validate(self, commands: Sequence[PutDocument], stored: Sequence[ConnectionSpec] = ()) -> None:
         """Check what a document says in SQL, what secrets it refers to, and that its wishes agree; opens nothing.
 
-        A query is checked for the engine of its connection, where that is the default one, is `stored` or is one of them.
+        A query is checked for the engine of its connection, where that is the default one, is `stored` or is one of
+        them.
 
         Raises:
             SpecError: with every problem of every document.

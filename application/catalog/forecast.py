@@ -171,6 +171,7 @@ async def _warnings(source: IDataStore, spec: PipelineSpec, plan: SourcePlan) ->
     wire = await source.wire(spec.source) if plan.ordered and plan.order else None
     if wire is not None and not wire.is_seekable:
         warnings.append(
-            f"warning: no index of the source is in the order of ({', '.join(plan.order)}), so each run sorts what it reads"
+            f"warning: no index of the source is in the order of ({', '.join(plan.order)}), so each run sorts what it "
+            "reads"
         )
     return warnings

@@ -43,8 +43,8 @@ class OpenStores:
     async def beside(
         self, specs: Mapping[str, ConnectionSpec], standing_in: Mapping[str, IDataStore]
     ) -> AsyncIterator["OpenStores"]:
-        """Hand out stores as if these connections were stored too, and `standing_in` in the place of connections by name;
-        what is opened for them is closed after the block.
+        """Hand out stores as if these connections were stored too, and `standing_in` in the place of connections by
+        name; what is opened for them is closed after the block.
         """
         other = OpenStores(self._records, self._default, self._build, self._secrets.values())
         other._beside, other._standing_in = specs, standing_in

@@ -22,8 +22,8 @@ _LONGEST = timedelta(days=3650)
 
 @dataclass(frozen=True)
 class IssueKey:
-    """What a new key is to be; without `subject` it has one that no other key has, and with `expires_in` None it is kept until
-    it is revoked.
+    """What a new key is to be; without `subject` it has one that no other key has, and with `expires_in` None it is
+    kept until it is revoked.
     """
 
     role: str

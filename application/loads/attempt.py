@@ -16,9 +16,10 @@ from domain.stores.connection import ConnectionSpec
 
 @dataclass
 class Attempt:
-    """The load of one claim. `connections` gives those of both ends, or raises for one that is not there. `stored` is the read set that the records have for the run, `read_set` the one that this claim
-    works at, `token` what its take-over at the destination was given, `completed_first` the report of another run's read set
-    that it has completed before, `notes` what the report of what is planned next has to say.
+    """The load of one claim. `connections` gives those of both ends, or raises for one that is not there. `stored` is
+    the read set that the records have for the run, `read_set` the one that this claim works at, `token` what its
+    take-over at the destination was given, `completed_first` the report of another run's read set that it has completed
+    before, `notes` what the report of what is planned next has to say.
     """
 
     claim: Claim

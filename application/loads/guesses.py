@@ -1,4 +1,6 @@
-"""What becomes of guessed types: a table's own types go before them, and a value that breaks one is told by its place."""
+"""What becomes of guessed types: a table's own types go before them, and a value that breaks one is told by
+its place.
+"""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -22,7 +24,8 @@ def unproved(plan: SourcePlan) -> dict[str, str]:
 def settled(spec: PipelineSpec, plan: SourcePlan, existing: TableSchema) -> SourcePlan:
     """Give columns that nobody declared the types that they have in the table, if no step may touch them.
 
-    Otherwise the next file would decide anew what its texts are: `12.5` as a decimal, spelled `12.50`, in a column of text.
+    Otherwise the next file would decide anew what its texts are: `12.5` as a decimal, spelled `12.50`, in a column of
+    text.
     """
     declared = spec.source.options.get("types") or {}
     names = TransformPlan(source=(), target=existing.columns, normalizes=spec.destination.normalizes)
@@ -51,7 +54,10 @@ async def not_converted(
 ) -> ConversionError:
     """Say which value did not convert, where it stands, and what to write."""
     counts = state.counts
-    count = f"{counts.failed} of {counts.read} rows did not convert, more than on_error allows; the batch was not committed."
+    count = (
+        f"{counts.failed} of {counts.read} rows did not convert, more than on_error allows; the batch was not "
+        "committed."
+    )
     first = _first_conversion(judged.stats)
     if first is None:
         known = next((str(error["message"]) for error in _conversions(state.stats)), "")
@@ -71,8 +77,8 @@ def _said(task: StreamTask, column: str, told: str) -> str | None:
     kind = dict(plan.columns).get(column)
     if there is not None:
         another = (
-            f"run with another type in options: {{types: {{{column}: string}}}} of the source and --full-refresh, which makes "
-            "the table anew, "
+            f"run with another type in options: {{types: {{{column}: string}}}} of the source and --full-refresh, "
+            "which makes the table anew, "
             if plan.is_text and column in dict(plan.columns)
             else ""
         )
@@ -83,8 +89,9 @@ def _said(task: StreamTask, column: str, told: str) -> str | None:
     if column not in plan.guessed:
         return None
     return (
-        f"{told} is not exactly one of type {kind}, which the beginnings of the files seemed to be of: write "
-        f"options: {{types: {{{column}: string}}}} in the source, and run with --full-refresh if a table of other types is there"
+        f"{told} is not exactly one of type {kind}, which the beginnings of the files seemed to be of: write options: "
+        f"{{types: {{{column}: string}}}} in the source, and run with --full-refresh if a table of other types is "
+        "there"
     )
 
 

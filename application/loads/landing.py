@@ -55,8 +55,8 @@ class LeftOut:
         lost = [name for name in key if self._replaces(name) or name in self.computed]
         if lost:
             raise InvalidInputError(
-                f"The key column {lost[0]} of the destination is written by the destination itself, so no row can be found "
-                "by it; merge by a column that the rows bring.",
+                f"The key column {lost[0]} of the destination is written by the destination itself, so no row can be "
+                "found by it; merge by a column that the rows bring.",
                 code="merge.key_computed",
             )
 
@@ -93,8 +93,8 @@ def check_reserved(columns: Sequence[Column]) -> None:
         name = column.name.lower()
         if name.startswith(INTERNAL_PREFIX) and name not in _TRAVELLING:
             raise InvalidInputError(
-                f"The column {column.name} of the source has a name that belongs to Headrace; give it another one, or leave "
-                "it out, in a query of the source.",
+                f"The column {column.name} of the source has a name that belongs to Headrace; give it another one, or "
+                "leave it out, in a query of the source.",
                 code="columns.reserved",
             )
 
@@ -102,8 +102,8 @@ def check_reserved(columns: Sequence[Column]) -> None:
 @dataclass(frozen=True)
 class Prepared:
     """Where a read set lands, how its rows are transformed, the Python functions that take part, the columns that the
-    table does not have yet, and in words those that do not land. `is_new` says that there is no table to land in, or that
-    another takes its place.
+    table does not have yet, and in words those that do not land. `is_new` says that there is no table to land in, or
+    that another takes its place.
     """
 
     target: Target
@@ -210,8 +210,8 @@ def fitting(
         return columns, ()
     if policy is SchemaPolicy.FREEZE:
         raise SchemaMismatchError(
-            f"The table {spec.destination.table} has no column named {', '.join(new)}, and its schema is frozen: add it, "
-            "drop it in a transform, or say schema: evolve.",
+            f"The table {spec.destination.table} has no column named {', '.join(new)}, and its schema is frozen: add "
+            "it, drop it in a transform, or say schema: evolve.",
             code="schema.frozen",
         )
     return tuple(column for column in columns if column.name not in new), new

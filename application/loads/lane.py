@@ -1,4 +1,6 @@
-"""What a lane remembers, held against what a run wants: what may be finished, what is over, and what must not be read again."""
+"""What a lane remembers, held against what a run wants: what may be finished, what is over, and what must not be read
+again.
+"""
 
 from application.loads.attempt import Attempt
 from application.loads.landing import Prepared
@@ -65,14 +67,15 @@ def refuse_to_read_again(attempt: Attempt, state: LaneState) -> None:
         return
     if state.read_set_id is None:  # A reset of these records would have had the run plan anew: it was another's.
         raise ConflictError(
-            f"The position of {spec.name} was reset elsewhere while this run was at work, so it would read its own rows "
-            "once more: nothing more was written. Run it again to read from the new position.",
+            f"The position of {spec.name} was reset elsewhere while this run was at work, so it would read its own "
+            "rows once more: nothing more was written. Run it again to read from the new position.",
             code="run.overtaken",
         )
     if spec.source.cursor is None and spec.source.refused is None:
         raise ConflictError(
             f"Another run of {spec.name} has taken over and moved on since this one was planned, and without a cursor "
-            "nothing tells what is left: nothing more was written. Run it again if the rows are to be loaded once more.",
+            "nothing tells what is left: nothing more was written. Run it again if the rows are to be loaded once "
+            "more.",
             code="run.overtaken",
         )
 
@@ -90,8 +93,8 @@ def check_table_is_there(spec: PipelineSpec, state: LaneState, landing: Prepared
     has_loaded = spec.source.cursor is not None and state.watermark is not None and "fingerprint" in state.stats
     if has_landed or has_loaded:
         raise ConflictError(
-            f"The table {landing.target.table} is gone, though rows were loaded into it: run with --full-refresh to load "
-            f"everything again, or forget the position with 'headrace pipelines reset {spec.name}'.",
+            f"The table {landing.target.table} is gone, though rows were loaded into it: run with --full-refresh to "
+            f"load everything again, or forget the position with 'headrace pipelines reset {spec.name}'.",
             code="destination.missing",
         )
 

@@ -186,8 +186,8 @@ class ReadSetLoader:
         is_open = state.is_loading and state.read_set_id == read_set.id
         check_table_is_there(attempt.spec, state, landing, is_open=is_open)
         if not is_open or not read_set.plan.ordered or state.seq == 0:
-            # Without a total order there is no place to go on from, so the staging starts again from empty; and of a load
-            # without a batch nothing may be left.
+            # Without a total order there is no place to go on from, so the staging starts again from empty; and of a
+            # load without a batch nothing may be left.
             return await owner.open_read_set(read_set, landing.target)
         by_name = {stream.name: stream for stream in read_set.plan.streams}
         for left in state.streams:
@@ -209,7 +209,8 @@ class ReadSetLoader:
             await unit.commit()
         if fruitless >= MAX_FRUITLESS_CLAIMS:
             raise WorkFailedError(
-                f"{fruitless} workers in a row died at batch {state.seq + 1} of this run; look at their logs, then retry.",
+                f"{fruitless} workers in a row died at batch {state.seq + 1} of this run; look at their logs, then "
+                "retry.",
                 code="poison",
             )
 

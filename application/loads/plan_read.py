@@ -50,8 +50,8 @@ class ReadPlanner:
                 source = replace(source, key=described.primary_key)
         if source.cursor is not None and not source.key:
             raise InvalidInputError(
-                f"The cursor {source.cursor.column} needs a key, and the table has no primary key that covers all of its rows "
-                "(one of a table with inherited children does not): name one in source.key.",
+                f"The cursor {source.cursor.column} needs a key, and the table has no primary key that covers all of "
+                "its rows (one of a table with inherited children does not): name one in source.key.",
                 code="cursor.key_missing",
             )
         return replace(spec, source=source)
@@ -65,8 +65,8 @@ class ReadPlanner:
         plan = await self.patience.answer(planning)
         if len(plan.columns) > self.max_columns:
             raise InvalidInputError(
-                f"The source has {len(plan.columns):,} columns, and {self.max_columns:,} are the most: select those that are "
-                "needed, or raise HEADRACE_LIMITS__COLUMNS.",
+                f"The source has {len(plan.columns):,} columns, and {self.max_columns:,} are the most: select those "
+                "that are needed, or raise HEADRACE_LIMITS__COLUMNS.",
                 code="source.too_many_columns",
             )
         return plan

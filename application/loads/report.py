@@ -92,19 +92,21 @@ def _warned(read_set: ReadSet, stats: Mapping[str, Any]) -> dict[str, Any]:
     written, shown = landed["written"], landed["shown"]
     if shown is None:
         warnings.append(
-            f"{written} rows were written, but a trigger, a rule or row-level security of the table may hide or suppress some, "
-            "and how many it shows cannot be counted: the rows bear no mark of this run alone"
+            f"{written} rows were written, but a trigger, a rule or row-level security of the table may hide or "
+            "suppress some, and how many it shows cannot be counted: the rows bear no mark of this run alone"
         )
     elif shown != written:
         warnings.append(
-            f"{written} rows were written, and the table shows {shown} of them: a trigger, a rule or row-level security "
-            "hides, suppresses or adds rows"
+            f"{written} rows were written, and the table shows {shown} of them: a trigger, a rule or row-level "
+            "security hides, suppresses or adds rows"
         )
     return {"landed": dict(landed), **({"warnings": warnings} if warnings else {})}
 
 
 def left_by_abandoned(state: LaneState, spec: PipelineSpec) -> tuple[str, ...]:
-    """Say what a read set that is given up leaves in the table: whoever was loading it, here or elsewhere, had committed it."""
+    """Say what a read set that is given up leaves in the table: whoever was loading it, here or elsewhere, had
+    committed it.
+    """
     shadow = (state.stats.get("read_set") or {}).get("shadow")
     if not state.is_loading or shadow or not state.counts.produced:
         return ()
@@ -121,7 +123,9 @@ def told_first(report: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def in_total(own: Mapping[str, Any], first: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The report of a run over all that it read: what another run had left, and its own; each is told in `read_sets`."""
+    """The report of a run over all that it read: what another run had left, and its own; each is told in
+    `read_sets`.
+    """
     if first is None:
         return dict(own)
     both = [first, own]

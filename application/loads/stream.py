@@ -195,8 +195,8 @@ class _Passed:
             await self._commit(writer, judge.transform.empty())
 
     async def texts(self, reader: IReader, conversions: Conversions, writer: IWriter) -> bool:
-        """Let the destination convert text while it writes it; False where a value does not convert: nothing of its part
-        has landed, and who looks at every row has to say which one it is.
+        """Let the destination convert text while it writes it; False where a value does not convert: nothing of its
+        part has landed, and who looks at every row has to say which one it is.
         """
         run = self._task.spec.run
         parts = reader.texts(

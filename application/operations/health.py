@@ -65,8 +65,8 @@ class HealthMonitor:
     parts: Mapping[str, PartCheck] = field(default_factory=dict)
 
     async def readiness(self) -> Readiness:
-        """Check every part at once; never raises. Whoever asks meanwhile has the same answer: they need no key, and parts
-        that are asked by hundreds do not answer in time.
+        """Check every part at once; never raises. Whoever asks meanwhile has the same answer: they need no key, and
+        parts that are asked by hundreds do not answer in time.
         """
         if not self._checks or self._checks[-1].done():
             self._checks[:] = [asyncio.create_task(self._checked())]

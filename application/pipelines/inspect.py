@@ -73,7 +73,8 @@ class PipelineInspector:
         Raises:
             NotFoundError, InvalidInputError: the source or a transform is wrong.
             UnavailableError: so many are being made already (`worker.busy`).
-            WorkFailedError: it takes too long, or one answer of the source does where all rows are only counted (`query.timeout`).
+            WorkFailedError: it takes too long, or one answer of the source does where all rows are only counted
+            (`query.timeout`).
         """
         require(principal, Action.PREVIEW)
         with self.turns.one():
@@ -140,8 +141,8 @@ class PipelineInspector:
     async def state(self, principal: Principal, name: str) -> LaneState:
         """Read position and watermark at the destination, taking nothing over from a running worker.
 
-        The destination is opened for it and a position holds values of rows, so it is for who may preview; `status` tells
-        from the records how far a pipeline came.
+        The destination is opened for it and a position holds values of rows, so it is for who may preview; `status`
+        tells from the records how far a pipeline came.
         """
         require(principal, Action.PREVIEW)
         spec = await self.spec_of(principal, name)
@@ -237,8 +238,8 @@ class PipelineInspector:
 def _at_work(run: Run) -> ConflictError:
     does = "is running" if run.state is RunState.RUNNING else "waits to try again"
     return ConflictError(
-        f"The run {run.id} of {run.pipeline} {does}: what it has read would be read once more. Wait for its end, or cancel it "
-        f"with 'headrace runs cancel {run.id}'; then reset.",
+        f"The run {run.id} of {run.pipeline} {does}: what it has read would be read once more. Wait for its end, or "
+        f"cancel it with 'headrace runs cancel {run.id}'; then reset.",
         code="run.lane_busy",
     )
 

@@ -37,7 +37,9 @@ _PAUSES_SECONDS = (0.2, 0.5, 1.0, 2.0, 4.0)
 
 @dataclass(frozen=True)
 class RunSettler:
-    """Ends claims; what ends a run returns it as it then stands. Runs that finish at the same time share a transaction."""
+    """Ends claims; what ends a run returns it as it then stands. Runs that finish at the same time share a
+    transaction.
+    """
 
     records: IRecords
     announcer: Announcer
@@ -91,8 +93,8 @@ class RunSettler:
                     await unit.events.add(*failures, *events)
                     await unit.commit()
 
-        # Nobody is rung for: the tender of whoever lives next takes it, within a tick. A ring of this process, which may
-        # be about to end, could be lost with it and would be missed only after a lease.
+        # Nobody is rung for: the tender of whoever lives next takes it, within a tick. A ring of this process, which
+        # may be about to end, could be lost with it and would be missed only after a lease.
         await _persistently(write)
         self.announcer.nudge()
 
@@ -104,7 +106,9 @@ class RunSettler:
         error: Mapping[str, Any] | None,
         first_errors: Sequence[Mapping[str, Any]] = (),
     ) -> Run | None:
-        """Stop every writer at the destination first; while that is not to be had the run stays running, and says why."""
+        """Stop every writer at the destination first; while that is not to be had the run stays running,
+        and says why.
+        """
         try:
             sealed = await claim.work.seal(claim)
         except FencedError:

@@ -1,4 +1,5 @@
-"""What of a run is shown to whom: numbers, times, states and codes to all who read; sentences and names to who may preview.
+"""What of a run is shown to whom: numbers, times, states and codes to all who read; sentences and names to who may
+preview.
 
 Sentences about a run name columns, files and tables, and some a value's place. So what everybody sees is a list of what
 holds none of that, rather than a list of what is taken away.
@@ -73,8 +74,8 @@ def general(code: str) -> str:
 
 
 def said_to(principal: Principal | None, error: PlatformError) -> str:
-    """What is said of an error: its own sentence, or the general one where a store had a part in it and the caller may not
-    look into stores.
+    """What is said of an error: its own sentence, or the general one where a store had a part in it and the caller may
+    not look into stores.
     """
     is_of_store = isinstance(error, UnavailableError | WorkFailedError) or error.code.partition(".")[0] in _OF_STORES
     is_of_store = is_of_store and error.code != _BUSY
@@ -98,8 +99,8 @@ def run_for(principal: Principal, run: Run) -> Run:
 
 
 def transition_for(principal: Principal, transition: Transition) -> Transition:
-    """A line of a run's history as somebody may see it: who does not operate the processes sees one from another, not what
-    machine and number it has.
+    """A line of a run's history as somebody may see it: who does not operate the processes sees one from another, not
+    what machine and number it has.
     """
     if is_allowed(principal, Action.OPERATE) or transition.actor.count(":") < 2:
         return transition

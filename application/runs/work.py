@@ -1,4 +1,6 @@
-"""A claimed run in the hands of this process, and what it is a run of: the work, which knows how it is done and stopped."""
+"""A claimed run in the hands of this process, and what it is a run of: the work, which knows how it is done and
+stopped.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -28,8 +30,8 @@ class StoppedError(Exception):
 
 @dataclass
 class Claim:
-    """A claimed run in the hands of this process, and its work. `timeout` is how long it may take; `raised` says how often the
-    fence was.
+    """A claimed run in the hands of this process, and its work. `timeout` is how long it may take; `raised` says how
+    often the fence was.
     """
 
     run: Run
@@ -73,8 +75,8 @@ class Claim:
         self.raised += 1
         if self.raised > MAX_RAISED:
             raise StoreUnavailableError(
-                f"Somebody with other records has taken the lane {self.lane} over {MAX_RAISED} times while this run was at work: "
-                "let only one installation load this table, or give the pipelines different names.",
+                f"Somebody with other records has taken the lane {self.lane} over {MAX_RAISED} times while this run "
+                "was at work: let only one installation load this table, or give the pipelines different names.",
                 code="run.contested",
             ) from error
         async with records.unit() as unit:
@@ -95,8 +97,8 @@ class Claim:
 
 @dataclass(frozen=True)
 class Sealed:
-    """What was found once no writer of the work can write any more. `is_done` says that an attempt had finished it before;
-    `report` tells of what there is, None where nothing is open.
+    """What was found once no writer of the work can write any more. `is_done` says that an attempt had finished it
+    before; `report` tells of what there is, None where nothing is open.
     """
 
     is_done: bool

@@ -13,8 +13,9 @@ Position = tuple[str, ...]
 """Values of (cursor, key) of the last committed row as text, or (file index, rows) for files."""
 
 POSITION_FORMAT = 2
-"""How positions are written now, beside each: 1 by way of Python's values and between rows that share their place, 2 as the
-store's own text and behind all of them. Versions that had no such number wrote 1."""
+"""How positions are written now, beside each: 1 by way of Python's values and between rows that share their place, 2 as
+the store's own text and behind all of them. Versions that had no such number wrote 1.
+"""
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,9 @@ class LaneState:
     """What the take-over read: the lane's watermark, its latest read set, and that read set's streams.
 
     `stats` of the head hold the stored read set (`read_set`), the spec's `fingerprint` and, once published, the
-    `verdicts` of the rules and the `end` of the read. `generation` grows with every opening, publication and reset. `token` is the writer's: each
-    take-over puts a new one beside its fence, so that two attempts under one fence are told apart.
+    `verdicts` of the rules and the `end` of the read. `generation` grows with every opening, publication and reset.
+    `token` is the writer's: each take-over puts a new one beside its fence, so that two attempts under one fence are
+    told apart.
     """
 
     state: str

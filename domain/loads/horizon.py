@@ -1,9 +1,10 @@
 """How far a read by a cursor may go: which transactions of the source are open, and below what they may still commit.
 
-A *place* is a number on the axis of the cursor: for cursors that the source's clock stamps, a moment in microseconds since
-1970; for others the cursor's own value. An observation fixes a place and then looks which transactions are open: once all
-of these have ended, everything below the place can be seen. What began later lies above it. So each open transaction
-carries a floor, the place of the last observation in which it was not open yet, and a read ends at the lowest floor.
+A *place* is a number on the axis of the cursor: for cursors that the source's clock stamps, a moment in microseconds
+since 1970; for others the cursor's own value. An observation fixes a place and then looks which transactions are open:
+once all of these have ended, everything below the place can be seen. What began later lies above it. So each open
+transaction carries a floor, the place of the last observation in which it was not open yet, and a read ends at the
+lowest floor.
 """
 
 from collections.abc import Iterable, Mapping
@@ -34,8 +35,9 @@ class Transaction:
 class Moment:
     """What the source showed just before its transactions were looked at.
 
-    `life` names this start of the server; no session is older than `life_began_at`, where that is known. `place` is how far a read may go once the
-    transactions that are open now have ended; None when there is nothing to read. `greatest` is the greatest value seen.
+    `life` names this start of the server; no session is older than `life_began_at`, where that is known. `place` is how
+    far a read may go once the transactions that are open now have ended; None when there is nothing to read. `greatest`
+    is the greatest value seen.
     """
 
     axis: str

@@ -1,4 +1,6 @@
-"""What a finished read set is judged by when it is published, and what its lane keeps of it; the same in every store."""
+"""What a finished read set is judged by when it is published, and what its lane keeps of it; the same in
+every store.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

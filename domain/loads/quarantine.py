@@ -48,8 +48,8 @@ class Refusals:
 class RefusedRow:
     """One refused row.
 
-    `place` are the values of PLACE as text; `record` is the row as it was read, as a JSON object, and `columns` the JSON
-    that says of which types its values are.
+    `place` are the values of PLACE as text; `record` is the row as it was read, as a JSON object, and `columns` the
+    JSON that says of which types its values are.
     """
 
     place: Position

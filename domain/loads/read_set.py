@@ -34,12 +34,12 @@ class SourcePlan:
     """What a source store answers when asked to plan a read.
 
     `ordered` says whether a total order makes the read resumable; `columns` (name, type) is fixed for the whole read
-    set. `order` are the columns of that order, `partition` the one that the streams are ranges of. `limit` bounds the rows
-    of a read without a cursor. `is_text` says that values arrive as text and are converted to `columns` on the way:
-    those of the `guessed` columns, whose types nobody declared, only where they stay what was written. `unproved` are
-    those of them of which not every value was looked at. `end` tells why a read by a cursor ends at `hi`.
-    `is_proved`: no two rows can share a place in the order; False, and rows that do are kept in one batch; None in plans
-    of earlier versions, which parted them. `untrusted` says why the order of a key is no place to go on from.
+    set. `order` are the columns of that order, `partition` the one that the streams are ranges of. `limit` bounds the
+    rows of a read without a cursor. `is_text` says that values arrive as text and are converted to `columns` on the
+    way: those of the `guessed` columns, whose types nobody declared, only where they stay what was written. `unproved`
+    are those of them of which not every value was looked at. `end` tells why a read by a cursor ends at `hi`.
+    `is_proved`: no two rows can share a place in the order; False, and rows that do are kept in one batch; None in
+    plans of earlier versions, which parted them. `untrusted` says why the order of a key is no place to go on from.
     """
 
     columns: tuple[tuple[str, str], ...]
@@ -69,8 +69,8 @@ class ReadSet:
     finish it. `shadow` names the staging table, if any. `expected` holds the counts that `completeness` compares with,
     `baseline` the profiles that `distribution` does. `generation` is the lane's when it was planned: once the lane has
     moved on, this read set is over and is never opened (again), whatever the records say. `is_adopted`: an earlier run
-    planned it and did not finish it. `completed_first` tells of such a read set that the same run has completed before it
-    planned this one.
+    planned it and did not finish it. `completed_first` tells of such a read set that the same run has completed before
+    it planned this one.
     """
 
     id: str

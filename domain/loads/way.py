@@ -1,4 +1,6 @@
-"""Which way rows take from source to destination, and why: within the database, undecoded, as text, or through Arrow."""
+"""Which way rows take from source to destination, and why: within the database, undecoded, as text, or
+through Arrow.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,7 +20,8 @@ class Way(StrEnum):
 class Wire:
     """What a store says of rows on the wire: the format, and the store's own type of each column in it.
 
-    A type is None where it is not the same on another database, such as an enum. `is_seekable` says that the borders of a batch are found by an index, without reading what lies between.
+    A type is None where it is not the same on another database, such as an enum. `is_seekable` says that the borders of
+    a batch are found by an index, without reading what lies between.
     """
 
     format: str

@@ -29,8 +29,8 @@ def choose_publishing(
 ) -> Publishing:
     """Choose `batch` unless something needs `run`; say which and why. `untrusted` is why a key gives no order.
 
-    `unproved` are the guessed types that a later value may break; `unique` names a unique index of the destination that is
-    over something else than the key of a merge.
+    `unproved` are the guessed types that a later value may break; `unique` names a unique index of the destination that
+    is over something else than the key of a merge.
 
     Raises:
         SpecError: `publish: batch` was asked for and cannot keep its promise (`spec.contradiction`).
@@ -83,8 +83,8 @@ def _why_unproved(types: Mapping[str, str]) -> str | None:
         f'{_written(name)}: "{kind}"' if "(" in kind else f"{_written(name)}: {kind}" for name, kind in types.items()
     )
     return (
-        "types of the files are guessed from their beginnings, and a later value may break a guess; to publish by batch, "
-        f"declare them in the source: options: {{types: {{{line}}}}}"
+        "types of the files are guessed from their beginnings, and a later value may break a guess; to publish by "
+        f"batch, declare them in the source: options: {{types: {{{line}}}}}"
     )
 
 

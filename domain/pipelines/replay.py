@@ -37,8 +37,8 @@ def check_replay(spec: PipelineSpec) -> None:
 def replay_of(spec: PipelineSpec, organization: str, replay: str) -> PipelineSpec:
     """The spec of a replay: it reads the quarantine, judges row by row, and leaves what is refused again where it is.
 
-    Rules over a whole run say nothing about a few of its rows; batches are committed with the marks on what they repair,
-    so rows land at once.
+    Rules over a whole run say nothing about a few of its rows; batches are committed with the marks on what they
+    repair, so rows land at once.
     """
     check_replay(spec)
     run = None if replay == ALL_RUNS else replay

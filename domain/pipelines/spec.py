@@ -143,7 +143,9 @@ class DestinationSpec:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Bounds of a run. None means the setting: BATCH_SIZE, the bytes of a batch, the streams at a time, TIMEOUT_SECONDS."""
+    """Bounds of a run. None means the setting: BATCH_SIZE, the bytes of a batch, the streams at a time,
+    TIMEOUT_SECONDS.
+    """
 
     batch_rows: int | None = None
     batch_bytes: int | None = None

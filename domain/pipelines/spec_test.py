@@ -47,7 +47,9 @@ def as_text(value: Any) -> str | None:
 
 
 def differences(expected: Sequence[Row], found: Sequence[Row], what: str) -> list[str]:
-    """Compare rows as multisets over the named columns of each expected one; name what is missing and what is too much."""
+    """Compare rows as multisets over the named columns of each expected one; name what is missing and what
+    is too much.
+    """
     left = list(found)
     problems = []
     for row in expected:

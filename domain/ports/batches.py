@@ -25,7 +25,8 @@ class EncodedRows:
     """Rows in a wire format that source and destination share, never decoded on the way.
 
     `types` are the source's own names of the columns' types, in the order of `columns`. They come strictly after
-    `after`; `position` is where a resumed read goes on after them. `seen` has the same rows' columns that rules look at.
+    `after`; `position` is where a resumed read goes on after them. `seen` has the same rows' columns that rules look
+    at.
     """
 
     after: Position | None
@@ -45,8 +46,8 @@ class EncodedRows:
 class TextRows(Protocol):
     """Rows of text columns that are read only while they are written, once; what is said of them holds after that.
 
-    `position` is where a resumed read goes on after them, `is_last` says that none follow, and `error` is what broke the
-    reading off.
+    `position` is where a resumed read goes on after them, `is_last` says that none follow, and `error` is what broke
+    the reading off.
     """
 
     @property
@@ -69,8 +70,8 @@ class TextRows(Protocol):
 
 @dataclass(frozen=True)
 class Conversion:
-    """How a destination makes a column of the text that the source calls `given`: the type is in the destination's own words,
-    and the expression of that column is an error where the type does not hold what was written.
+    """How a destination makes a column of the text that the source calls `given`: the type is in the destination's own
+    words, and the expression of that column is an error where the type does not hold what was written.
     """
 
     name: str

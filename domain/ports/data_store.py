@@ -61,7 +61,9 @@ class Target:
     newest_by: str | None = None
     """A merged row is left as it is where this column of it is as great already: what is replayed is older."""
     source_key: tuple[str, ...] = ()
-    """What a row of the source is known by, where a run that reads it again supersedes what earlier runs refused of it."""
+    """What a row of the source is known by, where a run that reads it again supersedes what earlier runs
+    refused of it.
+    """
     rebuilds: bool = False
     """The table makes way for a new one with the types of the columns named."""
 
@@ -166,8 +168,8 @@ class IOwner(ABC):
 
     @abstractmethod
     async def open_read_set(self, read_set: ReadSet, target: Target) -> LaneState:
-        """Create what the target needs and put every stream of the read set at its beginning, staging emptied; return how the
-        lane then stands.
+        """Create what the target needs and put every stream of the read set at its beginning, staging emptied; return
+        how the lane then stands.
 
         Raises:
             ConflictError: another pipeline owns the table (`destination.owned`).
@@ -192,8 +194,8 @@ class IOwner(ABC):
 
     @abstractmethod
     async def seal(self) -> None:
-        """Stop every writer of the open read set for good; the next take-over opens it again. What the read set has made
-        and nothing landed in is dropped, if that is to be had.
+        """Stop every writer of the open read set for good; the next take-over opens it again. What the read set has
+        made and nothing landed in is dropped, if that is to be had.
         """
 
     @abstractmethod
@@ -222,8 +224,8 @@ class IDataStore(IRefusedRows):
     4. A failed commit leaves no visible rows.
     5. Trouble on the way raises `StoreUnavailableError`, which is retryable; a store that turns us away until somebody
        changes something raises `StoreRefusedError`, which is not. No message holds a value.
-    6. A take-over raises the fence on every row of its lane and returns what was committed. A fence that is not above the
-        lane's is refused, but for the claim that has put it there and shows the token of that take-over.
+    6. A take-over raises the fence on every row of its lane and returns what was committed. A fence that is not above
+        the lane's is refused, but for the claim that has put it there and shows the token of that take-over.
     7. Opening a read set puts its streams at the beginning, with an empty staging table.
     8. Publishing is all or nothing: rows, verdict, watermark, and the table itself, which a run with a staging table
         makes only then; it happens once.
@@ -239,30 +241,31 @@ class IDataStore(IRefusedRows):
     15. A table is described with its columns, types of our names, and primary key; an absent one is None.
     16. Closing releases everything, also when opening failed; a closed store can be opened again.
     17. The streams of a partitioned read cover every row once, NULLs of the partition column in the first.
-    18. Readers of one shared snapshot, and batches of one reader, see the rows of one moment whatever is written, emptied
-        or replaced meanwhile; nobody who waits to do so makes them wait. A store that cannot share one hands out None.
+    18. Readers of one shared snapshot, and batches of one reader, see the rows of one moment whatever is written,
+        emptied or replaced meanwhile; nobody who waits to do so makes them wait. A store that cannot share one hands
+        out None.
     19. A cancelled call interrupts what the store is doing and leaves nothing half-written.
     20. Discarding a lane drops the table that its pipeline alone has written, with everything remembered of it; a table
         that another pipeline writes too is left as it is.
-    21. A merge leaves, of all rows read, the last of each key, as the store holds keys equal; a row that says its key is
-        gone deletes it. It tells how many rows it inserted, updated and deleted, in the checkpoint too.
+    21. A merge leaves, of all rows read, the last of each key, as the store holds keys equal; a row that says its key
+        is gone deletes it. It tells how many rows it inserted, updated and deleted, in the checkpoint too.
     22. Keys that a full read lacks are deleted or marked up to a share, all of them or none; refused rows lack nothing.
     23. Columns that a table lacks are added before rows come, once, also to an open stage.
     24. A lookback begins a read before the watermark and never moves it back.
     25. Rows that pass undecoded, or within the database, land as they would have landed decoded, under the same fence.
     26. A row larger than a batch may be is refused by name, and nothing of its batch lands.
-    27. Refused rows are listed in order, strictly after a place; only a published run's may be replayed. Once a run that has
-        read such a row again by its key is published, it is superseded.
+    27. Refused rows are listed in order, strictly after a place; only a published run's may be replayed. Once a run
+        that has read such a row again by its key is published, it is superseded.
     28. What a replay lands is marked in the same transaction, once; what is refused again stays as it was.
     29. Of two attempts under one fence only the later one writes: whatever it does names the token of its take-over.
-    30. A read by a cursor ends just above the greatest value seen, and never above what may still commit; what the source
-        cannot tell of that is said.
+    30. A read by a cursor ends just above the greatest value seen, and never above what may still commit; what the
+        source cannot tell of that is said.
     31. A table that is replaced keeps what it has besides its rows, or is refused; rows of others that refer to it are
         reached by nothing but the deletion of their own.
-    32. A key that the store does not prove is no less exact: rows that share their place in the order come in one batch,
-        and with NULL in it the read has no order, so that it is staged.
-    33. Nothing lands, nor is published, where others have emptied or exchanged the table since rows of the read set landed in
-        it (`destination.changed`); a table that is only written anew, as by VACUUM FULL, is the same one.
+    32. A key that the store does not prove is no less exact: rows that share their place in the order come in one
+        batch, and with NULL in it the read has no order, so that it is staged.
+    33. Nothing lands, nor is published, where others have emptied or exchanged the table since rows of the read set
+        landed in it (`destination.changed`); a table that is only written anew, as by VACUUM FULL, is the same one.
     """
 
     batch_rows = 50_000
@@ -286,7 +289,9 @@ class IDataStore(IRefusedRows):
 
     @abstractmethod
     async def describe(self, table: TableName, *, with_bound: bool = False) -> TableSchema | None:
-        """Describe a table, or None if there is none; what would be lost with it only on request, which takes longer."""
+        """Describe a table, or None if there is none; what would be lost with it only on request, which
+        takes longer.
+        """
 
     @abstractmethod
     def read(self, source: SourceSpec, *, batch_rows: int) -> AsyncGenerator[Batch, None]:
@@ -350,7 +355,8 @@ class IDataStore(IRefusedRows):
     ) -> AbstractAsyncContextManager[str | None]:
         """Hold a snapshot of a source that readers, so many at a time, can share by its name while the block lasts.
 
-        `undecoded` says that rows will pass undecoded, `by` for whom they are read. None where the store cannot show all of the source at one moment.
+        `undecoded` says that rows will pass undecoded, `by` for whom they are read. None where the store cannot show
+        all of the source at one moment.
         """
 
     def spell(self, logical: str) -> str | None:
@@ -366,7 +372,9 @@ class IDataStore(IRefusedRows):
         return None
 
     async def may_run_inside(self, source: SourceSpec) -> bool:
-        """Say whether the source may be part of a writing statement: it reads plain tables and calls nothing unknown."""
+        """Say whether the source may be part of a writing statement: it reads plain tables and calls
+        nothing unknown.
+        """
         return False
 
     @abstractmethod

@@ -19,8 +19,8 @@ from domain.stores.connection import ConnectionSpec
 class StreamTask:
     """Everything a stream needs to run anywhere: frozen, picklable, secrets only as references.
 
-    `token` is what the claim's take-over put beside its fence. `snapshot` names a snapshot of the source that the streams
-    of one claim share; `route` is how rows travel.
+    `token` is what the claim's take-over put beside its fence. `snapshot` names a snapshot of the source that the
+    streams of one claim share; `route` is how rows travel.
     """
 
     spec: PipelineSpec

@@ -37,7 +37,9 @@ class IIdentityRecords(ABC):
 
     @abstractmethod
     async def find_key(self, prefix: str) -> tuple[str, Principal] | None:
-        """Return (digest, principal) of a live key. Where its stored roles are not all known, the principal has none."""
+        """Return (digest, principal) of a live key. Where its stored roles are not all known, the principal
+        has none.
+        """
 
     @abstractmethod
     async def keys(self, organization: str) -> Sequence[StoredKey]:

@@ -14,7 +14,8 @@ class IRefusedRows(ABC):
     async def refused_rows(
         self, refusals: Refusals, *, after: Position | None, limit: int, most_bytes: int | None = None
     ) -> Sequence[RefusedRow]:
-        """List refused rows in the order of their places, strictly after one of them; none where there is no such table.
+        """List refused rows in the order of their places, strictly after one of them; none where there is no such
+        table.
 
         One at least, then no more than have so many bytes together.
         """

@@ -13,7 +13,8 @@ class IReader(ABC):
 
     @abstractmethod
     def batches(self, after: Position | None, *, limit: int | None = None) -> AsyncGenerator[SourceBatch, None]:
-        """Yield the rows strictly after a position, at most `batch_rows` and `batch_bytes` at a time and `limit` in all.
+        """Yield the rows strictly after a position, at most `batch_rows` and `batch_bytes` at a time and `limit` in
+        all.
 
         The caller closes the generator (`aclosing`) when it stops early, before it leaves the reader.
 
@@ -26,11 +27,15 @@ class IReader(ABC):
         raise NotImplementedError
 
     def texts(self, after: Position | None, *, max_rows: int, max_bytes: int) -> AsyncGenerator[TextRows, None]:
-        """Yield the same rows as text, each part to be written before the next is asked for; only where the wire is text."""
+        """Yield the same rows as text, each part to be written before the next is asked for; only where the wire is
+        text.
+        """
         raise NotImplementedError
 
     async def place(self, batch: SourceBatch, ordinal: int) -> str | None:
-        """Say where in the source a row of a batch stands, for people, such as a file and a line; None where it has none."""
+        """Say where in the source a row of a batch stands, for people, such as a file and a line; None where it has
+        none.
+        """
         return None
 
     async def decoded(self, rows: EncodedRows) -> Batch:

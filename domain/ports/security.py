@@ -36,7 +36,8 @@ class IQueryGuard(ABC):
     2. A transform is one row-wise, repeatable SELECT over `batch`; a rule's predicate is one such expression.
     3. What cannot be parsed is refused.
     4. The relations of a query are those it reads, without its own CTEs; of what cannot be parsed none are known.
-    5. What takes too much memory or time to be judged is refused (`query.too_large`), and the event loop goes on meanwhile.
+    5. What takes too much memory or time to be judged is refused (`query.too_large`), and the event loop goes on
+    meanwhile.
     """
 
     @abstractmethod

@@ -15,12 +15,12 @@ from domain.stores.table import Column
 class TransformPlan:
     """What to do with each batch of a read set; picklable.
 
-    `source` are the columns the transforms see. When `source_is_text` the batch arrives as strings, to be converted; those
-    of the `guessed` columns only where the value stays the very one that was written.
-    `target` are the destination's columns that already exist: values are converted to their types. `is_partial` says
-    that columns which no row rule looks at are left out. `normalizes` puts names into the destination's case, after the
-    rules. Of rows with the same `key` in one batch only the last is accepted; `deleted_when` is a predicate that adds the
-    column `_headrace_deleted`.
+    `source` are the columns the transforms see. When `source_is_text` the batch arrives as strings, to be converted;
+    those of the `guessed` columns only where the value stays the very one that was written. `target` are the
+    destination's columns that already exist: values are converted to their types. `is_partial` says that columns which
+    no row rule looks at are left out. `normalizes` puts names into the destination's case, after the rules. Of rows
+    with the same `key` in one batch only the last is accepted; `deleted_when` is a predicate that adds the column
+    `_headrace_deleted`.
     """
 
     source: tuple[Column, ...]

@@ -375,7 +375,9 @@ class IRecords(ABC):
 
     @abstractmethod
     def view(self) -> IUnitOfWork:
-        """Start a unit of work that only reads and has nothing to commit: it keeps nobody from writing, nor waits for them."""
+        """Start a unit of work that only reads and has nothing to commit: it keeps nobody from writing, nor waits for
+        them.
+        """
 
     @abstractmethod
     def hold_lease(self, run_id: str, fence: int, *, lease: timedelta) -> AbstractAsyncContextManager[ILease]:

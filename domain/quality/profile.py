@@ -1,8 +1,8 @@
 """What a column's values look like, in a form that adds up over batches and streams: the memory of rule `distribution`.
 
 A profile is plain JSON: `count` and `nulls` of rows, `min`, `max` and `sum` of numbers, `buckets` of a histogram whose
-bounds grow by ACCURACY on either side (DDSketch, Masson et al., VLDB 2019), the `registers` of a HyperLogLog (Flajolet et
-al., 2007) and the `top` values with how often each was seen.
+bounds grow by ACCURACY on either side (DDSketch, Masson et al., VLDB 2019), the `registers` of a HyperLogLog (Flajolet
+et al., 2007) and the `top` values with how often each was seen.
 """
 
 import base64
@@ -36,7 +36,9 @@ def merge_profiles(left: Profile, right: Profile) -> dict[str, Any]:
 
 
 def summary(profile: Profile) -> dict[str, Any]:
-    """What a person wants to know of a profile: bounds, mean, quantiles, an estimate of the distinct values, the top."""
+    """What a person wants to know of a profile: bounds, mean, quantiles, an estimate of the distinct
+    values, the top.
+    """
     count = profile["count"]
     numbers = sum(profile["buckets"].values())
     shown: dict[str, Any] = {"count": count, "nulls": profile["nulls"], "distinct": _distinct(profile)}

@@ -217,8 +217,8 @@ def _drift(measures: Measures, column: str) -> float | None:
 
 
 def _age_seconds(measures: Measures, column: str) -> float | None:
-    """How old the newest value of a column is; None when there was no row. Where a cursor found no later row, nothing is
-    older than the time up to which it looked.
+    """How old the newest value of a column is; None when there was no row. Where a cursor found no later row, nothing
+    is older than the time up to which it looked.
     """
     newest = measures.newest.get(column) or measures.complete.get(column)
     if newest is None or measures.now is None:

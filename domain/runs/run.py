@@ -45,8 +45,8 @@ def may_move(before: RunState, after: RunState) -> bool:
 class RunRequest:
     """What the caller asked of this run, beside the pipeline's spec.
 
-    `abandon` forgets what the lane left unfinished. `replay` says which refused rows to replay: `all`, or a run's, by its
-    id.
+    `abandon` forgets what the lane left unfinished. `replay` says which refused rows to replay: `all`, or a run's, by
+    its id.
     """
 
     parameters: Mapping[str, Any] = field(default_factory=dict)

@@ -13,8 +13,8 @@ DefaultKindName = Literal["duckdb", "memory", "postgres"]
 class StoreKind:
     """What holds for every store of a kind.
 
-    `dialect` says whose SQL its queries are, None where it has none. Several processes may have one that `is_shared` open.
-    `secrets` are what its connections may refer to, and `extra` is what `pip install headrace[…]` brings for it.
+    `dialect` says whose SQL its queries are, None where it has none. Several processes may have one that `is_shared`
+    open. `secrets` are what its connections may refer to, and `extra` is what `pip install headrace[…]` brings for it.
     """
 
     name: StoreKindName

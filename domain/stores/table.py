@@ -82,9 +82,13 @@ class TableSchema:
     columns: tuple[Column, ...]
     primary_key: tuple[str, ...] = ()
     uniques: tuple[tuple[str, tuple[str, ...]], ...] = ()
-    """Unique indexes and exclusion constraints that are checked row by row: name and columns, those in an expression too."""
+    """Unique indexes and exclusion constraints that are checked row by row: name and columns, those in an expression
+    too.
+    """
     bound: str = field(default="", compare=False)
-    """What would be lost with the table, were another put in its place: nothing, its `key` alone, or `more`; told on request."""
+    """What would be lost with the table, were another put in its place: nothing, its `key` alone, or `more`; told on
+    request.
+    """
 
     def unique_besides(self, key: Collection[str], written: Collection[str] | None = None) -> str | None:
         """Name a unique index over something else than a key, of columns that are written; of any column if None."""
