@@ -168,3 +168,20 @@ def test_sessions_with_a_postgres_are_opened_in_one_way() -> None:
         if node.value.id in ("asyncpg", "dbapi", "adbc_driver_postgresql", "psycopg")
     }
     assert found == allowed
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/glossary.md"])
+def test_every_place_in_the_code_that_a_page_names_is_there(page: str) -> None:
+    named = set(
+        re.findall(
+            r"`((?:domain|application|infrastructure|entrypoints|tests|benchmarks)/[^` ]*)`", (ROOT / page).read_text()
+        )
+    )
+    assert len(named) > 2
+    assert {place for place in named if not (ROOT / place).exists()} == set()
+
+
+def test_glossary_says_each_word_once() -> None:
+    words = re.findall(r"^\| ([a-z][a-z -]*) \| ", (ROOT / "docs/glossary.md").read_text(), re.MULTILINE)
+    words = [word for word in words if word != "word"]
+    assert len(words) == len(set(words)) > 30
