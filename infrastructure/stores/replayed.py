@@ -1,5 +1,6 @@
 """Reading refused rows as a source, for a replay; the same for every store that lists them."""
 
+import asyncio
 import json
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Iterable, Sequence
@@ -22,6 +23,9 @@ from infrastructure.tabular.json_rows import decoded, encoded, guessed_of, merge
 
 MOST_READ_AGAIN = 100_000
 """So many open refusals are looked at by a run that may read their rows again."""
+PAGE_ROWS = 32_768
+PAGE_BYTES = 16 * 1024 * 1024
+"""A page of refused rows has so many at most, and so many bytes: each row of it is a dozen values in memory at once."""
 
 
 def fitting(sizes: Sequence[int], most: int | None) -> int:
@@ -62,15 +66,18 @@ class RefusedReader(IReader):
     async def batches(self, after: Position | None, *, limit: int | None = None) -> AsyncGenerator[SourceBatch, None]:
         left = limit
         while left is None or left > 0:
-            wanted = self._batch_rows if left is None else min(left, self._batch_rows)
+            wanted = min(self._batch_rows, PAGE_ROWS) if left is None else min(self._batch_rows, PAGE_ROWS, left)
             page = await self._store.refused_rows(
-                self._refusals, after=after, limit=wanted, most_bytes=self._batch_bytes
+                self._refusals,
+                after=after,
+                limit=wanted,
+                most_bytes=min(self._batch_bytes, PAGE_BYTES),
             )
             if not page:
                 return
             for rows in self._cut(page):
                 fail_at("extract.mid_page")
-                yield self._batch(rows)
+                yield await asyncio.to_thread(self._batch, rows)
             after = page[-1].place
             left = None if left is None else left - len(page)
 

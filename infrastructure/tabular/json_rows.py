@@ -1,7 +1,7 @@
 """Rows as JSON objects and back, without loss: what a refused row is kept as, and what a replay reads."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
 from itertools import accumulate, pairwise
 from typing import Any
@@ -12,6 +12,8 @@ from domain.errors import InvalidInputError
 from domain.stores.table import Column
 from infrastructure.tabular.arrow import arrow_type, not_utf8
 from infrastructure.tabular.arrow_texts import texts_of_times, times_of_texts
+
+_LETTERS_AT_ONCE = 1024 * 1024
 
 
 def shape_of(columns: Sequence[Column], *, is_text: bool, guessed: Sequence[str] = ()) -> str:
@@ -64,6 +66,23 @@ def encoded(rows: pa.Table) -> list[str]:
 
 def decoded(records: Sequence[str], columns: Sequence[Column], *, is_text: bool) -> pa.Table:
     """Read records; a column that one does not have is NULL in it."""
+    # A few at a time: as dictionaries they have many times the size.
+    tables = [_decoded(part, columns, is_text=is_text) for part in _parted(records)]
+    return pa.concat_tables(tables).combine_chunks() if len(tables) > 1 else tables[0]
+
+
+def _parted(records: Sequence[str]) -> Iterator[Sequence[str]]:
+    """One part at least, and none without records but where there are none."""
+    start, room = 0, _LETTERS_AT_ONCE
+    for number, record in enumerate(records):
+        if len(record) > room and number > start:
+            yield records[start:number]
+            start, room = number, _LETTERS_AT_ONCE
+        room -= len(record)
+    yield records[start:]
+
+
+def _decoded(records: Sequence[str], columns: Sequence[Column], *, is_text: bool) -> pa.Table:
     found = [json.loads(record) for record in records]
     arrays = [
         _array([row.get(column.name) for row in found], pa.string() if is_text else arrow_type(column.type))

@@ -91,7 +91,7 @@ async def test_refusals_that_may_be_read_again_are_looked_at_page_by_page(
     monkeypatch.setattr(sql_quarantine, "refused_rows", heard)
     async with store._session() as (session, thread):
         for size, most, expected in ((1, 100, [1] * 7 + [0]), (10**6, 100, [7, 0]), (10**6, 3, [3]), (1, 2, [1, 1])):
-            monkeypatch.setattr(sql_quarantine, "_PAGE_BYTES", size)
+            monkeypatch.setattr(sql_quarantine, "PAGE_BYTES", size)
             found = await thread.call(lambda count: list(sql_quarantine.open_refusals(session, MINE, count)), most)
             assert len(found) == min(most, 7)
             assert pages == expected

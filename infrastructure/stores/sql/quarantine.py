@@ -1,6 +1,5 @@
 """The quarantine table in SQL: listing refused rows, and what becomes of them with their run (D9)."""
 
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
@@ -14,11 +13,10 @@ from domain.quality.measures import Counts
 from domain.runs.lane import Lane
 from domain.stores.table import TableName
 from infrastructure.sql import quote_table
-from infrastructure.stores.replayed import MOST_READ_AGAIN, ReadAgain, fitting, may_be_read_again
+from infrastructure.stores.replayed import MOST_READ_AGAIN, PAGE_BYTES, PAGE_ROWS, ReadAgain, fitting, may_be_read_again
 from infrastructure.stores.sql.session import QUARANTINE, Session
 
 _KEPT = ("read_set", "stream", "seq", "ordinal", "run_id", "kind", "rule", "reason", "record", "columns", "state")
-_PAGE_BYTES = 16 * 1024 * 1024
 _OF_LANE = '"org" = $1 AND "pipeline" = $2 AND "lane" = $3'
 
 
@@ -49,7 +47,7 @@ def refused_rows(
 def open_refusals(session: Session, refusals: Refusals, most: int = MOST_READ_AGAIN) -> Iterator[RefusedRow]:
     """The first refused rows, of which few are in memory at a time; blocking."""
     after: Position | None = None
-    while most > 0 and (page := refused_rows(session, refusals, after, most, _PAGE_BYTES)):
+    while most > 0 and (page := refused_rows(session, refusals, after, min(most, PAGE_ROWS), PAGE_BYTES)):
         yield from page
         after, most = page[-1].place, most - len(page)
 
@@ -70,19 +68,17 @@ def mark_repaired(session: Session, table: TableName, lane: Lane, run_id: str, p
     Raises:
         FencedError: another run has repaired or superseded one of them; nothing is written.
     """
-    groups: dict[tuple[str, str, int], list[int]] = defaultdict(list)
-    for read_set, stream, seq, ordinal in places:
-        groups[read_set, stream, int(seq)].append(int(ordinal))
-    for (read_set, stream, batch), ordinals in groups.items():
-        marked = session.execute(
-            f"UPDATE {quote_table(table.beside(QUARANTINE))} SET \"state\" = '{RefusedState.REPAIRED}', "
-            '"settled_by" = $1 WHERE "org" = $2 AND "pipeline" = $3 AND "read_set" = $4 AND "stream" = $5 '
-            f'AND "seq" = $6 AND "state" = \'{RefusedState.OPEN}\' '
-            f'AND "ordinal" IN ({", ".join(str(ordinal) for ordinal in ordinals)}) RETURNING "ordinal"',
-            (run_id, lane.organization, lane.pipeline, read_set, stream, batch),
-        )
-        if len(marked) != len(ordinals):
-            raise FencedError("Another run has dealt with some of the refused rows; nothing was written.")
+    if not places:
+        return
+    condition, value = _at(places, 4)
+    marked = session.execute(
+        f"UPDATE {quote_table(table.beside(QUARANTINE))} SET \"state\" = '{RefusedState.REPAIRED}', "
+        f'"settled_by" = $1 WHERE "org" = $2 AND "pipeline" = $3 AND "state" = \'{RefusedState.OPEN}\' AND {condition} '
+        'RETURNING "ordinal"',
+        (run_id, lane.organization, lane.pipeline, value),
+    )
+    if len(marked) != len(places):
+        raise FencedError("Another run has dealt with some of the refused rows; nothing was written.")
 
 
 class Rereads:
@@ -101,20 +97,13 @@ class Rereads:
             return
         if self._again is None:
             self._again = ReadAgain(self._key, open_refusals(self._session, self._refusals))
-        groups: dict[tuple[str, str], list[str]] = defaultdict(list)
-        for read_set, stream, seq, ordinal in self._again.places(rows):
-            groups[read_set, stream].append(f"({int(seq)}, {int(ordinal)})")
-        for place, rest in groups.items():
-            self._note(place, ", ".join(rest))
-
-    def _note(self, place: tuple[str, str], rest: str) -> None:
-        mine = (self._refusals.organization, self._refusals.pipeline, *place)
-        self._session.execute(
-            f'UPDATE {quote_table(self._refusals.table.beside(QUARANTINE))} SET "settled_by" = $5 WHERE "org" = $1 '
-            f'AND "pipeline" = $2 AND "read_set" = $3 AND "stream" = $4 AND ("seq", "ordinal") IN ({rest}) '
-            f"AND \"state\" = '{RefusedState.OPEN}'",
-            (*mine, self._read_set_id),
-        )
+        if places := self._again.places(rows):
+            condition, value = _at(places, 4)
+            self._session.execute(
+                f'UPDATE {quote_table(self._refusals.table.beside(QUARANTINE))} SET "settled_by" = $1 WHERE "org" = $2 '
+                f'AND "pipeline" = $3 AND "state" = \'{RefusedState.OPEN}\' AND {condition}',
+                (self._read_set_id, self._refusals.organization, self._refusals.pipeline, value),
+            )
 
 
 def settle_refused(session: Session, target: Target, lane: Lane, read_set: ReadSet, counts: Counts) -> None:
@@ -148,6 +137,18 @@ def _supersede(session: Session, target: Target, lane: Lane, noted: str | None =
 
 
 _PLACE_TYPES = ("TEXT", "TEXT", "BIGINT", "BIGINT")
+
+
+_PLACE = '"read_set" || \'/\' || "stream" || \'/\' || CAST("seq" AS TEXT) || \'/\' || CAST("ordinal" AS TEXT)'
+
+
+def _at(places: Sequence[Position], number: int) -> tuple[str, str]:
+    """Say that a row is at one of these places, as a condition and the value of its parameter `$number`.
+
+    Each place would be a part of the statement if it were written out: a hundred thousand take gigabytes to plan, or are too many
+    for the database. Of places in a subquery Postgres does not know how many there are, and may compare each row with each.
+    """
+    return f"{_PLACE} = ANY(string_to_array(${number}, ','))", ",".join("/".join(place) for place in places)
 
 
 def _belonging(refusals: Refusals) -> tuple[str, tuple[Any, ...]]:
