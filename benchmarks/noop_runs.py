@@ -32,7 +32,7 @@ ME = Principal("bench", "default", frozenset({Role.PLATFORM_ADMIN}))
 
 
 async def count(use_cases: UseCases, sql: str) -> int:
-    async with use_cases.records.unit() as unit:
+    async with use_cases.launcher.records.unit() as unit:
         found = await unit.runs._connection.execute(text(sql))  # type: ignore[attr-defined]
         return int(found.scalar() or 0)
 

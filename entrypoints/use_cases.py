@@ -6,7 +6,6 @@ from datetime import timedelta
 from application.answers import AnswerLimits
 from application.catalog.documents import Catalog
 from application.catalog.forecast import PlanForecaster
-from application.connections.open_stores import OpenStores
 from application.connections.probe import ConnectionProbe
 from application.events.announce import Announcer
 from application.identity.access import Authenticator, KeyKeeper
@@ -20,11 +19,10 @@ from application.runs.claim import RunClaimer
 from application.runs.control import RunController
 from application.runs.doorbell import Doorbell
 from application.runs.execute import RunExecutor
+from application.runs.here import RunsHere
 from application.runs.launch import RunLauncher
 from application.runs.tend import RunTender
-from domain.ports.message_queue import IMessageQueue
 from domain.ports.runtime import ITelemetry
-from domain.ports.unit_of_work import IRecords
 
 
 @dataclass(frozen=True)
@@ -35,6 +33,7 @@ class UseCases:
     planner: PlanForecaster
     launcher: RunLauncher
     controller: RunController
+    here: RunsHere
     claimer: RunClaimer
     executor: RunExecutor
     inspector: PipelineInspector
@@ -51,9 +50,6 @@ class UseCases:
     workers: WorkerRegistry
     telemetry: ITelemetry
     doorbell: Doorbell
-    stores: OpenStores
-    records: IRecords
-    queue: IMessageQueue
     answers: AnswerLimits
     organization: str
     concurrency: int

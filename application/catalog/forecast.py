@@ -14,7 +14,7 @@ from domain.errors import PlatformError
 from domain.identity.principal import Principal
 from domain.loads.read_set import ReadSet, SourcePlan
 from domain.pipelines.plan import ColumnForecast, Publishing, judge_column
-from domain.pipelines.spec import PipelineSpec, Publish
+from domain.pipelines.spec import DEFAULT_CONNECTION, PipelineSpec, Publish
 from domain.ports.data_store import IDataStore
 from domain.ports.unit_of_work import IRecords
 from domain.runs.run import Run, RunRequest, RunState
@@ -91,6 +91,33 @@ class PlanForecaster:
                 else change
                 for change in changes
             ]
+
+    async def tables_in(
+        self, principal: Principal, specs: Collection[PipelineSpec], kind: str, *, but: Collection[str]
+    ) -> dict[str, list[str]]:
+        """The tables that pipelines read and write in stores of a kind, by connection; those `but` these are stored.
+
+        Raises:
+            NotFoundError: there is no such connection.
+        """
+        found: dict[str, list[str]] = {}
+        for name in sorted({name for spec in specs for name in spec.connections} - set(but)):
+            spec = await self.stores.spec_of(principal.organization, name)
+            default = self.catalog.default_store if name == DEFAULT_CONNECTION else None
+            if (default or spec).kind == kind:
+                found[name] = sorted(await self._tables(name, specs))
+        return found
+
+    async def _tables(self, connection: str, specs: Collection[PipelineSpec]) -> set[str]:
+        names = {str(spec.destination.table) for spec in specs if spec.destination.connection == connection}
+        for spec in specs:
+            if spec.source.connection != connection:
+                continue
+            if spec.source.table is not None:
+                names.add(str(spec.source.table))
+            if spec.source.query is not None:
+                names |= await self.catalog.guard.relations(spec.source.query)
+        return names
 
     async def _before_applied(
         self, organization: str, change: Change, body: Mapping[str, object], waits_for: Sequence[str]

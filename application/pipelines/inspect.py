@@ -220,13 +220,6 @@ class PipelineInspector:
             found = await unit.runs.transitions(principal.organization, run_id)
         return [transition_for(principal, transition) for transition in found]
 
-    async def followers(self, principal: Principal, name: str) -> Sequence[str]:
-        """Name the pipelines that run after a pipeline."""
-        require(principal, Action.READ)
-        async with self.records.view() as unit:
-            found = await unit.followers.of([(principal.organization, name)])
-        return found.get((principal.organization, name), ())
-
     async def logs(self, principal: Principal, run_id: str) -> tuple[Sequence[Transition], Sequence[StoredEvent]]:
         """Return a run's history and its newest stored events, each oldest first."""
         history = await self.transitions(principal, run_id)

@@ -1,14 +1,15 @@
-"""What `crashtest` needs of the stores: the content of a rehearsed table, and an end that leaves no trace of it."""
+"""What `crashtest` and `demo` need of the stores: what a table holds, and an end that leaves no trace of it."""
 
 from collections import Counter
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import Any
 
 from application.connections.open_stores import OpenStores
 from application.plain_rows import rows_of
 from domain.identity.policy import Action, require
 from domain.identity.principal import Principal
-from domain.pipelines.spec import PipelineSpec, SourceSpec
+from domain.pipelines.spec import DEFAULT_CONNECTION, PipelineSpec, SourceSpec
 from domain.ports.data_store import IDataStore
 from domain.ports.unit_of_work import IRecords
 from domain.runs.lane import Lane
@@ -47,6 +48,13 @@ class Rehearsal:
                 for row in rows_of(batch):
                     rows[repr([row[column.name] for column in kept])] += 1
         return Content(tuple((column.name, column.type) for column in kept), rows)
+
+    async def first_row(self, principal: Principal, query: str) -> dict[str, Any]:
+        """The first row that a query finds in the store of the settings."""
+        require(principal, Action.PREVIEW)
+        store = await self.stores.named(principal.organization, DEFAULT_CONNECTION)
+        async with aclosing(store.read(SourceSpec(query=query), batch_rows=1)) as batches:
+            return rows_of(await anext(batches))[0]
 
     async def discard(self, principal: Principal, spec: PipelineSpec) -> None:
         """Drop a rehearsed pipeline's table and everything the destination remembers of it."""

@@ -1,12 +1,12 @@
 """Rings for runs that may be claimed. A lost ring is rung again by the tender, so trouble here is nobody's."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 
 from domain.errors import UnavailableError
 from domain.failpoints import fail_at
-from domain.ports.message_queue import IMessageQueue, Message
+from domain.ports.message_queue import IDelivery, IMessageQueue, Message
 from domain.ports.unit_of_work import IRecords
 from domain.runs.run import Ring
 
@@ -35,6 +35,25 @@ class Doorbell:
             self._rung.append(ring.run_id)
         if self._rung and (self._stamping is None or self._stamping.done()):
             self._stamping = asyncio.create_task(self._stamp())
+
+    def rings(self) -> AsyncGenerator[IDelivery, None]:
+        """Yield the rings that reach this process; each is settled by whoever got it.
+
+        Raises:
+            UnavailableError: the queue went away; the caller asks again.
+        """
+        return self.queue.subscribe(RUNS_TOPIC)
+
+    @property
+    def waits_for_whoever_is_free(self) -> bool:
+        """False where a ring waits for this process alone, which passes it on when it has no room."""
+        return self.queue.waits_for_whoever_is_free
+
+    async def forget(self, run_id: str) -> None:
+        """Have a run rung for again, by whichever process finds it."""
+        async with self.records.unit() as unit:
+            await unit.runs.stamp_rung([run_id], has_rung=False)
+            await unit.commit()
 
     async def settle(self) -> None:
         """Wait until what was rung is remembered; at the end of a process."""

@@ -31,6 +31,10 @@ class RunTender:
             await unit.runs.forget_rings()
             await unit.commit()
 
+    async def changes(self) -> int:
+        """What is another number once another process has written into records that are a file."""
+        return await self.records.changes()
+
     async def take(self, limit: int) -> Sequence[Ring]:
         """Take up to `limit` such runs for a worker of this process, which needs no doorbell; so a broker that is
         down makes runs later, never lost.

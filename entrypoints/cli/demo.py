@@ -10,9 +10,8 @@ import subprocess
 import sys
 import time
 import zipfile
-from contextlib import aclosing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -20,9 +19,6 @@ from entrypoints.cli.again import this_program
 from entrypoints.cli.context import Cli
 from entrypoints.cli.output import say
 from entrypoints.cli.render import print_table
-
-if TYPE_CHECKING:
-    from entrypoints.use_cases import UseCases
 
 FLIGHTS = 336_776
 WEATHER = 26_115
@@ -165,19 +161,8 @@ def _killed(folder: Path) -> int:
 
 def _content(folder: Path, home: str) -> dict[str, Any]:
     """Count and hash the flights of a home, in this process, which wrote none of them."""
-    from domain.pipelines.spec import SourceSpec
-    from domain.stores.connection import ConnectionSpec
-
     cli = Cli({"home": str(folder / home)})
-    spec = ConnectionSpec("default", "default")
-
-    async def read(use_cases: UseCases) -> dict[str, Any]:
-        store = await use_cases.stores.get(use_cases.organization, spec)
-        async with aclosing(store.read(SourceSpec(query=_FINGERPRINT), batch_rows=1)) as batches:
-            row: dict[str, Any] = getattr(await anext(batches), "to_pylist", list)()[0]
-        return row
-
-    return cli.call(read)
+    return cli.call(lambda use_cases: use_cases.rehearsal.first_row(cli.principal, _FINGERPRINT))
 
 
 def _report(whole: dict[str, Any], flights: dict[str, Any], weather: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -25,6 +25,8 @@ def planned_beside(
 
     The DuckDB files that the server holds are not touched: what it tells of their tables stands in for them.
     """
+    from domain.stores.kinds import DUCKDB
+
     asked = {"documents": [dict(document.body) for document in documents], "prune": prune}
     changes: list[dict[str, Any]] = server.request("POST", "/v1/plans", asked)["changes"]
     pending = {c["name"] for c in changes if c["kind"] == "connection" and c["action"] in ("create", "update")}
@@ -33,8 +35,9 @@ def planned_beside(
         return changes
 
     async def look(use_cases: UseCases) -> list[Any]:
-        held = await _held_by_server(cli, use_cases, specs.values(), pending)
-        standing_in = {name: await _stand_in(server, use_cases, name, specs.values()) for name in held}
+        # Of a DuckDB file one process is the owner.
+        held = await use_cases.planner.tables_in(cli.principal, specs.values(), DUCKDB.name, but=pending)
+        standing_in = {name: _stand_in(server, name, tables) for name, tables in held.items()}
         return await use_cases.planner.plan_own(
             cli.principal, documents, prune=prune, standing_in=standing_in, only=specs
         )
@@ -51,36 +54,10 @@ def _pipelines(documents: Sequence[PutDocument]) -> Iterator[PipelineSpec]:
             yield PipelineSpec.from_document(document.body)
 
 
-async def _held_by_server(
-    cli: Cli, use_cases: UseCases, specs: Collection[PipelineSpec], pending: Collection[str]
-) -> list[str]:
-    """The connections among the stored ones that are DuckDB files, of which one process is the owner."""
-    from domain.stores.kinds import DUCKDB
-
-    names = sorted({name for spec in specs for name in spec.connections} - set(pending))
-    held = []
-    for name in names:
-        spec = await use_cases.stores.spec_of(cli.principal.organization, name)
-        kind = cli.loaded.settings.store.kind if spec.kind == "default" else spec.kind
-        if kind == DUCKDB.name:
-            held.append(name)
-    return held
-
-
-async def _stand_in(
-    server: RemoteServer, use_cases: UseCases, connection: str, specs: Collection[PipelineSpec]
-) -> IDataStore:
+def _stand_in(server: RemoteServer, connection: str, tables: Sequence[str]) -> IDataStore:
     from entrypoints.composition.standing_in import duckdb_as_described
 
-    names = {str(spec.destination.table) for spec in specs if spec.destination.connection == connection}
-    for spec in specs:
-        if spec.source.connection != connection:
-            continue
-        if spec.source.table is not None:
-            names.add(str(spec.source.table))
-        if spec.source.query is not None:
-            names |= await use_cases.catalog.guard.relations(spec.source.query)
-    found = [_described(server, connection, name) for name in sorted(names)]
+    found = [_described(server, connection, name) for name in tables]
     return duckdb_as_described([schema for schema in found if schema is not None])
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -98,37 +97,15 @@ async def _run_here(cli: Cli, use_cases: UseCases, name: str, documents: list[Pu
 
 
 async def run_command(cli: Cli, use_cases: UseCases, command: TriggerRun) -> Any:
-    """Run in this process: first what an earlier process left unfinished in the lane, else a new run."""
-    from domain.errors import ConflictError
-
-    name, request = command.pipeline, command.request
-    show = progress_line(name)
-    unfinished = await use_cases.launcher.unfinished(cli.principal, command)
-    if unfinished is not None:
-        found = await use_cases.claimer.claim(unfinished.id)
-        if found is None:
-            raise ConflictError(f"Another process is running {name} (run {unfinished.id}).", code="run.lane_busy")
-        if request.full_refresh or request.abandon:
-            await use_cases.controller.cancel(cli.principal, found.id)
-            found = replace(found, cancel_requested=True)
-        resumed = await use_cases.executor.execute_to_end(found, show)
-        end_progress()
-        await _tell_followers(cli, use_cases, name)
-        if not found.cancel_requested:
-            say(f"resumed run {resumed.id}, which an earlier process left unfinished", to_stderr=True)
-            return resumed
-    claimed = await use_cases.launcher.launch_claimed(cli.principal, command)
-    finished = await use_cases.executor.execute_to_end(claimed, show)
+    """Run in this process, and say what else it did and left."""
+    name = command.pipeline
+    ran = await use_cases.here.run(cli.principal, command, progress_line(name))
     end_progress()
-    await _tell_followers(cli, use_cases, name)
-    return finished
-
-
-async def _tell_followers(cli: Cli, use_cases: UseCases, name: str) -> None:
-    """Queue what runs after this run, and say so: without a running headrace up nobody takes it."""
-    await use_cases.announcer.flush()
-    for follower in await use_cases.inspector.followers(cli.principal, name):
+    for follower in ran.followers:
         say(f"{follower} runs after {name}; go on with: headrace run {follower}", to_stderr=True)
+    if ran.resumed:
+        say(f"resumed run {ran.run.id}, which an earlier process left unfinished", to_stderr=True)
+    return ran.run
 
 
 def _run_remotely(

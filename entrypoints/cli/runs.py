@@ -104,12 +104,10 @@ def retry_run(
         return
 
     async def again(use_cases: UseCases) -> Any:
-        command = await use_cases.controller.command_to_retry(cli.principal, run_id, abandon=abandon)
-        claimed = await use_cases.launcher.launch_claimed(cli.principal, command)
-        finished = await use_cases.executor.execute_to_end(claimed, progress_line(claimed.pipeline))
+        show = progress_line(f"retry of {run_id}")
+        ran = await use_cases.here.retry(cli.principal, run_id, abandon=abandon, on_progress=show)
         end_progress()
-        await use_cases.announcer.flush()
-        return finished
+        return ran.run
 
     found = as_plain(cli.call(again))
     finish(found, found["pipeline"], as_json=as_json)

@@ -25,15 +25,16 @@ async def running(container: Container, *, with_store: bool) -> AsyncIterator[Us
     async with AsyncExitStack() as stack:
         stack.push_async_callback(gateways.bench().close)
         stack.push_async_callback(gateways.running_bench().close)
-        for part in (gateways.records(), gateways.cache(), gateways.queue()):
+        records, stores = gateways.records(), container.use_cases.stores()
+        for part in (records, gateways.cache(), gateways.queue()):
             stack.push_async_callback(part.close)
             await part.open()
-        stack.push_async_callback(use_cases.stores.close)
-        async with use_cases.records.unit() as unit:
+        stack.push_async_callback(stores.close)
+        async with records.unit() as unit:
             await unit.identity.ensure_organization(use_cases.organization)
             await unit.commit()
         if with_store:
-            await use_cases.stores.get(use_cases.organization, DEFAULT_SPEC)
+            await stores.get(use_cases.organization, DEFAULT_SPEC)
         use_cases.life.started()
         try:
             yield use_cases

@@ -32,6 +32,7 @@ from application.runs.claim import RunClaimer
 from application.runs.control import RunController
 from application.runs.doorbell import Doorbell
 from application.runs.execute import RunExecutor
+from application.runs.here import RunsHere
 from application.runs.launch import RunLauncher
 from application.runs.settle import RunSettler
 from application.runs.tend import RunTender
@@ -235,6 +236,15 @@ class UseCases(containers.DeclarativeContainer):
         ),
         launcher=launcher,
         controller=controller,
+        here=providers.Singleton(
+            RunsHere,
+            records=gateways.records,
+            launcher=launcher,
+            claimer=claimer,
+            controller=controller,
+            executor=executor,
+            announcer=announcer,
+        ),
         claimer=claimer,
         executor=executor,
         inspector=inspector,
@@ -253,9 +263,6 @@ class UseCases(containers.DeclarativeContainer):
         workers=workers,
         telemetry=telemetry,
         doorbell=doorbell,
-        stores=stores,
-        records=gateways.records,
-        queue=gateways.queue,
         answers=answers,
         organization=settings.provided.app.organization,
         concurrency=settings.provided.run.concurrency,

@@ -42,9 +42,7 @@ class RunHandler:
         """Leave a run to whichever worker has room, as this one is busy and the message would wait here."""
         run_id = delivery.message.body.get("run_id")
         if isinstance(run_id, str):
-            async with self.use_cases.records.unit() as unit:
-                await unit.runs.stamp_rung([run_id], has_rung=False)
-                await unit.commit()
+            await self.use_cases.doorbell.forget(run_id)
         await delivery.acknowledge()
 
     async def _claim(self, run_id: str) -> Run | None:

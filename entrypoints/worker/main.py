@@ -7,7 +7,6 @@ from typing import Any
 
 import structlog
 
-from application.runs.doorbell import RUNS_TOPIC
 from domain.errors import PlatformError, UnavailableError
 from domain.ports.message_queue import IDelivery
 from domain.runs.run import Ring
@@ -48,7 +47,7 @@ class Worker:
         is_in_trouble = False
         while True:
             try:
-                async with aclosing(self._use_cases.queue.subscribe(RUNS_TOPIC)) as deliveries:
+                async with aclosing(self._use_cases.doorbell.rings()) as deliveries:
                     while True:
                         await self._room()
                         delivery = await anext(deliveries, None)
@@ -81,7 +80,7 @@ class Worker:
 
     async def _room(self) -> bool:
         """Wait until a run could be taken; with a broker whose messages wait for this consumer alone, not for long."""
-        waits = self._use_cases.queue.waits_for_whoever_is_free
+        waits = self._use_cases.doorbell.waits_for_whoever_is_free
         while self.running >= self._use_cases.concurrency:
             self._freed.clear()
             try:

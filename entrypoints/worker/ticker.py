@@ -34,7 +34,7 @@ class Ticker:
                 if not has_begun:
                     await self.use_cases.tender.begin()
                     has_begun = True
-                changes = await self.use_cases.records.changes()
+                changes = await self.use_cases.tender.changes()
                 is_due = loop.time() >= due
                 if changes != seen or is_due:
                     await self._tend()

@@ -86,7 +86,7 @@ async def test_unit_of_work_is_scoped_to_its_block(tmp_path: Path) -> None:
         async with first:
             await first.identity.ensure_organization("other")
             await first.commit()
-        async with use_cases.records.unit() as third:
+        async with use_cases.launcher.records.unit() as third:
             assert third is not first
 
 

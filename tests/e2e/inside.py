@@ -52,7 +52,7 @@ class Inside:
 
     async def store(self, connection: str = "default") -> IDataStore:
         """The store of a connection."""
-        return await self.use_cases.stores.named(ME.organization, connection)
+        return await self.use_cases.probe.stores.named(ME.organization, connection)
 
     async def rows(self, table: str, connection: str = "default") -> list[dict[str, Any]]:
         """What a table holds."""

@@ -91,7 +91,7 @@ async def test_lane_that_the_first_version_left_goes_on_or_says_why_not(
     async with running(build_container(settings, project), with_store=False) as use_cases:
         await put(use_cases, postgres_connection(postgres_database, "shop"), text)
         spec = await use_cases.inspector.spec_of(ME, "sold")
-        source = await use_cases.stores.named("default", spec.source.connection)
+        source = await use_cases.probe.stores.named("default", spec.source.connection)
         keyed = await use_cases.planner.reads.with_key(source, spec)
         assert FINGERPRINTS.get((lane, connection), keyed.fingerprint) == keyed.fingerprint
         if connection:

@@ -26,7 +26,7 @@ class WatchfulDelivery(IDelivery):
         return Message(self._body)
 
     async def acknowledge(self) -> None:
-        async with self._use_cases.records.unit() as unit:
+        async with self._use_cases.launcher.records.unit() as unit:
             run = await unit.runs.get("default", str(self._body["run_id"]))
         self.seen.append(run.state if run else "unknown")
 

@@ -275,7 +275,7 @@ def test_a_silent_host_keeps_no_other_connection_waiting(tmp_path: Path) -> None
             async with inside(tmp_path, HEADRACE_STORE__KIND="memory") as house:
                 await house.put(f"version: 1\nconnection: silent\nkind: postgres\noptions: {{{options}}}\n")
                 await house.put("version: 1\nconnection: other\nkind: memory\n")
-                stores = house.use_cases.stores
+                stores = house.use_cases.probe.stores
                 waiting = asyncio.create_task(house.store("silent"))
                 accepted, _ = await asyncio.to_thread(silent.accept)
                 started = time.thread_time()

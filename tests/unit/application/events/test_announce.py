@@ -44,7 +44,7 @@ async def test_teller_that_dies_tells_again_and_starts_each_follower_once(tmp_pa
             rung.extend(rings)
 
         reactions = [FollowerStarter(RandomIdentifiers()), last]
-        announcer = Announcer(use_cases.records, [lambda kind, _: told.append(kind)], reactions, ring)
+        announcer = Announcer(use_cases.launcher.records, [lambda kind, _: told.append(kind)], reactions, ring)
         with pytest.raises(RuntimeError):
             await announcer.flush()
         before = list(told)
@@ -54,7 +54,7 @@ async def test_teller_that_dies_tells_again_and_starts_each_follower_once(tmp_pa
 
         assert before == ["pipeline.queued", "pipeline.started", "pipeline.completed"]
         assert told == [*before, *before, "pipeline.queued"]  # Told again, and then the follower's own event.
-        async with use_cases.records.unit() as unit:
+        async with use_cases.launcher.records.unit() as unit:
             runs = (await unit.runs.page("default", pipeline="second", state=None, after=None, limit=9)).items
         assert [(run.cause, run.requested_by) for run in runs] == [(claimed.id, "after:first")]
         assert [found.run_id for found in rung] == [runs[0].id]

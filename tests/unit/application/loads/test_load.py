@@ -34,7 +34,7 @@ class Story(Inside):
 
     async def again(self, run: Run) -> Run:
         """The same run as another worker claims it that takes it over."""
-        async with self.use_cases.records.unit() as unit:
+        async with self.use_cases.launcher.records.unit() as unit:
             fence = await unit.runs.raise_fence(run.id, run.fence, above=run.fence)
             found = await unit.runs.get("default", run.id)
             await unit.commit()
