@@ -77,8 +77,12 @@ class OneThread:
             if self.interrupt is not None:
                 self.interrupt()
 
-    async def iterate(self, items: Generator[T], *, ahead: int = 1) -> AsyncGenerator[T, None]:
-        """Yield a blocking generator's items, reading up to `ahead` of them before they are asked for; close it after."""
+    async def iterate(
+        self, items: Generator[T], *, ahead: int = 1, is_large: Callable[[T], bool] = lambda _: False
+    ) -> AsyncGenerator[T, None]:
+        """Yield a blocking generator's items, reading up to `ahead` of them before they are asked for, and none behind a large
+        one; close it after.
+        """
         waiting: asyncio.Queue[tuple[bool, T | None]] = asyncio.Queue(maxsize=ahead)
 
         def advance() -> tuple[bool, T | None]:
@@ -92,6 +96,9 @@ class OneThread:
                 await waiting.put((has_item, item))
                 if not has_item:
                     return
+                if is_large(item):  # type: ignore[arg-type]
+                    del item
+                    await waiting.join()
 
         task = asyncio.create_task(pump())
         try:
@@ -106,6 +113,8 @@ class OneThread:
                 if not has_item:
                     return
                 yield item  # type: ignore[misc]
+                del item
+                waiting.task_done()
         finally:
             await ended(task)
             while not waiting.empty():

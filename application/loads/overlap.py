@@ -1,7 +1,7 @@
 """Lets the stages of a stream overlap: each runs ahead of the next by a bounded number of batches."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import TypeVar
 
@@ -10,8 +10,11 @@ from domain.letting_go import ended
 T = TypeVar("T")
 
 
-async def ahead(items: AsyncGenerator[T, None], *, size: int = 1) -> AsyncGenerator[T, None]:
-    """Yield the items of a generator, of which up to `size` wait while the consumer is busy; close it after.
+async def ahead(
+    items: AsyncGenerator[T, None], *, size: int = 1, is_large: Callable[[T], bool] = lambda _: False
+) -> AsyncGenerator[T, None]:
+    """Yield the items of a generator, of which up to `size` wait while the consumer is busy, and none behind a large
+    one; close it after.
 
     The queue is the back-pressure: a stage that is faster than the next one waits, and memory stays bounded.
     """
@@ -21,6 +24,9 @@ async def ahead(items: AsyncGenerator[T, None], *, size: int = 1) -> AsyncGenera
         async with aclosing(items):
             async for item in items:
                 await waiting.put((item,))
+                if is_large(item):
+                    del item
+                    await waiting.join()
         await waiting.put(None)
 
     task = asyncio.create_task(pump())
@@ -37,6 +43,8 @@ async def ahead(items: AsyncGenerator[T, None], *, size: int = 1) -> AsyncGenera
             if found is None:
                 return
             yield found[0]
+            del found
+            waiting.task_done()
     finally:
         await ended(task)
         while not waiting.empty():

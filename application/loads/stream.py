@@ -25,6 +25,7 @@ from domain.ports.data_store import (
     SourceBatch,
     StreamSelection,
     TextRows,
+    are_large,
     passage_of,
 )
 from domain.ports.engine import OnProgress, Progress, Stop, StreamTask
@@ -151,7 +152,7 @@ class _Passed:
         """Judge and commit batch by batch, each stage ahead of the next."""
         async with (
             aclosing(_judged(batches, transform, reader, self._state.stream)) as judging,
-            aclosing(ahead(judging)) as judged_ahead,
+            aclosing(ahead(judging, is_large=_is_large)) as judged_ahead,
         ):
             async for (batch, judged), is_last in _with_last(judged_ahead):
                 begun = self._now()
@@ -277,6 +278,10 @@ async def _judged(
                 error.first_errors = await placed(error.first_errors, batch, reader, stream=stream)
                 raise
             yield batch, replace(judged, origins=batch.origins, source=batch.data)
+
+
+def _is_large(judged: tuple[SourceBatch, JudgedBatch]) -> bool:
+    return are_large(judged[0].data)
 
 
 def _seen(task: StreamTask) -> StreamState:

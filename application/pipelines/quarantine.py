@@ -11,7 +11,7 @@ from domain.errors import ConflictError
 from domain.identity.policy import Action, require
 from domain.identity.principal import Principal
 from domain.loads.checkpoint import Position
-from domain.loads.quarantine import ALL_RUNS, Refusals, RefusedRow, RefusedState
+from domain.loads.quarantine import ALL_RUNS, RefusedRow, RefusedState
 from domain.pipelines.replay import check_replay, refusals_of
 from domain.pipelines.spec import PipelineSpec
 from domain.ports.data_store import IDataStore
@@ -55,11 +55,11 @@ class QuarantineReviewer:
         require(principal, Action.PREVIEW)
         spec = await self.inspector.spec_of(principal, pipeline)
         refusals = replace(refusals_of(spec, principal.organization, run), state=state)
-        rows = await self._rows(principal, spec, refusals, after, limit + 1)
-        has_more = len(rows) > limit
-        if rows and not has_more:  # Perhaps only for their size.
-            has_more = bool(await self._rows(principal, spec, refusals, rows[-1].place, 1))
-        return RefusedPage(rows[:limit], rows[:limit][-1].place if has_more else None)
+        store = await self._store(principal, spec)
+        rows = await store.refused_rows(refusals, after=after, limit=limit, most_bytes=self.answers.answer_bytes)
+        last = rows[-1].place if rows else None
+        has_more = last is not None and await store.refused_places(refusals, after=last, limit=1)
+        return RefusedPage(rows, last if has_more else None)
 
     async def replay(self, principal: Principal, pipeline: str, *, run: str | None = None) -> Run:
         """Queue a run that replays a pipeline's open refused rows, or those of one run.
@@ -77,15 +77,12 @@ class QuarantineReviewer:
         spec = await self.inspector.spec_of(principal, pipeline)
         check_replay(spec)
         refusals = replace(refusals_of(spec, principal.organization, run), state=RefusedState.OPEN)
-        if not await self._rows(principal, spec, refusals, None, 1):
+        if not await (await self._store(principal, spec)).refused_places(refusals, after=None, limit=1):
             raise ConflictError(
                 f"{pipeline} has no refused rows to replay; those of a run wait until it is published.",
                 code="quarantine.empty",
             )
         return TriggerRun(pipeline, RunRequest(replay=run or ALL_RUNS))
 
-    async def _rows(
-        self, principal: Principal, spec: PipelineSpec, refusals: Refusals, after: Position | None, limit: int
-    ) -> Sequence[RefusedRow]:
-        store: IDataStore = await self.stores.named(principal.organization, spec.destination.connection)
-        return await store.refused_rows(refusals, after=after, limit=limit, most_bytes=self.answers.answer_bytes)
+    async def _store(self, principal: Principal, spec: PipelineSpec) -> IDataStore:
+        return await self.stores.named(principal.organization, spec.destination.connection)

@@ -20,6 +20,15 @@ class Batch(Protocol):
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object: ...
 
 
+LARGE_ROW = 512 * 1024
+"""Bytes of a row, on average, from which on few travel at a time: each is in memory in several forms."""
+
+
+def are_large(rows: Batch) -> bool:
+    """Whether rows are so large that one batch of them at a time is enough."""
+    return rows.nbytes > LARGE_ROW * rows.num_rows
+
+
 @dataclass(frozen=True)
 class EncodedRows:
     """Rows in a wire format that source and destination share, never decoded on the way.

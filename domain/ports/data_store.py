@@ -19,6 +19,7 @@ from domain.ports.batches import EncodedRows as EncodedRows
 from domain.ports.batches import JudgedBatch as JudgedBatch
 from domain.ports.batches import SourceBatch as SourceBatch
 from domain.ports.batches import TextRows as TextRows
+from domain.ports.batches import are_large as are_large
 from domain.ports.quarantine import IRefusedRows
 from domain.ports.reading import IReader as IReader
 from domain.quality.measures import Counts

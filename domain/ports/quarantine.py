@@ -21,5 +21,9 @@ class IRefusedRows(ABC):
         """
 
     @abstractmethod
+    async def refused_places(self, refusals: Refusals, *, after: Position | None, limit: int) -> Sequence[Position]:
+        """List the places of the same rows, of which nothing else is read: they may be large."""
+
+    @abstractmethod
     async def refused_shapes(self, refusals: Refusals) -> Sequence[str]:
         """List the different `columns` of refused rows."""

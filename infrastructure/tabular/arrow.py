@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from domain.errors import SchemaMismatchError, WorkFailedError
-from domain.ports.data_store import Batch
+from domain.ports.data_store import Batch, are_large
 from domain.stores.table import Column
 from infrastructure.tabular.arrow_texts import texts_of_decimals, texts_of_uuids
 from infrastructure.tabular.nested_types import (
@@ -43,6 +43,7 @@ _SIMPLE: dict[str, pa.DataType] = {
     "json": pa.string(),
     KEPT_JSON: pa.string(),
 }
+_OF_LARGE_ROWS = 16 * 1024 * 1024
 _EXTENSIONS = {"arrow.uuid": "uuid", "arrow.json": KEPT_JSON}
 
 
@@ -258,7 +259,7 @@ def not_utf8(what: str) -> SchemaMismatchError:
 
 def rechunk(batches: Iterable[pa.RecordBatch], rows: int, size_bytes: int | None = None) -> Iterator[pa.Table]:
     """Join and cut record batches so that each table has exactly `rows` rows, the last one fewer; and fewer, too, where
-    they would have more than `size_bytes`.
+    they would have more than `size_bytes`, or are so large that few of them are enough.
 
     Raises:
         WorkFailedError: a single row is larger (`source.row_too_large`).
@@ -268,31 +269,43 @@ def rechunk(batches: Iterable[pa.RecordBatch], rows: int, size_bytes: int | None
     for batch in batches:
         while batch.num_rows:
             part = batch.slice(0, rows - count)
-            if size_bytes is not None and waiting_bytes + part.nbytes > size_bytes:
-                part = _within(part, size_bytes - waiting_bytes, is_first=not waiting, limit=size_bytes)
+            most = _room(part, size_bytes)
+            if size_bytes is not None and most is not None and waiting_bytes + part.nbytes > most:
+                part = _within(part, most - waiting_bytes, is_first=not waiting, limit=size_bytes)
             batch = batch.slice(part.num_rows)
             if part.num_rows:
                 waiting.append(part)
             count += part.num_rows
             waiting_bytes += part.nbytes
             if count == rows or (
-                batch.num_rows and size_bytes is not None and waiting_bytes + batch.slice(0, 1).nbytes > size_bytes
+                batch.num_rows and most is not None and waiting_bytes + batch.slice(0, 1).nbytes > most
             ):
-                yield pa.Table.from_batches(waiting)
+                table = pa.Table.from_batches(waiting)
                 waiting, count, waiting_bytes = [], 0, 0
+                yield table
+                if are_large(table):
+                    del table, part
+                    pa.default_memory_pool().release_unused()  # What the ones before have left behind.
     if waiting:
         yield pa.Table.from_batches(waiting)
 
 
+def _room(part: pa.RecordBatch, size_bytes: int | None) -> int | None:
+    """What a table may have: several are on their way at a time, each in several forms, so of large rows it is less."""
+    return size_bytes if size_bytes is None or not are_large(part) else min(size_bytes, _OF_LARGE_ROWS)
+
+
 def _within(part: pa.RecordBatch, room: int, *, is_first: bool, limit: int) -> pa.RecordBatch:
-    """The longest beginning of a batch, by halves, that has at most so many bytes."""
+    """The longest beginning of a batch, by halves, that has at most so many bytes; one row may have more, up to the limit."""
     while part.num_rows > 1 and part.nbytes > room:
         part = part.slice(0, part.num_rows // 2)
     if part.nbytes <= room:
         return part
-    if is_first:
+    if not is_first:
+        return part.slice(0, 0)
+    if part.nbytes > limit:
         raise row_too_large(limit)
-    return part.slice(0, 0)
+    return part
 
 
 def row_too_large(limit: int, column: str | None = None) -> WorkFailedError:

@@ -116,6 +116,7 @@ def _counts(batch: SourceBatch, again: tuple[int, ...]) -> Counts:
 @pytest.mark.invariant("D9")
 async def test_refused_rows_are_listed_in_order_and_open_once_their_run_is_published(store: IDataStore) -> None:
     assert await states(store) == []
+    assert await store.refused_places(MINE, after=None, limit=9) == []
     planned = read_set(name="r1")
     await opened(store, 1, planned)
     await commit_batch(store, 1, planned, 1, refusing(5, 4, accepted=(1,)))
@@ -133,6 +134,10 @@ async def test_refused_rows_are_listed_in_order_and_open_once_their_run_is_publi
     rest = await store.refused_rows(MINE, after=first[-1].place, limit=3)
     assert [row.place for row in first] == [("r1", "0", "1", "0"), ("r1", "0", "1", "1"), ("r1", "0", "2", "0")]
     assert [row.place for row in rest] == [("r2", "0", "1", "0")]
+    assert await store.refused_places(MINE, after=None, limit=9) == [row.place for row in (*first, *rest)]
+    assert await store.refused_places(MINE, after=first[1].place, limit=1) == [first[2].place]
+    for none in (replace(MINE, state=RefusedState.WAITING), replace(MINE, run_id="another")):
+        assert await store.refused_places(none, after=None, limit=9) == []
     assert first[0].reason == "why"
     assert abs((first[0].refused_at - datetime.now(UTC)).total_seconds()) < 60
     assert await states(store, replace(MINE, organization="other")) == []

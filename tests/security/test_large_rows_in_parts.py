@@ -7,13 +7,17 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from domain.errors import WorkFailedError
 from domain.loads.quarantine import RefusedRow
+from domain.ports import batches
 from entrypoints.answers.sizes import cells, fitted, size_of
 from infrastructure.stores.duckdb.file import DuckDBOptions
 from infrastructure.stores.duckdb.store import DuckDBDataStore
 from infrastructure.stores.sql import quarantine as sql_quarantine
+from infrastructure.tabular import arrow
 from infrastructure.transforms import refused
 from infrastructure.transforms.refused import refused_table
+from tests.e2e.inside import ME, inside
 from tests.ports.test_quarantine import MINE, load, refusing
 
 pytestmark = pytest.mark.line("29")
@@ -72,6 +76,71 @@ def test_refused_rows_are_written_some_megabytes_at_a_time(monkeypatch: pytest.M
     written.clear()
     refused_table(batch.select(["id"]), found, "types")
     assert len(written) == 1
+
+
+async def test_who_looks_for_a_next_page_or_a_replay_reads_no_other_record(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    rows_of = DuckDBDataStore.refused_rows
+
+    async def heard(*given: Any, **options: Any) -> Any:
+        found = await rows_of(*given, **options)
+        read.append(len(found))
+        return found
+
+    monkeypatch.setattr(DuckDBDataStore, "refused_rows", heard)
+    (project / "data").mkdir(exist_ok=True)
+    (project / "data/t.csv").write_text("id,v\n" + "".join(f"{n},{'x' * 30_000}\n" for n in range(5)))
+    rule = "quality: [{rule: accepted_values, column: id, values: [9], on_violation: quarantine}]\n"
+    async with inside(project, HEADRACE_LIMITS__ANSWER_BYTES="70000") as here:
+        await here.put("{version: 1, connection: landing, kind: files, options: {root: data}}")
+        await here.pipeline("p", "connection: landing, path: t.csv", "table: p", rule)
+        await here.report("p")
+        reviewer, after, pages = here.use_cases.quarantine, None, []
+        while not pages or after is not None:
+            page = await reviewer.page(ME, "p", after=after, limit=2 if pages else 50)
+            pages.append(len(page.rows))
+            after = page.next_place
+        assert pages == read == [2, 2, 1]
+        await reviewer.command_to_replay(ME, "p")
+        assert read == pages
+
+
+_SMALL_ONES, _LARGE_ONES = [10] * 9, [3_000] * 9
+
+
+@pytest.mark.parametrize(
+    ("sizes", "most", "expected"),
+    [
+        (_SMALL_ONES, 40_000, [9]),
+        (_LARGE_ONES, 40_000, [3, 3, 3]),
+        (_LARGE_ONES, 7_000, [2, 2, 2, 2, 1]),
+        ([30_000] * 3, 40_000, [1, 1, 1]),
+        ([10] * 200 + [30_000], 40_000, [201]),
+        (_LARGE_ONES, None, [9]),
+        ([30_000, 41_000], 40_000, None),
+    ],
+    ids=["small", "large", "batches are smaller", "one at a time", "one among many", "not bounded", "too large"],
+)
+@pytest.mark.parametrize("together", [1, 2, 500])
+def test_large_rows_travel_few_at_a_time(
+    sizes: list[int], most: int | None, expected: list[int] | None, together: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "LARGE_ROW", 2_000)
+    monkeypatch.setattr(arrow, "_OF_LARGE_ROWS", 10_000)
+    rows = pa.table({"n": range(len(sizes)), "v": ["x" * size for size in sizes]})
+    if together < len(sizes) and min(sizes) < 2_000 < max(sizes):
+        expected = [200, 1]  # Whoever gives them one by one shows which it is.
+    given = rows.to_batches(max_chunksize=together)
+    if expected is None:
+        with pytest.raises(WorkFailedError) as refused:
+            list(arrow.rechunk(given, 1_000, most))
+        assert refused.value.code == "source.row_too_large"
+        return
+    found = list(arrow.rechunk(given, 1_000, most))
+    assert pa.concat_tables(found).equals(rows)
+    assert [table.num_rows for table in found] == expected
 
 
 async def test_refusals_that_may_be_read_again_are_looked_at_page_by_page(

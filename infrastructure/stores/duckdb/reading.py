@@ -12,7 +12,8 @@ from domain.failpoints import fail_at
 from domain.loads.checkpoint import Position
 from domain.loads.read_set import SourcePlan, Stream
 from domain.pipelines.spec import SourceSpec
-from domain.ports.data_store import IReader, SourceBatch
+from domain.ports.batches import LARGE_ROW
+from domain.ports.data_store import IReader, SourceBatch, are_large
 from domain.stores.table import Column
 from infrastructure.memory_room import ROOM
 from infrastructure.queries.duckdb_queries import IN_PROCESS, DuckDBQueries
@@ -74,10 +75,11 @@ class DuckDBReader(IReader):
         ties = plan.order if plan.ordered and not plan.is_proved else ()
         sizes = await self._thread.call(self._sizes, text, parameters, limit if where == _EVERYTHING else None)
         shown = measured(columns, watched_above(self._size[1]), sizes)
-        rows = self._batches(query, {**parameters, **bound}, columns, shown, ties)
+        at_a_time = max(1, LARGE_ROW * 16 // sizes.longest) if sizes.longest > LARGE_ROW else None
+        rows = self._batches(query, {**parameters, **bound}, columns, shown, ties, at_a_time)
         if limit is not None:  # A run must not fail since somebody looks at the file.
             rows = _in_turn(rows, sizes.most_bytes)
-        async with aclosing(self._thread.iterate(rows)) as batches:
+        async with aclosing(self._thread.iterate(rows, is_large=are_large)) as batches:
             async for batch in batches:
                 fail_at("extract.mid_page")
                 place = place_after(batch, plan, before_christ="(BC)") if plan.ordered else None
@@ -100,10 +102,18 @@ class DuckDBReader(IReader):
         return sizes
 
     def _batches(
-        self, query: str, parameters: Mapping[str, Any], columns: Sequence[Column], shown: str, ties: Sequence[str]
+        self,
+        query: str,
+        parameters: Mapping[str, Any],
+        columns: Sequence[Column],
+        shown: str,
+        ties: Sequence[str],
+        at_a_time: int | None,
     ) -> Generator[pa.Table]:
         try:
-            yield from batches_of(self._cursor, query, parameters, *self._size, ties=ties, shown=shown)
+            yield from batches_of(
+                self._cursor, query, parameters, *self._size, ties=ties, shown=shown, at_a_time=at_a_time
+            )
         except PlatformError as error:
             if isinstance(error.__cause__, duckdb.Error) and (said := told(error.__cause__, columns, self._size[1])):
                 raise said from error.__cause__
@@ -140,12 +150,16 @@ def batches_of(
     *,
     ties: Sequence[str] = (),
     shown: str = "*",
+    at_a_time: int | None = None,
 ) -> Generator[pa.Table]:
-    """Stream what is selected in tables of so many rows, or bytes; rows that share their place, of `ties`, in one table."""
+    """Stream what is selected in tables of so many rows, or bytes; rows that share their place, of `ties`, in one table.
+
+    `at_a_time` of them are taken from DuckDB.
+    """
     try:
         # `execute().to_arrow_reader()` would hold the whole result; a relation streams it.
         relation = cursor.sql(f"SELECT {shown} FROM {text}", params=named(parameters))
-        tables = rechunk(relation.to_arrow_reader(rows), rows, size_bytes)
+        tables = rechunk(relation.to_arrow_reader(at_a_time or rows), rows, size_bytes)
         yield from whole_ties(tables, ties, size_bytes) if ties else tables
     except duckdb.Error as error:
         raise translate(error) from error

@@ -44,7 +44,7 @@ from infrastructure.stores.positions import MAX_TIES
 from infrastructure.stores.replayed import RefusedReader, plan_refused
 from infrastructure.stores.sql.lanes import read_lane
 from infrastructure.stores.sql.owner import SqlOwner
-from infrastructure.stores.sql.quarantine import refused_rows, refused_shapes
+from infrastructure.stores.sql.quarantine import refused_places, refused_rows, refused_shapes
 from infrastructure.stores.sql.session import append_rows
 from infrastructure.stores.write_lock import WriteLock
 from infrastructure.tabular.arrow import to_table
@@ -118,6 +118,10 @@ class DuckDBDataStore(IDataStore):
     ) -> Sequence[RefusedRow]:
         async with self._session() as (session, thread):
             return await thread.call(refused_rows, session, refusals, after, limit, most_bytes)
+
+    async def refused_places(self, refusals: Refusals, *, after: Position | None, limit: int) -> Sequence[Position]:
+        async with self._session() as (session, thread):
+            return await thread.call(refused_places, session, refusals, after, limit)
 
     async def refused_shapes(self, refusals: Refusals) -> Sequence[str]:
         async with self._session() as (session, thread):

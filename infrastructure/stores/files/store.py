@@ -27,6 +27,7 @@ from domain.ports.data_store import (
     StoreHealth,
     Target,
     TextRows,
+    are_large,
 )
 from domain.runs.lane import Lane, LaneOwner
 from domain.stores.table import Column, TableName, TableSchema
@@ -110,6 +111,9 @@ class FilesDataStore(IDataStore):
     async def refused_rows(
         self, refusals: Refusals, *, after: Position | None, limit: int, most_bytes: int | None = None
     ) -> Sequence[RefusedRow]:
+        raise _read_only()
+
+    async def refused_places(self, refusals: Refusals, *, after: Position | None, limit: int) -> Sequence[Position]:
         raise _read_only()
 
     async def refused_shapes(self, refusals: Refusals) -> Sequence[str]:
@@ -240,7 +244,9 @@ class FilesReader(IReader):
         self._size = size
 
     async def batches(self, after: Position | None, *, limit: int | None = None) -> AsyncGenerator[SourceBatch, None]:
-        async with aclosing(self._thread.iterate(self._read(after, limit))) as batches:
+        async with aclosing(
+            self._thread.iterate(self._read(after, limit), is_large=lambda batch: are_large(batch.data))
+        ) as batches:
             async for batch in batches:
                 fail_at("extract.mid_page")
                 yield batch

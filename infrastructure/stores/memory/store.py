@@ -92,7 +92,14 @@ class InMemoryDataStore(IDataStore):
         self, refusals: Refusals, *, after: Position | None, limit: int, most_bytes: int | None = None
     ) -> Sequence[RefusedRow]:
         rows = refused_rows(self._content, refusals, after)[:limit]
-        return rows[: fitting([len(row.record.encode()) for row in rows], most_bytes)]
+        if most_bytes is None:
+            return rows
+        # Without a copy of each, where that is enough.
+        sizes = [len(row.record if row.record.isascii() else row.record.encode()) for row in rows]
+        return rows[: fitting(sizes, most_bytes)]
+
+    async def refused_places(self, refusals: Refusals, *, after: Position | None, limit: int) -> Sequence[Position]:
+        return [row.place for row in refused_rows(self._content, refusals, after)[:limit]]
 
     async def refused_shapes(self, refusals: Refusals) -> Sequence[str]:
         return sorted({row.columns for row in refused_rows(self._content, refusals, None)})

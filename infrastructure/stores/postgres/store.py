@@ -26,6 +26,7 @@ from domain.ports.data_store import (
     SourceBatch,
     StoreHealth,
     Target,
+    are_large,
 )
 from domain.runs.lane import Lane, LaneOwner
 from domain.stores.connection import failing_step
@@ -54,7 +55,7 @@ from infrastructure.stores.postgres.types import native_of
 from infrastructure.stores.replayed import RefusedReader, plan_refused
 from infrastructure.stores.sql.lanes import read_lane
 from infrastructure.stores.sql.owner import SqlOwner
-from infrastructure.stores.sql.quarantine import refused_rows, refused_shapes
+from infrastructure.stores.sql.quarantine import refused_places, refused_rows, refused_shapes
 from infrastructure.stores.sql.session import append_rows
 from infrastructure.stores.sql.writer import Checkpoints, SqlWriter
 from infrastructure.tabular.arrow import conform, to_table
@@ -129,6 +130,10 @@ class PostgresDataStore(IDataStore):
     ) -> Sequence[RefusedRow]:
         async with self._session("headrace") as (session, thread):
             return await thread.call(refused_rows, session, refusals, after, limit, most_bytes)
+
+    async def refused_places(self, refusals: Refusals, *, after: Position | None, limit: int) -> Sequence[Position]:
+        async with self._session("headrace") as (session, thread):
+            return await thread.call(refused_places, session, refusals, after, limit)
 
     async def refused_shapes(self, refusals: Refusals) -> Sequence[str]:
         async with self._session("headrace") as (session, thread):
@@ -353,14 +358,12 @@ class PostgresReader(IReader):
         names = [column.name for column in columns]
 
         def opened() -> Generator[pa.Table]:
-            session = self._session
             selection = self._reading.selected(source)
             selection.check(columns)
             where = selection.belonging(source, plan, self._stream)
-            if after is not None:
-                where = f"{where} AND {selection.after(plan.order, after)}"
+            where += f" AND {selection.after(plan.order, after)}" if after is not None else ""
             return selection.rows(
-                session,
+                self._session,
                 self._batch_rows,
                 (self._batch_bytes, self._batch_bytes),
                 where=where,
@@ -371,7 +374,7 @@ class PostgresReader(IReader):
                 ties=plan.ordered and not plan.is_proved,
             )
 
-        async with aclosing(self._thread.iterate(await self._thread.call(opened))) as batches:
+        async with aclosing(self._thread.iterate(await self._thread.call(opened), is_large=are_large)) as batches:
             async for batch in batches:
                 fail_at("extract.mid_page")
                 place = place_after(batch, plan, before_christ="BC") if plan.ordered else None

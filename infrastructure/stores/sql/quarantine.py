@@ -6,13 +6,13 @@ from typing import Any
 
 from domain.errors import FencedError
 from domain.loads.checkpoint import Position
-from domain.loads.quarantine import Refusals, RefusedRow, RefusedState
+from domain.loads.quarantine import PLACE, Refusals, RefusedRow, RefusedState
 from domain.loads.read_set import ReadSet
 from domain.ports.data_store import Batch, Target
 from domain.quality.measures import Counts
 from domain.runs.lane import Lane
 from domain.stores.table import TableName
-from infrastructure.sql import quote_table
+from infrastructure.sql import quote, quote_table
 from infrastructure.stores.replayed import MOST_READ_AGAIN, PAGE_BYTES, PAGE_ROWS, ReadAgain, fitting, may_be_read_again
 from infrastructure.stores.sql.session import QUARANTINE, Session
 
@@ -24,16 +24,10 @@ def refused_rows(
     session: Session, refusals: Refusals, after: Position | None, limit: int, most_bytes: int | None = None
 ) -> list[RefusedRow]:
     """List refused rows strictly after a place, one at least; blocking."""
-    table = refusals.table.beside(QUARANTINE)
-    if session.describe(table) is None:
+    if session.describe(refusals.table.beside(QUARANTINE)) is None:
         return []
-    where, values = _belonging(refusals)
-    if after is not None:
-        bound = ", ".join(f"CAST(${len(values) + n} AS {kind})" for n, kind in enumerate(_PLACE_TYPES, start=1))
-        where += f' AND ("read_set", "stream", "seq", "ordinal") > ({bound})'
-        values += after
+    chosen, values = _following(refusals, after)
     names = ", ".join(f'"{name}"' for name in (*_KEPT, "settled_by"))
-    chosen = f'FROM {quote_table(table)} WHERE {where} ORDER BY "read_set", "stream", "seq", "ordinal" LIMIT '
     if most_bytes is not None:  # Before any of them is in memory.
         # By bytes, as both databases tell them: a character may be four of them, there and here.
         sizes = session.execute(f'SELECT bit_length("record") {chosen}{limit:d}', values)
@@ -42,6 +36,26 @@ def refused_rows(
         limit = fitting([int(size[0]) // 8 for size in sizes], most_bytes)
     rows = session.execute(f'SELECT {names}, CAST("refused_at" AS TEXT) {chosen}{limit:d}', values)
     return [_row(row) for row in rows]
+
+
+def refused_places(session: Session, refusals: Refusals, after: Position | None, limit: int) -> list[Position]:
+    """List the places of refused rows strictly after one; blocking."""
+    if session.describe(refusals.table.beside(QUARANTINE)) is None:
+        return []
+    chosen, values = _following(refusals, after)
+    rows = session.execute(f"SELECT {', '.join(map(quote, PLACE))} {chosen}{limit:d}", values)
+    return [tuple(str(part) for part in row) for row in rows]
+
+
+def _following(refusals: Refusals, after: Position | None) -> tuple[str, tuple[Any, ...]]:
+    """Refused rows in their order, strictly after a place: all of a SELECT but its outputs and its limit, and its parameters."""
+    where, values = _belonging(refusals)
+    if after is not None:
+        bound = ", ".join(f"CAST(${len(values) + n} AS {kind})" for n, kind in enumerate(_PLACE_TYPES, start=1))
+        where += f' AND ("read_set", "stream", "seq", "ordinal") > ({bound})'
+        values += after
+    table = quote_table(refusals.table.beside(QUARANTINE))
+    return f'FROM {table} WHERE {where} ORDER BY "read_set", "stream", "seq", "ordinal" LIMIT ', values
 
 
 def open_refusals(session: Session, refusals: Refusals, most: int = MOST_READ_AGAIN) -> Iterator[RefusedRow]:
