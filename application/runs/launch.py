@@ -18,7 +18,7 @@ from domain.pipelines.replay import lane_of
 from domain.pipelines.spec import Mode, PipelineSpec
 from domain.ports.runtime import IIdentifiers, ITelemetry
 from domain.ports.unit_of_work import IRecords, IUnitOfWork
-from domain.runs.run import Ring, Run, RunRequest, RunState
+from domain.runs.run import LONGEST_PARAMETER, Ring, Run, RunRequest, RunState, is_parameter
 
 NO_WISHES = RunRequest()
 
@@ -162,3 +162,10 @@ def _check(spec: PipelineSpec, parameters: Mapping[str, Any]) -> None:
         raise InvalidInputError(
             f"{spec.name} has no parameter {unknown[0]}; its parameters are: {known}.", code="run.parameter_unknown"
         )
+    for name, value in parameters.items():
+        if not is_parameter(value):
+            raise InvalidInputError(
+                f"The parameter {name} is text of at most {LONGEST_PARAMETER:,} characters, a number of 64 bits, true, "
+                "false or null.",
+                code="run.parameter",
+            )

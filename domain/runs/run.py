@@ -1,10 +1,14 @@
 """A run and the only moves its state may make (R1, R2)."""
 
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
+
+LONGEST_PARAMETER = 10_000
 
 RETRY = "retry: "
 """What the reason of a run begins with that is tried again after a failure."""
@@ -34,6 +38,20 @@ ALLOWED_MOVES: Mapping[RunState, frozenset[RunState]] = {
     RunState.CANCELLED: frozenset(),
     RunState.SKIPPED: frozenset(),
 }
+
+
+def is_parameter(value: Any) -> bool:
+    """Whether a value may be asked for: what JSON and every store can say, since it is shown with the run."""
+    match value:
+        case None | bool():
+            return True
+        case int():
+            return -(2**63) <= value < 2**63
+        case float():
+            return math.isfinite(value)
+        case str():
+            return len(value) <= LONGEST_PARAMETER and not re.search(r"[\x00\ud800-\udfff]", value)
+    return False
 
 
 def may_move(before: RunState, after: RunState) -> bool:

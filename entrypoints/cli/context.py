@@ -130,7 +130,7 @@ class Cli:
 
         self.file = self.file or path
         folder = path or self.project.folder
-        if not folder.exists():
+        if not _is_there(folder):
             raise InvalidInputError(f"{folder} does not exist.", code="file.unreadable")
         files = document_files(folder)
         if not files:
@@ -154,6 +154,13 @@ class Cli:
 def _has_sql(body: Mapping[str, Any]) -> bool:
     parts = [body.get("source") or {}, *(body.get("transform") or ()), *(body.get("quality") or ())]
     return any("sql" in part or "query" in part for part in parts)
+
+
+def _is_there(folder: Path) -> bool:
+    try:
+        return folder.exists()
+    except OSError:  # Its name is longer than any.
+        return False
 
 
 def _user() -> str:

@@ -2,7 +2,7 @@
 
 import sys
 from importlib.metadata import version as installed_version
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -93,15 +93,28 @@ def main() -> None:
         sys.exit(0)
     except KeyboardInterrupt:
         sys.exit(130)
+    except UnicodeEncodeError as error:
+        if all(_is_text(argument) for argument in sys.argv):
+            _show_crash(error)
+        say("error: an argument is not UTF-8 [argument.encoding]", to_stderr=True)
+        sys.exit(2)
     except Exception as error:  # noqa: BLE001 - a bug of ours: a sentence for people, details in the log
-        import structlog
+        _show_crash(error)
 
-        from entrypoints.composition.start import ensure_logs
 
-        ensure_logs()
-        structlog.get_logger("headrace").error("command.crashed", exc_info=error)
-        say(f"error: something unexpected failed ({type(error).__name__}); please report it [internal]", to_stderr=True)
-        sys.exit(1)
+def _show_crash(error: Exception) -> NoReturn:
+    import structlog
+
+    from entrypoints.composition.start import ensure_logs
+
+    ensure_logs()
+    structlog.get_logger("headrace").error("command.crashed", exc_info=error)
+    say(f"error: something unexpected failed ({type(error).__name__}); please report it [internal]", to_stderr=True)
+    sys.exit(1)
+
+
+def _is_text(argument: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in argument)
 
 
 if __name__ == "__main__":

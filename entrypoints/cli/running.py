@@ -216,10 +216,14 @@ def _parameters(given: list[str] | None) -> dict[str, Any]:
 def _typed(text: str) -> Any:
     """Read numbers, true, false and null as JSON does; everything else is text."""
     try:
-        value = json.loads(text)
-    except ValueError:
+        value = json.loads(text, parse_constant=_no_number)
+    except (ValueError, RecursionError):
         return text
     return value if isinstance(value, int | float | bool | None) else text
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(name)  # NaN and its like are none of JSON's.
 
 
 def _shown(value: Any) -> str:
