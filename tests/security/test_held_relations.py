@@ -115,3 +115,24 @@ async def test_a_child_looks_at_it_once(tmp_path: Path) -> None:
     finally:
         await store.close()
     assert asked.count(judge_held) == 2
+
+
+@pytest.mark.parametrize("limit", [5, None])
+async def test_view_that_takes_from_a_sequence_is_refused_by_name(limit: int | None, tmp_path: Path) -> None:
+    """A sequence belongs to its file; as the store's trouble the run was tried again and again."""
+    with duckdb.connect(str(tmp_path / "file.duckdb")) as connection:
+        connection.execute("create sequence q; create view v as select nextval('q') as id")
+    store = DuckDBDataStore(DuckDBOptions(tmp_path / "file.duckdb"))
+    await store.open()
+    source = SourceSpec(table=TableName("v"))
+    try:
+        with pytest.raises(QueryRefusedError) as told:
+            plan = await store.plan(source, lo=None, limit=limit)
+            async with store.reader(source, plan, plan.streams[0], batch_rows=9) as reader:
+                [batch async for batch in reader.batches(None, limit=limit)]
+    finally:
+        await store.close()
+
+    assert told.value.code == "query.not_readonly"
+    with duckdb.connect(str(tmp_path / "file.duckdb")) as connection:
+        assert connection.execute("select last_value from duckdb_sequences()").fetchall() == [(None,)]

@@ -11,6 +11,7 @@ from domain.errors import (
     InvalidInputError,
     NotFoundError,
     PlatformError,
+    QueryRefusedError,
     SchemaMismatchError,
     StoreRefusedError,
     StoreUnavailableError,
@@ -137,6 +138,15 @@ _ANSWERS: tuple[tuple[tuple[type[duckdb.Error], ...], str, Callable[[str], Platf
         (duckdb.TransactionException, duckdb.CatalogException),
         r"[Cc]onflict",
         _with(StoreUnavailableError, "store.conflict", "Another transaction changed the same rows or tables first."),
+    ),
+    (
+        (duckdb.TransactionException,),
+        "read-only mode",
+        _with(
+            QueryRefusedError,
+            "query.not_readonly",
+            "What is read takes from a sequence, or writes otherwise, perhaps behind a view; make a table of what it gives.",
+        ),
     ),
     (
         (duckdb.BinderException,),
