@@ -15,7 +15,7 @@ from domain.identity.principal import Principal
 from domain.loads.read_set import ReadSet, SourcePlan
 from domain.pipelines.plan import ColumnForecast, Publishing, judge_column
 from domain.pipelines.spec import DEFAULT_CONNECTION, PipelineSpec, Publish
-from domain.ports.data_store import IDataStore
+from domain.ports.data_store import IDestination, ISource
 from domain.ports.unit_of_work import IRecords
 from domain.runs.run import Run, RunRequest, RunState
 from domain.stores.connection import ConnectionSpec
@@ -72,7 +72,7 @@ class PlanForecaster:
         commands: Sequence[PutDocument],
         *,
         prune: bool,
-        standing_in: Mapping[str, IDataStore] | None = None,
+        standing_in: Mapping[str, ISource] | None = None,
         only: Collection[str] | None = None,
     ) -> list[Change]:
         """As `plan`, for the owner of the documents in a process of their own: the connections are opened as they are
@@ -176,7 +176,7 @@ class PlanForecaster:
         return [f"estimate: {rows:,} rows in {seconds:g} s, as in the last finished run"]
 
 
-def _columns(plan: SourcePlan, prepared: Prepared, landing: IDataStore) -> tuple[ColumnForecast, ...]:
+def _columns(plan: SourcePlan, prepared: Prepared, landing: IDestination) -> tuple[ColumnForecast, ...]:
     given = dict(plan.columns)
     by_landing = dict(zip(prepared.transform.landing_names(given), given.values(), strict=True))
     there = {column.name: column.type for column in prepared.transform.target}
@@ -192,7 +192,7 @@ def _columns(plan: SourcePlan, prepared: Prepared, landing: IDataStore) -> tuple
     )
 
 
-async def _warnings(source: IDataStore, spec: PipelineSpec, plan: SourcePlan) -> list[str]:
+async def _warnings(source: ISource, spec: PipelineSpec, plan: SourcePlan) -> list[str]:
     warnings = [f"note: {plan.note}"] if plan.note else []
     warnings += [f"cursor: {sentence}" for sentence in (plan.end.sentences if plan.end is not None else ())]
     wire = await source.wire(spec.source) if plan.ordered and plan.order else None

@@ -8,12 +8,12 @@ from weakref import WeakValueDictionary
 from application.missing import missing
 from domain.errors import InvalidInputError
 from domain.pipelines.spec import DEFAULT_CONNECTION
-from domain.ports.data_store import IDataStore
+from domain.ports.data_store import IDataStore, ISource
 from domain.ports.secrets import ISecretProvider, Secret
 from domain.ports.unit_of_work import IRecords, IUnitOfWork
 from domain.stores.connection import ConnectionSpec
 
-StoreBuilder = Callable[[str, ConnectionSpec, Mapping[str, Secret]], IDataStore]
+StoreBuilder = Callable[[str, ConnectionSpec, Mapping[str, Secret]], ISource]
 """Builds a store of an organization from its spec and resolved secrets; does no I/O."""
 
 DEFAULT_SPEC = ConnectionSpec(name=DEFAULT_CONNECTION, kind="default")
@@ -25,7 +25,7 @@ class OpenStores:
     def __init__(
         self,
         records: IRecords,
-        default: IDataStore,
+        default: ISource,
         build: StoreBuilder,
         secrets: Iterable[ISecretProvider],
     ) -> None:
@@ -33,15 +33,15 @@ class OpenStores:
         self._default = default
         self._build = build
         self._secrets = {provider.scheme: provider for provider in secrets}
-        self._open: dict[tuple[str, str], tuple[ConnectionSpec, IDataStore]] = {}
+        self._open: dict[tuple[str, str], tuple[ConnectionSpec, ISource]] = {}
         # One for each connection: a host that does not answer keeps only those waiting who want that host.
         self._guards: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
         self._beside: Mapping[str, ConnectionSpec] = {}
-        self._standing_in: Mapping[str, IDataStore] = {}
+        self._standing_in: Mapping[str, ISource] = {}
 
     @asynccontextmanager
     async def beside(
-        self, specs: Mapping[str, ConnectionSpec], standing_in: Mapping[str, IDataStore]
+        self, specs: Mapping[str, ConnectionSpec], standing_in: Mapping[str, ISource]
     ) -> AsyncIterator["OpenStores"]:
         """Hand out stores as if these connections were stored too, and `standing_in` in the place of connections by
         name; what is opened for them is closed after the block.
@@ -54,7 +54,7 @@ class OpenStores:
             other._open = {key: found for key, found in other._open.items() if found[1] is not self._default}
             await other.close()
 
-    async def named(self, organization: str, name: str) -> IDataStore:
+    async def named(self, organization: str, name: str) -> ISource:
         """Return the open store of a connection by its name.
 
         Raises:
@@ -62,6 +62,22 @@ class OpenStores:
             StoreUnavailableError: it cannot be opened.
         """
         return await self.get(organization, await self.spec_of(organization, name))
+
+    async def named_destination(self, organization: str, name: str) -> IDataStore:
+        """Return the open store of a connection by its name, to be written to; raises as `named` and `destination`."""
+        return await self.destination(organization, await self.spec_of(organization, name))
+
+    async def destination(self, organization: str, spec: ConnectionSpec) -> IDataStore:
+        """Return the open store of a connection, to be written to.
+
+        Raises:
+            InvalidInputError: there is no writing to it (`connection.read_only`).
+            StoreUnavailableError: it cannot be opened.
+        """
+        store = await self.get(organization, spec)
+        if not isinstance(store, IDataStore):
+            raise InvalidInputError(f"A {spec.kind} connection can only be read from.", code="connection.read_only")
+        return store
 
     async def spec_of(self, organization: str, name: str) -> ConnectionSpec:
         """Load the spec of a connection.
@@ -93,7 +109,7 @@ class OpenStores:
                 found[name] = ConnectionSpec.from_document(stored.document)
         return [found[name] for name in names]
 
-    async def get(self, organization: str, spec: ConnectionSpec) -> IDataStore:
+    async def get(self, organization: str, spec: ConnectionSpec) -> ISource:
         """Return the open store of a connection; a changed spec closes the old store and opens a new one.
 
         Raises:
@@ -118,7 +134,7 @@ class OpenStores:
             self._open[key] = (spec, store)
             return store
 
-    async def built(self, organization: str, spec: ConnectionSpec) -> IDataStore:
+    async def built(self, organization: str, spec: ConnectionSpec) -> ISource:
         """Resolve the spec's secrets and build its store, without opening it."""
         resolved = {}
         for option, reference in spec.secrets.items():

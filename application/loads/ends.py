@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from application.connections.open_stores import OpenStores
 from domain.pipelines.spec import PipelineSpec
-from domain.ports.data_store import IDataStore
+from domain.ports.data_store import IDataStore, ISource
 from domain.stores.connection import ConnectionSpec
 
 
@@ -15,7 +15,7 @@ class Ends:
 
     organization: str
     source_connection: ConnectionSpec
-    source: IDataStore
+    source: ISource
     destination_connection: ConnectionSpec
     destination: IDataStore
 
@@ -34,8 +34,9 @@ async def open_ends(stores: OpenStores, organization: str, connections: Sequence
     """Open both ends of a pipeline by their connections, the source's first.
 
     Raises:
+        InvalidInputError: the destination can only be read from (`connection.read_only`).
         StoreUnavailableError: one cannot be opened.
     """
     source, destination = connections
-    landing = await stores.get(organization, destination)
+    landing = await stores.destination(organization, destination)
     return Ends(organization, source, await stores.get(organization, source), destination, landing)

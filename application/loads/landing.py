@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from domain.errors import InvalidInputError, SchemaMismatchError
 from domain.loads.read_set import ReadSet, SourcePlan
 from domain.pipelines.spec import DeleteMissing, DestinationSpec, Mode, PipelineSpec, SchemaPolicy
-from domain.ports.data_store import IDataStore, Target
+from domain.ports.data_store import IDestination, Target
 from domain.ports.transformer import ITransformer, TransformPlan
 from domain.runs.run import RunRequest
 from domain.stores.table import DELETED_AT, INTERNAL_PREFIX, LOADED_AT, RUN_ID, Column, TableSchema
@@ -121,7 +121,7 @@ class LandingPlanner:
     transformer: ITransformer
 
     async def target(
-        self, run_id: str, store: IDataStore, spec: PipelineSpec, read_set: ReadSet, request: RunRequest
+        self, run_id: str, store: IDestination, spec: PipelineSpec, read_set: ReadSet, request: RunRequest
     ) -> Prepared:
         """Work out the landing columns: what the transforms give, in the types the destination has already.
 

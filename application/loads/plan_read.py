@@ -13,7 +13,7 @@ from domain.loads.checkpoint import LaneState
 from domain.loads.read_set import ReadSet, SourcePlan
 from domain.pipelines.plan import Publishing, choose_publishing, merges_in_streams
 from domain.pipelines.spec import Mode, PipelineSpec, Publish, SourceSpec
-from domain.ports.data_store import IDataStore
+from domain.ports.data_store import IDestination, ISource
 from domain.quality.rules import Rule
 from domain.runs.lane import Lane
 from domain.runs.run import RunRequest
@@ -31,7 +31,7 @@ class ReadPlanner:
     max_columns: int = 5_000
 
     @staticmethod
-    async def with_key(store: IDataStore, spec: PipelineSpec) -> PipelineSpec:
+    async def with_key(store: ISource, spec: PipelineSpec) -> PipelineSpec:
         """Give a `table:` source in a store its primary key where it names no key.
 
         Raises:
@@ -133,7 +133,7 @@ class ReadPlanner:
         existing = await ends.destination.describe(spec.destination.table)
         return settled(spec, plan, existing) if existing is not None else plan
 
-    def batch_rows(self, spec: PipelineSpec, suiting: int = IDataStore.batch_rows) -> int:
+    def batch_rows(self, spec: PipelineSpec, suiting: int = IDestination.batch_rows) -> int:
         """The rows per batch, of which `suiting` would suit the destination.
 
         Raises:
@@ -160,7 +160,7 @@ class ReadPlanner:
             )
         return size
 
-    async def _expected(self, store: IDataStore, spec: PipelineSpec, plan: SourcePlan) -> Mapping[str, int] | None:
+    async def _expected(self, store: ISource, spec: PipelineSpec, plan: SourcePlan) -> Mapping[str, int] | None:
         """Measure what `completeness` compares with, once, when the read is planned."""
         expected: dict[str, int] = {}
         for index, rule in enumerate(spec.quality):
@@ -168,7 +168,7 @@ class ReadPlanner:
                 expected[str(index)] = await self._expected_of(store, spec, plan, rule)
         return expected or None
 
-    async def _expected_of(self, store: IDataStore, spec: PipelineSpec, plan: SourcePlan, rule: Rule) -> int:
+    async def _expected_of(self, store: ISource, spec: PipelineSpec, plan: SourcePlan, rule: Rule) -> int:
         if isinstance(rule.expected, int):
             return rule.expected
         if rule.expected == "source_count":

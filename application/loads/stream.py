@@ -56,7 +56,7 @@ class StreamRunner:
             QualityRejectedError, ConversionError: a batch was refused and not committed.
         """
         source = await self.stores.get(task.lane.organization, task.source)
-        destination = await self.stores.get(task.lane.organization, task.destination)
+        destination = await self.stores.destination(task.lane.organization, task.destination)
         passed = _Passed(task, stop, on_progress, self.clock.monotonic)
         async with destination.writer(
             task.lane, task.target, task.read_set.id, task.stream.name, task.fence, task.token

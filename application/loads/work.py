@@ -80,7 +80,7 @@ class PipelineWork(IWork):
 
     async def _sealed(self, attempt: Attempt) -> LaneState:
         claim, wanted = attempt.claim, attempt.spec.destination
-        destination = await self._stores.named(attempt.lane.organization, wanted.connection)
+        destination = await self._stores.named_destination(attempt.lane.organization, wanted.connection)
         while True:
             try:
                 async with destination.owner(attempt.lane, wanted.table, claim.fence, token=attempt.token) as owner:

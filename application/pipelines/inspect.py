@@ -147,7 +147,7 @@ class PipelineInspector:
         require(principal, Action.PREVIEW)
         spec = await self.spec_of(principal, name)
         organization = principal.organization
-        store = await self.stores.named(organization, spec.destination.connection)
+        store = await self.stores.named_destination(organization, spec.destination.connection)
         return await store.lane_state(Lane(organization, name), spec.destination.table)
 
     async def reset(self, principal: Principal, name: str, watermark: str | None) -> LaneState:
@@ -160,7 +160,7 @@ class PipelineInspector:
         require(principal, Action.RESET_STATE)
         spec = await self.spec_of(principal, name)
         organization = principal.organization
-        store = await self.stores.named(organization, spec.destination.connection)
+        store = await self.stores.named_destination(organization, spec.destination.connection)
         lane = Lane(organization, name)
         there = await store.lane_state(lane, spec.destination.table)
         async with self.records.unit() as unit:

@@ -14,7 +14,7 @@ from domain.loads.checkpoint import Position
 from domain.loads.quarantine import ALL_RUNS, RefusedRow, RefusedState
 from domain.pipelines.replay import check_replay, refusals_of
 from domain.pipelines.spec import PipelineSpec
-from domain.ports.data_store import IDataStore
+from domain.ports.quarantine import IRefusedRows
 from domain.runs.run import Run, RunRequest
 
 
@@ -84,5 +84,5 @@ class QuarantineReviewer:
             )
         return TriggerRun(pipeline, RunRequest(replay=run or ALL_RUNS))
 
-    async def _store(self, principal: Principal, spec: PipelineSpec) -> IDataStore:
-        return await self.stores.named(principal.organization, spec.destination.connection)
+    async def _store(self, principal: Principal, spec: PipelineSpec) -> IRefusedRows:
+        return await self.stores.named_destination(principal.organization, spec.destination.connection)

@@ -69,4 +69,4 @@ class Rehearsal:
             await owner.discard()
 
     async def _destination(self, principal: Principal, spec: PipelineSpec) -> IDataStore:
-        return await self.stores.named(principal.organization, spec.destination.connection)
+        return await self.stores.named_destination(principal.organization, spec.destination.connection)

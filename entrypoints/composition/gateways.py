@@ -10,7 +10,7 @@ from dependency_injector import containers, providers
 from domain.pipelines.dialing import DialRules, Place
 from domain.pipelines.spec import DEFAULT_CONNECTION
 from domain.ports.cache import ICache
-from domain.ports.data_store import IDataStore
+from domain.ports.data_store import IDataStore, ISource
 from domain.ports.message_queue import IMessageQueue
 from domain.ports.runtime import IClock
 from domain.ports.secrets import Secret
@@ -34,7 +34,7 @@ from infrastructure.settings.tree import Settings
 from infrastructure.stores.duckdb.file import DuckDBOptions
 from infrastructure.stores.duckdb.store import DuckDBDataStore
 from infrastructure.stores.files.parquet_pages import FileLimits
-from infrastructure.stores.files.store import FilesDataStore
+from infrastructure.stores.files.store import FilesSource
 from infrastructure.stores.memory.store import InMemoryDataStore
 from infrastructure.stores.postgres.connection import PostgresAddress
 from infrastructure.stores.postgres.store import PostgresDataStore
@@ -150,10 +150,10 @@ def duckdb_connection(
 
 def files_connection(
     spec: ConnectionSpec, secrets: Mapping[str, Secret], paths: Paths, settings: Settings, bench: Calls
-) -> FilesDataStore:
+) -> FilesSource:
     """A folder of files."""
     limits = FileLimits(settings.limits.page_bytes, settings.limits.file_ratio)
-    return FilesDataStore(paths.confinement.place(spec.options["root"]), paths.confinement, limits, bench)
+    return FilesSource(paths.confinement.place(spec.options["root"]), paths.confinement, limits, bench)
 
 
 def memory_connection(spec: ConnectionSpec, secrets: Mapping[str, Secret]) -> InMemoryDataStore:
@@ -164,10 +164,10 @@ def memory_connection(spec: ConnectionSpec, secrets: Mapping[str, Secret]) -> In
 class ConnectionStores:
     """Builds the store of a named connection by its kind."""
 
-    def __init__(self, by_kind: Callable[..., IDataStore]) -> None:
+    def __init__(self, by_kind: Callable[..., ISource]) -> None:
         self._by_kind = by_kind
 
-    def __call__(self, organization: str, spec: ConnectionSpec, secrets: Mapping[str, Secret]) -> IDataStore:
+    def __call__(self, organization: str, spec: ConnectionSpec, secrets: Mapping[str, Secret]) -> ISource:
         del organization  # One data root serves the one organization there is by now.
         return self._by_kind(spec.kind, spec=spec, secrets=secrets)
 

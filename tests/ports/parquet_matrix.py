@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from domain.errors import SchemaMismatchError
 from domain.pipelines.spec import SourceSpec
-from infrastructure.stores.files.store import FilesDataStore
+from infrastructure.stores.files.store import FilesSource
 from infrastructure.stores.postgres.store import PostgresDataStore
 from tests.ports.backends import address_of
 from tests.ports.test_values_between_stores import Shelf
@@ -146,7 +146,7 @@ async def landed(shelf: Shelf, label: str) -> dict[str, tuple[str, list[str | No
     write(shelf.folder / "given.parquet", label)
     found: dict[str, tuple[str, list[str | None]] | None] = {}
     for kind in STORES:
-        source, spec = FilesDataStore(shelf.folder), SourceSpec(path="given.parquet")
+        source, spec = FilesSource(shelf.folder), SourceSpec(path="given.parquet")
         try:
             found[kind] = (await shelf.landed(source, spec, kind, ()))["odd"]
         except SchemaMismatchError as error:

@@ -20,20 +20,20 @@ from domain.ports.data_store import JudgedBatch
 from domain.ports.transformer import TransformPlan
 from domain.stores.table import Column
 from entrypoints.documents.file_options import ENCODINGS
-from infrastructure.stores.files.store import FilesDataStore
+from infrastructure.stores.files.store import FilesSource
 from infrastructure.transforms.duckdb import DuckDBTransformer
 
 BLOCK = 4 * 1024 * 1024
 
 
 async def planned(folder: Path, *, path: str = "*.csv", **options: Any) -> SourcePlan:
-    store = FilesDataStore(folder)
+    store = FilesSource(folder)
     return await store.plan(SourceSpec(path=path, options=options), lo=None, limit=None)
 
 
 async def loaded(folder: Path, **options: Any) -> tuple[SourcePlan, list[dict[str, Any]]]:
     """The plan of the CSV files in a folder, and their rows as a destination would get them."""
-    store, source = FilesDataStore(folder), SourceSpec(path="*.csv", options=options)
+    store, source = FilesSource(folder), SourceSpec(path="*.csv", options=options)
     plan = await store.plan(source, lo=None, limit=None)
     spec = PipelineSpec.from_document(
         {"pipeline": "p", "source": {"path": "*.csv"}, "destination": {"table": "t", "columns": "source"}}
@@ -52,7 +52,7 @@ async def loaded(folder: Path, **options: Any) -> tuple[SourcePlan, list[dict[st
 
 async def texts_of(folder: Path, **options: Any) -> list[dict[str, Any]]:
     """The rows of the CSV files in a folder, as they are read."""
-    store, source = FilesDataStore(folder), SourceSpec(path="*.csv", options=options)
+    store, source = FilesSource(folder), SourceSpec(path="*.csv", options=options)
     plan = await store.plan(source, lo=None, limit=None)
     async with store.reader(source, plan, plan.streams[0], batch_rows=1000) as reader:
         return [row async for batch in reader.batches(None) for row in pa.table(batch.data).to_pylist()]
@@ -301,7 +301,7 @@ async def test_lines_before_the_header_are_skipped_as_the_source_says(
 
 async def test_places_count_the_lines_that_are_skipped(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text('of "2024\n\na,b\n1,2\n"3\n",4\n5,6\n')
-    store, source = FilesDataStore(tmp_path), SourceSpec(path="*.csv", options={"skip_rows": 2})
+    store, source = FilesSource(tmp_path), SourceSpec(path="*.csv", options={"skip_rows": 2})
     plan = await store.plan(source, lo=None, limit=None)
     async with store.reader(source, plan, plan.streams[0], batch_rows=10) as reader:
         [batch] = [batch async for batch in reader.batches(None)]
@@ -572,7 +572,7 @@ async def test_wrongly_declared_encoding_is_refused(encoding: str, content: byte
 async def test_row_longer_than_a_block_is_read_and_longer_than_a_batch_is_refused(tmp_path: Path) -> None:
     long = "x" * (BLOCK + 5)
     (tmp_path / "a.csv").write_text(f"id,note\n1,a\n2,{long}\n3,b\n")
-    store, source = FilesDataStore(tmp_path), SourceSpec(path="a.csv")
+    store, source = FilesSource(tmp_path), SourceSpec(path="a.csv")
     plan = await store.plan(source, lo=None, limit=None)
 
     async with store.reader(source, plan, plan.streams[0], batch_rows=10) as reader:
@@ -594,7 +594,7 @@ async def test_folder_and_missing_file_are_told_apart(tmp_path: Path) -> None:
 
 async def test_line_of_a_row_is_told_where_values_hold_line_breaks(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text('id,note\n\n1,"x\ny"\n2,z\n\n3,"x\n"\n')
-    store, source = FilesDataStore(tmp_path), SourceSpec(path="a.csv")
+    store, source = FilesSource(tmp_path), SourceSpec(path="a.csv")
     plan = await store.plan(source, lo=None, limit=None)
 
     async with store.reader(source, plan, plan.streams[0], batch_rows=2) as reader:

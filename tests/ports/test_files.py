@@ -12,12 +12,12 @@ from domain.errors import PlatformError
 from domain.loads.read_set import SourcePlan
 from domain.pipelines.spec import SourceSpec
 from domain.stores.table import TableName
-from infrastructure.stores.files.store import FilesDataStore
+from infrastructure.stores.files.store import FilesSource
 
 
 async def read(folder: Path, path: str, **options: Any) -> tuple[SourcePlan, list[dict[str, Any]]]:
     """The plan of files and their rows, as they are read."""
-    store, source = FilesDataStore(folder), SourceSpec(path=path, options=options)
+    store, source = FilesSource(folder), SourceSpec(path=path, options=options)
     plan = await store.plan(source, lo=None, limit=None)
     async with store.reader(source, plan, plan.streams[0], batch_rows=2) as reader:
         return plan, [row async for batch in reader.batches(None) for row in pa.table(batch.data).to_pylist()]
@@ -25,7 +25,7 @@ async def read(folder: Path, path: str, **options: Any) -> tuple[SourcePlan, lis
 
 async def refused(folder: Path, path: str, **options: Any) -> tuple[str, str]:
     with pytest.raises(PlatformError) as caught:
-        await FilesDataStore(folder).plan(SourceSpec(path=path, options=options), lo=None, limit=None)
+        await FilesSource(folder).plan(SourceSpec(path=path, options=options), lo=None, limit=None)
     return caught.value.code, caught.value.message
 
 
@@ -67,7 +67,7 @@ async def test_folders_that_name_columns_are_columns_or_left_out_as_the_source_s
 async def test_columns_of_folders_go_on_where_a_read_stopped(kind: str, tmp_path: Path) -> None:
     put(tmp_path, f"y=1/a.{kind}", id=[1, 2, 3])
     put(tmp_path, f"y=2/a.{kind}", id=[4])
-    store, source = FilesDataStore(tmp_path), SourceSpec(path="*/*", options={"hive_partitioning": True})
+    store, source = FilesSource(tmp_path), SourceSpec(path="*/*", options={"hive_partitioning": True})
     plan = await store.plan(source, lo=None, limit=None)
 
     async with store.reader(source, plan, plan.streams[0], batch_rows=2) as reader:
@@ -111,7 +111,7 @@ async def test_folders_of_other_columns_are_refused_by_name(tmp_path: Path) -> N
 
 async def test_table_of_a_folder_is_described_with_its_columns(tmp_path: Path) -> None:
     put(tmp_path, "y=1/a.parquet", id=[1])
-    store = FilesDataStore(tmp_path)
+    store = FilesSource(tmp_path)
 
     described = await store.describe((await store.tables())[0])
 
@@ -167,7 +167,7 @@ async def test_path_that_names_nothing_readable_is_refused_by_what_it_names(
 
 async def test_file_of_any_name_is_read_as_the_format_that_the_source_says(tmp_path: Path) -> None:
     put(tmp_path, "a.txt", id=[1])
-    store = FilesDataStore(tmp_path)
+    store = FilesSource(tmp_path)
 
     plan = await store.plan(SourceSpec(path="a.txt", format="csv"), lo=None, limit=None)
 

@@ -12,7 +12,7 @@ import pytest
 
 from domain.errors import SourceChangedError
 from domain.pipelines.spec import SourceSpec
-from infrastructure.stores.files.store import FilesDataStore
+from infrastructure.stores.files.store import FilesSource
 
 ROWS = 4000
 KINDS = ["csv", "csv.gz", "parquet"]
@@ -54,7 +54,7 @@ def replace(path: Path) -> None:
 
 async def read(path: Path, meanwhile: Callable[[Path], None]) -> list[dict[str, Any]]:
     """Read a file, and do something to it after the first rows."""
-    store, source = FilesDataStore(path.parent), SourceSpec(path=path.name)
+    store, source = FilesSource(path.parent), SourceSpec(path=path.name)
     plan, rows = await store.plan(source, lo=None, limit=None), list[dict[str, Any]]()
     async with store.reader(source, plan, plan.streams[0], batch_rows=100, batch_bytes=2**20) as reader:
         async with aclosing(reader.batches(None)) as batches:

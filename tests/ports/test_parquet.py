@@ -11,7 +11,7 @@ import pytest
 
 from domain.errors import PlatformError, SchemaMismatchError
 from domain.pipelines.spec import SourceSpec
-from infrastructure.stores.files.store import FilesDataStore
+from infrastructure.stores.files.store import FilesSource
 from infrastructure.stores.postgres.store import PostgresDataStore
 from tests.ports.backends import address_of
 from tests.ports.parquet_matrix import CASES, DOCUMENT, HEADER, landed, row_of, write
@@ -19,7 +19,7 @@ from tests.ports.test_values_between_stores import Shelf
 
 
 async def read(folder: Path, path: str = "*.parquet") -> list[dict[str, object]]:
-    store, source = FilesDataStore(folder), SourceSpec(path=path)
+    store, source = FilesSource(folder), SourceSpec(path=path)
     plan = await store.plan(source, lo=None, limit=None)
     async with store.reader(source, plan, plan.streams[0], batch_rows=2) as reader:
         return [row async for batch in reader.batches(None) for row in pa.table(batch.data).to_pylist()]
@@ -47,7 +47,7 @@ async def test_time_of_day_in_utc_is_told_and_what_arrow_marked_so_is_not(tmp_pa
     write(tmp_path / "zoned.parquet", "`TIME` in UTC")
     times = pa.table({"t": pa.array([1], pa.time64("us"))})
     pq.write_table(times, tmp_path / "arrow.parquet", write_time_adjusted_to_utc=True)
-    store = FilesDataStore(tmp_path)
+    store = FilesSource(tmp_path)
 
     zoned = await store.plan(SourceSpec(path="zoned.parquet"), lo=None, limit=None)
     arrow = await store.plan(SourceSpec(path="arrow.parquet"), lo=None, limit=None)
@@ -151,7 +151,7 @@ async def test_file_of_another_type_is_named_before_the_first_row(
     pq.write_table(pa.table({"a": then}), tmp_path / "b.parquet")
 
     with pytest.raises(SchemaMismatchError, match=rf"b\.parquet: Column a {said}"):
-        await FilesDataStore(tmp_path).plan(SourceSpec(path="*.parquet"), lo=None, limit=None)
+        await FilesSource(tmp_path).plan(SourceSpec(path="*.parquet"), lo=None, limit=None)
 
 
 @pytest.mark.parametrize(

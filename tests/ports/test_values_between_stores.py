@@ -23,7 +23,7 @@ from domain.quality.rules import Judgement, StagedChecks
 from domain.runs.lane import Lane
 from domain.stores.table import Column, TableName
 from infrastructure.stores.duckdb.store import DuckDBDataStore, DuckDBOptions
-from infrastructure.stores.files.store import FilesDataStore
+from infrastructure.stores.files.store import FilesSource
 from infrastructure.stores.memory.store import InMemoryDataStore
 from infrastructure.stores.postgres.store import PostgresDataStore
 from infrastructure.transforms.duckdb import DuckDBTransformer
@@ -313,7 +313,7 @@ async def in_memory(rows: pa.Table) -> tuple[IDataStore, SourceSpec]:
 
 async def in_parquet(folder: Path, rows: pa.Table) -> tuple[IDataStore, SourceSpec]:
     pq.write_table(rows, folder / "given.parquet")
-    return FilesDataStore(folder), SourceSpec(path="given.parquet", format="parquet")
+    return FilesSource(folder), SourceSpec(path="given.parquet", format="parquet")
 
 
 async def in_duckdb(folder: Path, expressions: dict[str, str]) -> tuple[DuckDBDataStore, SourceSpec]:

@@ -18,7 +18,7 @@ from domain.pipelines.spec import SourceSpec
 from infrastructure.stores.files.csv_text import CsvFile, Dialect
 from infrastructure.stores.files.parquet_files import ParquetData
 from infrastructure.stores.files.parquet_pages import FileLimits
-from infrastructure.stores.files.store import FilesDataStore
+from infrastructure.stores.files.store import FilesSource
 
 pytestmark = pytest.mark.line("29")
 MIB = 1024 * 1024
@@ -53,7 +53,7 @@ def test_one_long_text_for_each_of_many_rows_is_read_a_few_rows_at_a_time(tmp_pa
 
 async def test_a_store_reads_it_in_batches_of_bytes(tmp_path: Path) -> None:
     written(tmp_path, repeated("x" * MIB, 200))
-    store, source = FilesDataStore(tmp_path), SourceSpec(path="bomb.parquet")
+    store, source = FilesSource(tmp_path), SourceSpec(path="bomb.parquet")
     plan = await store.plan(source, lo=None, limit=None)
     rows = 0
     async with store.reader(source, plan, plan.streams[0], batch_rows=50_000, batch_bytes=8 * MIB) as reader:

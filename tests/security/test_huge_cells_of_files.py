@@ -13,7 +13,7 @@ from domain.pipelines.spec import SourceSpec
 from infrastructure.memory_room import Room
 from infrastructure.stores.files.csv_text import CsvFile, Dialect
 from infrastructure.stores.files.parquet_files import ParquetData
-from infrastructure.stores.files.store import FilesDataStore
+from infrastructure.stores.files.store import FilesSource
 from tests.security.test_huge_cells import grown
 
 pytestmark = pytest.mark.line("29")
@@ -82,7 +82,7 @@ async def test_what_is_behind_the_rows_that_are_asked_for_is_not_looked_at(tmp_p
     values = ["y"] * 2000
     values[1000] = "x" * (2 * MIB)
     written(tmp_path, pa.array(values), row_group_size=1000)
-    store, source = FilesDataStore(tmp_path), SourceSpec(path="huge.parquet")
+    store, source = FilesSource(tmp_path), SourceSpec(path="huge.parquet")
     plan = await store.plan(source, lo=None, limit=1000)
     for limit, is_refused in ((20, False), (1000, False), (1001, True)):
         read = 0

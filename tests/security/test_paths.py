@@ -14,7 +14,7 @@ from infrastructure.confinement import Confinement
 from infrastructure.settings.sources import load_settings
 from infrastructure.stores.duckdb.file import DuckDBOptions
 from infrastructure.stores.duckdb.store import DuckDBDataStore
-from infrastructure.stores.files.store import FilesDataStore
+from infrastructure.stores.files.store import FilesSource
 from tests.e2e.api import Server, headrace, serving
 
 pytestmark = pytest.mark.line("36a")
@@ -146,7 +146,7 @@ def test_drain_file_and_folder_of_settings_are_kept(tmp_path: Path, monkeypatch:
 
 
 async def test_files_of_a_root_around_the_home(wide: Confinement) -> None:
-    store = FilesDataStore(wide.place("."), wide)
+    store = FilesSource(wide.place("."), wide)
     data = ["data/2024/people.csv", "data/people.csv", "more/connections/people.csv"]
     assert [str(name) for name in await store.tables()] == data
     for pattern, expected in (("**/*", data), ("**/*.csv", data), ("*/*.csv", data[1:2]), ("d*/**/p*.csv", data[:2])):
@@ -156,7 +156,7 @@ async def test_files_of_a_root_around_the_home(wide: Confinement) -> None:
 
 @pytest.mark.parametrize("pattern", [*OWN, ".*/x.csv", "**/.*", "state/*", "secrets/**/*.csv", "./.env*", "STATE/*"])
 async def test_patterns_that_name_it(wide: Confinement, pattern: str) -> None:
-    store = FilesDataStore(wide.place("."), wide)
+    store = FilesSource(wide.place("."), wide)
     with pytest.raises(PlatformError) as caught:
         await store.plan(SourceSpec(path=pattern, format="csv"), lo=None, limit=None)
     assert caught.value.code == "path.forbidden"
@@ -165,7 +165,7 @@ async def test_patterns_that_name_it(wide: Confinement, pattern: str) -> None:
 async def test_where_a_folder_is_on_this_machine_is_told_to_nobody(wide: Confinement) -> None:
     place = wide.place("data")
     for folder, pattern in ((place, "nothing.csv"), (place, "2024"), (place, "20*4"), (place / "gone", "x.csv")):
-        store = FilesDataStore(folder, wide)
+        store = FilesSource(folder, wide)
         with pytest.raises(PlatformError) as caught:
             await store.open()
             await store.plan(SourceSpec(path=pattern), lo=None, limit=None)
@@ -177,7 +177,7 @@ async def test_where_a_folder_is_on_this_machine_is_told_to_nobody(wide: Confine
     "pattern", ["[.]env*", "?env*", "s?ate/*.csv", "[s]ecrets/*", "*/.?", "data/[.]*", "data/?folder/*"]
 )
 async def test_wildcards_that_might_match_it(wide: Confinement, pattern: str) -> None:
-    store = FilesDataStore(wide.place("."), wide)
+    store = FilesSource(wide.place("."), wide)
     with pytest.raises(PlatformError) as caught:
         await store.plan(SourceSpec(path=pattern, format="csv"), lo=None, limit=None)
     assert caught.value.code in ("file.not_found", "path.forbidden")
@@ -192,7 +192,7 @@ async def test_links_out_of_a_folder_tell_nothing_of_what_lies_there(
     away = tmp_path_factory.mktemp("away")
     (away / "x.csv").write_text("id\n1\n")
     (wide.base / "data/away").symlink_to(away)
-    store = FilesDataStore(wide.place("data"), wide)
+    store = FilesSource(wide.place("data"), wide)
     with pytest.raises(InvalidInputError) as caught:
         await store.plan(SourceSpec(path=pattern), lo=None, limit=None)
     assert caught.value.code == "path.forbidden"
@@ -201,7 +201,7 @@ async def test_links_out_of_a_folder_tell_nothing_of_what_lies_there(
 
 
 async def test_file_that_becomes_a_link_before_it_is_read(wide: Confinement) -> None:
-    store, source = FilesDataStore(wide.place("data"), wide), SourceSpec(path="people.csv")
+    store, source = FilesSource(wide.place("data"), wide), SourceSpec(path="people.csv")
     plan = await store.plan(source, lo=None, limit=None)
     (wide.base / "data/people.csv").unlink()
     (wide.base / "data/people.csv").symlink_to(wide.base / "secrets/password.csv")
@@ -315,7 +315,7 @@ def test_permitted_connections_of_both_doors(server: Server) -> None:
 
 
 async def test_nothing_found_is_what_a_hidden_folder_is(wide: Confinement) -> None:
-    store = FilesDataStore(wide.place("."), wide)
+    store = FilesSource(wide.place("."), wide)
     said = []
     for pattern in ("[.]git", "[.]none"):
         with pytest.raises(NotFoundError) as caught:
@@ -335,7 +335,7 @@ async def test_links_of_a_mounted_volume_are_read(tmp_path: Path) -> None:
     (folder / "..other/x.csv").write_text("id\n1\n")
     (folder / "x.csv").symlink_to("..other/x.csv")
     confinement = paths_of(tmp_path).confinement
-    store = FilesDataStore(confinement.place("data/mounted"), confinement)
+    store = FilesSource(confinement.place("data/mounted"), confinement)
 
     assert [table.table for table in await store.tables()] == ["sales.csv"]
     for path in ("sales.csv", "s*.csv", "**/sales.csv"):

@@ -1,1 +1,1 @@
-"""IDataStore over local CSV and Parquet files, which can only be read from."""
+"""ISource over local CSV and Parquet files, which can only be read from."""

@@ -1,35 +1,31 @@
-"""IDataStore over local CSV and Parquet files: a source whose files are pinned by size and etag."""
+"""ISource over local CSV and Parquet files: a source whose files are pinned by size and etag."""
 
 import asyncio
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
 import pyarrow as pa
 
 from domain.errors import InvalidInputError, NotFoundError, SourceChangedError, StoreRefusedError
 from domain.failpoints import fail_at
-from domain.loads.checkpoint import LaneState, Position
+from domain.loads.checkpoint import Position
 from domain.loads.horizon import ReadEnd
-from domain.loads.quarantine import Refusals, RefusedRow
 from domain.loads.read_set import SourceFile, SourcePlan, Stream
 from domain.loads.way import TEXT_WIRE, Wire
 from domain.pipelines.spec import SourceSpec
 from domain.ports.data_store import (
     BATCH_BYTES,
     Batch,
-    IDataStore,
-    IOwner,
     IReader,
-    IWriter,
+    ISource,
     SourceBatch,
     StoreHealth,
-    Target,
     TextRows,
     are_large,
 )
-from domain.runs.lane import Lane, LaneOwner
+from domain.runs.lane import LaneOwner
 from domain.stores.table import Column, TableName, TableSchema
 from infrastructure.bench.in_process import Calls, InProcessBench
 from infrastructure.confinement import Confinement
@@ -53,7 +49,7 @@ _FOLDER = "The folder that root of this files connection names {}."
 """Where it is on this machine is no matter of who asks over HTTP."""
 
 
-class FilesDataStore(IDataStore):
+class FilesSource(ISource):
     """CSV and Parquet files under one folder; links that lead out of it are refused, and what is hidden is not seen."""
 
     def __init__(
@@ -104,20 +100,6 @@ class FilesDataStore(IDataStore):
             async with aclosing(reader.batches(None)) as batches:
                 async for batch in batches:
                     yield batch.data
-
-    async def write(self, table: TableName, batches: Sequence[Batch]) -> int:
-        raise _read_only()
-
-    async def refused_rows(
-        self, refusals: Refusals, *, after: Position | None, limit: int, most_bytes: int | None = None
-    ) -> Sequence[RefusedRow]:
-        raise _read_only()
-
-    async def refused_places(self, refusals: Refusals, *, after: Position | None, limit: int) -> Sequence[Position]:
-        raise _read_only()
-
-    async def refused_shapes(self, refusals: Refusals) -> Sequence[str]:
-        raise _read_only()
 
     async def plan(
         self,
@@ -184,14 +166,6 @@ class FilesDataStore(IDataStore):
                 total += batch.data.num_rows
         return min(total, plan.limit) if plan.limit is not None else total
 
-    async def lane_state(self, lane: Lane, table: TableName) -> LaneState:
-        raise _read_only()
-
-    def owner(
-        self, lane: Lane, table: TableName, fence: int, *, token: str | None = None
-    ) -> AbstractAsyncContextManager[IOwner]:
-        raise _read_only()
-
     async def wire(self, source: SourceSpec) -> Wire | None:
         return TEXT_WIRE if (source.format or format_of(source.path or "")) == "csv" else None
 
@@ -219,11 +193,6 @@ class FilesDataStore(IDataStore):
             yield FilesReader(place, thread, source, plan, (batch_rows, batch_bytes))
         finally:
             thread.close()
-
-    def writer(
-        self, lane: Lane, target: Target, read_set_id: str, stream: str, fence: int, token: str
-    ) -> AbstractAsyncContextManager[IWriter]:
-        raise _read_only()
 
 
 class FilesReader(IReader):
@@ -354,7 +323,3 @@ def _with(batch: pa.RecordBatch, told: Mapping[str, pa.Scalar]) -> pa.RecordBatc
     for name, value in told.items():
         batch = batch.append_column(name, pa.repeat(value, batch.num_rows))
     return batch
-
-
-def _read_only() -> InvalidInputError:
-    return InvalidInputError("A files connection can only be read from.", code="connection.read_only")

@@ -157,3 +157,16 @@ async def test_rows_that_replace_a_table_take_its_place_at_once(project: Path) -
         await work.perform(claim, lambda _: None)
 
         assert await told.ids() == [7, 8, 9]
+
+
+async def test_store_that_can_only_be_read_from_is_refused_as_a_destination_by_name(project: Path) -> None:
+    async with story(project) as told:
+        await told.pipeline("back", "connection: landing, path: orders.csv", "connection: landing, table: copied")
+
+        run = await told.ran("back")
+
+        assert (run.error or {})["code"] == "connection.read_only"
+        assert "way: not known by now: A files connection can only be read from. [connection.read_only]" in (
+            await told.notes("back")
+        )
+        assert [file.name for file in told.file.parent.iterdir()] == ["orders.csv"]
