@@ -58,6 +58,7 @@ def create_app(
     app.state.use_cases = use_cases
     app.state.bodies = BodyReader(limits or DocumentLimits(), max_body_bytes)
     app.state.places = Places()
+    app.state.places_in_stores = Places()  # A store that is silent keeps nobody from what the records tell.
     app.add_middleware(
         RequestContext, use_cases=use_cases, max_body_bytes=max_body_bytes, hosts=hosts or AllowedHosts()
     )

@@ -86,11 +86,20 @@ async def place(
     return places.one(request, caller)
 
 
+async def place_in_stores(
+    request: Request, caller: Annotated[Principal, Depends(principal)]
+) -> AbstractAsyncContextManager[None]:
+    """The same for a page that a store is asked for."""
+    places: Places = request.app.state.places_in_stores
+    return places.one(request, caller)
+
+
 Cases = Annotated[UseCases, Depends(use_cases)]
 Caller = Annotated[Principal, Depends(principal)]
 """Every /v1 route asks for the caller; whether they may is the use case's to say."""
 Bodies = Annotated[BodyReader, Depends(bodies_of)]
 Place = Annotated[AbstractAsyncContextManager[None], Depends(place)]
+PlaceInStores = Annotated[AbstractAsyncContextManager[None], Depends(place_in_stores)]
 Previewer = Annotated[Principal, caller_who(Action.PREVIEW)]
 SpecWriter = Annotated[Principal, caller_who(Action.WRITE_SPEC)]
 ConnectionWriter = Annotated[Principal, caller_who(Action.WRITE_CONNECTION)]

@@ -8,7 +8,7 @@ from domain.loads.quarantine import RefusedState
 from entrypoints.answers.quarantine import RefusedPage, refused_page_body, refused_place_of
 from entrypoints.answers.runs import Run, run_body
 from entrypoints.http import bodies
-from entrypoints.http.dependencies import Bodies, Cases, Previewer, Starter
+from entrypoints.http.dependencies import Bodies, Cases, PlaceInStores, Previewer, Starter
 from entrypoints.http.large import large
 from entrypoints.http.pipelines import Cursor, Limit
 
@@ -19,6 +19,7 @@ router = APIRouter(prefix="/v1/quarantine", tags=["quarantine"])
 async def list_refused(
     cases: Cases,
     caller: Previewer,
+    turn: PlaceInStores,
     pipeline: Annotated[str, Query(max_length=100)],
     limit: Limit = 50,
     cursor: Cursor = None,
@@ -27,8 +28,9 @@ async def list_refused(
 ) -> Any:
     """List a pipeline's refused rows, oldest first; long values are cut, and of large rows there are fewer than `limit`."""
     after = refused_place_of(caller.organization, pipeline, cursor)
-    page = await cases.quarantine.page(caller, pipeline, state=state, run=run, after=after, limit=limit)
-    return await large(lambda: refused_page_body(caller.organization, pipeline, page, cases.answers))
+    async with turn:
+        page = await cases.quarantine.page(caller, pipeline, state=state, run=run, after=after, limit=limit)
+        return await large(lambda: refused_page_body(caller.organization, pipeline, page, cases.answers))
 
 
 @router.post(

@@ -1,5 +1,6 @@
 """Thousands of refused rows, or some hundreds of a thousand columns, are dealt with in statements, pages and parts of a bounded size."""
 
+import asyncio
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,9 +9,13 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from application.identity.access import IssueKey
+from application.pipelines.quarantine import QuarantineReviewer
+from domain.identity.principal import Role
 from domain.loads.quarantine import RefusedState
 from domain.pipelines.spec import SourceSpec
 from domain.stores.table import Column
+from entrypoints.http.app import create_app
 from infrastructure.stores import replayed
 from infrastructure.stores.duckdb.file import DuckDBOptions
 from infrastructure.stores.duckdb.session import DuckDBSession
@@ -18,6 +23,7 @@ from infrastructure.stores.duckdb.store import DuckDBDataStore
 from infrastructure.stores.sql.quarantine import Rereads, mark_repaired
 from infrastructure.tabular import json_rows
 from infrastructure.tabular.json_rows import decoded, encoded
+from tests.e2e.inside import ME, inside
 from tests.ports.loading import LANE, TABLE
 from tests.ports.test_quarantine import MINE, OPEN, load, refusing
 from tests.ports.test_read_again import Load, judged
@@ -107,3 +113,43 @@ def test_records_are_read_some_at_a_time(monkeypatch: pytest.MonkeyPatch) -> Non
     assert sum(parts) == 9
     assert max(parts) < 4
     assert decoded([], columns, is_text=True).num_rows == 0
+
+
+async def test_pages_of_refused_rows_are_read_by_turns_of_callers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has the answer's size several times in memory; who asks for thirty at once had all of them there."""
+    at_once: list[int] = [0]
+    page = QuarantineReviewer.page
+
+    async def counted(*given: Any, **named: Any) -> Any:
+        at_once.append(at_once[-1] + 1)
+        try:
+            return await page(*given, **named)
+        finally:
+            at_once.append(at_once[-1] - 1)
+
+    monkeypatch.setattr(QuarantineReviewer, "page", counted)
+    async with inside(tmp_path, HEADRACE_STORE__KIND="memory") as installation:
+        await installation.pipeline("p", "query: select 1 as id", "table: t")
+        cases = installation.use_cases
+        issued = await cases.keys.issue(ME, IssueKey(Role.DATA_ENGINEER.value))
+        app = create_app(cases, title="headrace", max_body_bytes=1024)
+        asked = [_asked(app, "/v1/quarantine", b"pipeline=p", issued.key) for _ in range(5)]
+        assert await asyncio.gather(*asked) == [200] * 5
+    assert (max(at_once), len(at_once)) == (1, 11)
+
+
+async def _asked(app: Any, path: str, query: bytes, key: str) -> int:
+    """The status of a request, whose client stays."""
+    messages: asyncio.Queue[Any] = asyncio.Queue()
+    messages.put_nowait({"type": "http.request", "body": b""})
+    headers = [(b"host", b"localhost"), (b"authorization", f"Bearer {key}".encode())]
+    statuses: list[int] = []
+
+    async def send(message: Any) -> None:
+        statuses.extend([message["status"]] if "status" in message else [])
+
+    scope = {"type": "http", "method": "GET", "path": path, "query_string": query, "headers": headers, "root_path": ""}
+    await app(scope, messages.get, send)
+    return statuses[0]
