@@ -33,12 +33,18 @@ def merged_shape(shapes: Sequence[str]) -> tuple[tuple[Column, ...], bool]:
     """The columns of records of several shapes, and whether their values are text.
 
     Raises:
-        InvalidInputError: a column has two types (`quarantine.types`).
+        InvalidInputError: a column has two types, or names in two letter cases (`quarantine.types`).
     """
     types: dict[str, str] = {}
+    spelled: dict[str, str] = {}
     found = [json.loads(shape) for shape in shapes]
     for shape in found:
         for name, kind in shape["columns"]:
+            if (other := spelled.setdefault(name.casefold(), name)) != name:
+                raise InvalidInputError(
+                    f"The refused rows were read when a column was called {other}, and when it was called {name}; replay them run by run.",
+                    code="quarantine.types",
+                )
             if types.setdefault(name, kind) != kind:
                 raise InvalidInputError(
                     f"The refused rows were read when {name} had different types; replay them run by run.",

@@ -11,6 +11,7 @@ import pytest
 
 from application.identity.access import IssueKey
 from application.pipelines.quarantine import QuarantineReviewer
+from domain.errors import InvalidInputError
 from domain.identity.principal import Role
 from domain.loads.quarantine import RefusedState
 from domain.pipelines.spec import SourceSpec
@@ -22,7 +23,7 @@ from infrastructure.stores.duckdb.session import DuckDBSession
 from infrastructure.stores.duckdb.store import DuckDBDataStore
 from infrastructure.stores.sql.quarantine import Rereads, mark_repaired
 from infrastructure.tabular import json_rows
-from infrastructure.tabular.json_rows import decoded, encoded
+from infrastructure.tabular.json_rows import decoded, encoded, merged_shape, shape_of
 from tests.e2e.inside import ME, inside
 from tests.ports.loading import LANE, TABLE
 from tests.ports.test_quarantine import MINE, OPEN, load, refusing
@@ -90,6 +91,14 @@ async def test_a_replay_reads_pages_of_some_rows_and_decodes_them_beside_the_loo
 async def _data(batches: Any) -> Any:
     async for batch in batches:
         yield batch.data
+
+
+def test_columns_that_were_spelled_otherwise_are_replayed_run_by_run() -> None:
+    shapes = [shape_of([Column("id", "int64"), Column(name, "string")], is_text=True) for name in ("Name", "name")]
+    assert [column.name for column in merged_shape(shapes[:1])[0]] == ["id", "Name"]
+    with pytest.raises(InvalidInputError, match="run by run") as told:
+        merged_shape(shapes)
+    assert told.value.code == "quarantine.types"
 
 
 def test_records_are_read_some_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
