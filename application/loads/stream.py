@@ -19,7 +19,12 @@ from domain.pipelines.spec import OnError
 from domain.ports.data_store import (
     Conversions,
     EncodedRows,
+    IPassingReader,
+    IPassingWriter,
     IReader,
+    ISelectingWriter,
+    ITextReader,
+    ITextWriter,
     IWriter,
     JudgedBatch,
     SourceBatch,
@@ -41,7 +46,9 @@ _TEXT_BYTES = 1024 * 1024 * 1024
 
 @dataclass(frozen=True)
 class StreamRunner:
-    """Runs one stream wherever an engine puts it."""
+    """Runs one stream wherever an engine puts it. What its way asks of a reader or writer, the wires of both stores
+    have promised when it was chosen.
+    """
 
     stores: OpenStores
     transformer: ITransformer
@@ -62,6 +69,7 @@ class StreamRunner:
             task.lane, task.target, task.read_set.id, task.stream.name, task.fence, task.token
         ) as writer:
             if task.route.way is Way.IN_DATABASE:
+                assert isinstance(writer, ISelectingWriter)
                 await passed.select(writer)
             else:
                 read_set = task.read_set
@@ -75,21 +83,27 @@ class StreamRunner:
                     by=task.owner,
                 ) as reader:
                     if task.route.way is Way.PASS_THROUGH:
+                        assert isinstance(reader, IPassingReader)
+                        assert isinstance(writer, IPassingWriter)
                         await self._pass_through(passed, task, reader, writer)
                     else:
                         await self._decoded(passed, task, reader, writer)
         return passed.report()
 
     async def _decoded(self, passed: "_Passed", task: StreamTask, reader: IReader, writer: IWriter) -> None:
-        if task.route.way is Way.TEXT and await passed.texts(
-            reader, self.transformer.conversions(task.transform), writer
-        ):
-            return
+        if task.route.way is Way.TEXT:
+            conversions = self.transformer.conversions(task.transform)
+            assert isinstance(reader, ITextReader)
+            assert isinstance(writer, ITextWriter)
+            if await passed.texts(reader, conversions, writer):
+                return
         async with self.transformer.prepare(task.transform) as transform:
             batches = self.patience.each(reader.batches(passed.position, limit=passed.left))
             await passed.transform(batches, transform, writer, reader)
 
-    async def _pass_through(self, passed: "_Passed", task: StreamTask, reader: IReader, writer: IWriter) -> None:
+    async def _pass_through(
+        self, passed: "_Passed", task: StreamTask, reader: IPassingReader, writer: IPassingWriter
+    ) -> None:
         seen = task.route.seen
         async with (
             self.transformer.prepare(task.transform.of_columns(seen)) as look,
@@ -105,7 +119,7 @@ class StreamRunner:
 class Judge:
     """Judges undecoded rows by the columns that rules look at, and decodes them where a row is refused."""
 
-    reader: IReader
+    reader: IPassingReader
     look: IPreparedTransform
     transform: IPreparedTransform
 
@@ -178,7 +192,9 @@ class _Passed:
         limit = self._task.read_set.plan.limit
         return None if limit is None else limit - self._state.counts.read
 
-    async def pass_through(self, ranges: AsyncGenerator[EncodedRows, None], judge: Judge, writer: IWriter) -> None:
+    async def pass_through(
+        self, ranges: AsyncGenerator[EncodedRows, None], judge: Judge, writer: IPassingWriter
+    ) -> None:
         """Commit ranges of undecoded rows while the next one is read."""
         async with aclosing(ahead(judge.judged(ranges), size=2)) as judging:
             async for (rows, decoded, counts, stats), is_last in _with_last(judging):
@@ -195,7 +211,7 @@ class _Passed:
             self._state = _moved(self._state, Counts(), {}, self._state.position, is_last=True)
             await self._commit(writer, judge.transform.empty())
 
-    async def texts(self, reader: IReader, conversions: Conversions, writer: IWriter) -> bool:
+    async def texts(self, reader: ITextReader, conversions: Conversions, writer: ITextWriter) -> bool:
         """Let the destination convert text while it writes it; False where a value does not convert: nothing of its
         part has landed, and who looks at every row has to say which one it is.
         """
@@ -228,7 +244,7 @@ class _Passed:
             noted = _checkpoint(self._state).with_merged(committed.merged)
             self._state = replace(self._state, counts=noted.counts, stats=noted.stats)
 
-    async def select(self, writer: IWriter) -> None:
+    async def select(self, writer: ISelectingWriter) -> None:
         """Let the database move the whole stream in one transaction."""
         task, begun, before = self._task, self._now(), self._state
 

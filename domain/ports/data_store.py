@@ -11,6 +11,9 @@ from domain.ports.batches import TextRows as TextRows
 from domain.ports.batches import are_large as are_large
 from domain.ports.destination import IDestination as IDestination
 from domain.ports.destination import IOwner as IOwner
+from domain.ports.destination import IPassingWriter as IPassingWriter
+from domain.ports.destination import ISelectingWriter as ISelectingWriter
+from domain.ports.destination import ITextWriter as ITextWriter
 from domain.ports.destination import IWriter as IWriter
 from domain.ports.destination import Judge as Judge
 from domain.ports.destination import Publication as Publication
@@ -18,7 +21,9 @@ from domain.ports.destination import StreamSelection as StreamSelection
 from domain.ports.destination import Target as Target
 from domain.ports.destination import passage_of as passage_of
 from domain.ports.quarantine import IRefusedRows
+from domain.ports.reading import IPassingReader as IPassingReader
 from domain.ports.reading import IReader as IReader
+from domain.ports.reading import ITextReader as ITextReader
 from domain.ports.source import BATCH_BYTES as BATCH_BYTES
 from domain.ports.source import ISource as ISource
 from domain.ports.store import IStore as IStore

@@ -100,14 +100,23 @@ class IWriter(ABC):
             SchemaMismatchError: the rows do not fit the table's types; nothing changed.
         """
 
+
+class IPassingWriter(IWriter):
+    """Also commits undecoded rows, where the store's `landing_wire` gave their format."""
+
+    @abstractmethod
     async def commit_encoded(self, rows: EncodedRows, checkpoint: CheckpointUpdate) -> int:
-        """As `commit`, for undecoded rows; only where the store's `landing_wire` gave their format.
+        """As `commit`, for undecoded rows.
 
         Raises:
             SchemaMismatchError: a column would not store them unchanged; nothing changed.
         """
-        raise NotImplementedError
 
+
+class ITextWriter(IWriter):
+    """Also commits text that the store converts while it writes it."""
+
+    @abstractmethod
     async def commit_texts(
         self, rows: TextRows, conversions: Conversions, landed: int, checkpoint_of: Callable[[], CheckpointUpdate]
     ) -> None:
@@ -118,20 +127,22 @@ class IWriter(ABC):
         Raises:
             ConversionError: a value does not convert; nothing changed.
         """
-        raise NotImplementedError
 
+
+class ISelectingWriter(IWriter):
+    """Also commits what the store itself selects, where `may_run_inside` holds."""
+
+    @abstractmethod
     async def commit_selection(
         self, selection: StreamSelection, checkpoint_of: Callable[[int], CheckpointUpdate]
     ) -> int:
         """Insert what a stream of the same store selects, and the checkpoint that ends it, in one transaction.
 
-        `checkpoint_of` makes the checkpoint from the number of rows. Return how often it was tried again. Only where
-        `may_run_inside` holds.
+        `checkpoint_of` makes the checkpoint from the number of rows. Return how often it was tried again.
 
         Raises:
             FencedError: as `commit`.
         """
-        raise NotImplementedError
 
 
 class IOwner(ABC):

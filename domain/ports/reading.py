@@ -22,22 +22,28 @@ class IReader(ABC):
             WorkFailedError: a single row is larger than `batch_bytes` (`source.row_too_large`).
         """
 
-    def encoded(self, after: Position | None, passage: Passage) -> AsyncGenerator[EncodedRows, None]:
-        """Yield the same rows undecoded, with constants appended; only where the store's `wire` gave a format."""
-        raise NotImplementedError
-
-    def texts(self, after: Position | None, *, max_rows: int, max_bytes: int) -> AsyncGenerator[TextRows, None]:
-        """Yield the same rows as text, each part to be written before the next is asked for; only where the wire is
-        text.
-        """
-        raise NotImplementedError
-
     async def place(self, batch: SourceBatch, ordinal: int) -> str | None:
         """Say where in the source a row of a batch stands, for people, such as a file and a line; None where it has
         none.
         """
         return None
 
+
+class IPassingReader(IReader):
+    """Also hands out rows undecoded, where the store's `wire` gave a format for them."""
+
+    @abstractmethod
+    def encoded(self, after: Position | None, passage: Passage) -> AsyncGenerator[EncodedRows, None]:
+        """Yield the same rows undecoded, with constants appended."""
+
+    @abstractmethod
     async def decoded(self, rows: EncodedRows) -> Batch:
         """Read rows that were handed out undecoded once more, in the same snapshot, as a batch."""
-        raise NotImplementedError
+
+
+class ITextReader(IReader):
+    """Also hands out rows as text, where the store's `wire` is text."""
+
+    @abstractmethod
+    def texts(self, after: Position | None, *, max_rows: int, max_bytes: int) -> AsyncGenerator[TextRows, None]:
+        """Yield the same rows as text, each part to be written before the next is asked for."""

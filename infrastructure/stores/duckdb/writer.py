@@ -4,13 +4,13 @@ from collections.abc import Callable
 
 from domain.failpoints import fail_at
 from domain.loads.checkpoint import CheckpointUpdate
-from domain.ports.data_store import Conversions, TextRows, passage_of
+from domain.ports.data_store import Conversions, ITextWriter, TextRows, passage_of
 from infrastructure.stores.duckdb.session import DuckDBSession
 from infrastructure.stores.landing import landing_gone
 from infrastructure.stores.sql.writer import SqlWriter, metadata_of
 
 
-class DuckDBWriter(SqlWriter):
+class DuckDBWriter(SqlWriter, ITextWriter):
     """Commits batches of one stream, and text in long transactions."""
 
     async def commit_texts(

@@ -20,6 +20,7 @@ from domain.ports.data_store import (
     Batch,
     IReader,
     ISource,
+    ITextReader,
     SourceBatch,
     StoreHealth,
     TextRows,
@@ -195,7 +196,7 @@ class FilesSource(ISource):
             thread.close()
 
 
-class FilesReader(IReader):
+class FilesReader(ITextReader):
     """Reads pinned files one after the other; a position is (file, rows of it)."""
 
     def __init__(

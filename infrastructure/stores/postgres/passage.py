@@ -14,7 +14,15 @@ from domain.loads.checkpoint import CheckpointUpdate, Position
 from domain.loads.read_set import SourcePlan, Stream
 from domain.loads.way import Passage
 from domain.pipelines.spec import SourceSpec
-from domain.ports.data_store import Committed, EncodedRows, IWriter, JudgedBatch, StreamSelection, Target
+from domain.ports.data_store import (
+    Committed,
+    EncodedRows,
+    IPassingWriter,
+    ISelectingWriter,
+    JudgedBatch,
+    StreamSelection,
+    Target,
+)
 from domain.stores.table import LOADED_AT, RUN_ID, Column
 from infrastructure.sql import quote, quote_table
 from infrastructure.stores.landing import landing_gone, landing_of
@@ -220,7 +228,7 @@ class _LooksByLink(LooksAtLandings):
         return [tuple(row) for row in asked.result()]
 
 
-class PostgresWriter(IWriter):
+class PostgresWriter(IPassingWriter, ISelectingWriter):
     """Commits decoded batches through ADBC, and encoded ones on a connection of their own once the first one comes."""
 
     def __init__(self, decoded: SqlWriter, checkpoints: Checkpoints, target: Target, watched: Watched) -> None:

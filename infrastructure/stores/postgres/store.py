@@ -21,6 +21,7 @@ from domain.ports.data_store import (
     EncodedRows,
     IDataStore,
     IOwner,
+    IPassingReader,
     IReader,
     IWriter,
     SourceBatch,
@@ -331,7 +332,7 @@ class PostgresDataStore(IDataStore):
             yield session, thread
 
 
-class PostgresReader(IReader):
+class PostgresReader(IPassingReader):
     """Reads a stream in the order of (cursor, key), from one snapshot."""
 
     def __init__(

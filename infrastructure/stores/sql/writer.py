@@ -12,7 +12,7 @@ from domain.failpoints import fail_at
 from domain.loads.checkpoint import HEAD, POSITION_FORMAT, CheckpointUpdate, Merged
 from domain.loads.quarantine import RefusedState
 from domain.loads.way import Passage
-from domain.ports.data_store import Committed, IWriter, JudgedBatch, StreamSelection, Target
+from domain.ports.data_store import Committed, ISelectingWriter, JudgedBatch, StreamSelection, Target
 from domain.runs.lane import Lane
 from domain.stores.table import DELETED, LOADED_AT, RUN_ID, SEQ, Column, TableName, TableSchema
 from infrastructure.sql import quote, quote_table
@@ -140,7 +140,7 @@ class Looking(Protocol):
         """As `Session.is_filled`."""
 
 
-class SqlWriter(IWriter):
+class SqlWriter(ISelectingWriter):
     """Commits batches of one stream in a SQL store."""
 
     def __init__(
