@@ -1,33 +1,25 @@
 """IDataStore on Postgres: Arrow through ADBC, binary COPY both ways, the fence in the same database."""
 
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
-from functools import cached_property
-
-import pyarrow as pa
 
 from domain.errors import InvalidInputError, PlatformError, SchemaMismatchError
-from domain.failpoints import fail_at
 from domain.loads.checkpoint import LaneState, Position
 from domain.loads.horizon import ReadEnd
 from domain.loads.quarantine import Refusals, RefusedRow
 from domain.loads.read_set import SourcePlan, Stream, streams_between
-from domain.loads.way import Passage, Wire
+from domain.loads.way import Wire
 from domain.pipelines.spec import SourceSpec
 from domain.ports.data_store import (
     BATCH_BYTES,
     Batch,
-    EncodedRows,
     IDataStore,
     IOwner,
-    IPassingReader,
     IReader,
     IWriter,
-    SourceBatch,
     StoreHealth,
     Target,
-    are_large,
 )
 from domain.runs.lane import Lane, LaneOwner
 from domain.stores.connection import failing_step
@@ -38,15 +30,16 @@ from infrastructure.sql import quote
 from infrastructure.stores.cursor_ends import CursorEnd
 from infrastructure.stores.cursors import looked_back
 from infrastructure.stores.partitions import check_column, is_partitioned, ranges
-from infrastructure.stores.positions import MAX_TIES, place_after
+from infrastructure.stores.positions import MAX_TIES
 from infrastructure.stores.postgres.catalog import catalog_columns
 from infrastructure.stores.postgres.circles import Circles, Watched
 from infrastructure.stores.postgres.connection import READER, PostgresAddress, Readers, lane_session
 from infrastructure.stores.postgres.horizon import PostgresHorizon
 from infrastructure.stores.postgres.keys import check_place, is_proved, why_untrusted
 from infrastructure.stores.postgres.links import LinkPool
-from infrastructure.stores.postgres.passage import PassingReader, PostgresWriter
+from infrastructure.stores.postgres.passage import PostgresWriter
 from infrastructure.stores.postgres.pool import SessionPool, refuse_pooler
+from infrastructure.stores.postgres.reader import PostgresReader
 from infrastructure.stores.postgres.reading import BEGIN_READING, Reading, SharedSnapshots
 from infrastructure.stores.postgres.resolving import runs_inside
 from infrastructure.stores.postgres.selection import Selection
@@ -59,7 +52,7 @@ from infrastructure.stores.sql.owner import SqlOwner
 from infrastructure.stores.sql.quarantine import refused_places, refused_rows, refused_shapes
 from infrastructure.stores.sql.session import append_rows
 from infrastructure.stores.sql.writer import Checkpoints, SqlWriter
-from infrastructure.tabular.arrow import conform, to_table
+from infrastructure.tabular.arrow import to_table
 from infrastructure.threads import OneThread
 
 _SIZES = (BATCH_BYTES, BATCH_BYTES)
@@ -330,71 +323,3 @@ class PostgresDataStore(IDataStore):
         async with self._session(READER) as (session, thread):
             await thread.call(session.execute, BEGIN_READING)
             yield session, thread
-
-
-class PostgresReader(IPassingReader):
-    """Reads a stream in the order of (cursor, key), from one snapshot."""
-
-    def __init__(
-        self,
-        reading: Reading,
-        source: SourceSpec,
-        plan: SourcePlan,
-        stream: Stream,
-        batch_rows: int,
-        batch_bytes: int,
-    ) -> None:
-        self._reading = reading
-        self._session = reading.session
-        self._thread = reading.thread
-        self._source = source
-        self._plan = plan
-        self._stream = stream
-        self._batch_rows = batch_rows
-        self._batch_bytes = batch_bytes
-
-    async def batches(self, after: Position | None, *, limit: int | None = None) -> AsyncGenerator[SourceBatch, None]:
-        plan, source = self._plan, self._source
-        columns = tuple(Column(name, kind) for name, kind in plan.columns)
-        names = [column.name for column in columns]
-
-        def opened() -> Generator[pa.Table]:
-            selection = self._reading.selected(source)
-            selection.check(columns)
-            where = selection.belonging(source, plan, self._stream)
-            where += f" AND {selection.after(plan.order, after)}" if after is not None else ""
-            return selection.rows(
-                self._session,
-                self._batch_rows,
-                (self._batch_bytes, self._batch_bytes),
-                where=where,
-                order=plan.order,
-                limit=limit,
-                only=[column.name for column in columns],
-                places=plan.ordered,
-                ties=plan.ordered and not plan.is_proved,
-            )
-
-        async with aclosing(self._thread.iterate(await self._thread.call(opened), is_large=are_large)) as batches:
-            async for batch in batches:
-                fail_at("extract.mid_page")
-                place = place_after(batch, plan, before_christ="BC") if plan.ordered else None
-                yield SourceBatch(conform(batch.select(names), columns), place)
-
-    def encoded(self, after: Position | None, passage: Passage) -> AsyncGenerator[EncodedRows, None]:
-        return self._passing.encoded(after, passage)
-
-    async def decoded(self, rows: EncodedRows) -> Batch:
-        table: Batch = await self._passing.decoded(rows)
-        return table
-
-    @cached_property
-    def _passing(self) -> PassingReader:
-        return PassingReader(
-            self._reading,
-            self._source,
-            self._plan,
-            self._stream,
-            batch_rows=self._batch_rows,
-            batch_bytes=self._batch_bytes,
-        )
