@@ -2,6 +2,8 @@
 
 import pyarrow as pa
 
+from infrastructure.transforms.arrow_messages import check_stream
+
 
 def as_bytes(rows: pa.Table) -> pa.Buffer:
     """Write rows in Arrow's own stream format."""
@@ -15,8 +17,9 @@ def of_bytes(content: bytes | pa.Buffer) -> pa.Table:
     """Read rows, without a copy; each offset and text in them is checked before anything relies on it.
 
     Raises:
-        pa.ArrowException: they are not sound.
+        pa.ArrowException: they are not sound, or take more room than the bytes they came in.
     """
+    check_stream(content)
     with pa.ipc.open_stream(content) as reader:
         rows = reader.read_all()
     for column in rows.columns:
