@@ -38,6 +38,7 @@ class OpenStores:
         self._guards: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
         self._beside: Mapping[str, ConnectionSpec] = {}
         self._standing_in: Mapping[str, ISource] = {}
+        self._above: OpenStores | None = None
 
     @asynccontextmanager
     async def beside(
@@ -47,11 +48,10 @@ class OpenStores:
         name; what is opened for them is closed after the block.
         """
         other = OpenStores(self._records, self._default, self._build, self._secrets.values())
-        other._beside, other._standing_in = specs, standing_in
+        other._beside, other._standing_in, other._above = specs, standing_in, self
         try:
             yield other
         finally:
-            other._open = {key: found for key, found in other._open.items() if found[1] is not self._default}
             await other.close()
 
     async def named(self, organization: str, name: str) -> ISource:
@@ -115,6 +115,8 @@ class OpenStores:
         Raises:
             StoreUnavailableError: it cannot be opened.
         """
+        if self._above is not None and spec == DEFAULT_SPEC and spec.name not in self._standing_in:
+            return await self._above.get(organization, spec)  # There is one, whoever asks for it.
         key = (organization, spec.name)
         async with self._guard(key):
             found = self._open.get(key)

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from application.connections.open_stores import OpenStores
-from domain.errors import NotFoundError, PlatformError
+from domain.errors import InvalidInputError, NotFoundError, PlatformError
 from domain.identity.policy import Action, require
 from domain.identity.principal import Principal
 from domain.ports.data_store import StoreHealth
 from domain.stores.connection import failing_step
+from domain.stores.kinds import FILES
 from domain.stores.table import TableName, TableSchema
 
 
@@ -37,14 +38,24 @@ class ConnectionProbe:
         require(principal, Action.PREVIEW)
         return await (await self.stores.named(principal.organization, name)).tables()
 
-    async def describe(self, principal: Principal, name: str, table: TableName) -> TableSchema:
-        """Describe one table of a connection.
+    async def describe(self, principal: Principal, name: str, table: str) -> TableSchema:
+        """Describe one table of a connection: `table`, `schema.table`, or the path of files.
 
         Raises:
             NotFoundError: no such table.
+            InvalidInputError: it cannot be the name of one (`identifier.invalid`).
         """
         require(principal, Action.PREVIEW)
-        found = await (await self.stores.named(principal.organization, name)).describe(table)
+        spec = await self.stores.spec_of(principal.organization, name)
+        named = TableName(table) if spec.kind == FILES.name else _parsed(table)
+        found = await (await self.stores.get(principal.organization, spec)).describe(named)
         if found is None:
             raise NotFoundError(f"There is no table {table}.", code="table.not_found")
         return found
+
+
+def _parsed(table: str) -> TableName:
+    try:
+        return TableName.parse(table)
+    except ValueError as error:
+        raise InvalidInputError(str(error), code="identifier.invalid") from error

@@ -6,9 +6,9 @@ from typing import Any
 from application.catalog.documents import Change
 
 
-def changes_body(changes: Sequence[Change]) -> dict[str, Any]:
+def changes_body(changes: Sequence[Change]) -> list[dict[str, Any]]:
     """The changes, each with how its pipeline would run."""
-    return {"changes": [change_body(change) for change in changes]}
+    return [change_body(change) for change in changes]
 
 
 def change_body(change: Change) -> dict[str, Any]:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from entrypoints.cli.context import Cli
 from entrypoints.cli.output import say, say_lines
 from entrypoints.cli.render import AsJson, print_json, print_table
-
-if TYPE_CHECKING:
-    from domain.ports.unit_of_work import IRecords
 
 app = typer.Typer(help="Settings.", no_args_is_help=True)
 database = typer.Typer(help="The schema of the platform's records.", no_args_is_help=True)
@@ -64,34 +60,20 @@ def schema(
 @database.command()
 def upgrade(context: typer.Context, as_json: AsJson = False) -> None:
     """Bring the records' schema to the newest revision."""
+    from entrypoints.composition.schema import upgrade_schema
+
     cli: Cli = context.obj
-    cli.paths.create_home()
-
-    async def run(records: IRecords) -> str:
-        try:
-            await records.open()
-            return await records.upgrade()
-        finally:
-            await records.close()
-
-    revision = asyncio.run(run(cli.container.gateways.records()))
+    revision = upgrade_schema(cli.container)
     print_json({"revision": revision}) if as_json else say(f"the records are at revision {revision}")
 
 
 @database.command()
 def current(context: typer.Context, as_json: AsJson = False) -> None:
     """Show the records' schema revision and the newest known."""
+    from entrypoints.composition.schema import schema_revisions
+
     cli: Cli = context.obj
-    cli.paths.create_home()
-
-    async def run(records: IRecords) -> tuple[str | None, str]:
-        try:
-            await records.open()
-            return await records.current()
-        finally:
-            await records.close()
-
-    revision, newest = asyncio.run(run(cli.container.gateways.records()))
+    revision, newest = schema_revisions(cli.container)
     if as_json:
         print_json({"revision": revision, "newest": newest})
         return

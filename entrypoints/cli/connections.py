@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from entrypoints.cli.context import Cli
 from entrypoints.cli.output import say
 from entrypoints.cli.render import AsJson, print_json, print_table
-
-if TYPE_CHECKING:
-    from entrypoints.use_cases import UseCases
 
 app = typer.Typer(help="Stores that pipelines read from and write to.", no_args_is_help=True)
 
@@ -22,13 +19,14 @@ Name = Annotated[str, typer.Argument(help="The connection's name; default is the
 def list_connections(context: typer.Context, as_json: AsJson = False) -> None:
     """List connections by name."""
     cli: Cli = context.obj
-    page = cli.call(lambda use_cases: use_cases.catalog.page(cli.principal, "connection", limit=1000))
+    with cli.client() as client:
+        page = client.documents("connection")
     kind = cli.loaded.settings.store.kind
     if as_json:
-        print_json({"default": kind, "items": page.items, "next_cursor": page.next_cursor})
+        print_json({"default": kind, **page})
         return
     rows = [["default", kind, "settings"]]
-    rows += [[stored.name, stored.document["kind"], f"revision {stored.revision}"] for stored in page.items]
+    rows += [[found["name"], found["document"]["kind"], f"revision {found['revision']}"] for found in page["items"]]
     print_table(["connection", "kind", "from"], rows)
 
 
@@ -36,16 +34,15 @@ def list_connections(context: typer.Context, as_json: AsJson = False) -> None:
 def try_connection(context: typer.Context, name: Name, as_json: AsJson = False) -> None:
     """Try a connection and say which step fails: name, network, tls, sign_in, query."""
     cli: Cli = context.obj
-    if name == "default":
-        cli.refuse_beside_server("GET /ready")
-    health = cli.call(lambda use_cases: use_cases.probe.test(cli.principal, name))
+    with cli.client() as client:
+        health = client.try_connection(name)
     if as_json:
         print_json(health)
-    elif health.is_healthy:
+    elif health["ok"]:
         say(f"ok {name}")
     else:
-        say(f"failed at {health.step}: {health.detail}")
-    if not health.is_healthy:
+        say(f"failed at {health['step']}: {health['detail']}")
+    if not health["ok"]:
         raise typer.Exit(3)
 
 
@@ -57,28 +54,14 @@ def discover(
     as_json: AsJson = False,
 ) -> None:
     """List the tables of a connection, or the columns of one."""
-    from domain.errors import InvalidInputError
-    from domain.stores.table import TableName
-    from entrypoints.answers.connections import table_body
-
     cli: Cli = context.obj
-    if name == "default":
-        cli.refuse_beside_server("GET /v1/connections/default/tables")
-    if table is None:
-        tables = [str(t) for t in cli.call(lambda use_cases: use_cases.probe.tables(cli.principal, name))]
-        print_json({"items": tables}) if as_json else print_table(["table"], [[t] for t in tables])
-        return
-    try:
-        parsed = TableName(table) if "/" in table or table.endswith((".csv", ".parquet")) else TableName.parse(table)
-    except ValueError as error:
-        raise InvalidInputError(str(error), code="identifier.invalid") from error
-
-    async def described(use_cases: UseCases) -> dict[str, Any]:
-        return table_body(await use_cases.probe.describe(cli.principal, name, parsed), use_cases.answers)
-
-    found = cli.call(described)
+    with cli.client() as client:
+        found = client.tables(name) if table is None else client.table(name, table)
     if as_json:
         print_json(found)
+        return
+    if table is None:
+        print_table(["table"], [[each] for each in found["items"]])
         return
     key = set(found["primary_key"])
     rows = [[c["name"], c["type"], c["nullable"], "key" if c["name"] in key else ""] for c in found["columns"]]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import getpass
 import os
-import signal
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,7 +14,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 if TYPE_CHECKING:
     from application.catalog.documents import PutDocument
     from domain.identity.principal import Principal
-    from entrypoints.cli.remote import RemoteServer
+    from entrypoints.client.in_process import InProcessClient
+    from entrypoints.client.protocol import IClient
+    from entrypoints.client.server import RemoteServer
     from entrypoints.composition.container import Container
     from entrypoints.composition.paths import Paths
     from entrypoints.composition.start import LoadedSettings
@@ -69,8 +70,9 @@ class Cli:
     @property
     def paths(self) -> Paths:
         """Where the embedded files live."""
-        paths: Paths = self.container.paths()
-        return paths
+        from entrypoints.composition.paths import Paths
+
+        return Paths.of(self.loaded.settings, self.project.folder)
 
     @property
     def principal(self) -> Principal:
@@ -82,7 +84,7 @@ class Cli:
 
     def server(self) -> RemoteServer | None:
         """The running `headrace up` of this home, if there is one."""
-        from entrypoints.cli.remote import find_server
+        from entrypoints.client.server import find_server
 
         return find_server(self.paths)
 
@@ -102,16 +104,28 @@ class Cli:
                 code="store.in_use",
             )
 
-    def call(self, action: Callable[[UseCases], Awaitable[T]], *, with_store: bool = False) -> T:
-        """Open the system, do one thing, close it. The first SIGINT or SIGTERM drains, the second aborts."""
-        from entrypoints.composition.lifecycle import running
+    def client(self) -> IClient:
+        """Who does what the command is about: the running `headrace up` of this home, if there is one, else this process.
 
-        async def opened() -> T:
-            async with running(self.container, with_store=with_store) as use_cases:
-                _drain_on_signals(use_cases)
-                return await action(use_cases)
+        The key of that server is one of its own organization: for others this process works on the records.
+        """
+        server = self.server()
+        if server is None or self.principal.organization != self.loaded.settings.app.organization:
+            return self.own_client()
+        from entrypoints.client.remote import RemoteClient
 
-        return asyncio.run(opened())
+        return RemoteClient(server, self.own_client)
+
+    def own_client(self) -> InProcessClient:
+        """This process as the one that does it."""
+        from entrypoints.client.in_process import InProcessClient
+
+        return InProcessClient(lambda: self.container, self.principal)
+
+    def call(self, action: Callable[[UseCases], Awaitable[T]]) -> T:
+        """Open the system, do one thing in this process, close it: for rehearsals, which must have the stores to themselves."""
+        with self.own_client() as client:
+            return client.call(action)
 
     def look(self, action: Callable[[UseCases], Awaitable[T]]) -> T:
         """Do one thing for which nothing is opened."""
@@ -168,15 +182,3 @@ def _user() -> str:
         return getpass.getuser()
     except (KeyError, OSError):
         return str(os.getuid())
-
-
-def _drain_on_signals(use_cases: UseCases) -> None:
-    loop = asyncio.get_running_loop()
-
-    def drain() -> None:
-        if use_cases.life.is_draining:
-            os._exit(130)
-        use_cases.life.begin_shutdown()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, drain)

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -126,7 +126,7 @@ class _Stage:
                 outcomes.append(self._kill(name, nth, number, expected))
             return outcomes
         finally:
-            self._scratch.call(self._clear, with_store=False)
+            self._scratch.call(self._clear)
 
     def _kill(self, name: str, nth: int, number: int, expected: Content) -> Outcome:
         spec = self._new(f"k{number}")
@@ -230,17 +230,13 @@ def _documents(cli: Cli, target: str) -> tuple[dict[str, Any], list[PutDocument]
         body = next(document.body for document in documents if document.kind == "pipeline")
         return dict(body), [document for document in documents if document.kind == "connection"]
 
-    async def load(use_cases: UseCases) -> tuple[Mapping[str, Any], list[PutDocument]]:
-        stored = await use_cases.catalog.get(cli.principal, "pipeline", name)
-        ends = (stored.document["source"], stored.document["destination"])
-        found = []
-        for connection in sorted({end.get("connection") or "default" for end in ends} - {"default"}):
-            known = await use_cases.catalog.get(cli.principal, "connection", connection)
-            found.append(PutDocument("connection", connection, known.document))
-        return stored.document, found
-
-    body, connections = cli.call(load)
-    return dict(body), connections
+    with cli.client() as client:
+        stored: dict[str, Any] = client.document("pipeline", name)["document"]
+        ends = (stored["source"], stored["destination"])
+        names = sorted({end.get("connection") or "default" for end in ends} - {"default"})
+        return stored, [
+            PutDocument("connection", each, client.document("connection", each)["document"]) for each in names
+        ]
 
 
 def _show(outcomes: list[Outcome], stage: _Stage, *, as_json: bool) -> None:

@@ -35,35 +35,34 @@ def issue(
 ) -> None:
     """Make a key and print it, once: only a digest of it is stored."""
     from application.identity.access import IssueKey
-    from entrypoints.answers.keys import key_body
 
     cli: Cli = context.obj
     wanted = IssueKey(role, name, _duration(expires_in))
-    issued = cli.call(lambda use_cases: use_cases.keys.issue(cli.principal, wanted))
+    with cli.client() as client:
+        issued = client.issue_key(wanted)
     if as_json:
-        print_json({"key": issued.key, **key_body(issued.stored, "live")})
+        print_json(issued)
         return
-    say(issued.key)
-    until = f"expires {issued.stored.expires_at:%Y-%m-%d %H:%M} UTC" if issued.stored.expires_at else "does not expire"
-    say(f"{role} key of {issued.stored.subject}; {until}; it is not shown again", to_stderr=True)
+    say(issued["key"])
+    until = f"expires {_minute(issued['expires_at'])} UTC" if issued["expires_at"] else "does not expire"
+    say(f"{role} key of {issued['subject']}; {until}; it is not shown again", to_stderr=True)
 
 
 @app.command("list")
 def list_keys(context: typer.Context, as_json: AsJson = False) -> None:
     """List the keys by prefix, with whose they are; the keys themselves are stored nowhere."""
-    from entrypoints.answers.keys import key_body
-
     cli: Cli = context.obj
-    found = cli.call(lambda use_cases: use_cases.keys.page(cli.principal))
+    with cli.client() as client:
+        found = client.keys()
     if as_json:
-        print_json({"items": [key_body(key, state) for key, state in found]})
+        print_json(found)
         return
     rows = [
         [
-            key.prefix, key.subject, " ".join(key.roles), state, f"{key.created_at:%Y-%m-%d %H:%M}",
-            f"{key.expires_at:%Y-%m-%d %H:%M}" if key.expires_at else "never",
+            key["prefix"], key["subject"], " ".join(key["roles"]), key["state"], _minute(key["created_at"]),
+            _minute(key["expires_at"]) if key["expires_at"] else "never",
         ]
-        for key, state in found
+        for key in found["items"]
     ]  # fmt: skip
     print_table(["prefix", "name", "role", "state", "created", "expires"], rows)
 
@@ -75,12 +74,11 @@ def revoke(
     as_json: AsJson = False,
 ) -> None:
     """Revoke a key; a running headrace up refuses it from the next request on."""
-    from entrypoints.answers.keys import key_body
-
     cli: Cli = context.obj
-    revoked = cli.call(lambda use_cases: use_cases.keys.revoke(cli.principal, prefix))
-    print_json(key_body(revoked, "revoked")) if as_json else say(f"revoked {revoked.prefix} of {revoked.subject}")
-    if _is_own(cli, revoked.prefix):
+    with cli.client() as client:
+        revoked = client.revoke_key(prefix)
+    print_json(revoked) if as_json else say(f"revoked {revoked['prefix']} of {revoked['subject']}")
+    if _is_own(cli, revoked["prefix"]):
         say(
             f"This was the key in {cli.paths.admin_key}: remove that file, and the next headrace up makes another.",
             to_stderr=True,
@@ -92,6 +90,10 @@ def _is_own(cli: Cli, prefix: str) -> bool:
         return cli.paths.admin_key.read_text(encoding="ascii").startswith(f"hr_{prefix}_")
     except (OSError, ValueError):
         return False
+
+
+def _minute(moment: str) -> str:
+    return moment[:16].replace("T", " ")
 
 
 def _duration(text: str | None) -> timedelta | None:

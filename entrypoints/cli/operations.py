@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from entrypoints.cli.context import Cli
 from entrypoints.cli.render import AsJson, print_json, print_table
-
-if TYPE_CHECKING:
-    from entrypoints.use_cases import UseCases
 
 
 def register(app: typer.Typer) -> None:
@@ -57,16 +54,8 @@ def _serve(cli: Cli, roles: str, port_setting: str, port: int | None) -> None:
 def health(context: typer.Context, as_json: AsJson = False) -> None:
     """Check each part: of the running headrace up, or of what this process would open."""
     cli: Cli = context.obj
-    server = cli.server()
-    if server is not None:
-        found: dict[str, Any] = server.request("GET", "/ready")
-    else:
-
-        async def check(use_cases: UseCases) -> dict[str, Any]:
-            readiness = await use_cases.health.readiness()
-            return {"ready": readiness.is_ready, "parts": dict(readiness.parts)}
-
-        found = cli.call(check)
+    with cli.client() as client:
+        found = client.readiness()
     if as_json:
         print_json(found)
     else:
@@ -88,9 +77,9 @@ def doctor(context: typer.Context, as_json: AsJson = False) -> None:
         rows = [("settings", False, sentence) for sentence in told]
     else:
         rows = findings(loaded.settings, cli.paths, cli.server() is not None)
-        if cli.server() is None:
-            readiness = cli.call(lambda use_cases: use_cases.health.readiness())
-            rows += [(name, trouble is None, trouble or "works") for name, trouble in readiness.parts.items()]
+        with cli.client() as client:
+            parts = client.readiness()["parts"]
+        rows += [(name, trouble is None, trouble or "works") for name, trouble in parts.items()]
     if as_json:
         print_json([{"check": name, "ok": is_ok, "detail": detail} for name, is_ok, detail in rows])
     else:

@@ -19,13 +19,14 @@ Name = Annotated[str, typer.Argument(help="The pipeline's name.")]
 def list_pipelines(context: typer.Context, as_json: AsJson = False) -> None:
     """List pipelines by name."""
     cli: Cli = context.obj
-    page = cli.call(lambda use_cases: use_cases.catalog.page(cli.principal, "pipeline", limit=1000))
+    with cli.client() as client:
+        page = client.documents("pipeline")
     if as_json:
-        print_json({"items": page.items, "next_cursor": page.next_cursor})
+        print_json(page)
         return
     rows = [
-        [stored.name, stored.revision, stored.document["destination"]["table"], stored.document.get("owner") or ""]
-        for stored in page.items
+        [found["name"], found["revision"], found["document"]["destination"]["table"], found["document"].get("owner")]
+        for found in page["items"]
     ]
     print_table(["pipeline", "revision", "table", "owner"], rows)
 
@@ -34,25 +35,22 @@ def list_pipelines(context: typer.Context, as_json: AsJson = False) -> None:
 def show(context: typer.Context, name: Name, as_json: AsJson = False) -> None:
     """Show a pipeline's stored document."""
     cli: Cli = context.obj
-    stored = cli.call(lambda use_cases: use_cases.catalog.get(cli.principal, "pipeline", name))
+    with cli.client() as client:
+        found = client.document("pipeline", name)
     if as_json:
-        print_json(stored)
+        print_json(found)
         return
-    say(f"revision {stored.revision}, by {stored.updated_by} at {stored.updated_at:%Y-%m-%d %H:%M:%S}")
-    say_json(stored.document)
+    when = found["updated_at"][:19].replace("T", " ")
+    say(f"revision {found['revision']}, by {found['updated_by']} at {when}")
+    say_json(found["document"])
 
 
 @app.command()
 def state(context: typer.Context, name: Name, as_json: AsJson = False) -> None:
     """Show position and watermark at the destination; asks a running headrace up."""
-    from entrypoints.answers.pipelines import state_body
-
     cli: Cli = context.obj
-    server = cli.server()
-    if server is not None:
-        found = server.request("GET", f"/v1/pipelines/{name}/state")
-    else:
-        found = state_body(name, cli.call(lambda use_cases: use_cases.inspector.state(cli.principal, name)))
+    with cli.client() as client:
+        found = client.state(name)
     _show_state(found, as_json=as_json)
 
 
@@ -65,8 +63,6 @@ def reset(
     as_json: AsJson = False,
 ) -> None:
     """Forget the unfinished load and move the watermark; rows at the destination stay."""
-    from entrypoints.answers.pipelines import state_body
-
     cli: Cli = context.obj
     cli.refuse_beside_server(f"POST /v1/pipelines/{name}/reset")
     if not yes:
@@ -74,8 +70,9 @@ def reset(
         typer.confirm(
             f"{name} will read again {where}; rows that are already there are not removed. Go on?", abort=True
         )
-    found = cli.call(lambda use_cases: use_cases.inspector.reset(cli.principal, name, to))
-    _show_state(state_body(name, found), as_json=as_json)
+    with cli.client() as client:
+        found = client.reset(name, to)
+    _show_state(found, as_json=as_json)
 
 
 @app.command()
@@ -89,7 +86,8 @@ def delete(
     cli: Cli = context.obj
     if not yes:
         typer.confirm(f"Forget the pipeline {name}?", abort=True)
-    cli.call(lambda use_cases: use_cases.catalog.delete(cli.principal, "pipeline", name))
+    with cli.client() as client:
+        client.delete("pipeline", name)
     print_json({"deleted": name}) if as_json else say(f"forgot pipeline {name}")
 
 

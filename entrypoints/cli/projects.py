@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from entrypoints.cli.context import Cli
 from entrypoints.cli.output import say
-from entrypoints.cli.render import AsJson, as_plain, print_json
-
-if TYPE_CHECKING:
-    pass
+from entrypoints.cli.render import AsJson, print_json
 
 File = Annotated[Path | None, typer.Option("--file", "-f", help="A file or folder instead of the project.")]
 Prune = Annotated[bool, typer.Option("--prune", help="Also forget stored documents that are not in the folder.")]
@@ -105,13 +102,8 @@ def plan(
     """Show what apply would change."""
     cli: Cli = context.obj
     documents = cli.documents(file)
-    server = cli.server()
-    if server is not None:
-        from entrypoints.cli.planning import planned_beside
-
-        changes = planned_beside(cli, server, documents, prune=prune)
-    else:
-        changes = as_plain(cli.call(lambda u: u.planner.plan_own(cli.principal, documents, prune=prune)))
+    with cli.client() as client:
+        changes = client.plan(documents, prune=prune)
     _show(changes, as_json=as_json)
     if exit_on_changes and any(change["action"] != "keep" for change in changes):
         raise typer.Exit(1)
@@ -127,14 +119,13 @@ def apply(
     """Store the documents of the project folder."""
     cli: Cli = context.obj
     documents = cli.documents(file)
-    if prune and not yes:
-        planned = cli.call(lambda use_cases: use_cases.catalog.plan(cli.principal, documents, prune=True))
-        doomed = [change for change in planned if change.action == "delete"]
+    with cli.client() as client:
+        doomed = client.forgotten(documents) if prune and not yes else []
         if doomed:
-            _show(as_plain(doomed), as_json=False)
+            _show(doomed, as_json=False)
             typer.confirm("Forget these?", abort=True, err=True)
-    changes = cli.call(lambda use_cases: use_cases.catalog.apply(cli.principal, documents, prune=prune))
-    _show(as_plain(changes), as_json=as_json)
+        changes = client.apply(documents, prune=prune)
+    _show(changes, as_json=as_json)
 
 
 def _show(changes: list[dict[str, Any]], *, as_json: bool) -> None:

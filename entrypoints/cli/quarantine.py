@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from entrypoints.cli.context import Cli
 from entrypoints.cli.ending import finish
 from entrypoints.cli.output import say
-from entrypoints.cli.render import AsJson, as_plain, print_json, print_table
-from entrypoints.cli.running import run_command
-
-if TYPE_CHECKING:
-    from entrypoints.use_cases import UseCases
+from entrypoints.cli.render import AsJson, listening, print_json, print_table
 
 _SHOWN_CHARACTERS = 120
 
@@ -36,17 +32,10 @@ def list_refused(
     as_json: AsJson = False,
 ) -> None:
     """List a pipeline's refused rows, oldest first, each with the reason and the row as it was read."""
-    from urllib.parse import urlencode
-
     cli: Cli = context.obj
     state = _state(state)
-    server = cli.server()
-    if server is not None:
-        asked = {"pipeline": pipeline, "limit": limit, "state": state, "run": run, "cursor": cursor}
-        query = urlencode({name: value for name, value in asked.items() if value is not None})
-        found = server.request("GET", f"/v1/quarantine?{query}")
-    else:
-        found = cli.call(lambda use_cases: _listed(cli, use_cases, pipeline, state, run, cursor, limit))
+    with cli.client() as client:
+        found = client.refused(pipeline, state=state, run=run, limit=limit, cursor=cursor)
     if as_json:
         print_json(found)
         return
@@ -66,36 +55,9 @@ def replay(context: typer.Context, pipeline: str, run: OfRun = None, as_json: As
     Rows that pass land and are marked as repaired in one transaction; the others stay as they are.
     """
     cli: Cli = context.obj
-    server = cli.server()
-    if server is not None:
-        asked = server.request("POST", "/v1/quarantine/replay", {"pipeline": pipeline, "run": run})
-        finish(server.wait_for(asked["id"]), pipeline, as_json=as_json)
-        return
-
-    async def again(use_cases: UseCases) -> Any:
-        command = await use_cases.quarantine.command_to_replay(cli.principal, pipeline, run=run)
-        return await run_command(cli, use_cases, command)
-
-    finish(as_plain(cli.call(again)), pipeline, as_json=as_json)
-
-
-async def _listed(
-    cli: Cli,
-    use_cases: UseCases,
-    pipeline: str,
-    state: str | None,
-    run: str | None,
-    cursor: str | None,
-    limit: int,
-) -> dict[str, Any]:
-    from domain.loads.quarantine import RefusedState
-    from entrypoints.answers.quarantine import refused_page_body, refused_place_of
-
-    organization = cli.principal.organization
-    chosen = RefusedState(state) if state is not None else None
-    after = refused_place_of(organization, pipeline, cursor)
-    page = await use_cases.quarantine.page(cli.principal, pipeline, state=chosen, run=run, after=after, limit=limit)
-    return refused_page_body(organization, pipeline, page, use_cases.answers)
+    with cli.client() as client:
+        found = client.replay(pipeline, run=run, listener=listening(pipeline))
+    finish(found, pipeline, as_json=as_json)
 
 
 def _state(given: str | None) -> str | None:

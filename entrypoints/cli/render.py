@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, is_dataclass
-from datetime import datetime
-from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from domain.plain_text import in_one_line
 from entrypoints.cli.output import is_live, say, say_json, say_over
+from entrypoints.client.protocol import Listener
 
 if TYPE_CHECKING:
     from domain.ports.engine import Progress
@@ -20,24 +18,9 @@ if TYPE_CHECKING:
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-def as_plain(value: Any) -> Any:
-    """Turn dataclasses, enums and times into JSON values."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return as_plain(asdict(value))
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, datetime):
-        return value.isoformat()
-    if isinstance(value, Mapping):
-        return {str(key): as_plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [as_plain(item) for item in value]
-    return value if isinstance(value, str | int | float | bool | None) else str(value)
-
-
 def print_json(value: Any) -> None:
     """Print JSON for programs."""
-    say_json(as_plain(value))
+    say_json(value)
 
 
 def print_table(headers: Sequence[str], rows: Sequence[Sequence[Any]], *, title: str | None = None) -> None:
@@ -164,6 +147,16 @@ def progress_line(name: str) -> Callable[[Progress], None]:
             state["told"] = now
 
     return show
+
+
+def listening(name: str) -> Listener:
+    """Who shows what is heard of a run that is waited for."""
+
+    def note(sentence: str) -> None:
+        end_progress()
+        say(sentence, to_stderr=True)
+
+    return Listener(progress_line(name), note)
 
 
 def end_progress() -> None:

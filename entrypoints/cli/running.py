@@ -1,4 +1,4 @@
-"""run and preview: here, or through a running headrace up."""
+"""run and preview, of stored pipelines and of files."""
 
 from __future__ import annotations
 
@@ -11,21 +11,10 @@ import typer
 from entrypoints.cli.context import Cli
 from entrypoints.cli.ending import finish
 from entrypoints.cli.output import say
-from entrypoints.cli.render import (
-    AsJson,
-    as_plain,
-    end_progress,
-    print_json,
-    print_table,
-    progress_line,
-)
+from entrypoints.cli.render import AsJson, listening, print_json, print_table
 
 if TYPE_CHECKING:
     from application.catalog.documents import PutDocument
-    from application.runs.launch import TriggerRun
-    from domain.runs.run import RunRequest
-    from entrypoints.cli.remote import RemoteServer
-    from entrypoints.use_cases import UseCases
 
 Target = Annotated[str, typer.Argument(help="A pipeline's name, or a file ending in .yaml, .yml or .json.")]
 Parameters = Annotated[
@@ -56,23 +45,24 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Run a pipeline and wait for its report; goes through a running headrace up."""
-    from domain.errors import UnavailableError
     from domain.runs.run import RunRequest
 
     cli: Cli = context.obj
     name, documents = named(cli, target)
     request = RunRequest(_parameters(param), limit, full_refresh, abandon)
-    server = cli.server()
+    with cli.client() as client:
+        if dry_run:
+            found = client.preview(name, documents, limit=limit, rows=False)
+        elif detach:
+            found = client.trigger(name, documents, request)
+        else:
+            found = client.run_to_end(name, documents, request, listening(name))
     if dry_run:
-        _preview(cli, server, name, documents, limit=limit, is_dry_run=True, as_json=as_json)
-        return
-    if server is not None:
-        _run_remotely(server, name, documents, request, detach=detach, as_json=as_json)
-        return
-    if detach:
-        raise UnavailableError("--detach needs a running headrace up to leave the run to.", code="server.gone")
-    found = cli.call(lambda use_cases: _run_here(cli, use_cases, name, documents, request), with_store=False)
-    finish(as_plain(found), name, as_json=as_json)
+        _show_preview(found, as_json=as_json, with_rows=False)
+    elif detach:
+        print_json(found) if as_json else say(f"asked for run {found['id']}")
+    else:
+        finish(found, name, as_json=as_json)
 
 
 def preview(
@@ -84,72 +74,16 @@ def preview(
     """Show the first rows after transforms and rules; writes nothing."""
     cli: Cli = context.obj
     name, documents = named(cli, target)
-    _preview(cli, cli.server(), name, documents, limit=limit, is_dry_run=False, as_json=as_json)
+    with cli.client() as client:
+        found = client.preview(name, documents, limit=limit, rows=True)
+    _show_preview(found, as_json=as_json, with_rows=True)
 
 
-async def _run_here(cli: Cli, use_cases: UseCases, name: str, documents: list[PutDocument], request: RunRequest) -> Any:
-    """Apply, then run in this process."""
-    from application.runs.launch import TriggerRun
-
-    if documents:
-        await use_cases.catalog.apply(cli.principal, documents, prune=False)
-    return await run_command(cli, use_cases, TriggerRun(name, request))
-
-
-async def run_command(cli: Cli, use_cases: UseCases, command: TriggerRun) -> Any:
-    """Run in this process, and say what else it did and left."""
-    name = command.pipeline
-    ran = await use_cases.here.run(cli.principal, command, progress_line(name))
-    end_progress()
-    for follower in ran.followers:
-        say(f"{follower} runs after {name}; go on with: headrace run {follower}", to_stderr=True)
-    if ran.resumed:
-        say(f"resumed run {ran.run.id}, which an earlier process left unfinished", to_stderr=True)
-    return ran.run
-
-
-def _run_remotely(
-    server: RemoteServer,
-    name: str,
-    documents: list[PutDocument],
-    request: RunRequest,
-    *,
-    detach: bool,
-    as_json: bool,
-) -> None:
-    server.put_documents(documents)
-    body = {
-        "parameters": dict(request.parameters),
-        "limit": request.limit,
-        "full_refresh": request.full_refresh,
-        "abandon": request.abandon,
-    }
-    asked = server.request("POST", f"/v1/pipelines/{name}/trigger", body)
-    if detach:
-        print_json(asked) if as_json else say(f"asked for run {asked['id']}")
-        return
-    finish(server.wait_for(asked["id"]), name, as_json=as_json)
-
-
-def _preview(
-    cli: Cli,
-    server: RemoteServer | None,
-    name: str,
-    documents: list[PutDocument],
-    *,
-    limit: int | None,
-    is_dry_run: bool,
-    as_json: bool,
-) -> None:
-    if server is not None:
-        server.put_documents(documents)
-        found = server.request("POST", f"/v1/pipelines/{name}/preview", {"limit": limit, "rows": not is_dry_run})
-    else:
-        found = cli.call(lambda use_cases: _preview_here(cli, use_cases, name, documents, limit, is_dry_run))
+def _show_preview(found: dict[str, Any], *, as_json: bool, with_rows: bool) -> None:
     if as_json:
         print_json(found)
         return
-    if not is_dry_run:
+    if with_rows:
         headers = [column["name"] for column in found["columns"]]
         print_table(headers, [[_shown(row.get(header)) for header in headers] for row in found["rows"]])
     counts = found["counts"]
@@ -157,22 +91,6 @@ def _preview(
     say(f"{kept}; nothing was written")
     if found.get("note"):
         say(f"note: {found['note']}")
-
-
-async def _preview_here(
-    cli: Cli, use_cases: UseCases, name: str, documents: list[PutDocument], limit: int | None, is_dry_run: bool
-) -> dict[str, Any]:
-    from domain.pipelines.spec import PipelineSpec
-    from entrypoints.answers.pipelines import preview_body
-
-    if documents:
-        await use_cases.catalog.apply(cli.principal, [d for d in documents if d.kind == "connection"], prune=False)
-        body = next(document.body for document in documents if document.kind == "pipeline")
-        spec = PipelineSpec.from_document(body)
-    else:
-        spec = await use_cases.inspector.spec_of(cli.principal, name)
-    found = await use_cases.inspector.preview(cli.principal, spec, limit=limit, keep_rows=not is_dry_run)
-    return preview_body(found, use_cases.answers)
 
 
 def named(cli: Cli, target: str) -> tuple[str, list[PutDocument]]:

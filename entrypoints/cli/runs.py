@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -12,12 +10,8 @@ from domain.plain_text import in_one_line
 from entrypoints.cli.context import Cli
 from entrypoints.cli.ending import finish
 from entrypoints.cli.output import say
-from entrypoints.cli.render import AsJson, as_plain, end_progress, print_json, print_report, print_table, progress_line
+from entrypoints.cli.render import AsJson, listening, print_json, print_report, print_table
 
-if TYPE_CHECKING:
-    from entrypoints.use_cases import UseCases
-
-_WATCH_EVERY_SECONDS = 0.2
 _LINE_HEAD = ("at", "event", "to")
 
 app = typer.Typer(help="Runs that were asked for.", no_args_is_help=True)
@@ -32,46 +26,34 @@ def list_runs(
     as_json: AsJson = False,
 ) -> None:
     """List runs, newest first."""
-    from entrypoints.answers.cursors import cursor_of, place_of
-
     cli: Cli = context.obj
-    organization = cli.principal.organization
-    place = place_of(organization, "run", cursor)
-    after = place[0] if place else None
-    page = cli.call(lambda cases: cases.inspector.runs(cli.principal, pipeline=pipeline, limit=limit, after=after))
-    following = cursor_of(organization, "run", (page.next_cursor,) if page.next_cursor is not None else None)
+    with cli.client() as client:
+        page = client.runs(pipeline=pipeline, limit=limit, cursor=cursor)
     if as_json:
-        print_json({"items": page.items, "next_cursor": following})
+        print_json(page)
         return
     rows = [
-        [run.id, run.pipeline, run.state.value, run.attempt, _time(run.created_at), run.reason or ""]
-        for run in page.items
+        [run["id"], run["pipeline"], run["state"], run["attempt"], _time(run["created_at"]), run["reason"] or ""]
+        for run in page["items"]
     ]
     print_table(["run", "pipeline", "state", "attempt", "asked for", "reason"], rows)
-    if following:
-        say(f"more with --cursor {following}")
+    if page["next_cursor"]:
+        say(f"more with --cursor {page['next_cursor']}")
 
 
 @app.command("show")
 def show_run(context: typer.Context, run_id: str, as_json: AsJson = False) -> None:
     """Show a run: its report, its error, its history."""
-    from entrypoints.answers.sizes import fitted
-
     cli: Cli = context.obj
-
-    async def load(use_cases: UseCases) -> tuple[Any, Any]:
-        found = await use_cases.inspector.run(cli.principal, run_id)
-        found = replace(found, report=fitted(found.report, use_cases.answers.answer_bytes))
-        return found, await use_cases.inspector.transitions(cli.principal, run_id)
-
-    found, transitions = cli.call(load)
+    with cli.client() as client:
+        found, history = client.run(run_id), client.transitions(run_id)
     if as_json:
-        print_json({**as_plain(found), "transitions": as_plain(transitions)})
+        print_json({**found, "transitions": history["items"]})
         return
-    print_report(as_plain(found))
-    if found.error:
-        say(f"error: {found.error['message']} [{found.error['code']}]")
-    rows = [[_time(t.at), t.before or "", t.after, t.fence, t.reason] for t in transitions]
+    print_report(found)
+    if found["error"]:
+        say(f"error: {found['error']['message']} [{found['error']['code']}]")
+    rows = [[_time(t["at"]), t["from"] or "", t["to"], t["fence"], t["reason"]] for t in history["items"]]
     print_table(["at", "from", "to", "fence", "reason"], rows, title="history")
 
 
@@ -79,11 +61,12 @@ def show_run(context: typer.Context, run_id: str, as_json: AsJson = False) -> No
 def cancel_run(context: typer.Context, run_id: str, as_json: AsJson = False) -> None:
     """Cancel a run: at once if it was never claimed, else at its next batch; committed batches stay."""
     cli: Cli = context.obj
-    found = cli.call(lambda use_cases: use_cases.controller.cancel(cli.principal, run_id))
+    with cli.client() as client:
+        found = client.cancel(run_id)
     if as_json:
         print_json(found)
         return
-    say(f"run {found.id}: {'cancelled' if found.state.value == 'cancelled' else 'will stop at its next batch'}")
+    say(f"run {found['id']}: {'cancelled' if found['state'] == 'cancelled' else 'will stop at its next batch'}")
 
 
 @app.command("retry")
@@ -97,19 +80,8 @@ def retry_run(
 ) -> None:
     """Run a failed or cancelled run's pipeline again with the same wishes, and wait for its report."""
     cli: Cli = context.obj
-    server = cli.server()
-    if server is not None:
-        asked = server.request("POST", f"/v1/runs/{run_id}/retry", {"abandon": abandon})
-        finish(server.wait_for(asked["id"]), asked["pipeline"], as_json=as_json)
-        return
-
-    async def again(use_cases: UseCases) -> Any:
-        show = progress_line(f"retry of {run_id}")
-        ran = await use_cases.here.retry(cli.principal, run_id, abandon=abandon, on_progress=show)
-        end_progress()
-        return ran.run
-
-    found = as_plain(cli.call(again))
+    with cli.client() as client:
+        found = client.retry(run_id, abandon=abandon, listener=listening(f"retry of {run_id}"))
     finish(found, found["pipeline"], as_json=as_json)
 
 
@@ -117,29 +89,17 @@ def retry_run(
 def watch_run(context: typer.Context, run_id: str, as_json: AsJson = False) -> None:
     """Wait until a run is at its end, then show its report."""
     cli: Cli = context.obj
-
-    async def wait(use_cases: UseCases) -> Any:
-        while True:
-            found = await use_cases.inspector.run(cli.principal, run_id)
-            if found.state.is_terminal or use_cases.life.is_draining:
-                return found
-            await asyncio.sleep(_WATCH_EVERY_SECONDS)
-
-    found = as_plain(cli.call(wait))
+    with cli.client() as client:
+        found = client.wait_for(run_id)
     finish(found, found["pipeline"], as_json=as_json)
 
 
 @app.command("logs")
 def show_logs(context: typer.Context, run_id: str, as_json: AsJson = False) -> None:
     """Show a run's history and events as lines: who did what, when, under which fence, and why."""
-    from entrypoints.answers.runs import logs_body
-
     cli: Cli = context.obj
-
-    async def load(use_cases: UseCases) -> dict[str, Any]:
-        return logs_body(*await use_cases.inspector.logs(cli.principal, run_id), use_cases.answers)
-
-    found = cli.call(load)
+    with cli.client() as client:
+        found = client.logs(run_id)
     if as_json:
         print_json(found)
         return
@@ -148,5 +108,5 @@ def show_logs(context: typer.Context, run_id: str, as_json: AsJson = False) -> N
         say(f"{line['at'][:23]}  {line['event']:<22} {fields}")
 
 
-def _time(moment: Any) -> str:
-    return moment.strftime("%Y-%m-%d %H:%M:%S") if moment else ""
+def _time(moment: str | None) -> str:
+    return moment[:19].replace("T", " ") if moment else ""

@@ -49,7 +49,9 @@ def run_tests(
     outcomes = cli.look(tested)
     failed = [outcome for outcome in outcomes if not outcome.passed]
     if as_json:
-        print_json([{**vars(outcome), "passed": outcome.passed} for outcome in outcomes])
+        print_json(
+            [{**vars(outcome), "problems": list(outcome.problems), "passed": outcome.passed} for outcome in outcomes]
+        )
     else:
         for outcome in outcomes:
             say(f"{'ok' if outcome.passed else 'FAILED'} {outcome.pipeline} {outcome.test}")

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from entrypoints.cli.context import Cli
 from entrypoints.cli.output import say
 from entrypoints.cli.render import AsJson, print_json, print_table
-
-if TYPE_CHECKING:
-    from entrypoints.use_cases import UseCases
 
 app = typer.Typer(help="Processes that serve and work.", no_args_is_help=True)
 
@@ -20,10 +17,8 @@ app = typer.Typer(help="Processes that serve and work.", no_args_is_help=True)
 def list_workers(context: typer.Context, as_json: AsJson = False) -> None:
     """List the processes that were heard of lately, and how many rings wait in the queue."""
     cli: Cli = context.obj
-    server = cli.server()
-    found: dict[str, Any] = (
-        server.request("GET", "/v1/workers") if server else cli.call(lambda cases: _found(cli, cases))
-    )
+    with cli.client() as client:
+        found = client.workers()
     if as_json:
         print_json(found)
         return
@@ -36,13 +31,6 @@ def list_workers(context: typer.Context, as_json: AsJson = False) -> None:
     say(f"queue: {'cannot be reached' if depth is None else f'{depth:,} waiting'}")
 
 
-async def _found(cli: Cli, use_cases: UseCases) -> dict[str, Any]:
-    from entrypoints.answers.workers import workers_body
-
-    alive = await use_cases.workers.alive(cli.principal)
-    return workers_body(alive, await use_cases.workers.queue_depth(cli.principal))
-
-
 @app.command()
 def drain(
     context: typer.Context,
@@ -51,7 +39,6 @@ def drain(
 ) -> None:
     """Ask a process to bring its runs to a checkpoint and to stop, as before a spot machine goes away."""
     cli: Cli = context.obj
-    cli.call(lambda use_cases: use_cases.workers.drain(cli.principal, worker_id))
-    print_json({"worker": worker_id, "state": "draining"}) if as_json else say(
-        f"worker {worker_id} will drain and stop"
-    )
+    with cli.client() as client:
+        found = client.drain(worker_id)
+    print_json(found) if as_json else say(f"worker {worker_id} will drain and stop")

@@ -4,8 +4,6 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 
-from domain.errors import InvalidInputError
-from domain.stores.table import TableName
 from entrypoints.answers.connections import health_body, table_body, tables_body
 from entrypoints.answers.documents import Document, DocumentPage
 from entrypoints.documents.connection_models import ConnectionDocument
@@ -56,8 +54,4 @@ async def list_tables(
     """List tables, or describe one."""
     if table is None:
         return tables_body(await cases.probe.tables(caller, name), cases.answers)
-    try:
-        parsed = TableName.parse(table)
-    except ValueError as error:
-        raise InvalidInputError(str(error), code="identifier.invalid") from error
-    return table_body(await cases.probe.describe(caller, name, parsed), cases.answers)
+    return table_body(await cases.probe.describe(caller, name, table), cases.answers)

@@ -15,4 +15,4 @@ router = APIRouter(prefix="/v1/plans", tags=["plans"])
 async def plan(request: Request, cases: Cases, caller: Previewer, reader: Bodies) -> dict[str, Any]:
     """Say what applying a set of documents would change; nothing is stored, and nothing opened that is not stored."""
     documents, prune = await reader.documents(request)
-    return changes_body(await cases.planner.plan(caller, documents, prune=prune))
+    return {"changes": changes_body(await cases.planner.plan(caller, documents, prune=prune))}

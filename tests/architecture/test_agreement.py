@@ -11,7 +11,7 @@ import pytest
 from domain import errors
 from domain.failpoints import FAILPOINTS
 from entrypoints.cli.errors import EXIT_CODES, exit_code
-from entrypoints.cli.remote import problem_of
+from entrypoints.client.server import problem_of
 from entrypoints.http.errors import STATUS, headers_of, status_of
 from infrastructure.settings.sources import catalog, reference
 from tests.e2e.api import openapi

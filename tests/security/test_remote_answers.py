@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from domain.errors import ConflictError, PlatformError, UnavailableError, WorkFailedError
-from entrypoints.cli.remote import RemoteServer
+from entrypoints.client.server import RemoteServer
 
 ANSWERS: dict[str, tuple[int, bytes, type[PlatformError] | None]] = {
     "what is meant": (200, b'{"ok": true}', None),

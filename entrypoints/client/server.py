@@ -1,14 +1,11 @@
-"""The client of a running `headrace up`: the same words, over its API."""
+"""A running `headrace up` as an address and a key: found by its file, asked over HTTP."""
 
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-
-import urllib3
 
 from domain import errors
 
@@ -47,6 +44,16 @@ class RemoteServer:
         Raises:
             PlatformError: what the server's problem says, or that it cannot be reached.
         """
+        return self.checked(*self.answer(method, path, body))
+
+    def answer(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> tuple[int, Any, str]:
+        """Send one request and return the status, the JSON and the name of the error.
+
+        Raises:
+            UnavailableError: it cannot be reached, or what is there does not answer as it does.
+        """
+        import urllib3  # Which takes its time, and most homes have no server.
+
         headers = {"Authorization": f"Bearer {self.key}"}
         content = None
         if body is not None:
@@ -60,26 +67,28 @@ class RemoteServer:
             raise errors.UnavailableError(f"headrace up at {self.url} does not answer.", code="server.gone") from error
         try:
             found = json.loads(answer.data) if answer.data else None
-            if answer.status >= 300:  # No redirect is followed: the key is for this address.
-                raise problem_of(answer.status, found or {}, answer.headers.get("Headrace-Error", ""))
-        except (ValueError, TypeError, AttributeError, RecursionError) as error:
-            raise errors.UnavailableError(
-                f"What answers at {self.url} does not answer as headrace up does.", code="server.answer"
-            ) from error
-        return found
+        except (ValueError, RecursionError) as error:
+            raise self._unreadable() from error
+        return answer.status, found, answer.headers.get("Headrace-Error", "")
 
-    def put_documents(self, documents: list[Any]) -> None:
-        """Put documents, connections first."""
-        for document in sorted(documents, key=lambda document: document.kind):
-            self.request("PUT", f"/v1/{document.kind}s/{document.name}", dict(document.body))
+    def checked(self, status: int, found: Any, name: str) -> Any:
+        """What was answered, unless it is a problem.
 
-    def wait_for(self, run_id: str, *, every_seconds: float = 0.2) -> dict[str, Any]:
-        """Return the run once it is at its end."""
-        while True:
-            run: dict[str, Any] = self.request("GET", f"/v1/runs/{run_id}")
-            if run["state"] not in ("queued", "running"):
-                return run
-            time.sleep(every_seconds)
+        Raises:
+            PlatformError: what the problem says.
+        """
+        if status < 300:
+            return found
+        try:
+            problem = problem_of(status, found or {}, name)  # No redirect is followed: the key is for this address.
+        except (ValueError, TypeError, AttributeError) as error:
+            raise self._unreadable() from error
+        raise problem
+
+    def _unreadable(self) -> errors.UnavailableError:
+        return errors.UnavailableError(
+            f"What answers at {self.url} does not answer as headrace up does.", code="server.answer"
+        )
 
 
 def find_server(paths: Paths) -> RemoteServer | None:
