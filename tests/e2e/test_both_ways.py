@@ -13,7 +13,11 @@ import pytest
 import structlog
 from typer.main import get_command
 
+from entrypoints.cli.context import Cli
 from entrypoints.cli.main import app, main
+from entrypoints.client.in_process import InProcessClient
+from entrypoints.client.remote import RemoteClient
+from entrypoints.composition.server_file import write_server
 from tests.e2e.api import serving
 from tests.e2e.projects import new_project, with_people, write
 
@@ -201,3 +205,17 @@ def test_every_command_is_tried_both_ways_or_has_a_reason_not_to_be() -> None:
     tried = {name for name in known if any(f"{line} ".startswith(f"{name} ") for line in COMMANDS)}
 
     assert known - tried == set(HERE_ONLY)
+
+
+@pytest.mark.usefixtures("process")
+def test_a_server_is_asked_for_what_is_of_its_organization(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project)
+    home = project / ".headrace"
+    assert isinstance(Cli().client(), InProcessClient)
+    home.mkdir()
+    write_server(home / "server.json", "http://127.0.0.1:1")
+    (home / "admin.key").write_text("hr_key")
+
+    assert isinstance(Cli().client(), RemoteClient)
+    assert isinstance(Cli(organization="default").client(), RemoteClient)
+    assert isinstance(Cli(organization="other").client(), InProcessClient)

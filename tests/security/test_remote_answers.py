@@ -4,11 +4,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
 from domain.errors import ConflictError, PlatformError, UnavailableError, WorkFailedError
+from entrypoints.client.remote import RemoteClient
 from entrypoints.client.server import RemoteServer
 
 ANSWERS: dict[str, tuple[int, bytes, type[PlatformError] | None]] = {
@@ -65,3 +66,34 @@ def test_whatever_the_server_answers_is_an_answer_or_a_sentence(name: str) -> No
                 remote.request("GET", "/v1/runs")
             assert "hr_key" not in str(told.value)
     assert asked == ["/v1/runs"]
+
+
+def _nothing_of_its_own() -> NoReturn:
+    raise AssertionError("This is asked of the server.")
+
+
+def test_a_server_that_is_not_ready_says_what_is_wrong() -> None:
+    asked: list[str] = []
+    for content, parts in (
+        (b'{"ready": false, "parts": {"store": "failed at network"}}', {"store": "failed at network"}),
+        (b'{"code": "worker.busy", "detail": "So many ask."}', None),
+    ):
+        with _answering(503, content, asked) as url, RemoteClient(RemoteServer(url, 1, "k"), _nothing_of_its_own) as up:
+            if parts is not None:
+                assert up.readiness() == {"ready": False, "parts": parts}
+            else:
+                with pytest.raises(UnavailableError, match="So many ask") as told:
+                    up.readiness()
+                assert told.value.code == "worker.busy"
+    assert asked == ["/ready", "/ready"]
+
+
+def test_names_of_others_are_one_part_of_a_path() -> None:
+    asked: list[str] = []
+    with _answering(200, b"{}", asked) as url, RemoteClient(RemoteServer(url, 1, "k"), _nothing_of_its_own) as up:
+        up.document("pipeline", "../runs?limit=1#x")
+        up.table("a/b", "more/people.csv&x=1")
+    assert asked == [
+        "/v1/pipelines/..%2Fruns%3Flimit%3D1%23x",
+        "/v1/connections/a%2Fb/tables?table=more%2Fpeople.csv%26x%3D1",
+    ]
