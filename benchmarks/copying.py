@@ -54,7 +54,8 @@ PIPELINES = {
 }
 CHANGED = """
 create table changed as
-select id, customer_id, amount + 1 as amount, 'changed'::text as status, created_at, ship_date, is_gift, ref, weight, note
+select id, customer_id, amount + 1 as amount, 'changed'::text as status, created_at, ship_date, is_gift, ref, weight,
+note
 from orders where id % 10 = 0
 """
 NAMES = ("customer_id", "amount", "status", "created_at", "ship_date", "is_gift", "ref", "weight", "note")
@@ -200,8 +201,9 @@ def _merge_by_hand(database: PostgresServer) -> None:
     changed = ", ".join(f"{name} = stage.{name}" for name in (*NAMES, *METADATA))
     every = ("id", *NAMES, *METADATA)
     database.psql(
-        f"merge into orders_by_hand as target using stage on target.id = stage.id when matched then update set {changed} "
-        f"when not matched then insert ({', '.join(every)}) values ({', '.join(f'stage.{name}' for name in every)})"
+        "merge into orders_by_hand as target using stage on target.id = stage.id when matched then update set "
+        f"{changed} when not matched then insert ({', '.join(every)}) values "
+        f"({', '.join(f'stage.{name}' for name in every)})"
     )
 
 
@@ -226,7 +228,9 @@ def _sling(database: PostgresServer) -> float:
 
 
 def _dlt(database: PostgresServer, backend: str) -> tuple[str, float]:
-    """Version and seconds of a replacing load by dlt, in an environment of its own, as its dependencies clash with ours."""
+    """Version and seconds of a replacing load by dlt, in an environment of its own, as its dependencies clash with
+    ours.
+    """
     home = Path(tempfile.gettempdir()) / "headrace-bench-dlt"
     if not (home / "bin/python").exists():
         subprocess.run([sys.executable, "-m", "venv", home], check=True)

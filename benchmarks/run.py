@@ -29,7 +29,9 @@ from tests.e2e.api import headrace, serving
 from tests.servers import PostgresServer
 
 AS_USERS_HAVE_IT = {"HEADRACE_TEST_EXECUTE": "1", "HEADRACE_TEST_DISK": "1"}
-"""Measured is the program that an interpreter starts, and a database on a disk: tests fork the one and keep the other in memory."""
+"""Measured is the program that an interpreter starts, and a database on a disk: tests fork the one and keep the other
+in memory.
+"""
 
 
 def main() -> None:

@@ -16,12 +16,16 @@ _PARTS = {
 }
 _HEAD = """# Benchmarks
 
-Made by `make bench`; do not edit. Every line is ours beside a peer or a limit, measured in one run on one machine. The ratios
-are what counts: absolute figures belong to the machine. Times are medians of several rounds, the first one thrown away; peers that
+Made by `make bench`; do not edit. Every line is ours beside a peer or a limit, measured in one run on one machine. The
+ratios
+are what counts: absolute figures belong to the machine. Times are medians of several rounds, the first one thrown away;
+peers that
 take a minute run once.
 
-`orders` has ten columns (bigint key, int, numeric, two texts, timestamptz, date, bool, double, nullable text), 717 MB at 5,000,000 rows,
-and is copied within one Postgres. The psql pipe writes the same columns as ours, the two of metadata too. "The same copy without
+`orders` has ten columns (bigint key, int, numeric, two texts, timestamptz, date, bool, double, nullable text), 717 MB
+at 5,000,000 rows,
+and is copied within one Postgres. The psql pipe writes the same columns as ours, the two of metadata too. "The same
+copy without
 checkpoints" reads the same ranges of the key and lands them in one transaction that remembers nothing.
 """
 

@@ -1,4 +1,5 @@
-"""Copy a table by ranges of its key, as a pass-through run does, in one transaction that remembers nothing; prints seconds.
+"""Copy a table by ranges of its key, as a pass-through run does, in one transaction that remembers nothing; prints
+seconds.
 
 The same reads and the same COPY of the same number of rows, without fence, checkpoint, check of types and commit for
 each range: what is left of a run's time is what exactly-once costs.

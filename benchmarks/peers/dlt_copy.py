@@ -1,4 +1,6 @@
-"""Copy `orders` to `dlt_bench.orders` in one Postgres with dlt; prints version and seconds. Runs in dlt's own environment."""
+"""Copy `orders` to `dlt_bench.orders` in one Postgres with dlt; prints version and seconds. Runs in dlt's own
+environment.
+"""
 
 import os
 import sys

@@ -1,7 +1,7 @@
 """The form in which a child answers: JSON and raw bytes, read without pickle, since a child may have been broken into.
 
-What can be told: None, booleans, numbers, text, bytes, lists, tuples, sets, dictionaries, decimals, enums and frozen dataclasses
-of ours, and our errors. Reading makes nothing else, and imports nothing.
+What can be told: None, booleans, numbers, text, bytes, lists, tuples, sets, dictionaries, decimals, enums and frozen
+dataclasses of ours, and our errors. Reading makes nothing else, and imports nothing.
 """
 
 import json

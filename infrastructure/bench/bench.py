@@ -59,9 +59,10 @@ class _Call:
 class Bench(Calls):
     """Calls functions in children.
 
-    A child starts when it is first needed, or by `warm`, and is kept. One that was outgrown, overdue or broken is ended, and
-    another takes its place. Where one is kept warm, it has imported `modules` before it is asked. `refused` makes an error of
-    ours of what became of a call, which is memory, answer, time or end: a sentence that a person can act on.
+    A child starts when it is first needed, or by `warm`, and is kept. One that was outgrown, overdue or broken is
+    ended, and another takes its place. Where one is kept warm, it has imported `modules` before it is asked. `refused`
+    makes an error of ours of what became of a call, which is memory, answer, time or end: a sentence that a person can
+    act on.
     """
 
     def __init__(
@@ -256,8 +257,8 @@ class Bench(Calls):
             return ChildProcess(self.limits, self._modules if self._is_kept_warm else ())
         except OSError as error:
             raise UnavailableError(
-                f"No process can be started to look at this ({error.strerror}): try again, and see whether this machine "
-                "is short of memory or processes.",
+                f"No process can be started to look at this ({error.strerror}): try again, and see whether this "
+                "machine is short of memory or processes.",
                 code="worker.busy",
             ) from error
 

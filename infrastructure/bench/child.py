@@ -1,4 +1,6 @@
-"""The child itself: `python -m infrastructure.bench.child`, limits first, then one call after the other until its parent ends."""
+"""The child itself: `python -m infrastructure.bench.child`, limits first, then one call after the other until its
+parent ends.
+"""
 
 import contextlib
 import fcntl

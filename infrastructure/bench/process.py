@@ -193,5 +193,6 @@ def _told(value: Any) -> PlatformError:
 
 def _environment() -> dict[str, str]:
     kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
-    # The child finds what this process has found, whatever told it where: an installation, a variable, the way it was started.
+    # The child finds what this process has found, whatever told it where: an installation, a variable, the way it was
+    # started.
     return kept | _QUIET | {"PYTHONPATH": os.pathsep.join(str(Path(place).absolute()) for place in sys.path if place)}

@@ -15,8 +15,8 @@ _HOW = {
 def query_too_large(what: str, limits: ChildLimits) -> InvalidInputError:
     """Of what was parsed, planned, previewed or tested."""
     return InvalidInputError(
-        f"The query or one of the steps or rules {_how(what, limits, 'looking at it')}: make it smaller, nest it less, or "
-        "read fewer rows.",
+        f"The query or one of the steps or rules {_how(what, limits, 'looking at it')}: make it smaller, nest it "
+        "less, or read fewer rows.",
         code=TOO_LARGE,
     )
 

@@ -238,7 +238,8 @@ class SqlRunClaims:
     async def _wait_for_lanes(self, run_ids: Iterable[str]) -> None:
         """Leave runs of held lanes alone until the holder's end rings for the next one.
 
-        `rung_at > 0` keeps a wake-up that comes at the same time: it sets 0, and is looked at again under the row's lock.
+        `rung_at > 0` keeps a wake-up that comes at the same time: it sets 0, and is looked at again under the row's
+        lock.
         """
         await self._connection.execute(
             update(runs)

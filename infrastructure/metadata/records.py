@@ -275,8 +275,8 @@ def _sqlite_engine(url: URL, timeout_seconds: float) -> AsyncEngine:
 
     @event.listens_for(engine.sync_engine, "begin")
     def begin(connection: Connection) -> None:
-        # IMMEDIATE: a transaction that reads and then writes must not find its snapshot stale. Who only reads must not take
-        # the one lock of all writers: whoever asks often would keep runs from being written down.
+        # IMMEDIATE: a transaction that reads and then writes must not find its snapshot stale. Who only reads must not
+        # take the one lock of all writers: whoever asks often would keep runs from being written down.
         connection.exec_driver_sql("BEGIN" if connection.get_execution_options().get(ONLY_READS) else "BEGIN IMMEDIATE")
 
     return engine

@@ -30,13 +30,14 @@ _REFUSED = (
     (
         ("server requested a cleartext password",),
         "records.password_in_clear",
-        "The database of the platform's records asks for the password in clear, and it is sent so under verified TLS only: use "
-        "sslmode=verify-full and sslrootcert, or have the server ask for scram-sha-256.",
+        "The database of the platform's records asks for the password in clear, and it is sent so under verified TLS "
+        "only: use sslmode=verify-full and sslrootcert, or have the server ask for scram-sha-256.",
     ),
     (
         ("authentication method requirement",),
         "records.sign_in_method",
-        "The database of the platform's records asks to be signed in to in a way that is not allowed, such as Kerberos.",
+        "The database of the platform's records asks to be signed in to in a way that is not allowed, such as "
+        "Kerberos.",
     ),
     (
         ("Name or service not known", "No address associated"),
@@ -47,10 +48,16 @@ _REFUSED = (
 # A prepared statement that another session has, or has not.
 _POOLED = ("42P05", "26000")
 _REFUSED_STATES = {
-    "28": ("records.sign_in", "The database of the platform's records refused to sign in: the user or its password is wrong."),
+    "28": (
+        "records.sign_in",
+        "The database of the platform's records refused to sign in: the user or its password is wrong.",
+    ),
     "3D": ("records.database_missing", "The database of the platform's records does not exist."),
     "42501": ("records.permission", "The user of the platform's records may not do what is needed in that database."),
-    "25006": ("records.read_only", "The database of the platform's records takes no writes: it is a standby, or read-only."),
+    "25006": (
+        "records.read_only",
+        "The database of the platform's records takes no writes: it is a standby, or read-only.",
+    ),
 }  # fmt: skip
 
 
@@ -81,8 +88,8 @@ def records_pooled() -> PlatformError:
 def records_ahead(found: str | None) -> PlatformError:
     """Say that a newer program has written the records."""
     return StoreRefusedError(
-        f"The platform's records are of schema {found}, which this version does not know: a newer one has written them. "
-        "Run that version, or restore a backup.",
+        f"The platform's records are of schema {found}, which this version does not know: a newer one has written "
+        "them. Run that version, or restore a backup.",
         code="records.ahead",
     )
 

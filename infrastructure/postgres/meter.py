@@ -1,4 +1,6 @@
-"""What asyncpg gathers of one answer: it has to have a message whole before it shows any of it, and nobody sees how much came."""
+"""What asyncpg gathers of one answer: it has to have a message whole before it shows any of it, and nobody sees how
+much came.
+"""
 
 import asyncio
 from typing import Any

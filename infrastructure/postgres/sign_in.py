@@ -1,7 +1,7 @@
 """How every Postgres session of ours signs in: with what its address says, and nothing of the process's surroundings.
 
-Both drivers look for passwords, certificates and hosts in variables and in files of the home folder, and send the password
-as it is to any server that asks for it so. Whoever may write a connection may name such a server.
+Both drivers look for passwords, certificates and hosts in variables and in files of the home folder, and send the
+password as it is to any server that asks for it so. Whoever may write a connection may name such a server.
 """
 
 import asyncio
@@ -89,7 +89,9 @@ class SignIn:
         return f"postgresql+asyncpg://{encoded(self.user)}{secret}@{place}" + (f"?{given}" if given else "")
 
     def for_libpq(self) -> dict[str, str]:
-        """Return the parameters beside host, port, database, user and password that the environment could give otherwise."""
+        """Return the parameters beside host, port, database, user and password that the environment could give
+        otherwise.
+        """
         forbidden = ("!gss", "!sspi") if self.mode in VERIFIED else ("!password", "!gss", "!sspi")
         told = {
             **_TOLD,
@@ -148,7 +150,8 @@ async def signed_in(target: SignIn, *, timeout: float, application_name: str, lo
     """Connect with asyncpg. A `loop` of one's own may choose the address that is dialed.
 
     Raises:
-        asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError: there is no session.
+        asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError: there is no
+        session.
     """
     import asyncpg
 
@@ -250,7 +253,9 @@ def innermost(transport: Any) -> Any:
 
 
 class _Watch(asyncio.Protocol):
-    """Hears what a server says before the driver does, until it lets the session in, and refuses what it may not ask."""
+    """Hears what a server says before the driver does, until it lets the session in, and refuses what it
+    may not ask.
+    """
 
     def __init__(self, inner: Any, target: SignIn) -> None:
         self.inner = inner

@@ -1,4 +1,6 @@
-"""What a text must fulfil before any parser of SQL sees it: parsers crash, or take minutes, over what nobody would write."""
+"""What a text must fulfil before any parser of SQL sees it: parsers crash, or take minutes, over what nobody would
+write.
+"""
 
 import re
 

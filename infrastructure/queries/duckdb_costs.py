@@ -1,6 +1,8 @@
-"""What takes far longer than the size of what it is given: texts that are compared letter by letter, patterns within patterns.
+"""What takes far longer than the size of what it is given: texts that are compared letter by letter, patterns within
+patterns.
 
-DuckDB works on 2,048 rows before it looks whether it is to stop, so a second for each of them cannot be ended for half an hour.
+DuckDB works on 2,048 rows before it looks whether it is to stop, so a second for each of them cannot be ended for half
+an hour.
 """
 
 from collections.abc import Collection
@@ -89,10 +91,14 @@ def may_be_slow_patterns(patterns: Collection[str]) -> bool:
 def too_long(name: str) -> str:
     """Why a query is refused that calls a function for texts that may be too long for it."""
     if name in _WILDCARDS:
-        return "A pattern of LIKE or GLOB here may take minutes for a row, in which DuckDB cannot be stopped: make it shorter."
+        return (
+            "A pattern of LIKE or GLOB here may take minutes for a row, in which DuckDB cannot be stopped: make it "
+            "shorter."
+        )
     return (
-        f"{name} may take minutes for a row here, in which DuckDB cannot be stopped: give it texts that are cut, as in "
-        f"{name}(left(a, {MAX_COMPARED // _LONGEST_CHARACTER}), …), or a pattern with smaller numbers of repetitions, and none within others."
+        f"{name} may take minutes for a row here, in which DuckDB cannot be stopped: give it texts that are cut, as "
+        f"in {name}(left(a, {MAX_COMPARED // _LONGEST_CHARACTER}), …), or a pattern with smaller numbers of "
+        "repetitions, and none within others."
     )
 
 

@@ -86,8 +86,8 @@ class Expressions:
             raise MakesTooMuchError(f"The query makes more than {MAX_MADE:,} bytes from nothing in one value.")
         if not is_bounded(size):
             raise MakesTooMuchError(
-                "A value of the query may grow far beyond the rows it comes of: what is repeated, replaced or joined to "
-                "itself is so again."
+                "A value of the query may grow far beyond the rows it comes of: what is repeated, replaced or joined "
+                "to itself is so again."
             )
         if node["class"] not in _GIVEN:
             self._note(size)
@@ -98,8 +98,8 @@ class Expressions:
             self._together = together(self._together, size)
         except ValueError as error:
             raise MakesTooMuchError(
-                "The expressions of the query together make more than it may, though none of them does by itself; take fewer "
-                "of those that repeat or list something."
+                "The expressions of the query together make more than it may, though none of them does by itself; "
+                "take fewer of those that repeat or list something."
             ) from error
 
     def all(self, nodes: list[Node], scope: Scope) -> list[Size]:
@@ -310,7 +310,8 @@ def _collate(walk: Expressions, node: Node, scope: Scope) -> Size:
 
 def _star(walk: Expressions, node: Node, scope: Scope) -> Size:
     only(
-        node, "relation_name", "exclude_list", "replace_list", "columns", "expr", "qualified_exclude_list", "rename_list"
+        node, "relation_name", "exclude_list", "replace_list", "columns", "expr", "qualified_exclude_list",
+        "rename_list",
     )  # fmt: skip
     if node.get("columns"):
         walk.found.feature("COLUMNS(…)")
@@ -326,7 +327,8 @@ def _star(walk: Expressions, node: Node, scope: Scope) -> Size:
 def _window(walk: Expressions, node: Node, scope: Scope) -> Size:
     only(
         node, "function_name", "schema", "catalog", "partitions", "orders", "start", "end", "start_expr", "end_expr",
-        "filter_expr", "exclude_clause", "arguments", "ignore_nulls", "has_ignore_nulls", "distinct", "arg_orders", "qualified_name",
+        "filter_expr", "exclude_clause", "arguments", "ignore_nulls", "has_ignore_nulls", "distinct", "arg_orders",
+        "qualified_name",
         "offset_expr", "default_expr", "children",
     )  # fmt: skip
     name = fold(node["function_name"])

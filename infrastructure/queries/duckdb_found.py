@@ -38,7 +38,9 @@ class Found:
     """Those that are not DuckDB's own."""
     unstable: set[str] = field(default_factory=set)
     slowness: float = 0.0
-    """What part of what a text may take each byte of the longest is, in a function that takes far longer than its size."""
+    """What part of what a text may take each byte of the longest is, in a function that takes far longer
+    than its size.
+    """
     is_plain: bool = True
     """Nothing but columns, literals, comparisons and casts."""
 

@@ -199,8 +199,8 @@ def unparsable(why: str = "") -> QueryRefusedError:
 def pivot() -> QueryRefusedError:
     """The refusal of PIVOT without the values that it makes columns of."""
     return QueryRefusedError(
-        "PIVOT finds its columns while it runs, so that it cannot be looked at before; write sum(x) FILTER (WHERE k = 'a') "
-        "AS a, … with GROUP BY.",
+        "PIVOT finds its columns while it runs, so that it cannot be looked at before; write sum(x) FILTER (WHERE k "
+        "= 'a') AS a, … with GROUP BY.",
         code="query.pivot",
     )
 

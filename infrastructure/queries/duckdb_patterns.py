@@ -1,4 +1,5 @@
-"""What regular expressions cost beyond the size of their text: the places of a pattern that a letter may be at, all at once.
+"""What regular expressions cost beyond the size of their text: the places of a pattern that a letter may be at, all at
+once.
 
 RE2 reads a text in a nanosecond for a byte while its automaton has few states. `[ab]*a[ab]{60}` has 2^60, so that each
 byte makes a new one, in two microseconds, and with `{990}` in ten.
@@ -23,7 +24,9 @@ from infrastructure.queries.pattern_parsing import (
 WORN = 1_000.0
 """Places of a pattern that is not known; DuckDB takes no more repetitions."""
 FREE = 64
-"""Places that cost nothing that matters: a name of the Internet has labels of 63 letters, and patterns for them are common."""
+"""Places that cost nothing that matters: a name of the Internet has labels of 63 letters, and patterns for them are
+common.
+"""
 _ONCE = 10_000
 """Bytes of the text that a search is spread over which ends by itself."""
 _OF_TABLE = 4
@@ -46,13 +49,15 @@ class Patterns:
         return self._patience.left
 
     def places(self, pattern: str, name: str, options: str | None = "") -> float:
-        """In how many places of a pattern a call may be for each byte of a text; 0 where that does not matter. Options are
-        None where they are not known.
+        """In how many places of a pattern a call may be for each byte of a text; 0 where that does not matter. Options
+        are None where they are not known.
         """
         return max(self._places(pattern, name, flags) for flags in _flags(options))
 
     def reads_again(self, pattern: str, options: str | None, *, if_unknown: bool) -> bool:
-        """Whether finding all matches of a pattern may take the square of a text; `if_unknown` where it is not quick to tell."""
+        """Whether finding all matches of a pattern may take the square of a text; `if_unknown` where it is not quick to
+        tell.
+        """
         return any(self._reads_again(pattern, flags, if_unknown) for flags in _flags(options))
 
     def _reads_again(self, pattern: str, flags: frozenset[str], if_unknown: bool) -> bool:

@@ -59,7 +59,8 @@ def _placed(sign: str, name: str, names: frozenset[str] | None, *, is_free: bool
     if not is_free:
         if names is not None and name in names:
             raise QueryRefusedError(
-                f"The query's :{name} may also be read as a part of a list, of a struct, or as an alias: write ${name}.",
+                f"The query's :{name} may also be read as a part of a list, of a struct, or as an alias: write "
+                f"${name}.",
                 code="query.unparsable",
             )
         return sign

@@ -54,7 +54,9 @@ class Planned:
     text: str
     parameters: Mapping[str, Any]
     conditions: tuple[str, ...]
-    """The columns that the store has conditions on: what they are made of is put in the place of each of their names."""
+    """The columns that the store has conditions on: what they are made of is put in the place of each of
+    their names.
+    """
     types: tuple[NamedType, ...] = ()
 
 
@@ -112,7 +114,8 @@ def plan_query(planned: Planned) -> bool:
 
 def _plan(connection: duckdb.DuckDBPyConnection, planned: Planned, conditions: tuple[str, ...]) -> None:
     where = " AND ".join(_condition(_quoted(name)) for name in conditions) or "true"
-    # Telling a plan may take longer than making it, but only where there are no parameters it is made without their values.
+    # Telling a plan may take longer than making it, but only where there are no parameters it is made without their
+    # values.
     way = "EXPLAIN (FORMAT json)" if planned.parameters else f"PREPARE {_NAME} AS"
     connection.execute(
         f"{way} SELECT * FROM (\n{planned.text}\n) AS source WHERE {where}", dict(planned.parameters) or None

@@ -1,4 +1,6 @@
-"""How large the values are that a DuckDB file works out itself, in its views, generated columns and macros, which nobody has looked at."""
+"""How large the values are that a DuckDB file works out itself, in its views, generated columns and macros, which
+nobody has looked at.
+"""
 
 import re
 from dataclasses import dataclass, field
@@ -21,7 +23,9 @@ _WORD = re.compile(r"\w+")
 
 @dataclass(frozen=True)
 class Held:
-    """What a file has: views as they were made, tables with what their generated columns are, and macros with their parameters."""
+    """What a file has: views as they were made, tables with what their generated columns are, and macros with their
+    parameters.
+    """
 
     views: tuple[tuple[str, str, str], ...] = ()
     columns: tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...] = ()
@@ -39,7 +43,8 @@ def judge_held(text: str, held: Held) -> bool:
         walk.query(parsed(text))
     except MakesTooMuchError as error:
         raise MakesTooMuchError(
-            f"A view of the DuckDB file, or a table with generated columns, works out too much: {error.message} Make a table of what it gives."
+            f"A view of the DuckDB file, or a table with generated columns, works out too much: {error.message} Make "
+            "a table of what it gives."
         ) from error
     return True
 
@@ -91,7 +96,9 @@ class _HeldWalk(Walk):
         return Shape(largest(shape.cell for shape in shapes), largest(shape.row for shape in shapes))
 
     def expression(self, node: Node, scope: Scope) -> Size:
-        """Walk an expression; a macro is what it is made of, with what it is called with in the place of its parameters."""
+        """Walk an expression; a macro is what it is made of, with what it is called with in the place of its
+        parameters.
+        """
         name = fold(node.get("function_name", "")) if node.get("class") == "FUNCTION" else ""
         for parameters, definition in self._known.macros.get(name, ()):
             given = self.all([argument["expression"] for argument in node.get("arguments", ())], scope)

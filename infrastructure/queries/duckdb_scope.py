@@ -1,4 +1,6 @@
-"""What names stand for while a tree is walked: the relations of a FROM, common tables, and the parameters of lambdas."""
+"""What names stand for while a tree is walked: the relations of a FROM, common tables, and the parameters
+of lambdas.
+"""
 
 from dataclasses import dataclass, field
 

@@ -32,7 +32,9 @@ def length(arguments: list[Node]) -> float | None:
 
 
 def constant(node: Node) -> float | None:
-    """The number that an expression without columns stands for, seconds for times and intervals; None where it is another."""
+    """The number that an expression without columns stands for, seconds for times and intervals; None where it is
+    another.
+    """
     kind = node.get("class")
     if kind == "CONSTANT":
         literal = node.get("literal", {})

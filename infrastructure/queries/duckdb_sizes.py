@@ -1,4 +1,5 @@
-"""How large a value of an expression may become, as a polynomial of the size of a row: what is made, kept, doubled or squared.
+"""How large a value of an expression may become, as a polynomial of the size of a row: what is made, kept, doubled or
+squared.
 
 `(p0, p1, p2)` says: at most p0 + p1·row + p2·row² bytes. None says that there is no such bound.
 """

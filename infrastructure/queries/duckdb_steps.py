@@ -1,4 +1,6 @@
-"""A step, or a condition of a rule, that DuckDB works out for one row of `batch` at a time, and would for the same row again."""
+"""A step, or a condition of a rule, that DuckDB works out for one row of `batch` at a time, and would for the same row
+again.
+"""
 
 import re
 from collections.abc import Sequence
@@ -76,7 +78,8 @@ def read_step(text: str) -> DuckDBStep:
     """Look at a step.
 
     Raises:
-        InvalidInputError: `transform.not_row_wise`, `transform.not_deterministic`, `transform.reserved_name`, `query.…`.
+        InvalidInputError: `transform.not_row_wise`, `transform.not_deterministic`, `transform.reserved_name`,
+        `query.…`.
     """
     tree = parsed(text)
     walk, alias, shape = _row_wise(tree)
@@ -186,7 +189,8 @@ def _refuse_unstable(found: Found) -> None:
     name = min(found.unstable)
     column = f" (a column of this name is batch.{name})" if name in CALLED_WITHOUT_BRACKETS else ""
     raise InvalidInputError(
-        f"{name} gives another result when a run is resumed{column}; use it in the source query, or the metadata columns.",
+        f"{name} gives another result when a run is resumed{column}; use it in the source query, or the metadata "
+        "columns.",
         code="transform.not_deterministic",
     )
 
@@ -208,7 +212,9 @@ def not_row_wise(words: str) -> InvalidInputError:
 
 
 def _carrying(text: str, tree: Node, *, has_ordinal: bool) -> str:
-    """A text that gives what the step does and the rows' ordinals, proved to do so within the brackets that it runs in."""
+    """A text that gives what the step does and the rows' ordinals, proved to do so within the brackets that
+    it runs in.
+    """
     wanted = dict(tree)
     if not has_ordinal:
         ordinal = {"class": "COLUMN_REF", "type": "COLUMN_REF", "column_names": [ORDINAL]}

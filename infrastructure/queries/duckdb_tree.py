@@ -1,4 +1,6 @@
-"""Walks a whole query of DuckDB: its SELECTs, common tables and relations, against lists of what is known to only read."""
+"""Walks a whole query of DuckDB: its SELECTs, common tables and relations, against lists of what is known
+to only read.
+"""
 
 from dataclasses import replace
 from typing import Any
@@ -76,7 +78,8 @@ class Walk(Expressions):
 
     def _select(self, node: Node, scope: Scope) -> Shape:
         only(
-            node, "modifiers", "cte_map", "select_list", "from_table", "where_clause", "group_expressions", "group_sets",
+            node, "modifiers", "cte_map", "select_list", "from_table", "where_clause", "group_expressions",
+            "group_sets",
             "aggregate_handling", "having", "sample", "qualify",
         )  # fmt: skip
         for key, words in (("group_expressions", "group by"), ("group_sets", "group by"), ("having", "having"),
@@ -144,8 +147,8 @@ class Walk(Expressions):
         self._parts += parts
         if self._parts > MAX_PARTS:
             raise MakesTooMuchError(
-                f"The query names relations, or its common tables one another, so often that it is one of more than {MAX_PARTS:,} "
-                "queries; let each be named less often, or make a view or table of one."
+                "The query names relations, or its common tables one another, so often that it is one of more than "
+                f"{MAX_PARTS:,} queries; let each be named less often, or make a view or table of one."
             )
 
     def _modifiers(self, node: Node, scope: Scope, shape: Shape) -> None:
@@ -252,8 +255,8 @@ class Walk(Expressions):
         count = length(arguments)
         if count is None or count > MAX_MADE_ROWS:
             raise MakesTooMuchError(
-                f"The rows that {name} makes have to be bounded where it is written: by numbers or times written out, of at "
-                f"most {MAX_MADE_ROWS:,} rows."
+                f"The rows that {name} makes have to be bounded where it is written: by numbers or times written out, "
+                f"of at most {MAX_MADE_ROWS:,} rows."
             )
         self._add({**node, "alias": node.get("alias") or name}, Shape(FIXED, FIXED), scope)
 

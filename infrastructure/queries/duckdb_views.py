@@ -1,4 +1,6 @@
-"""Plans what a DuckDB file holds itself, views and generated columns, where that may fail: nothing bounds it in the process that has the file."""
+"""Plans what a DuckDB file holds itself, views and generated columns, where that may fail: nothing bounds it in the
+process that has the file.
+"""
 
 from typing import Any
 
@@ -19,7 +21,9 @@ AND regexp_matches(sql, '\\bAS\\s*\\(', 'i') ORDER BY ALL LIMIT 20000"""
 
 
 def planned_relations(path: str) -> list[tuple[str, str]]:
-    """The views of a file, and its tables that may have generated columns, by schema and name; none where it does not open."""
+    """The views of a file, and its tables that may have generated columns, by schema and name; none where it does not
+    open.
+    """
     try:
         with duckdb.connect(path, read_only=True, config=_OPTIONS) as connection:
             return [(str(schema), str(name)) for schema, name in connection.execute(_PLANNED).fetchall()]

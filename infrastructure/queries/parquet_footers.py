@@ -1,4 +1,6 @@
-"""The footer of a Parquet file, looked at where it may fail: of one that contradicts itself, Arrow ends the process that asks."""
+"""The footer of a Parquet file, looked at where it may fail: of one that contradicts itself, Arrow ends the process
+that asks.
+"""
 
 import pyarrow as pa
 import pyarrow.parquet as pq

@@ -1,4 +1,6 @@
-"""Finds out whether the automaton of a pattern that RE2 would build has few states, by building it as far as that is quick."""
+"""Finds out whether the automaton of a pattern that RE2 would build has few states, by building it as far as that is
+quick.
+"""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field

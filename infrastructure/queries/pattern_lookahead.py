@@ -1,4 +1,6 @@
-"""Finds out whether finding all matches of a pattern may read a text once for each of them, as `a.*x|a` does where there is no x."""
+"""Finds out whether finding all matches of a pattern may read a text once for each of them, as `a.*x|a` does where
+there is no x.
+"""
 
 from collections import deque
 
@@ -6,7 +8,9 @@ from infrastructure.queries.pattern_automata import MATCH, Letter, Nodes, Patien
 from infrastructure.queries.pattern_parsing import Pattern
 
 _Chase = tuple[Nodes, Nodes, Nodes, str]
-"""What a match still waits for to become a longer one, where the next search is, what its match waits for, and what was before."""
+"""What a match still waits for to become a longer one, where the next search is, what its match waits for, and what was
+before.
+"""
 
 
 _Search = tuple[Nodes, str]
@@ -62,8 +66,8 @@ class _Chases:
         return found == waiting
 
     def _afresh(self, before: str, letter: Letter) -> list[Nodes]:
-        """Where a search is behind a letter that begins before it, in the middle of a text or of what is left of one; where
-        nothing is found before it, it is passed over.
+        """Where a search is behind a letter that begins before it, in the middle of a text or of what is left of one;
+        where nothing is found before it, it is passed over.
         """
         found = []
         for kind in {before, "begin"}:

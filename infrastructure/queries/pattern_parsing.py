@@ -1,4 +1,6 @@
-"""Reads a regular expression as RE2 does, into a tree: sets of characters, what follows, alternatives, repetitions, places."""
+"""Reads a regular expression as RE2 does, into a tree: sets of characters, what follows, alternatives, repetitions,
+places.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,7 +12,9 @@ _MOST_TIMES = 1_000
 _ALL = 0x10FFFF
 _MOST_TABLES = 3
 _LAST = _ALL + 2**_MOST_TABLES
-"""Behind all characters there is one for each way in which others than ASCII's may be in the tables that a pattern names."""
+"""Behind all characters there is one for each way in which others than ASCII's may be in the tables that a pattern
+names.
+"""
 ANY: Ranges = ((0, _LAST),)
 _LINE: Ranges = ((0, 9), (11, _LAST))
 _DIGIT: Ranges = ((48, 57),)
@@ -19,15 +23,19 @@ WORD: Ranges = (*_DIGIT, *_UPPER, (95, 95), *_LOWER)
 _SPACE: Ranges = ((9, 10), (12, 13), (32, 32))
 _SETS: dict[str, Ranges] = {"d": _DIGIT, "w": WORD, "s": _SPACE}
 _NAMED: dict[str, Ranges] = {
-    "alnum": (*_DIGIT, *_UPPER, *_LOWER), "alpha": (*_UPPER, *_LOWER), "ascii": ((0, 127),), "blank": ((9, 9), (32, 32)),
+    "alnum": (*_DIGIT, *_UPPER, *_LOWER), "alpha": (*_UPPER, *_LOWER), "ascii": ((0, 127),),
+    "blank": ((9, 9), (32, 32)),
     "cntrl": ((0, 31), (127, 127)), "digit": _DIGIT, "graph": ((33, 126),), "lower": _LOWER, "print": ((32, 126),),
     "punct": ((33, 47), (58, 64), (91, 96), (123, 126)), "space": ((9, 13), (32, 32)), "upper": _UPPER, "word": WORD,
     "xdigit": (*_DIGIT, (65, 70), (97, 102)),
 }  # fmt: skip
 _ASCII_OF_TABLES: dict[str, Ranges] = {
-    "L": _NAMED["alpha"], "Lu": _UPPER, "Ll": _LOWER, "Lm": (), "Lo": (), "Lt": (), "Latin": _NAMED["alpha"], "N": _DIGIT,
-    "P": _NAMED["punct"], "S": _NAMED["punct"], "Z": ((32, 32),), "Common": ((0, 64), (91, 96), (123, 127)), "C": _NAMED["cntrl"],
-    **dict.fromkeys(("Cyrillic", "Coptic", "Cherokee", "Phoenician", "Sinhala", "Syriac", "Nko", "Zl", "Zp", "Nl", "No"), ()),
+    "L": _NAMED["alpha"], "Lu": _UPPER, "Ll": _LOWER, "Lm": (), "Lo": (), "Lt": (), "Latin": _NAMED["alpha"],
+    "N": _DIGIT,
+    "P": _NAMED["punct"], "S": _NAMED["punct"], "Z": ((32, 32),), "Common": ((0, 64), (91, 96), (123, 127)),
+    "C": _NAMED["cntrl"],
+    **dict.fromkeys(("Cyrillic", "Coptic", "Cherokee", "Phoenician", "Sinhala", "Syriac", "Nko", "Zl", "Zp", "Nl",
+                     "No"), ()),
 }  # fmt: skip
 _CONTROLS = {"a": 7, "f": 12, "t": 9, "n": 10, "r": 13, "v": 11}
 PlaceKind = Literal["begin", "end", "line begin", "line end", "word", "inner"]
@@ -42,8 +50,8 @@ class HardPatternError(Exception):
 
 @dataclass(frozen=True)
 class Characters:
-    """One character of a set. One that is in Unicode's tables may be of a great many kinds in UTF-8, and is not known exactly where
-    characters beyond ASCII are written too.
+    """One character of a set. One that is in Unicode's tables may be of a great many kinds in UTF-8, and is not known
+    exactly where characters beyond ASCII are written too.
     """
 
     ranges: Ranges

@@ -1,4 +1,6 @@
-"""Whether every node of a statement is of a kind, and every name one, that a query may be made of; the unknown is refused."""
+"""Whether every node of a statement is of a kind, and every name one, that a query may be made of; the unknown is
+refused.
+"""
 
 import re
 from collections.abc import Callable, Iterable
@@ -30,8 +32,8 @@ _SESSION_VALUES = frozenset({"SVFOP_CURRENT_SCHEMA"})
 
 @dataclass
 class Names:
-    """What the statement names beside its relations: `unlisted` functions and `types`, of which only a server can tell more,
-    and the names of relations that are values (`literals`, by the node of their type).
+    """What the statement names beside its relations: `unlisted` functions and `types`, of which only a server can tell
+    more, and the names of relations that are values (`literals`, by the node of their type).
     """
 
     functions: set[str] = field(default_factory=set)
@@ -46,7 +48,8 @@ def judge(tree: Any) -> Names:
     """Check every node of one statement.
 
     Raises:
-        QueryRefusedError: `query.not_readonly`, `query.forbidden_function`, `query.forbidden_relation`, `query.forbidden_type`.
+        QueryRefusedError: `query.not_readonly`, `query.forbidden_function`, `query.forbidden_relation`,
+        `query.forbidden_type`.
     """
     if tree.stmts[0].stmt.WhichOneof("node") != "select_stmt":
         raise refused("Only a statement that reads is allowed.", "query.not_readonly")
@@ -113,8 +116,8 @@ def _type(node: Any, names: Names) -> None:
         return
     if name.startswith(("reg", "_reg")) and schema in ([], ["pg_catalog"]):
         raise refused(
-            f"The type {name[:63]} looks up what a value names, and shows it as the session would; only the name of a table that is "
-            "written into the query may be of it, as in 'orders'::regclass.",
+            f"The type {name[:63]} looks up what a value names, and shows it as the session would; only the name of a "
+            "table that is written into the query may be of it, as in 'orders'::regclass.",
             "query.untrusted_type",
         )
     if schema == ["pg_catalog"] or name.startswith(("pg_", "_pg_")):
@@ -163,8 +166,8 @@ def forbidden(name: str) -> QueryRefusedError:
     shown = name if _NAME.fullmatch(name) else "with this name"
     return refused(
         f"The function {shown} cannot be used in a query of a pipeline: it may reach beyond the tables that the query "
-        "reads, or is not known to only tell something. Those of an extension can, when the connection names its schema "
-        "among its trusted_schemas.",
+        "reads, or is not known to only tell something. Those of an extension can, when the connection names its "
+        "schema among its trusted_schemas.",
         "query.forbidden_function",
     )
 
@@ -172,8 +175,8 @@ def forbidden(name: str) -> QueryRefusedError:
 def untrusted_type(name: str) -> QueryRefusedError:
     """The refusal of a type whose operators and functions are not Postgres' own."""
     return refused(
-        f"The query uses the type {name[:63]!r}, which is not one of those built into Postgres that values may have: its "
-        "functions and operators are somebody's own. Name its schema among the trusted_schemas of the connection, or only "
-        "select its columns, or cast them to text.",
+        f"The query uses the type {name[:63]!r}, which is not one of those built into Postgres that values may have: "
+        "its functions and operators are somebody's own. Name its schema among the trusted_schemas of the "
+        "connection, or only select its columns, or cast them to text.",
         "query.untrusted_type",
     )

@@ -41,8 +41,10 @@ Named = tuple[str, str]
 class Known:
     """What the catalog says.
 
-    Of the names that are selected from a value, `callable` are those of a function or type, which `a.b` would call. `outputs`
-    are the columns that functions name themselves, `functions` those of trusted schemas alone, `types` the schemas of types, `casts` those between types of Postgres' own that functions of somebody's make, `literals` the schema and name of what the text of a name stands for.
+    Of the names that are selected from a value, `callable` are those of a function or type, which `a.b` would call.
+    `outputs` are the columns that functions name themselves, `functions` those of trusted schemas alone, `types` the
+    schemas of types, `casts` those between types of Postgres' own that functions of somebody's make, `literals` the
+    schema and name of what the text of a name stands for.
     """
 
     relations: Mapping[Named, Relation] = field(default_factory=dict)

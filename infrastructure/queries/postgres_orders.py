@@ -7,7 +7,8 @@ from infrastructure.queries.postgres_judging import untrusted_type
 from infrastructure.queries.postgres_known import Field
 
 _UNION = 2
-# What a whole expression may be a column of a foreign type for: to be shown; to be sorted or grouped by; and what it may be cast for.
+# What a whole expression may be a column of a foreign type for: to be shown; to be sorted or grouped by; and what it
+# may be cast for.
 SHOWN, SORTED, CAST, USED = "shown", "sorted", "cast", "used"
 
 

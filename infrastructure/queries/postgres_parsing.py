@@ -78,8 +78,8 @@ def _check_depth(tokens: Iterable[str]) -> None:
             total += 1
         if len(chains) > MAX_NESTING or total > _MAX_CHAIN:
             raise refused(
-                f"The query is too deep: at most {MAX_NESTING} brackets are open at once, and {_MAX_CHAIN:,} words and signs "
-                "follow one another without a comma. Put a part of it into a view, or write a list with IN.",
+                f"The query is too deep: at most {MAX_NESTING} brackets are open at once, and {_MAX_CHAIN:,} words "
+                "and signs follow one another without a comma. Put a part of it into a view, or write a list with IN.",
                 "query.too_large",
             )
 

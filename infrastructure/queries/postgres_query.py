@@ -1,4 +1,6 @@
-"""What a query on Postgres is: judged by its own parser, resolved by what its catalog says, and run as it was parsed."""
+"""What a query on Postgres is: judged by its own parser, resolved by what its catalog says, and run as it
+was parsed.
+"""
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -19,8 +21,8 @@ _REMEMBERED = 64
 class PostgresQuery:
     """What a query names, so that a catalog can be asked about it.
 
-    `unlisted` are functions that are no built-ins that may be called, `selected` the names of what is selected from a value,
-    `sources` the functions that rows come from. A plain one calls nothing at all.
+    `unlisted` are functions that are no built-ins that may be called, `selected` the names of what is selected from a
+    value, `sources` the functions that rows come from. A plain one calls nothing at all.
     """
 
     relations: tuple[Named, ...]
@@ -65,8 +67,8 @@ def _check_trusted(names: Names, trusted: tuple[str, ...] | None) -> None:
         return
     for schema in names.schemas - set(trusted):
         raise refused(
-            f"The query calls a function or operator of the schema {schema}, which is not among the trusted_schemas of the "
-            "connection.",
+            f"The query calls a function or operator of the schema {schema}, which is not among the trusted_schemas "
+            "of the connection.",
             "query.forbidden_function",
         )
     if names.unlisted and not trusted:
@@ -74,7 +76,8 @@ def _check_trusted(names: Names, trusted: tuple[str, ...] | None) -> None:
 
 
 def resolved(text: str, known: Known, render: Mapping[str, str]) -> str:
-    """The text that is run: its relations with their schemas, its parameters as `render` says, and nothing but what was parsed.
+    """The text that is run: its relations with their schemas, its parameters as `render` says, and nothing but what was
+    parsed.
 
     Raises:
         QueryRefusedError: `query.…`.
@@ -90,8 +93,9 @@ def resolved(text: str, known: Known, render: Mapping[str, str]) -> str:
             raise untrusted_type(kind[-1])
     if known.casts and not (names.is_plain and all(node.DESCRIPTOR.name != "TypeCast" for node in nodes(tree))):
         raise refused(
-            f"The database has a cast {known.casts[0]} by a function that is somebody's own, which any query but one of plain columns "
-            "might call unseen: drop it, or name the function's schema among the trusted_schemas of the connection.",
+            f"The database has a cast {known.casts[0]} by a function that is somebody's own, which any query but one "
+            "of plain columns might call unseen: drop it, or name the function's schema among the trusted_schemas of "
+            "the connection.",
             "query.untrusted_type",
         )
     scopes = Scopes(known)

@@ -1,8 +1,8 @@
 """Which columns are seen where in a statement, so that `a.b` is a column and never the call of a function b.
 
-Postgres takes `a.b` for the function b of the row a where a has no column b, and `(x).b` likewise. Where it is not certain which
-item of a FROM a name means, all that may be meant have to have the column. Columns of types that are not Postgres' own are only
-let through where no operator or function is looked up for them by a name, since the path by which those are found is not the role's.
+Postgres takes `a.b` for the function b of the row a where a has no column b, and `(x).b` likewise. Where it is not
+certain which item of a FROM a name means, all that may be meant have to have the column. Columns of foreign types are
+let through only where no operator or function is looked up by a name for them: the path for that is not the role's.
 """
 
 from collections.abc import Iterable, Sequence
@@ -57,8 +57,8 @@ class Item:
 
 @dataclass(frozen=True)
 class Place:
-    """Where an expression stands: the FROMs that it sees, from the outside in, each with whether all of it is seen, and the
-    common tables by their names. What an operand selects is compared with something.
+    """Where an expression stands: the FROMs that it sees, from the outside in, each with whether all of it is seen, and
+    the common tables by their names. What an operand selects is compared with something.
     """
 
     levels: tuple[tuple[list[Item], bool], ...] = ()
@@ -129,7 +129,7 @@ class Scopes:
 
     @staticmethod
     def _refuse_taken_for(foreign: Sequence[Field | None], statements: Sequence[Output], is_whole: bool) -> None:
-        """Refuse what would be read as a foreign type because another SELECT of a UNION has that: text that is written out."""
+        """Refuse text that is written out and would be read as a foreign type, as another SELECT of a UNION has one."""
         for place, wanted in enumerate(foreign):
             beside = [fields[place].foreign if is_whole and place < len(fields) else None for fields, _ in statements]
             if wanted is not None and any(kind != wanted.foreign for kind in beside):
@@ -372,7 +372,7 @@ class Scopes:
 
 
 def _renamed(fields: Sequence[Field], is_whole: bool, names: Sequence[str]) -> tuple[Field, ...]:
-    """Fields under other names, as far as there are some; where others may be among them, nothing is known of the rest."""
+    """Fields under other names, as far as there are some; of others that may be among them nothing is known."""
     if not names:
         return tuple(fields)
     if not is_whole:

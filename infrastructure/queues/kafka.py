@@ -1,4 +1,6 @@
-"""IMessageQueue on a Kafka-protocol broker: keys choose partitions, offsets are committed below the oldest open message."""
+"""IMessageQueue on a Kafka-protocol broker: keys choose partitions, offsets are committed below the oldest open
+message.
+"""
 
 import asyncio
 from collections import deque

@@ -36,14 +36,14 @@ class EnvironmentSecretProvider(ISecretProvider):
         line = f'secrets: {{password: "env:{self._prefix}{name.lstrip("_")}"}}'
         if is_of_the_process(name) or self._is_setting(name):
             raise InvalidInputError(
-                f"The variable {name} belongs to Headrace or its process, and no document may read it. Give the connection "
-                f"a variable of its own: {line}.",
+                f"The variable {name} belongs to Headrace or its process, and no document may read it. Give the "
+                f"connection a variable of its own: {line}.",
                 code="secret.forbidden",
             )
         if name not in self._names and not name.startswith(self._prefix):
             raise InvalidInputError(
-                f"The variable {name} does not begin with {self._prefix}, as secrets do. Rename it and write {line}, or let "
-                "HEADRACE_SECRETS__ENVIRONMENT_NAMES list its name.",
+                f"The variable {name} does not begin with {self._prefix}, as secrets do. Rename it and write {line}, "
+                "or let HEADRACE_SECRETS__ENVIRONMENT_NAMES list its name.",
                 code="secret.forbidden",
             )
 

@@ -16,7 +16,9 @@ _REMEMBERED = 1000
 
 
 class SqlQueryGuard(IQueryGuard):
-    """A query is let through when it is a read for the engine of its connection, or of some store where that is not known. All of it is looked at on a bench."""
+    """A query is let through when it is a read for the engine of its connection, or of some store where that is not
+    known. All of it is looked at on a bench.
+    """
 
     def __init__(self, bench: Calls | None = None) -> None:
         self._bench = bench or InProcessBench()
@@ -50,7 +52,8 @@ class SqlQueryGuard(IQueryGuard):
 
 
 def judge_source(query: str, kind: str | None = None, trusted: tuple[str, ...] | None = None) -> None:
-    """Check a source query of a store of a kind, or of some store; `trusted` are the schemas that its connection trusts.
+    """Check a source query of a store of a kind, or of some store; `trusted` are the schemas that its connection
+    trusts.
 
     Raises:
         QueryRefusedError: it is no read that the store would run.

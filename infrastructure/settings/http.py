@@ -32,8 +32,9 @@ class HttpSettings(Section):
     )
     allowed_hosts: Hosts = setting(
         (),
-        "Names and addresses under which this server is asked, as the header Host has them, such as headrace.example.com or "
-        "*.example.com; loopback's always are. Others are answered 400; the probes answer all.",
+        "Names and addresses under which this server is asked, as the header Host has them, such as "
+        "headrace.example.com or *.example.com; loopback's always are. Others are answered 400; the probes answer "
+        "all.",
     )
     max_body_bytes: Annotated[Int, Field(ge=1024, le=1_073_741_824)] = setting(
         10 * 1024 * 1024, "Largest request body (body.too_large)."
@@ -44,7 +45,8 @@ class HttpSettings(Section):
     max_headers: Annotated[Int, Field(ge=10, le=1000)] = setting(100, "Headers of a request (431).")
     max_connections: Annotated[Int, Field(ge=8, le=100_000)] = setting(
         512,
-        "Connections at a time; one more takes the place of that which has asked for nothing for longest, else it is answered 503.",
+        "Connections at a time; one more takes the place of that which has asked for nothing for longest, else it is "
+        "answered 503.",
     )
     max_requests: Annotated[Int, Field(ge=1, le=10_000)] = setting(
         32, "Requests that are worked on at a time, but for bodies and answers on their way; the others wait in a row."

@@ -30,17 +30,20 @@ class LimitSettings(Section):
     rules: Annotated[Int, Field(ge=1, le=10_000)] = setting(500, "The most rules of a pipeline (spec.too_many_rules).")
     answer_bytes: Annotated[Int, Field(ge=65_536, le=1_073_741_824)] = setting(
         16 * 1024 * 1024,
-        "The most that an answer lists: pages end early, with their cursor, and what has none says how much is left out.",
+        "The most that an answer lists: pages end early, with their cursor, and what has none says how much is left "
+        "out.",
     )
     cell_bytes: Annotated[Int, Field(ge=256, le=1_073_741_824)] = setting(
         64 * 1024,
-        "The most that a preview or the quarantine shows of one value; the rest is cut from what is shown, and stays in the row.",
+        "The most that a preview or the quarantine shows of one value; the rest is cut from what is shown, and stays "
+        "in the row.",
     )
     page_bytes: Annotated[Int, Field(ge=1_048_576, le=2_147_483_647)] = setting(
         256 * 1024 * 1024, "What one page of a Parquet file may be unpacked to (file.page_too_large)."
     )
     file_ratio: Annotated[Int, Field(ge=10, le=1_000_000)] = setting(
         1_000,
-        "How many times their own bytes the lists of a Parquet row group may be unpacked to once they are larger than a page "
-        "may be (file.ratio). All else of a file is read in parts that fit, however well it is compressed.",
+        "How many times their own bytes the lists of a Parquet row group may be unpacked to once they are larger "
+        "than a page may be (file.ratio). All else of a file is read in parts that fit, however well it is "
+        "compressed.",
     )

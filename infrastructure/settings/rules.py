@@ -35,8 +35,9 @@ _METADATA = "HEADRACE_METADATA__"
 _OF_RECORDS = ("host", "port", "name", "user", "password", "sslmode", "ssl_ca_cert")
 
 SHARED = (
-    "is needed with HEADRACE_METADATA__PASSWORD: the records sign in with the credentials of the store, so whoever gets past "
-    "the guard of a query or destination could write keys and runs; give them a role of their own that owns the schema headrace"
+    "is needed with HEADRACE_METADATA__PASSWORD: the records sign in with the credentials of the store, so whoever "
+    "gets past the guard of a query or destination could write keys and runs; give them a role of their own that "
+    "owns the schema headrace"
 )
 """What to say of credentials that the store and the records share."""
 
@@ -165,7 +166,10 @@ def problems_across(settings: Settings) -> Iterator[Problem]:
     if settings.queue.kind == "kafka" and settings.kafka.bootstrap_servers is None:
         yield Problem("KAFKA_BOOTSTRAP_SERVERS", "settings.missing", "is required because queue.kind is kafka")
     if settings.data_root is not None:
-        why = "is for several organizations, which a later version brings; list the folders of data in HEADRACE_DATA_ROOTS"
+        why = (
+            "is for several organizations, which a later version brings; list the folders of data in "
+            "HEADRACE_DATA_ROOTS"
+        )
         yield Problem("HEADRACE_DATA_ROOT", "settings.later", f"{why}, and write paths relative to the project")
     if settings.run.batch_size is not None and settings.run.batch_size > settings.run.max_batch_size:
         yield Problem("BATCH_SIZE", "settings.range", "is larger than MAX_BATCH_SIZE")
@@ -208,7 +212,9 @@ def _texts(section: BaseModel, above: tuple[str, ...]) -> Iterator[tuple[str, st
 
 
 def _passwords_within(text: str) -> Iterator[str]:
-    """The passwords of URLs that a text consists of, in the authority or as a parameter; an empty one counts where one is given."""
+    """The passwords of URLs that a text consists of, in the authority or as a parameter; an empty one counts where one
+    is given.
+    """
     for url in text.split(","):
         _, separator, rest = url.partition("://")
         if not separator:

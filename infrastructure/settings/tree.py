@@ -65,8 +65,8 @@ class StoreSettings(Section):
     duckdb: DuckDBSettings = DuckDBSettings()
     trusted_schemas: Schemas = setting(
         (),
-        "Schemas of the Postgres of DB_* whose functions, operators and types queries may use beside Postgres' own, such as "
-        "those of its extensions.",
+        "Schemas of the Postgres of DB_* whose functions, operators and types queries may use beside Postgres' own, "
+        "such as those of its extensions.",
     )
 
 
@@ -223,8 +223,9 @@ class RunSettings(Section):
     )
     batches_bytes: Annotated[Int, Field(ge=65_536, le=68_719_476_736)] = setting(
         1024**3,
-        "Bytes that the batches of a run's streams may have together, of which about three times as many are in memory: of streams "
-        "with larger batches fewer run at a time, and a pipeline may not ask for a batch above it (spec.batch_bytes).",
+        "Bytes that the batches of a run's streams may have together, of which about three times as many are in "
+        "memory: of streams with larger batches fewer run at a time, and a pipeline may not ask for a batch above it "
+        "(spec.batch_bytes).",
     )
 
 
@@ -233,8 +234,8 @@ class TransformSettings(Section):
 
     memory_mb: Annotated[Int, Field(ge=200, le=1_048_576)] = setting(
         1024,
-        "Memory that the steps and rules of one stream of a run may take for a batch, where they may make more of a row than "
-        "it was; a run whose steps need more fails (transform.too_large).",
+        "Memory that the steps and rules of one stream of a run may take for a batch, where they may make more of a "
+        "row than it was; a run whose steps need more fails (transform.too_large).",
     )
 
     python_allowed: Annotated[tuple[str, ...], BeforeValidator(listed)] | None = setting(
@@ -250,7 +251,8 @@ class CheckSettings(Section):
     )
     seconds: Annotated[float, Field(ge=0.1, le=300)] = setting(
         10.0,
-        "How long checking a document, planning it, or one batch of its preview, may take; then it is refused (query.too_large).",
+        "How long checking a document, planning it, or one batch of its preview, may take; then it is refused "
+        "(query.too_large).",
     )
     answer_mb: Annotated[Int, Field(ge=1, le=1024)] = setting(
         16, "The most that the rows of a preview may have together, and that one may answer."
@@ -264,8 +266,8 @@ class CheckSettings(Section):
     )
     preview_seconds: Annotated[float, Field(ge=0.1, le=3600)] = setting(
         30.0,
-        "How long a preview may take, looking at the stores of one pipeline of a plan, and one answer of the source of a dry run; "
-        "then it is ended (query.timeout).",
+        "How long a preview may take, looking at the stores of one pipeline of a plan, and one answer of the source "
+        "of a dry run; then it is ended (query.timeout).",
     )
     previews: Annotated[Int, Field(ge=1, le=1000)] = setting(
         8, "How many previews may read their sources at a time; more are answered 503 (worker.busy)."
@@ -311,7 +313,8 @@ class SecretSettings(Section):
     environment_names: Annotated[tuple[Annotated[str, AfterValidator(check_listed)], ...], BeforeValidator(listed)] = (
         setting(
             (),
-            "Further names that `env:` references may use, such as SHOP_PASSWORD; none of settings, AWS_*, PG* and the like.",
+            "Further names that `env:` references may use, such as SHOP_PASSWORD; none of settings, AWS_*, PG* and "
+            "the like.",
         )
     )
 

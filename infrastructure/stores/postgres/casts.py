@@ -27,7 +27,9 @@ def cast(name: str, native: str) -> str:
 
 
 def rounded(natives: Mapping[str, str]) -> dict[str, str]:
-    """For each column of a type that rounds also when inserting: a condition on rows whose value would be another one."""
+    """For each column of a type that rounds also when inserting: a condition on rows whose value would be
+    another one.
+    """
     found = {}
     for name, native in natives.items():
         base = _MODIFIER.sub("", native)

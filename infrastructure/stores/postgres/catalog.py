@@ -23,12 +23,14 @@ _COLUMNS_OF = (
 # A table with children shows rows that no index of its own has; a partitioned one has none of its own.
 HAS_CHILDREN = "c.relkind = 'r' AND EXISTS (SELECT 1 FROM pg_inherits h WHERE h.inhparent = c.oid)"
 COLUMNS_AS_JSON = """
-  SELECT coalesce(json_agg(json_build_array(a.attname, format_type(a.atttypid, a.atttypmod), NOT a.attnotnull) ORDER BY a.attnum), '[]')
+  SELECT coalesce(json_agg(json_build_array(a.attname, format_type(a.atttypid, a.atttypmod), NOT a.attnotnull) ORDER BY
+  a.attnum), '[]')
   FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped"""
 """(name, native type, nullable) of the columns of a table c."""
 
 _COMPUTED = """
-  SELECT json_agg(a.attname) FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attgenerated <> '' AND NOT a.attisdropped"""
+  SELECT json_agg(a.attname) FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attgenerated <> '' AND NOT
+  a.attisdropped"""
 _KEY = f"""
   SELECT json_agg(a.attname ORDER BY k.place)
   FROM pg_index i CROSS JOIN LATERAL unnest(i.indkey) WITH ORDINALITY AS k(attnum, place)
@@ -46,9 +48,11 @@ _UNIQUES = """
     CROSS JOIN LATERAL (
       SELECT unnest((i.indkey::int2[])[0:i.indnkeyatts - 1])::int AS num
       UNION SELECT refobjsubid FROM pg_depend
-      WHERE classid = 'pg_class'::regclass AND objid = i.indexrelid AND refobjid = i.indrelid AND i.indexprs IS NOT NULL) AS d
+      WHERE classid = 'pg_class'::regclass AND objid = i.indexrelid AND refobjid = i.indrelid AND i.indexprs IS NOT
+      NULL) AS d
     JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = d.num
-    WHERE i.indrelid = c.oid AND (i.indisunique OR i.indisexclusion) AND i.indimmediate AND d.num > 0 GROUP BY 1) AS u"""
+    WHERE i.indrelid = c.oid AND (i.indisunique OR i.indisexclusion) AND i.indimmediate AND d.num > 0 GROUP BY 1) AS
+    u"""
 _DESCRIBED = (
     f"SELECT ({COLUMNS_AS_JSON})::text, ({_KEY})::text, ({_COMPUTED})::text, ({_UNIQUES})::text "
     "FROM pg_class c WHERE c.oid = to_regclass($1)"
@@ -105,8 +109,8 @@ def check_type(session: Session, column: Column) -> None:
     native = native_of(column.type)
     if column.type.startswith("native:") and session.execute("SELECT to_regtype($1) IS NULL", (native,))[0][0]:
         raise SchemaMismatchError(
-            f"The column {column.name} has the type {native}, which the destination does not have: create the type (or its "
-            "extension) there, or cast the column to text in the source query.",
+            f"The column {column.name} has the type {native}, which the destination does not have: create the type "
+            "(or its extension) there, or cast the column to text in the source query.",
             code="destination.type_missing",
         )
 
@@ -128,8 +132,8 @@ def foreign(session: Session, natives: Iterable[str]) -> frozenset[str]:
 
 
 def plain_tables(session: Catalog, names: Iterable[str]) -> bool:
-    """Whether all of these, and what is a part of them, are ordinary tables without row security: nothing of a user's runs
-    when they are read.
+    """Whether all of these, and what is a part of them, are ordinary tables without row security: nothing of a user's
+    runs when they are read.
     """
     found = [session.execute(_PLAIN, (name,)) for name in names]
     return all(rows and rows[0][0] is True for rows in found)

@@ -1,4 +1,6 @@
-"""One ADBC connection and what it is asked, so that no answer is larger than it may be and none is waited for in vain."""
+"""One ADBC connection and what it is asked, so that no answer is larger than it may be and none is waited
+for in vain.
+"""
 
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -33,7 +35,9 @@ class Channel:
     def ask(
         self, sql: str, parameters: Sequence[Any] = (), *, seconds: float | None = None, writes: bool = False
     ) -> list[tuple[Any, ...]]:
-        """Run a statement of ours; its rows. Only where nothing is to be done and nobody waited for, in so many seconds."""
+        """Run a statement of ours; its rows. Only where nothing is to be done and nobody waited for, in so many
+        seconds.
+        """
         with self._answered(seconds=seconds, writes=writes):
             self.cursor.execute(sql, tuple(parameters) or None)
             rows = list[tuple[Any, ...]]()
@@ -41,7 +45,8 @@ class Channel:
                 rows += part
                 if len(rows) * len(part[0]) > _MOST_VALUES:
                     raise StoreRefusedError(
-                        f"{self.place} answered one question with more than {_MOST_VALUES:,} values, which is more than it may.",
+                        f"{self.place} answered one question with more than {_MOST_VALUES:,} values, which is more "
+                        "than it may.",
                         code="store.answer_too_large",
                     )
                 if len(part) < _ROWS_AT_ONCE:
@@ -49,7 +54,9 @@ class Channel:
             return rows
 
     def stream(self, sql: str, most: int) -> Generator[pa.RecordBatch]:
-        """Stream a query's result by COPY, of which no row has more than so many bytes; ending early cancels the query."""
+        """Stream a query's result by COPY, of which no row has more than so many bytes; ending early
+        cancels the query.
+        """
         reader = None
         is_done = False
         most += _BATCH_BYTES + _ROOM_BYTES

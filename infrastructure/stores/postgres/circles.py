@@ -1,7 +1,8 @@
-"""A run that waits for itself by way of somebody else: what it writes is kept from it by a session that waits for what it reads.
+"""A run that waits for itself by way of somebody else: what it writes is kept from it by a session that waits for what
+it reads.
 
-The server sees no deadlock in that, as the reading session waits for the writing one within this process: both, and whoever comes for
-the table, would wait until the run's time is over.
+The server sees no deadlock in that, as the reading session waits for the writing one within this process: both, and
+whoever comes for the table, would wait until the run's time is over.
 """
 
 import asyncio
@@ -32,15 +33,17 @@ JOIN pg_stat_activity o ON o.pid = w.behind WHERE r.application_name = $2 LIMIT 
 
 
 class Circles:
-    """Looks, while a run's writer takes its time, whether it waits for the run itself. One look at a time, as each takes a session."""
+    """Looks, while a run's writer takes its time, whether it waits for the run itself. One look at a time, as each
+    takes a session.
+    """
 
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
         self._one_at_a_time = asyncio.Lock()
 
     async def broken(self, writing: Coroutine[Any, Any, T], writer: str, readers: Readers, table: TableName) -> T:
-        """Let a writer, known by its session's name, do something; it is given up when two looks show that it waits for the run's
-        readers.
+        """Let a writer, known by its session's name, do something; it is given up when two looks show that it waits for
+        the run's readers.
 
         Raises:
             StoreUnavailableError: it did (`store.locked`).
@@ -112,7 +115,7 @@ def _waits_for_itself(found: _Found, writer: str, table: TableName) -> StoreUnav
         who = f"What a trigger or a constraint of {table} does needs a lock on what this run reads"
     else:
         who = (
-            f"Session {pid} of {user} ({name or 'without a name'}) wants a lock on what this run reads, and holds up {table}, "
-            "which it writes"
+            f"Session {pid} of {user} ({name or 'without a name'}) wants a lock on what this run reads, and holds up "
+            f"{table}, which it writes"
         )
     return StoreUnavailableError(f"{who}: the run has let go of both.", code="store.locked")

@@ -17,8 +17,8 @@ from infrastructure.stores.postgres.errors import not_connected
 from infrastructure.stores.postgres.sockets import MARKS
 from infrastructure.stores.postgres.watching import Line
 
-# A peer that has fallen silent is noticed within a minute or two, by probes when idle and by unanswered data when busy: the
-# line's mark says after how long.
+# A peer that has fallen silent is noticed within a minute or two, by probes when idle and by unanswered data when busy:
+# the line's mark says after how long.
 _ALIVE = {
     "keepalives": "1",
     "keepalives_idle": "15",
@@ -143,7 +143,8 @@ def lane_session(lane: Lane, fence: int | None) -> str:
 
 @dataclass(frozen=True)
 class Readers:
-    """The names of the sessions that read for a lane's owner, by which the next one finds those of a stopped predecessor.
+    """The names of the sessions that read for a lane's owner, by which the next one finds those of a stopped
+    predecessor.
 
     Several installations may read one database for lanes of the same name, and their fences say nothing of each other.
     """
@@ -168,12 +169,14 @@ NOBODY = Readers()
 
 
 def connect(address: PostgresAddress, application_name: str, line: Line | None = None) -> Any:
-    """Connect with ADBC, under the settings that every session of ours has; blocking. The line is where it can be watched.
+    """Connect with ADBC, under the settings that every session of ours has; blocking. The line is where it can be
+    watched.
 
     Raises:
         MissingExtraError: the driver is not installed.
         StoreUnavailableError: the server cannot be reached now, or gives no answer.
-        StoreRefusedError: `store.tls`, `store.sign_in`, `store.database_missing`, `store.host_unknown` or `store.answer_too_large`.
+        StoreRefusedError: `store.tls`, `store.sign_in`, `store.database_missing`, `store.host_unknown` or
+        `store.answer_too_large`.
         InvalidInputError: the host may not be dialed (`connection.host_forbidden`).
     """
     try:
@@ -210,7 +213,9 @@ def connect(address: PostgresAddress, application_name: str, line: Line | None =
 
 
 class LastResort:
-    """Ends a session that was asked to stop and goes on: a function that is called may catch the wish, and never the end."""
+    """Ends a session that was asked to stop and goes on: a function that is called may catch the wish, and never the
+    end.
+    """
 
     def __init__(self, address: PostgresAddress) -> None:
         self._address, self._asked = address, 0

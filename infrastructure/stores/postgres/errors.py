@@ -1,7 +1,8 @@
 """What Postgres says in ours: one table from its SQLSTATEs to a code, a sentence, and whether trying again may help.
 
 Of what the server says only the names of things are passed on, never its text or a value: DETAIL is never read, and of
-messages about data only the type is. What the server said of itself is told as that; only a connection that is gone "broke off".
+messages about data only the type is. What the server said of itself is told as that; only a connection that is gone
+"broke off".
 """
 
 import re
@@ -71,8 +72,8 @@ _NOT_READY = Answer(WorkFailedError, "store.not_ready", "Postgres cannot use som
 _FUNCTION = Answer(
     WorkFailedError,
     "store.function",
-    "A function or trigger of the database raised an error{function}; its text may hold values, so it is in the server's "
-    "log only.",
+    "A function or trigger of the database raised an error{function}; its text may hold values, so it is in the "
+    "server's log only.",
 )
 _CONSTRAINT = Answer(SchemaMismatchError, "destination.constraint", "A row violates {constraint}.")
 _VALUE = Answer(SchemaMismatchError, "value.invalid", "{value}.")
@@ -80,8 +81,8 @@ _VALUE = Answer(SchemaMismatchError, "value.invalid", "{value}.")
 _NOT_A_TABLE = Answer(
     SchemaMismatchError,
     "destination.not_a_table",
-    "Batches cannot land there: {reason}. Name the table behind it as the destination; a view into which rows may be inserted "
-    "takes them with publish: run.",
+    "Batches cannot land there: {reason}. Name the table behind it as the destination; a view into which rows may be "
+    "inserted takes them with publish: run.",
 )
 _HAS_RULES = Answer(
     SchemaMismatchError,
@@ -91,8 +92,9 @@ _HAS_RULES = Answer(
 _OWN_TABLES = Answer(
     InvalidInputError,
     "store.permission",
-    "Postgres does not allow it: {reason}. Headrace keeps tables of its own beside a destination: GRANT SELECT, INSERT, UPDATE, "
-    "DELETE on _headrace_checkpoint, _headrace_owner and _headrace_quarantine to this role, or make it a member of their owner.",
+    "Postgres does not allow it: {reason}. Headrace keeps tables of its own beside a destination: GRANT SELECT, "
+    "INSERT, UPDATE, DELETE on _headrace_checkpoint, _headrace_owner and _headrace_quarantine to this role, or make "
+    "it a member of their owner.",
 )
 _SCHEMA = Answer(
     InvalidInputError,
@@ -102,7 +104,8 @@ _SCHEMA = Answer(
 _OWNER = Answer(
     InvalidInputError,
     "store.permission",
-    "Postgres does not allow it: {reason}. Only its owner may add columns or replace it: make this role a member of the owner.",
+    "Postgres does not allow it: {reason}. Only its owner may add columns or replace it: make this role a member of "
+    "the owner.",
 )
 _POOLED = Answer(StoreRefusedError, "store.pooled", f"Postgres {ADVICE}.")
 
@@ -156,8 +159,8 @@ _BY_STATE = {
     "57014": Answer(
         WorkFailedError,
         "query.timeout",
-        "Postgres ended a statement: {reason}; raise that limit for this user, or make the query cheaper or its batches "
-        "smaller (run.batch_rows).",
+        "Postgres ended a statement: {reason}; raise that limit for this user, or make the query cheaper or its "
+        "batches smaller (run.batch_rows).",
     ),
     "57P03": _STARTING,
     "57P04": _DATABASE,
@@ -176,7 +179,8 @@ _BY_STATE = {
 }
 # What the code alone does not tell: (beginning of the SQLSTATE, the server's words, the answer).
 _BY_WORDS = (
-    ("0A000", "cached plan must not change", Answer(StoreUnavailableError, "store.conflict", "A table was changed meanwhile.")),
+    ("0A000", "cached plan must not change",
+     Answer(StoreUnavailableError, "store.conflict", "A table was changed meanwhile.")),
     ("22023", "snapshot", _SNAPSHOT),
     ("42704", "snapshot", _SNAPSHOT),
     ("0A000", "cannot execute MERGE on relation", _HAS_RULES),
@@ -195,8 +199,11 @@ _BY_WORDS = (
     ("22P05", "escape sequence", Answer(SchemaMismatchError, "value.nul", "{value}.")),
     ("23514", "no partition", Answer(SchemaMismatchError, "destination.no_partition", "At the destination, {reason}.")),
     ("55000", "recovery is in progress", _READ_ONLY),
-    ("57014", "user request", Answer(StoreUnavailableError, "query.canceled", "Somebody canceled a statement of this run.")),
-    ("57P05", "", Answer(StoreUnavailableError, "store.idle_timeout", "Postgres ended a session that had waited longer than idle_session_timeout.")),
+    ("57014", "user request",
+     Answer(StoreUnavailableError, "query.canceled", "Somebody canceled a statement of this run.")),
+    ("57P05", "",
+     Answer(StoreUnavailableError, "store.idle_timeout",
+            "Postgres ended a session that had waited longer than idle_session_timeout.")),
     ("XX000", "tuple concurrently", _CONFLICT),
 )  # fmt: skip
 # A query's error in the midst of its rows comes without its SQLSTATE, so its words have to do.
@@ -289,7 +296,8 @@ def _of_driver(error: Exception) -> PlatformError:
     """An error that no server sent: the connection's, or the driver's own refusal of a value."""
     if _DRIVER_TIMES.search(str(error)[:_LONGEST]):
         return SchemaMismatchError(
-            "A time or interval is beyond what can be carried, such as infinity; turn it into NULL in the source query.",
+            "A time or interval is beyond what can be carried, such as infinity; turn it into NULL in the source "
+            "query.",
             code="source.time_out_of_range",
         )
     status = getattr(getattr(error, "status_code", None), "name", "")
@@ -352,8 +360,8 @@ def not_connected(error: Exception, *, place: str, user: str, database: str, ssl
     match state if state in ("clear", "method") else getattr(error, "sqlstate", None) or state:
         case "clear":
             return StoreRefusedError(
-                f"Postgres at {place} asks for the password in clear, and it is sent so under verified TLS only: use sslmode "
-                "verify-full with ssl_ca_cert, or have the server ask for scram-sha-256.",
+                f"Postgres at {place} asks for the password in clear, and it is sent so under verified TLS only: use "
+                "sslmode verify-full with ssl_ca_cert, or have the server ask for scram-sha-256.",
                 code="store.password_in_clear",
             )
         case "method":

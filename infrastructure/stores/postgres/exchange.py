@@ -11,8 +11,9 @@ from infrastructure.stores.sql.session import Session
 
 _MOVED = "headrace_moved"
 
-# Of each column: whether a unique index or an exclusion constraint that is checked row by row goes by it, whether it may be NULL there without two NULLs
-# being alike, and whether the table computes it. Of the table: whether others refer to it, and what watches its rows.
+# Of each column: whether a unique index or an exclusion constraint that is checked row by row goes by it, whether it
+# may be NULL there without two NULLs being alike, and whether the table computes it. Of the table: whether others refer
+# to it, and what watches its rows.
 _COLUMNS = """
 WITH watched AS (
   SELECT i.indexrelid, i.indnullsnotdistinct AS is_strict, d.num
@@ -68,8 +69,8 @@ class Exchange:
         return f"{merging.on}{older} AND ({' OR '.join(changes) or 'false'})"
 
     def make_way(self) -> int | None:
-        """Make way for the merge; return how many rows that were to be deleted are gone already, None where no row gives a
-        value up.
+        """Make way for the merge; return how many rows that were to be deleted are gone already, None where no row
+        gives a value up.
 
         Raises:
             SchemaMismatchError: that would reach other tables or wake triggers (`destination.exchange`).
@@ -91,9 +92,10 @@ class Exchange:
             except SchemaMismatchError:
                 session.execute("ROLLBACK TO SAVEPOINT headrace_way")
         raise SchemaMismatchError(
-            f"Rows of {self.merging.target.table} exchange values of a unique or exclusion constraint ({', '.join(self.watched)}), which "
-            f"Postgres checks row by row, and {'other tables refer to' if is_referred else 'a trigger watches'} them: make the "
-            "constraint DEFERRABLE, and it is checked when all of them are there.",
+            f"Rows of {self.merging.target.table} exchange values of a unique or exclusion constraint "
+            f"({', '.join(self.watched)}), which Postgres checks row by row, and "
+            f"{'other tables refer to' if is_referred else 'a trigger watches'} them: make the constraint DEFERRABLE, "
+            "and it is checked when all of them are there.",
             code="destination.exchange",
         )
 

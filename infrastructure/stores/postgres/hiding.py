@@ -1,4 +1,6 @@
-"""What hides rows of a Postgres from this role, or keeps them from landing, without an error: policies, triggers, rules."""
+"""What hides rows of a Postgres from this role, or keeps them from landing, without an error: policies, triggers,
+rules.
+"""
 
 import json
 from collections.abc import Sequence
@@ -7,8 +9,8 @@ from typing import Any, Protocol
 from domain.stores.table import TableName
 from infrastructure.sql import quote_table
 
-# A table is read by the role whose rights a view reads it with, unless the view asks for those of whoever reads; a partition by
-# way of what it is a part of. Where a query names a table beside a view of it, both roles read it.
+# A table is read by the role whose rights a view reads it with, unless the view asks for those of whoever reads; a
+# partition by way of what it is a part of. Where a query names a table beside a view of it, both roles read it.
 _HIDING = """
 WITH held AS (
   SELECT c.* FROM pg_locks l JOIN pg_class c ON c.oid = l.relation
@@ -19,7 +21,8 @@ behind AS (
   JOIN pg_rewrite w ON w.ev_class = v.oid
   JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = w.oid AND d.refclassid = 'pg_class'::regclass
   WHERE v.relkind = 'v' AND NOT coalesce(
-    (SELECT o.option_value::bool FROM pg_options_to_table(v.reloptions) o WHERE o.option_name = 'security_invoker'), false)),
+    (SELECT o.option_value::bool FROM pg_options_to_table(v.reloptions) o WHERE o.option_name = 'security_invoker'),
+    false)),
 read AS (
   SELECT h.*, lower(h.relname) IN (SELECT lower(json_array_elements_text($1::json))) AS is_named FROM held h
   WHERE h.relkind IN ('r', 'p') AND h.relrowsecurity)
@@ -46,13 +49,13 @@ class Asking(Protocol):
 
 
 def hidden_at(session: Asking, names: Sequence[str]) -> tuple[str, ...]:
-    """Say of which tables a source, which names some, may not see every row, as policies hide some; the transaction has selected
-    the source, so that it holds all that is read.
+    """Say of which tables a source, which names some, may not see every row, as policies hide some; the transaction has
+    selected the source, so that it holds all that is read.
     """
     return tuple(
         f"row-level security is on for {table} and "
-        f"{'this role' if is_own else f'the role {role}, whose view reads it'}: rows that its policies hide are not read, "
-        "and nobody counts them; read as the owner, or as a role with BYPASSRLS"
+        f"{'this role' if is_own else f'the role {role}, whose view reads it'}: rows that its policies hide are not "
+        "read, and nobody counts them; read as the owner, or as a role with BYPASSRLS"
         for table, role, is_own in session.execute(_HIDING, (json.dumps(sorted(set(names))),))
     )
 

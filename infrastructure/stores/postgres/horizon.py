@@ -1,8 +1,9 @@
-"""What may still commit below the end of a read on Postgres: its clock, its open transactions, the primary of a standby.
+"""What may still commit below the end of a read on Postgres: its clock, its open transactions, the primary of a
+standby.
 
-Every role sees in `pg_locks` the virtual ids of all open transactions, also of those that have not written yet; their start
-only where `pg_stat_activity` shows it. Looked at outside of any snapshot, in this order: the greatest value, the clock, the
-sessions, what is prepared. So whatever moves on in between is seen at its later place.
+Every role sees in `pg_locks` the virtual ids of all open transactions, also of those that have not written yet; their
+start only where `pg_stat_activity` shows it. Looked at outside of any snapshot, in this order: the greatest value, the
+clock, the sessions, what is prepared. So whatever moves on in between is seen at its later place.
 """
 
 import asyncio
@@ -64,7 +65,9 @@ _SHOWN = 63
 
 @dataclass(frozen=True)
 class _Look:
-    """What the source shows of a cursor: its axis, the greatest value, the relations that are read, what it cannot tell."""
+    """What the source shows of a cursor: its axis, the greatest value, the relations that are read, what it cannot
+    tell.
+    """
 
     axis: Axis
     greatest: int | None
@@ -85,7 +88,8 @@ class PostgresHorizon:
         """Observe the source, wait a little for what has only just begun, and say how far a read may go.
 
         Raises:
-            InvalidInputError: the column cannot be a cursor; the cursor is strict, and something of the source is unknown.
+            InvalidInputError: the column cannot be a cursor; the cursor is strict, and something of the source is
+            unknown.
         """
         call = self._thread.call
         look = await call(self._look, cursor)
@@ -158,7 +162,10 @@ class PostgresHorizon:
         for pid, start, user, application in () if look.axis.is_integer else session.execute(_BUSY, (READER,)):
             found.append(Transaction(f"{life}/{pid}/{start}", _session_in_words(pid, user, application), start))
         for transaction, gid, owner in session.execute(_PREPARED, (look.relations,)):
-            words = f"the prepared transaction '{_shown(gid)}' of {_shown(owner)} (COMMIT PREPARED or ROLLBACK PREPARED ends it)"
+            words = (
+                f"the prepared transaction '{_shown(gid)}' of {_shown(owner)} (COMMIT PREPARED or ROLLBACK PREPARED "
+                "ends it)"
+            )
             found.append(Transaction(f"prepared {transaction}", words, is_prepared=True, writes=True))
         return found
 

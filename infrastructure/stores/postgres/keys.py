@@ -80,7 +80,8 @@ def why_untrusted(
 def check_place(
     session: PostgresSession, source: SourceSpec, plan: SourcePlan, stream: Stream, place: Position
 ) -> None:
-    """Refuse to go on after a place of an earlier version unless exactly one row holds it and none lacks a part of its key.
+    """Refuse to go on after a place of an earlier version unless exactly one row holds it and none lacks a part of its
+    key.
 
     Raises:
         ConflictError: some rows may have landed and others not (`run.place_unclear`).
@@ -105,8 +106,8 @@ def _check_ordered(session: PostgresSession, name: str, selection: Selection) ->
     try:
         # A value of it can be written, read back and compared.
         session.execute(
-            f"SELECT 1 FROM (SELECT NULL::{native} AS value) AS one WHERE (value) > (current_setting('TimeZone')::{native}) "
-            f"AND false ORDER BY value"
+            f"SELECT 1 FROM (SELECT NULL::{native} AS value) AS one WHERE (value) > "
+            f"(current_setting('TimeZone')::{native}) AND false ORDER BY value"
         )
         is_pseudo = session.execute("SELECT typtype = 'p' FROM pg_type WHERE oid = to_regtype($1)", (native,))
     except InvalidInputError as error:

@@ -11,24 +11,28 @@ from infrastructure.sql import quote, quote_table
 from infrastructure.stores.postgres.catalog import COLUMNS_AS_JSON
 from infrastructure.stores.postgres.hiding import may_suppress
 
-# A table and the file that it lies in, or the files of its partitions; TRUNCATE and whatever writes it anew gives it another.
+# A table and the file that it lies in, or the files of its partitions; TRUNCATE and whatever writes it anew gives it
+# another.
 _IDENTITY = """c.oid::text || ':' || CASE c.relkind WHEN 'p' THEN (
     SELECT coalesce(string_agg(l.oid::text || '/' || l.relfilenode::text, ',' ORDER BY l.oid), '')
     FROM pg_partition_tree(c.oid) p JOIN pg_class l ON l.oid = p.relid WHERE p.isleaf)
   ELSE c.relfilenode::text END"""
-# A foreign table or a view would have to be asked at length, and a table that may only be written to answers nothing, nor
-# does one of which a policy may hide every row.
+# A foreign table or a view would have to be asked at length, and a table that may only be written to answers nothing,
+# nor does one of which a policy may hide every row.
 _MAY_BE_LOOKED_AT = (
     "c.relkind IN ('r', 'p') AND has_table_privilege(c.oid, 'SELECT') AND NOT row_security_active(c.oid)"
 )
 _OF_TABLE = "FROM pg_class c WHERE c.oid = to_regclass($1)"
-_LOOK = f"SELECT (SELECT n.nspname::text FROM pg_namespace n WHERE n.oid = c.relnamespace), {_IDENTITY}, {_MAY_BE_LOOKED_AT}, ({COLUMNS_AS_JSON})::text {_OF_TABLE}"
+_LOOK = (
+    f"SELECT (SELECT n.nspname::text FROM pg_namespace n WHERE n.oid = c.relnamespace), {_IDENTITY}, "
+    f"{_MAY_BE_LOOKED_AT}, ({COLUMNS_AS_JSON})::text {_OF_TABLE}"
+)
 
 
 @dataclass(frozen=True)
 class Held:
-    """What a table is while it is held: where its name leads, what tells it from another, whether it may be asked for rows,
-    and (name, native type, nullable) of its columns.
+    """What a table is while it is held: where its name leads, what tells it from another, whether it may be asked for
+    rows, and (name, native type, nullable) of its columns.
     """
 
     schema: str | None
@@ -48,7 +52,9 @@ class LooksAtLandings(ABC):
         """Run one statement and return its rows."""
 
     def look_at(self, table: TableName) -> Held:
-        """Ask all that a batch has to know of a table that is held from here on, at once: each question is a round trip."""
+        """Ask all that a batch has to know of a table that is held from here on, at once: each question is a round
+        trip.
+        """
         held = Held(table.schema, None, may_be_looked_at=False, columns=())
         if found := self.execute(_LOOK, (quote_table(table),)):
             schema, told, may_be_looked_at, columns = found[0]
@@ -90,8 +96,8 @@ class LooksAtLandings(ABC):
 
 
 def _kept_rows(table: TableName, runs: Sequence[str] | None, *, is_partitioned: bool) -> tuple[str, tuple[str, ...]]:
-    """Ask whether a table written anew has rows from before, as VACUUM FULL and CLUSTER leave them, or rows of these runs,
-    as ALTER TABLE does; of any run where there is none, and None where rows carry no id of a run.
+    """Ask whether a table written anew has rows from before, as VACUUM FULL and CLUSTER leave them, or rows of these
+    runs, as ALTER TABLE does; of any run where there is none, and None where rows carry no id of a run.
 
     Partitions come and go, so their age says nothing of the rows of others.
     """

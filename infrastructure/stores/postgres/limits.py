@@ -5,7 +5,8 @@ import pyarrow.compute as pc
 
 from domain.errors import SchemaMismatchError
 
-# 4714-11-24 BC, in days and in microseconds since 1970; the last day that there is; and what DuckDB writes for infinity.
+# 4714-11-24 BC, in days and in microseconds since 1970; the last day that there is; and what DuckDB writes for
+# infinity.
 _FIRST_DAY, _LAST_DAY = -2_440_588, 2_145_042_905
 _FIRST_MOMENT, _LAST_MOMENT = -210_866_803_200_000_000, 2**63 - 2
 
@@ -26,7 +27,7 @@ def refuse_far_times(rows: pa.Table) -> None:
         found = [pc.min_max(chunk.view(kind)) for chunk in values.chunks if chunk.null_count < len(chunk)]
         if any(each["min"].as_py() < first or each["max"].as_py() > last for each in found):
             raise SchemaMismatchError(
-                f"The column {field.name} holds infinity or a time that Postgres has not; turn it into NULL in the source "
-                "query or in a step.",
+                f"The column {field.name} holds infinity or a time that Postgres has not; turn it into NULL in the "
+                "source query or in a step.",
                 code="source.time_out_of_range",
             )

@@ -115,7 +115,8 @@ class LinkPool:
                     await connection.execute(set_name)
         except TimeoutError as error:
             raise StoreUnavailableError(
-                f"{self._address.place} gave no answer within {self._address.prompt_seconds:g} s; the connection was ended."
+                f"{self._address.place} gave no answer within {self._address.prompt_seconds:g} s; the connection was "
+                "ended."
             ) from error
 
     def _popped(self) -> _Link:

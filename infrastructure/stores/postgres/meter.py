@@ -52,7 +52,9 @@ class Metered:
 
 @contextmanager
 def metered(connection: Metered, most: int) -> Iterator[Meter]:
-    """Let no answer to what is asked in the block have more than about so many bytes; the connection is broken off then."""
+    """Let no answer to what is asked in the block have more than about so many bytes; the connection is broken off
+    then.
+    """
     connection.meter.begin(most)
     try:
         yield connection.meter

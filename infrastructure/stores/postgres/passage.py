@@ -52,8 +52,8 @@ def _is_whole(selection: Selection, order: Sequence[str]) -> bool:
 class PassingReader:
     """Reads a stream in ranges of its order, each as the bytes of one binary COPY, all in one snapshot.
 
-    The borders of a range are found by an index, or guessed and checked. A session beside it has described the source and keeps the snapshot
-    and with it every lock, so the types that were verified hold while the rows pass.
+    The borders of a range are found by an index, or guessed and checked. A session beside it has described the source
+    and keeps the snapshot and with it every lock, so the types that were verified hold while the rows pass.
     """
 
     def __init__(
@@ -118,7 +118,9 @@ class PassingReader:
     async def _seek(
         self, connection: Any, selection: Selection, where: str, after: Position | None, rows: int | None
     ) -> Position | None:
-        """The place of the row that is so many rows after a position, or of the last one; None when there is no such row."""
+        """The place of the row that is so many rows after a position, or of the last one; None when there is no such
+        row.
+        """
         order = self._plan.order
         if after is not None:
             where = f"{where} AND {selection.after(order, after)}"
@@ -126,8 +128,8 @@ class PassingReader:
         keys = [f"selected.{quote(name)}" for name in order]
         by = f"{', '.join(keys)} OFFSET {rows - 1:d}" if rows is not None else ", ".join(f"{key} DESC" for key in keys)
         found = await connection.fetchrow(
-            f"SELECT {', '.join(selection.text_of(name) for name in order)} FROM (SELECT * FROM {selection.text}) AS selected "
-            f"WHERE {where} ORDER BY {by} LIMIT 1"
+            f"SELECT {', '.join(selection.text_of(name) for name in order)} FROM (SELECT * FROM {selection.text}) AS "
+            f"selected WHERE {where} ORDER BY {by} LIMIT 1"
         )
         return tuple(found) if found is not None else None
 

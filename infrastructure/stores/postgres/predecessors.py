@@ -1,8 +1,9 @@
-"""Takes from a lane's earlier owners what they hold: a worker that was stopped keeps its locks, and no time limit frees them.
+"""Takes from a lane's earlier owners what they hold: a worker that was stopped keeps its locks, and no time limit frees
+them.
 
 Sessions are found by their name, which has the lane and the fence. Only sessions of this database count, since the same
-lane may have a destination in another; and of those that are not waited for, only such as hold something in the schema of
-the destination, since it may have another one in this database.
+lane may have a destination in another; and of those that are not waited for, only such as hold something in the schema
+of the destination, since it may have another one in this database.
 """
 
 from collections.abc import Callable, Iterator
@@ -33,8 +34,9 @@ _OF_SCHEMA = (
 )
 
 _HOLDERS = (
-    "SELECT DISTINCT a.pid, a.usename::text, a.application_name FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid "
-    "WHERE l.granted AND l.database = a.datid AND l.relation = to_regclass($1) AND a.pid <> pg_backend_pid() ORDER BY 1 LIMIT 5"
+    "SELECT DISTINCT a.pid, a.usename::text, a.application_name FROM pg_locks l JOIN pg_stat_activity a ON a.pid = "
+    "l.pid WHERE l.granted AND l.database = a.datid AND l.relation = to_regclass($1) AND a.pid <> pg_backend_pid() "
+    "ORDER BY 1 LIMIT 5"
 )
 
 
@@ -49,10 +51,12 @@ class Transacting(Protocol):
 
 
 def run_patiently(session: Transacting, lane: Lane, fence: int, work: Callable[[], T]) -> T:
-    """Do `work` in one transaction; once it has waited a second for a lock, end the lane's earlier owners and try again.
+    """Do `work` in one transaction; once it has waited a second for a lock, end the lane's earlier owners and try
+    again.
 
     Raises:
-        StoreUnavailableError: somebody else has the lock, or an earlier owner whom this role may not end (`store.locked`).
+        StoreUnavailableError: somebody else has the lock, or an earlier owner whom this role may not end
+        (`store.locked`).
     """
     left: list[int] = []
     for _ in range(_ATTEMPTS):

@@ -1,10 +1,11 @@
-"""Reading sessions of Postgres: what is read is locked before it is looked at, and sessions of one snapshot lock it together.
+"""Reading sessions of Postgres: what is read is locked before it is looked at, and sessions of one snapshot lock it
+together.
 
 TRUNCATE and whatever rewrites a table show through older snapshots: a reader that saw the table before would find it
 empty. So each session holds ACCESS SHARE on all it reads, has made sure that none of it was replaced between its
 snapshot and its lock, and keeps the lock for as long as it reads. A session that came for its lock later than the
-others of its snapshot could queue behind somebody who waits for them: they all take it at the beginning, within a moment,
-or all give it up and begin again behind whoever waits.
+others of its snapshot could queue behind somebody who waits for them: they all take it at the beginning, within a
+moment, or all give it up and begin again behind whoever waits.
 """
 
 import asyncio
@@ -32,11 +33,12 @@ _MAY_BE_IDLE = "SELECT set_config('idle_in_transaction_session_timeout', '0', tr
 # The file of a table as the snapshot knows it, beside the one that the lock is on. Only what was rewritten has another;
 # what was made since the snapshot is not in its catalog. An index may come and go: it is read as the snapshot needs it.
 _HELD = (
-    "SELECT coalesce(bool_or(c.oid IS NULL OR (c.relfilenode <> 0 AND c.relfilenode <> pg_relation_filenode(l.relation))), "
-    "false), coalesce(string_agg(l.relation::text, ' ' ORDER BY l.relation), ''), coalesce(bool_or(c.relkind = 'f'), false) "
-    "FROM pg_locks l LEFT JOIN pg_class c ON c.oid = l.relation WHERE l.pid = pg_backend_pid() AND l.locktype = 'relation' "
-    "AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database()) AND l.relation >= 16384 "
-    "AND pg_index_has_property(l.relation, 'clusterable') IS NULL AND c.relkind IS DISTINCT FROM 't'"
+    "SELECT coalesce(bool_or(c.oid IS NULL OR (c.relfilenode <> 0 AND c.relfilenode <> "
+    "pg_relation_filenode(l.relation))), false), coalesce(string_agg(l.relation::text, ' ' ORDER BY l.relation), "
+    "''), coalesce(bool_or(c.relkind = 'f'), false) FROM pg_locks l LEFT JOIN pg_class c ON c.oid = l.relation WHERE "
+    "l.pid = pg_backend_pid() AND l.locktype = 'relation' AND l.database = (SELECT d.oid FROM pg_database d WHERE "
+    "d.datname = current_database()) AND l.relation >= 16384 AND pg_index_has_property(l.relation, 'clusterable') IS "
+    "NULL AND c.relkind IS DISTINCT FROM 't'"
 )
 
 
@@ -56,9 +58,9 @@ class Held:
         """
         if self.is_stale or self.relations != other.relations:
             raise SourceChangedError(
-                "What is read is made of other tables than when the reading began: a partition was attached, or a table "
-                "put in the place of another. Read it again with --full-refresh, or with 'headrace pipelines reset' "
-                "from where you say.",
+                "What is read is made of other tables than when the reading began: a partition was attached, or a "
+                "table put in the place of another. Read it again with --full-refresh, or with 'headrace pipelines "
+                "reset' from where you say.",
             )
 
 
@@ -200,8 +202,8 @@ class Reading:
     async def _joined(self, snapshot: str, selection: Selection) -> AsyncIterator[Any]:
         async with self._connect(self._name) as connection:
             await connection.execute(
-                f"{BEGIN_READING}; SET LOCAL lock_timeout = {_QUEUE_MILLISECONDS}; SET TRANSACTION SNAPSHOT '{snapshot}'; "
-                f"{_MAY_BE_IDLE}"
+                f"{BEGIN_READING}; SET LOCAL lock_timeout = {_QUEUE_MILLISECONDS}; SET TRANSACTION SNAPSHOT "
+                f"'{snapshot}'; {_MAY_BE_IDLE}"
             )
             await bind(connection, selection.settings)
             # Without its values: not every type is one that asyncpg decodes.
@@ -211,7 +213,8 @@ class Reading:
             yield connection
 
     async def copied(self, connection: Any, query: str, max_bytes: int) -> tuple[int, tuple[bytes, ...]] | None:
-        """Copy a query's rows on a connection beside the session, in binary; None when they are more than so many bytes.
+        """Copy a query's rows on a connection beside the session, in binary; None when they are more than so many
+        bytes.
 
         The connection keeps its locks then too: it might not have them again before somebody who waits for them.
 

@@ -43,12 +43,16 @@ FROM pg_class c WHERE c.oid = to_regclass($1)"""
 
 # The same, but for a primary key and what comes with it.
 _IS_BOUND_BESIDES_KEY = (
-    _IS_BOUND.replace("c.relhasindex", "EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND NOT i.indisprimary)")
+    _IS_BOUND.replace("c.relhasindex",
+                      "EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND NOT i.indisprimary)")
     .replace("a.attnotnull", "(a.attnotnull AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND "
              "i.indisprimary AND a.attnum = ANY (i.indkey::int2[])))")
-    .replace("WHERE c.oid IN (k.conrelid, k.confrelid)", "WHERE c.oid = k.confrelid OR (c.oid = k.conrelid AND k.contype NOT IN ('p', 'n'))")
-    .replace("d.refclassid = 'pg_class'::regclass AND d.refobjid = c.oid", "d.refclassid = 'pg_class'::regclass AND d.refobjid = c.oid "
-             "AND d.classid <> 'pg_constraint'::regclass AND NOT (d.classid = 'pg_class'::regclass AND d.deptype = 'a')")
+    .replace("WHERE c.oid IN (k.conrelid, k.confrelid)",
+             "WHERE c.oid = k.confrelid OR (c.oid = k.conrelid AND k.contype NOT IN ('p', 'n'))")
+    .replace("d.refclassid = 'pg_class'::regclass AND d.refobjid = c.oid",
+             "d.refclassid = 'pg_class'::regclass AND d.refobjid = c.oid "
+             "AND d.classid <> 'pg_constraint'::regclass "
+             "AND NOT (d.classid = 'pg_class'::regclass AND d.deptype = 'a')")
 )  # fmt: skip
 
 # To delete rows of a table whose deletions are published, Postgres wants to know how a row is told from another.
@@ -150,7 +154,9 @@ def _check_repeats(session: Session, stage: TableName, table: TableName, key: Se
 
 @contextmanager
 def _told(session: Session, table: TableName) -> Iterator[None]:
-    """Let rows be deleted whose deletion is published although nothing but all of their values tells one from another."""
+    """Let rows be deleted whose deletion is published although nothing but all of their values tells one
+    from another.
+    """
     identity = session.execute(_IS_UNTOLD, (quote_table(table),))
     if not identity:
         yield
@@ -162,8 +168,8 @@ def _told(session: Session, table: TableName) -> Iterator[None]:
         if getattr(error.__cause__, "sqlstate", None) != "42P10":
             raise
         raise SchemaMismatchError(
-            f"A publication has some of the columns of {table} only, so Postgres cannot tell it which rows are gone: give the "
-            "table a primary key of columns that are published, or use mode: append or merge.",
+            f"A publication has some of the columns of {table} only, so Postgres cannot tell it which rows are gone: "
+            "give the table a primary key of columns that are published, or use mode: append or merge.",
             code="destination.published",
         ) from error
     session.execute(f"ALTER TABLE {quote_table(table)} REPLICA IDENTITY {identity[0][0]}")

@@ -1,7 +1,8 @@
-"""Which relations of a Postgres are nobody's to read or write by a pipeline, found in the catalog and not by their spelling.
+"""Which relations of a Postgres are nobody's to read or write by a pipeline, found in the catalog and not by their
+spelling.
 
-They are the records' (schema headrace), the fence's own (`_headrace…`) and the database's. A name may lead to them by the search
-path, as a view or a rule over them, or as a part or a parent of them.
+They are the records' (schema headrace), the fence's own (`_headrace…`) and the database's. A name may lead to them by
+the search path, as a view or a rule over them, or as a part or a parent of them.
 """
 
 import json
@@ -41,10 +42,12 @@ LIMIT 1"""
 # Most tables lead nowhere.
 _LEADS = f"""
 SELECT coalesce(
-  (SELECT {_OURS} OR {_SYSTEM} OR c.relhasrules OR c.relhassubclass OR EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = c.oid)
+  (SELECT {_OURS} OR {_SYSTEM} OR c.relhasrules OR c.relhassubclass OR EXISTS (SELECT FROM pg_inherits i WHERE
+  i.inhrelid = c.oid)
    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = to_regclass($1)),
   (SELECT n.nspname = 'headrace' OR {_SYSTEM} FROM (SELECT coalesce($2, current_schema())) AS n(nspname)))"""
-# A transaction that only reads has locked what it reads, whatever the text made of the names. One that writes has locked more.
+# A transaction that only reads has locked what it reads, whatever the text made of the names. One that writes has
+# locked more.
 _READ = f"""
 WITH RECURSIVE named AS (SELECT to_regclass(t)::oid AS oid FROM json_array_elements_text($1::json) AS t),
 held AS (
@@ -55,7 +58,8 @@ reached AS (
   UNION SELECT x.oid FROM reached r CROSS JOIN LATERAL ({_RULES} UNION {_CHILDREN}) AS x(oid))
 SELECT EXISTS (
     SELECT FROM reached r JOIN pg_class c ON c.oid = r.oid JOIN pg_namespace n ON n.oid = c.relnamespace WHERE {_OURS})
-  OR EXISTS (SELECT FROM named m JOIN pg_class c ON c.oid = m.oid JOIN pg_namespace n ON n.oid = c.relnamespace WHERE {_SYSTEM})
+  OR EXISTS (SELECT FROM named m JOIN pg_class c ON c.oid = m.oid JOIN pg_namespace n ON n.oid = c.relnamespace WHERE
+  {_SYSTEM})
   OR ($2 AND NOT EXISTS (
     SELECT FROM held h JOIN pg_class c ON c.oid = h.oid WHERE c.relkind = 'v' OR c.relrowsecurity))"""
 # It reads no relation itself. Types are looked up by our own statements.
@@ -76,8 +80,9 @@ def refuse_reserved(session: Catalog, table: TableName) -> None:
         return
     if session.execute(_WRITTEN, named):
         raise InvalidInputError(
-            f"The table {table} is, or leads to, one that belongs to Headrace or the database: the schema headrace, tables whose "
-            "names start with _headrace, and the system's own schemas cannot be used; choose another table.",
+            f"The table {table} is, or leads to, one that belongs to Headrace or the database: the schema headrace, "
+            "tables whose names start with _headrace, and the system's own schemas cannot be used; choose another "
+            "table.",
             code="identifier.reserved",
         )
 
@@ -88,7 +93,8 @@ def system_held(session: Catalog) -> frozenset[int]:
 
 
 def refuse_read(session: Catalog, names: Sequence[str], before: frozenset[int] | None) -> None:
-    """Refuse a source that has just been selected: the relations that it names, and what of a query was held before that.
+    """Refuse a source that has just been selected: the relations that it names, and what of a query was held before
+    that.
 
     Behind a view or policy of a user's the system's relations may be read, as their owner meant it.
 
@@ -98,7 +104,7 @@ def refuse_read(session: Catalog, names: Sequence[str], before: frozenset[int] |
     is_system = before is not None and bool(system_held(session) - before)
     if session.execute(_READ, (json.dumps(names), is_system))[0][0]:
         raise QueryRefusedError(
-            "The source reads, perhaps behind a view, a relation that belongs to Headrace or the database: the schema headrace, "
-            "tables whose names start with _headrace, and the system's own schemas cannot be read.",
+            "The source reads, perhaps behind a view, a relation that belongs to Headrace or the database: the "
+            "schema headrace, tables whose names start with _headrace, and the system's own schemas cannot be read.",
             code="query.forbidden_relation",
         )

@@ -1,7 +1,8 @@
 """Rows of a Postgres source that are larger than a batch: the server refuses them before it sends them.
 
-A driver takes a row whole before anybody can look at it, and one value may have a gigabyte. So the statement that selects
-rows measures each and fails by itself, in words that no value can be mistaken for. The length of a text is in its header; nothing is unpacked.
+A driver takes a row whole before anybody can look at it, and one value may have a gigabyte. So the statement that
+selects rows measures each and fails by itself, in words that no value can be mistaken for. The length of a text is in
+its header; nothing is unpacked.
 """
 
 import re
@@ -21,14 +22,14 @@ _LONGEST = {
 }
 _NUMERIC = re.compile(r"numeric\([0-9]+,-?[0-9]+\)")
 _CHARACTERS = re.compile(r"character(?: varying)?\(([0-9]+)\)")
-# What a table stores as it is sent. All else is written out, and may be written out longer than it is stored: ten bytes are
-# a number of 131,072 digits, in jsonb and in arrays too.
+# What a table stores as it is sent. All else is written out, and may be written out longer than it is stored: ten bytes
+# are a number of 131,072 digits, in jsonb and in arrays too.
 _STORED = re.compile(r"text|bytea|json|xml|character( varying)?(\([0-9]+\))?")
 _SHORT = 4096
 # lz4 spends a byte on at most 255, pglz three on at most 273.
 _MOST_PACKED = 255
-# A row lies in one block of one table, and what does not fit there in the one table beside it. What is computed when it is
-# read, and what others keep, may have any length.
+# A row lies in one block of one table, and what does not fit there in the one table beside it. What is computed when it
+# is read, and what others keep, may have any length.
 _ROOM = """
 WITH RECURSIVE tree AS (
   SELECT to_regclass($1)::oid AS oid UNION SELECT i.inhrelid FROM tree t JOIN pg_inherits i ON i.inhparent = t.oid)
@@ -69,8 +70,8 @@ def has_room(session: Catalog, table: str, natives: Sequence[str], most: int) ->
 def refusing(query: str, names: Sequence[str], places: Sequence[int], keys: Sequence[str], most: int) -> str:
     """Wrap a query so that it fails at a row that has more than so many bytes in the columns at these places.
 
-    `names` are its columns that are wanted and `keys` those by which it is ordered. The inner query stays one of its own, so that
-    nothing is computed twice or at the time of planning.
+    `names` are its columns that are wanted and `keys` those by which it is ordered. The inner query stays one of its
+    own, so that nothing is computed twice or at the time of planning.
     """
     lengths = [f"pg_catalog.octet_length(sent.{quote(names[place])})" for place in places]
     together = " OPERATOR(pg_catalog.+) ".join(["0::pg_catalog.int8", *(f"coalesce({one}, 0)" for one in lengths)])

@@ -78,7 +78,9 @@ class Selection:
 
     @classmethod
     def of(cls, session: Described, source: SourceSpec, *, is_inside: bool = False) -> "Selection":
-        """Check and describe a source; blocking. What is selected inside a statement that writes leaves the path as it is."""
+        """Check and describe a source; blocking. What is selected inside a statement that writes leaves the path as it
+        is.
+        """
         if source.table is not None:
             text = quote_table(source.table)
             natives = session.result_types(f"SELECT * FROM {text} LIMIT 0")
@@ -167,7 +169,9 @@ class Selection:
         return as_text(f"selected.{quote(name)}", self.casts[name])
 
     def _sign(self, sign: str, *columns: str) -> str:
-        """An operator of Postgres' own where the types are: one that somebody has made for just these would come before it."""
+        """An operator of Postgres' own where the types are: one that somebody has made for just these would come before
+        it.
+        """
         if all(is_own(self.casts[column]) for column in columns):
             return f"OPERATOR(pg_catalog.{sign})"
         return sign
@@ -190,7 +194,8 @@ class Selection:
         Additional columns have the text of the order's values (`places`), and which rows are equal in it (`ties`).
 
         Raises:
-            WorkFailedError: a row has more bytes than it may (`source.row_too_large`). `sizes` are those of a batch and of a row.
+            WorkFailedError: a row has more bytes than it may (`source.row_too_large`). `sizes` are those of a batch and
+            of a row.
         """
         batch_bytes, most = sizes
         keys = ", ".join(f"selected.{quote(name)}" for name in order)
@@ -274,14 +279,14 @@ def _plain(array: pa.Array, field: pa.Field) -> pa.Array:
         return pc.cast(array, field.type, safe=True)
     except pa.ArrowInvalid as error:
         raise SchemaMismatchError(
-            f"The source's column {field.name} holds a value that {logical_type(field.type)} cannot carry, such as NaN; "
-            f"turn it into NULL in the source query, for example with nullif({field.name}, 'NaN')."
+            f"The source's column {field.name} holds a value that {logical_type(field.type)} cannot carry, such as "
+            f"NaN; turn it into NULL in the source query, for example with nullif({field.name}, 'NaN')."
         ) from error
 
 
 def _refuse_wrapped(array: pa.Array, name: str) -> None:
-    """Refuse times that Arrow cannot carry: the driver shifts them to another epoch, and they come round at the other end,
-    below the earliest time that Postgres knows.
+    """Refuse times that Arrow cannot carry: the driver shifts them to another epoch, and they come round at the other
+    end, below the earliest time that Postgres knows.
     """
     earliest = _EARLIEST.get(str(array.type))
     if earliest is None or array.null_count == len(array):

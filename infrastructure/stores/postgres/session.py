@@ -126,11 +126,15 @@ class PostgresSession(LooksAtLandings, Session):
         self.bind({"search_path": self._path})
 
     def stream(self, sql: str, most: int = BATCH_BYTES) -> Generator[pa.RecordBatch]:
-        """Stream a query's result by COPY, of which no row has more than so many bytes; ending early cancels the query."""
+        """Stream a query's result by COPY, of which no row has more than so many bytes; ending early
+        cancels the query.
+        """
         return self._channel.stream(sql, most)
 
     def rename(self, name: str) -> None:
-        """Take a session name, by which a take-over finds the sessions of its predecessors, and set what `clean` reset."""
+        """Take a session name, by which a take-over finds the sessions of its predecessors, and set what
+        `clean` reset.
+        """
         self._name = name
         self.ask(f"SELECT set_config('application_name', $1, false), {pinned()}", (name,))
 

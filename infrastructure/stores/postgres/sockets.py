@@ -1,4 +1,6 @@
-"""The sockets that libpq keeps to itself: each is found by an option that no other has, and the kernel tells what came in."""
+"""The sockets that libpq keeps to itself: each is found by an option that no other has, and the kernel tells what came
+in.
+"""
 
 import os
 import socket
@@ -11,12 +13,15 @@ from threading import Lock
 _OPEN = Path("/proc/self/fd")
 # The place of `tcpi_bytes_received` in the kernel's `tcp_info`.
 _RECEIVED = struct.Struct("=128xQ")
-# Times after which unanswered data breaks a connection off, in milliseconds. Older kernels round them to ticks, of which these are whole ones.
+# Times after which unanswered data breaks a connection off, in milliseconds. Older kernels round them to ticks, of
+# which these are whole ones.
 MARKS = range(45_020, 105_001, 20)
 
 
 class Peer:
-    """A second hold on a socket: what its peer has sent can be asked, and it can be hung up on, while a driver uses it."""
+    """A second hold on a socket: what its peer has sent can be asked, and it can be hung up on, while a
+    driver uses it.
+    """
 
     def __init__(self, mark: int, held: socket.socket) -> None:
         self.mark = mark
@@ -44,7 +49,9 @@ class Peer:
 
 
 def peers(marks: Collection[int]) -> list[Peer]:
-    """The sockets of this process that have one of the marks; none on systems that cannot tell. They are to be closed."""
+    """The sockets of this process that have one of the marks; none on systems that cannot tell. They are to
+    be closed.
+    """
     found = dict[int, Peer]()
     with suppress(FileNotFoundError):
         for path in _OPEN.iterdir():
@@ -78,7 +85,8 @@ def _held(number: int, mark: int) -> socket.socket | None:
         return None
     if _mark_of(mine) == mark:
         return socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, fileno=mine)
-    # The driver has closed it meanwhile. What has its number now may be a file whose locks would go with any hold on it that is closed.
+    # The driver has closed it meanwhile. What has its number now may be a file whose locks would go with any hold on it
+    # that is closed.
     with suppress(OSError):
         socket.socket(fileno=mine).close()
     return None

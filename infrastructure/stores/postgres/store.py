@@ -62,7 +62,8 @@ _SNAPSHOT = re.compile(r"[0-9A-F]+(-[0-9A-F]+)*")
 class PostgresDataStore(IDataStore):
     """Tables of one Postgres database; owners, readers and writers each have a connection of their own from one pool.
 
-    `installation` tells one that counts fences from others that may read the same database; queries are parsed on `bench`.
+    `installation` tells one that counts fences from others that may read the same database; queries are parsed on
+    `bench`.
     """
 
     def __init__(self, address: PostgresAddress, installation: str = "", bench: Calls | None = None) -> None:

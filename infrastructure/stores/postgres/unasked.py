@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from domain.errors import InvalidInputError
 from infrastructure.stores.postgres.resolving import Resolving, is_own
 
-# A domain is its base type to a comparison, and is checked by nobody then. What an array, a row or a range holds is read with it.
+# A domain is its base type to a comparison, and is checked by nobody then. What an array, a row or a range holds is
+# read with it.
 _CALLS = """
 WITH RECURSIVE trusted AS (
   SELECT oid FROM pg_namespace WHERE nspname = 'pg_catalog' OR nspname IN (SELECT json_array_elements_text($2::json))),
@@ -20,12 +21,14 @@ parts AS (
   SELECT p.name, x.oid, NULL FROM parts p JOIN pg_type t ON t.oid = p.oid CROSS JOIN LATERAL (
     SELECT t.typelem UNION SELECT t.typbasetype UNION
     SELECT r.rngsubtype FROM pg_range r WHERE t.oid IN (r.rngtypid, r.rngmultitypid) UNION
-    SELECT f.atttypid FROM pg_attribute f WHERE f.attrelid = nullif(t.typrelid, 0) AND f.attnum > 0 AND NOT f.attisdropped
+    SELECT f.atttypid FROM pg_attribute f WHERE f.attrelid = nullif(t.typrelid, 0) AND f.attnum > 0 AND NOT
+    f.attisdropped
   ) AS x(oid) WHERE x.oid >= 16384),
 called AS (
   SELECT p.name, true AS is_cast, k.castfunc AS code FROM parts p JOIN pg_type t ON t.oid = p.oid
   JOIN pg_cast k ON k.casttarget IN (t.oid, nullif(t.typarray, 0)) WHERE t.oid >= 16384 UNION ALL
-  SELECT p.name, false, o.oprcode FROM parts p JOIN pg_operator o ON p.oid IN (o.oprleft, o.oprright) WHERE p.oid >= 16384 UNION ALL
+  SELECT p.name, false, o.oprcode FROM parts p JOIN pg_operator o ON p.oid IN (o.oprleft, o.oprright) WHERE p.oid >=
+  16384 UNION ALL
   SELECT p.name, false, coalesce(o.oprcode, d.refobjid) FROM parts p JOIN pg_constraint k ON k.contypid = p.oid
   JOIN pg_depend d ON d.classid = 'pg_constraint'::regclass AND d.objid = k.oid
     AND d.refclassid IN ('pg_proc'::regclass, 'pg_operator'::regclass)
@@ -73,7 +76,7 @@ def _looked_at(session: Resolving, natives: Iterable[str]) -> dict[str, tuple[st
 
 def _untrusted(column: str, native: str, what: str) -> InvalidInputError:
     return InvalidInputError(
-        f"The column {column} has the type {native[:63]}, and functions that are somebody's own are called where {what}. Name their "
-        "schema among the trusted_schemas of the connection, or take another column or type.",
+        f"The column {column} has the type {native[:63]}, and functions that are somebody's own are called where "
+        f"{what}. Name their schema among the trusted_schemas of the connection, or take another column or type.",
         code="query.untrusted_type",
     )

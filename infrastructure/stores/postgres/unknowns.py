@@ -9,8 +9,8 @@ from infrastructure.stores.postgres.session import PostgresSession
 
 _AMONG = "= ANY (string_to_array($1, ','))"
 _STANDBY = (
-    "The source is a standby, which cannot show transactions of its primary that are open and have not written yet: read "
-    "the primary, or give the cursor a hold_back longer than the longest transaction."
+    "The source is a standby, which cannot show transactions of its primary that are open and have not written yet: "
+    "read the primary, or give the cursor a hold_back longer than the longest transaction."
 )
 _ELSEWHERE = (
     "SELECT c.relname::text, c.relkind::text FROM pg_class c "
@@ -28,12 +28,12 @@ _CALLING = (
 _VOLATILE = f"SELECT DISTINCT proname::text FROM pg_proc WHERE oid >= 16384 AND provolatile = 'v' AND proname {_AMONG}"
 _SEQUENCES = (
     "SELECT s.seqcache, s.seqincrement, c.relname::text FROM pg_sequence s JOIN pg_class c ON c.oid = s.seqrelid "
-    "WHERE s.seqrelid IN (SELECT d.objid FROM pg_depend d JOIN pg_attribute a ON a.attrelid = d.refobjid "
-    "AND a.attnum = d.refobjsubid WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass "
-    f"AND d.deptype IN ('a', 'i') AND d.refobjid::text {_AMONG} AND a.attname = $2 "
-    "UNION SELECT d.refobjid FROM pg_attrdef f JOIN pg_attribute a ON a.attrelid = f.adrelid AND a.attnum = f.adnum "
-    "JOIN pg_depend d ON d.classid = 'pg_attrdef'::regclass AND d.objid = f.oid AND d.refclassid = 'pg_class'::regclass "
-    f"WHERE f.adrelid::text {_AMONG} AND a.attname = $2)"
+    "WHERE s.seqrelid IN (SELECT d.objid FROM pg_depend d JOIN pg_attribute a ON a.attrelid = d.refobjid AND "
+    "a.attnum = d.refobjsubid WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND "
+    f"d.deptype IN ('a', 'i') AND d.refobjid::text {_AMONG} AND a.attname = $2 UNION SELECT d.refobjid FROM "
+    "pg_attrdef f JOIN pg_attribute a ON a.attrelid = f.adrelid AND a.attnum = f.adnum JOIN pg_depend d ON d.classid "
+    "= 'pg_attrdef'::regclass AND d.objid = f.oid AND d.refclassid = 'pg_class'::regclass WHERE f.adrelid::text "
+    f"{_AMONG} AND a.attname = $2)"
 )
 
 
@@ -85,6 +85,6 @@ def _numbering(cache: int, increment: int, name: str) -> str:
     if increment < 0:
         return f"The sequence {name} counts down, so later rows come below a read: take another cursor."
     return (
-        f"Each session keeps {cache} numbers of the sequence {name} and may use them late: ALTER SEQUENCE … CACHE 1, or give "
-        "the cursor a hold_back above what all sessions may keep."
+        f"Each session keeps {cache} numbers of the sequence {name} and may use them late: ALTER SEQUENCE … CACHE 1, "
+        "or give the cursor a hold_back above what all sessions may keep."
     )

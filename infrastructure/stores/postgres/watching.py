@@ -1,7 +1,8 @@
-"""What a server may send and how long it may be silent, where a driver gathers all that comes and waits for all that does not.
+"""What a server may send and how long it may be silent, where a driver gathers all that comes and waits for all that
+does not.
 
-libpq gives back control once it has a whole answer. So one thread looks at the sockets of those that wait, some times a second, and
-hangs up on a server that goes too far: the driver finds the connection at its end, and its thread is free.
+libpq gives back control once it has a whole answer. So one thread looks at the sockets of those that wait, some times a
+second, and hangs up on a server that goes too far: the driver finds the connection at its end, and its thread is free.
 """
 
 import itertools
@@ -18,7 +19,9 @@ from infrastructure.stores.postgres.sockets import MARKS, Peer, peers
 ANSWER_BYTES = 64 * 2**20
 """Of one answer to a statement of ours."""
 CONNECTING_BYTES = 128 * 2**20
-"""Of one connection while it is made: the driver reads the catalog then, a kilobyte of a table and 240 bytes of another type."""
+"""Of one connection while it is made: the driver reads the catalog then, a kilobyte of a table and 240 bytes of another
+type.
+"""
 
 _TICK_SECONDS = 0.05
 _REST_TICKS = 40
@@ -31,7 +34,8 @@ _CANCEL_BYTES, _CANCEL_SECONDS = 2**20, 5.0
 def too_much(place: str, most: int) -> StoreRefusedError:
     """Say that an answer was longer than it may be."""
     return StoreRefusedError(
-        f"{place} sent more than {most >> 20} MB where one answer was due, which is more than it may have; the connection was ended.",
+        f"{place} sent more than {most >> 20} MB where one answer was due, which is more than it may have; the "
+        "connection was ended.",
         code="store.answer_too_large",
     )
 
@@ -185,8 +189,8 @@ def _look(watches: Sequence[Watch]) -> None:
         largest = max(watches, key=lambda watch: watch.gathered)
         largest.give_up(
             StoreUnavailableError(
-                f"Answers of Postgres servers had more than {_TOGETHER_BYTES >> 20} MB together, so the largest was ended; try again "
-                "with fewer at a time."
+                f"Answers of Postgres servers had more than {_TOGETHER_BYTES >> 20} MB together, so the largest was "
+                "ended; try again with fewer at a time."
             )
         )
 
