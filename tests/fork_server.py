@@ -1,4 +1,5 @@
-"""Forks Headrace's processes from one that has imported the program, so that each starts in milliseconds, not in a second.
+"""Forks Headrace's processes from one that has imported the program, so that each starts in milliseconds, not in a
+second.
 
 `tests/program.py` starts this server and asks it. A child is a process of its own: its own pid, folder, environment and
 files, and it dies alone. Nothing but modules is loaded here: no thread, event loop, connection or file of the program.
@@ -112,7 +113,9 @@ def _data_megabytes() -> int:
 
 
 def _fork_server_of_its_own() -> ForkClient:
-    """Fork another server while there is but one thread, so that the program's benches get their children as quickly."""
+    """Fork another server while there is but one thread, so that the program's benches get their children
+    as quickly.
+    """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     if os.fork() == 0:
         ours.close()

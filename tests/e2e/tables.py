@@ -43,8 +43,8 @@ def postgres_differences(url: str, expected: str, found: str) -> list[str]:
         postgres(
             url,
             "SELECT attname::text, format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = "
-            f"'{table}'::regclass AND attnum > 0 AND NOT attisdropped AND attname::text <> ALL (ARRAY{list(_INTERNAL)}) "
-            "ORDER BY attnum",
+            f"'{table}'::regclass AND attnum > 0 AND NOT attisdropped AND attname::text <> ALL "
+            f"(ARRAY{list(_INTERNAL)}) ORDER BY attnum",
         )
         for table in (expected, found)
     ]

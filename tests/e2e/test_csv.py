@@ -1,4 +1,6 @@
-"""Runs over CSV files whose types are guesses: what breaks a guess breaks the run by name, before anything is visible."""
+"""Runs over CSV files whose types are guesses: what breaks a guess breaks the run by name, before anything
+is visible.
+"""
 
 from collections.abc import AsyncIterator
 from decimal import Decimal

@@ -1,4 +1,6 @@
-"""What is said of where a read by a cursor ended: in the report, in the state of the pipeline, in the plan, at both doors."""
+"""What is said of where a read by a cursor ended: in the report, in the state of the pipeline, in the plan, at both
+doors.
+"""
 
 import json
 from pathlib import Path

@@ -1,4 +1,6 @@
-"""A table that others empty or exchange between two runs is theirs to empty: the next run brings what is new, and says no more."""
+"""A table that others empty or exchange between two runs is theirs to empty: the next run brings what is new, and says
+no more.
+"""
 
 from pathlib import Path
 

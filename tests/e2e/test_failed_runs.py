@@ -1,4 +1,6 @@
-"""A run that fails before it landed a row leaves nothing behind, and once its cause is mended the next run just works."""
+"""A run that fails before it landed a row leaves nothing behind, and once its cause is mended the next run
+just works.
+"""
 
 from pathlib import Path
 from typing import Any

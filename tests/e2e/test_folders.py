@@ -1,4 +1,6 @@
-"""Runs over folders named `column=value`: the column lands with its type, goes to quarantine with its row, and comes back."""
+"""Runs over folders named `column=value`: the column lands with its type, goes to quarantine with its row, and comes
+back.
+"""
 
 from collections.abc import AsyncIterator
 from datetime import date

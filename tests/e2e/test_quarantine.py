@@ -38,7 +38,9 @@ run: {{batch_rows: {batch_rows}}}
 
 
 def refused_people(folder: Path, **extra: str) -> None:
-    """A run that refuses one row in a hundred, and then the rule as it should have been, for a replay of three batches."""
+    """A run that refuses one row in a hundred, and then the rule as it should have been, for a replay of
+    three batches.
+    """
     with_people(folder, rows=ROWS)
     write(folder, "pipelines/people.yaml", people(oldest=130))
     done = headrace(folder, "run", "pipelines/people.yaml", **extra)

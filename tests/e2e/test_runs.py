@@ -85,7 +85,10 @@ def test_same_file_lands_on_duckdb_and_on_postgres_by_one_name(project: Path, po
 
 def test_incremental_load_takes_each_row_once(project: Path, postgres_database: str) -> None:
     postgres(postgres_database, "CREATE TABLE events (id bigint PRIMARY KEY, at timestamptz NOT NULL)")
-    insert = "INSERT INTO events SELECT g, now() - interval '1 day' * (100 - g) - interval '2 hours' FROM generate_series({}) g"
+    insert = (
+        "INSERT INTO events SELECT g, now() - interval '1 day' * (100 - g) - interval '2 hours' FROM "
+        "generate_series({}) g"
+    )
     postgres(postgres_database, insert.format("1, 20"))
     write(project, "connections/shop.yaml", postgres_connection(postgres_database, "shop"))
     write(project, "pipelines/events.yaml", EVENTS)
@@ -125,7 +128,8 @@ def test_limit_ends_the_read_set_earlier_and_the_next_run_goes_on(project: Path,
 def test_parameters_of_a_cursor_pipeline_have_a_watermark_of_their_own(project: Path, postgres_database: str) -> None:
     postgres(
         postgres_database,
-        "CREATE TABLE events AS SELECT g::bigint AS id, g::bigint AS at, CASE WHEN g % 2 = 0 THEN 'CH' ELSE 'DE' END AS country FROM generate_series(1, 10) g",
+        "CREATE TABLE events AS SELECT g::bigint AS id, g::bigint AS at, CASE WHEN g % 2 = 0 THEN 'CH' ELSE 'DE' END "
+        "AS country FROM generate_series(1, 10) g",
     )
     write(project, "connections/shop.yaml", postgres_connection(postgres_database, "shop"))
     write(
@@ -288,7 +292,10 @@ def test_missing_table_fails_the_run_with_its_name(project: Path, postgres_datab
 
 
 def test_missing_extra_is_named(project: Path) -> None:
-    code = "import sys; sys.modules['adbc_driver_postgresql'] = None; sys.argv = ['headrace', 'up', '--port', '0']; from entrypoints.cli.main import main; main()"
+    code = (
+        "import sys; sys.modules['adbc_driver_postgresql'] = None; sys.argv = ['headrace', 'up', '--port', '0']; "
+        "from entrypoints.cli.main import main; main()"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=project, capture_output=True, text=True, check=False,
         env=environment(**postgres_environment("postgresql://u@127.0.0.1:1/x")), timeout=60,
@@ -440,8 +447,9 @@ def test_types_without_arrow_ones_stay_what_they_are_or_are_refused_by_name(
 ) -> None:
     postgres(
         postgres_database,
-        "CREATE TABLE events AS SELECT g::bigint AS id, g::numeric / 7 AS share, ARRAY[g, 2] AS pair, '10.0.0.1'::inet AS host, "
-        "'{\"a\": 1}'::jsonb AS facts, '01890000-0000-7000-8000-000000000000'::uuid AS ref FROM generate_series(1, 5) g",
+        "CREATE TABLE events AS SELECT g::bigint AS id, g::numeric / 7 AS share, ARRAY[g, 2] AS pair, "
+        "'10.0.0.1'::inet AS host, '{\"a\": 1}'::jsonb AS facts, '01890000-0000-7000-8000-000000000000'::uuid AS ref "
+        "FROM generate_series(1, 5) g",
     )
     write(project, "connections/shop.yaml", postgres_connection(postgres_database, "shop"))
     text = "version: 1\npipeline: typed\nsource: {connection: shop, table: events, key: [id]}\n"

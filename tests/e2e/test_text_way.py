@@ -1,4 +1,6 @@
-"""Text that DuckDB converts while it writes it lands as it does row by row, or not at all: the same values, counts and words."""
+"""Text that DuckDB converts while it writes it lands as it does row by row, or not at all: the same values, counts and
+words.
+"""
 
 import asyncio
 import csv

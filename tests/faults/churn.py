@@ -1,4 +1,5 @@
-"""`make churn MINUTES=10`: random transactions of many writers beside incremental pipelines; in the end both sides are equal.
+"""`make churn MINUTES=10`: random transactions of many writers beside incremental pipelines; in the end both sides are
+equal.
 
 Each round draws its writers anew: short and long transactions, such that read first, are prepared, rolled back, in part
 rolled back to a savepoint, or are several in one message. Pipelines of two roles and every kind of cursor run again and
@@ -186,7 +187,8 @@ class Writer:
 class Plan:
     """How long a round takes, and what is part of it: so many seconds, and at least so many laps of all pipelines.
 
-    A run that waits for young transactions finds few open at its end, so `wait_seconds` bounds that while writers are at work.
+    A run that waits for young transactions finds few open at its end, so `wait_seconds` bounds that while writers are
+    at work.
     """
 
     seconds: float
@@ -341,7 +343,8 @@ def main() -> int:
             told = ", ".join(f"{count} {kind}" for kind, count in sorted(found.transactions.items()))
             excuse = f", {found.excused} missing as was told" if found.excused else ""
             print(
-                f"seed {seed}: {found.rows} rows in {found.runs} runs beside {told}{excuse}: {found.problems or 'equal'}",
+                f"seed {seed}: {found.rows} rows in {found.runs} runs beside {told}{excuse}: "
+                f"{found.problems or 'equal'}",
                 flush=True,
             )
             failed += bool(found.problems)

@@ -213,7 +213,7 @@ def _types(query: Query, table: str) -> Rows:
 
 # One query per invariant over the platform's records; each must find nothing.
 AUDITS = {
-    "R1": "SELECT r.id FROM runs r WHERE r.state NOT IN ('queued', 'running', 'succeeded', 'failed', 'cancelled', 'skipped')",
+    "R1": "SELECT r.id FROM runs r WHERE r.state NOT IN ('queued', 'running', 'succeeded', 'failed', 'cancelled', " "'skipped')",
     "R2": (
         "SELECT a.run_id FROM run_transitions a JOIN run_transitions b ON b.run_id = a.run_id AND b.id > a.id "
         "WHERE a.after IN ('succeeded', 'failed', 'cancelled', 'skipped') AND b.after <> a.after"

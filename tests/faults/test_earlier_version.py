@@ -1,4 +1,6 @@
-"""A lane that the first version left in the middle of a load: its tables are brought up to date, and its rows land once."""
+"""A lane that the first version left in the middle of a load: its tables are brought up to date, and its rows land
+once.
+"""
 
 import json
 from collections import Counter
@@ -63,8 +65,8 @@ def left_behind(execute: Any, order: list[str], place: list[str], fingerprint: s
     read_set = head["read_set"]["id"]
     for stream, position, read, stats in (("head", "NULL", 0, head), ("0", f"'{json.dumps(place)}'", 3, {})):
         execute(
-            f"INSERT INTO _headrace_checkpoint VALUES ('default', 'sold', 'main', '{stream}', '{read_set}', 1, 1, {position}, "
-            f"'loading', {read}, {read}, 0, {read}, 0, 0, 0, '{json.dumps(stats)}')"
+            f"INSERT INTO _headrace_checkpoint VALUES ('default', 'sold', 'main', '{stream}', '{read_set}', 1, 1, "
+            f"{position}, 'loading', {read}, {read}, 0, {read}, 0, 0, 0, '{json.dumps(stats)}')"
         )
 
 

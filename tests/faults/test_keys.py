@@ -21,7 +21,8 @@ from tests.e2e.tables import duckdb_rows, postgres
 
 ME = Principal("me", "default", frozenset({Role.PLATFORM_ADMIN}))
 NOTHING = "transform: [{sql: select * from batch}]\n"
-# Name, connection of the destination (None: DuckDB), and work: through Arrow twice, and undecoded where an index allows it.
+# Name, connection of the destination (None: DuckDB), and work: through Arrow twice, and undecoded where an index allows
+# it.
 WAYS = (("embedded", "", ""), ("decoded", "shop", NOTHING), ("passed", "warehouse", ""))
 
 # Each: what the table is made of, its rows, and the source of the document.

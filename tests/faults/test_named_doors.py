@@ -1,4 +1,6 @@
-"""What keeps a run from its home, records, stores or secrets has a code of its own, at once where trying again cannot help."""
+"""What keeps a run from its home, records, stores or secrets has a code of its own, at once where trying again cannot
+help.
+"""
 
 import os
 import shutil
@@ -221,7 +223,8 @@ async def test_file_that_another_store_of_the_process_has_open_is_told_as_that(
 
 def test_file_of_a_newer_duckdb_is_told_as_that(tmp_path: Path) -> None:
     said = duckdb.IOException(
-        "IO Error: Trying to read a database file with version number 99, but we can only read versions between 64 and 68."
+        "IO Error: Trying to read a database file with version number 99, but we can only read versions between 64 "
+        "and 68."
     )
 
     error = not_opened(said, tmp_path / "data.duckdb")

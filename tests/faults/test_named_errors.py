@@ -1,4 +1,6 @@
-"""What goes wrong in the middle of a run has a name, leaves nothing half-written, and the run goes on once it is mended."""
+"""What goes wrong in the middle of a run has a name, leaves nothing half-written, and the run goes on once it is
+mended.
+"""
 
 import json
 import os
@@ -73,8 +75,8 @@ def test_cell_of_200_megabytes(project: Path, postgres_database: str, way: str) 
 
     refused(project, "source.row_too_large", **settings)
 
-    # Only batches that were committed are promised to stay. The server refuses the row while a driver still gathers those in front
-    # of it, so there may be none: then no table is left, else whole batches from the first row on.
+    # Only batches that were committed are promised to stay. The server refuses the row while a driver still gathers
+    # those in front of it, so there may be none: then no table is left, else whole batches from the first row on.
     if postgres(postgres_database, "select to_regclass('landed') is not null") == [(True,)]:
         landed = postgres(
             postgres_database,
@@ -238,7 +240,9 @@ def test_column_that_changes_its_type_while_batches_come(project: Path, postgres
 def test_somebody_who_waits_for_a_whole_table_gets_it_and_the_run_goes_on(
     project: Path, postgres_database: str, way: str, table: str, batch: int
 ) -> None:
-    """As ALTER, TRUNCATE and VACUUM FULL do: no session of a run may wait behind them while another keeps them waiting."""
+    """As ALTER, TRUNCATE and VACUUM FULL do: no session of a run may wait behind them while another keeps
+    them waiting.
+    """
     settings = numbers(project, postgres_database, way)
     copying = start_program(
         "run", "pipelines/numbers.yaml", folder=project, stdout=subprocess.PIPE, stderr=subprocess.PIPE,

@@ -39,7 +39,8 @@ KEYS = {
     "day": "date GENERATED ALWAYS AS (date '0044-03-15 BC' + id::integer * 100000) STORED",
     "shared": "bigint GENERATED ALWAYS AS (grp) STORED",
     "null": "text GENERATED ALWAYS AS (CASE WHEN id % 3 > 0 THEN 'x' || id % 7 END) STORED",
-    "clock": "time GENERATED ALWAYS AS (CASE grp WHEN 0 THEN time '24:00' WHEN 1 THEN time '00:00' ELSE time '22:00' END) STORED",
+    "clock": "time GENERATED ALWAYS AS (CASE grp WHEN 0 THEN time '24:00' WHEN 1 THEN time '00:00' ELSE time '22:00' END) "
+    "STORED",
     "length": "interval GENERATED ALWAYS AS (make_interval(months => id::int % 2, days => id::int % 4 * 15)) STORED",
     "time": "timestamp GENERATED ALWAYS AS ('2024-01-01'::timestamp + id * interval '1 us') STORED",
 }
@@ -191,8 +192,8 @@ class Source:
         self.rows: dict[int, Row] = {}
         postgres(
             url,
-            "CREATE TABLE source (id bigint PRIMARY KEY, grp bigint NOT NULL, n integer, note text, status text NOT NULL, "
-            "seq bigint NOT NULL, at timestamptz NOT NULL DEFAULT clock_timestamp()"
+            "CREATE TABLE source (id bigint PRIMARY KEY, grp bigint NOT NULL, n integer, note text, status text NOT "
+            "NULL, seq bigint NOT NULL, at timestamptz NOT NULL DEFAULT clock_timestamp()"
             + (")" if shape.key == "id" else f", k {KEYS[shape.key_type]} {_unique(shape)})"),
         )
         postgres(url, f"CREATE INDEX ON source ({shape.cursor or 'seq'}, {shape.key})")
@@ -224,7 +225,8 @@ class Source:
             changed = ", ".join(f"{name} = excluded.{name}" for name in names[1:]) + ", at = clock_timestamp()"
             postgres(
                 self._url,
-                f"INSERT INTO {self._table[key % 2 == 0]} ({columns}) VALUES ({values}) ON CONFLICT (id) DO UPDATE SET {changed}",
+                f"INSERT INTO {self._table[key % 2 == 0]} ({columns}) VALUES ({values}) ON CONFLICT (id) DO UPDATE "
+                f"SET {changed}",
             )
         self._seq += 1  # What is committed after a run has begun lies above what it has read.
 
@@ -251,7 +253,9 @@ async def ended(use_cases: UseCases) -> Run:
 
 
 async def run_until_done(folder: Path, chance: random.Random) -> list[Run]:
-    """Run the pipeline, by processes of its own as far as memory goes, until a run succeeds; faults strike at random."""
+    """Run the pipeline, by processes of its own as far as memory goes, until a run succeeds; faults strike
+    at random.
+    """
     runs: list[Run] = []
 
     def strike(name: str) -> None:

@@ -1,4 +1,6 @@
-"""Kills while DuckDB converts text as it writes it: a resume goes on behind the last part, and nothing is lost or doubled."""
+"""Kills while DuckDB converts text as it writes it: a resume goes on behind the last part, and nothing is lost or
+doubled.
+"""
 
 import random
 import subprocess

@@ -1,4 +1,6 @@
-"""Arrow arrays as plain values that tell what Arrow's equality does not: bits of floats, and times that Python has not."""
+"""Arrow arrays as plain values that tell what Arrow's equality does not: bits of floats, and times that
+Python has not.
+"""
 
 import struct
 from typing import Any

@@ -34,7 +34,9 @@ _OTHERS = {
 
 @dataclass(frozen=True)
 class Case:
-    """What is written, by Arrow or as an expression of DuckDB, and the texts that stores show; None where they refuse it."""
+    """What is written, by Arrow or as an expression of DuckDB, and the texts that stores show; None where they refuse
+    it.
+    """
 
     given: pa.Array | str
     duckdb: list[str | None] | None

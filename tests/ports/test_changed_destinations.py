@@ -1,4 +1,6 @@
-"""A run notices that others have emptied or exchanged the table in which its rows land; what keeps the rows is no matter."""
+"""A run notices that others have emptied or exchanged the table in which its rows land; what keeps the rows is no
+matter.
+"""
 
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import aclosing, asynccontextmanager
@@ -379,7 +381,9 @@ async def test_what_leaves_rows_of_the_load_is_no_loss(what: str, way: str, post
 
 
 async def test_rows_of_each_run_that_loads_a_read_set_vouch_for_the_table(postgres_database: str) -> None:
-    """A run is retried as another one, which completes what the first has begun; the table is written anew around it."""
+    """A run is retried as another one, which completes what the first has begun; the table is written anew
+    around it.
+    """
     async with postgres_load(postgres_database, "appended") as load:
         async with aclosing(load.batches()) as batches:
             await anext(batches)

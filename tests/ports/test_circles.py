@@ -1,4 +1,6 @@
-"""A run that waits for itself, as somebody stands between what it reads and what it writes, lets go; what waits for others only, waits."""
+"""A run that waits for itself, as somebody stands between what it reads and what it writes, lets go; what waits for
+others only, waits.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -131,7 +133,8 @@ async def test_readers_of_another_role_are_known(
 ) -> None:
     role = f"writer_{uuid4().hex[:12]}"
     somebody.does(
-        f"CREATE ROLE {role} LOGIN; GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}; GRANT ALL ON SCHEMA public TO {role}"
+        f"CREATE ROLE {role} LOGIN; GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}; GRANT ALL ON SCHEMA public TO "
+        f"{role}"
     )
     plain = PostgresDataStore(replace(address_of(postgres_database), user=role), "here")
     await plain.open()

@@ -95,7 +95,9 @@ async def test_limited_read_ends_in_the_order_of_the_cursor_whatever_its_name(
 async def test_a_read_ends_just_above_the_greatest_value_whatever_the_clock_says(
     kind: pa.DataType, store: IDataStore, backend: Backend
 ) -> None:
-    """The watermark is of what was seen; how far it was complete is told beside it, and moves on while a table is quiet."""
+    """The watermark is of what was seen; how far it was complete is told beside it, and moves on while a table is
+    quiet.
+    """
     values = pa.array([10_000_001, 20_000_003], pa.int64()).cast(kind)
     await store.write(TableName("s"), [pa.table({"id": pa.array([1, 2], pa.int64()), "at": values})])
     reading = Reading(store, "s", CursorSpec("at"))

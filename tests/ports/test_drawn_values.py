@@ -1,4 +1,6 @@
-"""Values drawn for each type of Postgres land as they were on every way: decoded, undecoded, in the database, in DuckDB."""
+"""Values drawn for each type of Postgres land as they were on every way: decoded, undecoded, in the database, in
+DuckDB.
+"""
 
 import asyncio
 from pathlib import Path

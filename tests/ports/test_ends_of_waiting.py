@@ -140,7 +140,10 @@ async def test_writer_that_is_stopped_while_it_connects_again_writes_nothing(
 
 
 async def test_copy_that_fails_while_it_is_being_stopped_leaves_nothing_running(postgres: PostgresDataStore) -> None:
-    failing = "SELECT CASE WHEN g < 300 THEN repeat('x', 100000) ELSE (1 / (g - 300))::text END FROM generate_series(1, 300) g"
+    failing = (
+        "SELECT CASE WHEN g < 300 THEN repeat('x', 100000) ELSE (1 / (g - 300))::text END FROM generate_series(1, "
+        "300) g"
+    )
     source = SourceSpec(query="SELECT 1 AS id", key=("id",))
     async with postgres._snapshots.reading(None) as reading:
         await reading.thread.call(reading.selected, source)

@@ -91,9 +91,10 @@ async def test_null_among_the_accepted_values_accepts_null_and_nothing_else() ->
 @pytest.mark.parametrize("is_json", [False, True], ids=["yaml", "json"])
 async def test_a_bound_of_a_document_keeps_its_digits(is_json: bool, tmp_path: Path) -> None:
     body = (
-        '{"version": 1, "pipeline": "p", "source": {"connection": "a", "table": "s"}, "destination": {"connection": "b", "table": "t"}, '
-        '"quality": [{"rule": "between", "column": "v", "max": 12345678901234567.88, "on_violation": "quarantine"}, '
-        '{"rule": "accepted_values", "column": "v", "values": [0.1, 12345678901234567890.25, 18446744073709551615]}]}'
+        '{"version": 1, "pipeline": "p", "source": {"connection": "a", "table": "s"}, "destination": {"connection": '
+        '"b", "table": "t"}, "quality": [{"rule": "between", "column": "v", "max": 12345678901234567.88, '
+        '"on_violation": "quarantine"}, {"rule": "accepted_values", "column": "v", "values": [0.1, '
+        "12345678901234567890.25, 18446744073709551615]}]}"
     )
     spec = PipelineSpec.from_document(read_text(body, "p", {}, is_json=is_json).body)
 

@@ -1,4 +1,6 @@
-"""Files that are written to, cut off or replaced while they are read: rows of what was planned, or a run that says so."""
+"""Files that are written to, cut off or replaced while they are read: rows of what was planned, or a run
+that says so.
+"""
 
 import os
 from collections.abc import Callable

@@ -1,4 +1,6 @@
-"""A plan tells of every table whose policies hide rows from the role that reads it, however the source comes to the table."""
+"""A plan tells of every table whose policies hide rows from the role that reads it, however the source comes to the
+table.
+"""
 
 import pytest
 
@@ -8,7 +10,10 @@ from infrastructure.stores.postgres.store import PostgresDataStore
 from tests.ports.backends import address_of
 from tests.somebody import Somebody
 
-GUARDED = "CREATE TABLE {0} (id bigint, team text); ALTER TABLE {0} ENABLE ROW LEVEL SECURITY; CREATE POLICY p ON {0} USING (id > 1)"
+GUARDED = (
+    "CREATE TABLE {0} (id bigint, team text); ALTER TABLE {0} ENABLE ROW LEVEL SECURITY; CREATE POLICY p ON {0} "
+    "USING (id > 1)"
+)
 PARTS = (
     "CREATE TABLE whole (id bigint) PARTITION BY RANGE (id); CREATE TABLE part PARTITION OF whole DEFAULT; "
     "ALTER TABLE {0} ENABLE ROW LEVEL SECURITY; CREATE POLICY p ON {0} USING (id > 1)"
@@ -23,13 +28,13 @@ HIDING = {
     "join": (f"CREATE TABLE free (id bigint); {GUARDED_T}", "SELECT f.id FROM free f JOIN GUARDED g USING (id)", "this role"),
     "view of a plain role": (f"{GUARDED_T}; CREATE VIEW v AS SELECT * FROM guarded; ALTER VIEW v OWNER TO {{other}}", "v", "{other}"),
     "view of a view": (
-        f"{GUARDED_T}; CREATE VIEW w AS SELECT * FROM guarded; ALTER VIEW w OWNER TO {{other}}; CREATE VIEW v AS SELECT * FROM w",
+        f"{GUARDED_T}; CREATE VIEW w AS SELECT * FROM guarded; ALTER VIEW w OWNER TO {{other}}; CREATE VIEW v AS " "SELECT * FROM w",
         "v",
         "{other}",
     ),
     "view for whoever reads": (f"{GUARDED_T}; CREATE VIEW v WITH (security_invoker) AS SELECT * FROM guarded", "v", "this role"),
     "such a view in another": (
-        f"{GUARDED_T}; CREATE VIEW w WITH (security_invoker = on) AS SELECT * FROM guarded; CREATE VIEW v AS SELECT * FROM w",
+        f"{GUARDED_T}; CREATE VIEW w WITH (security_invoker = on) AS SELECT * FROM guarded; CREATE VIEW v AS SELECT * " "FROM w",
         "v",
         "this role",
     ),

@@ -1,4 +1,6 @@
-"""Who owns a lane: fences strictly above, tokens that tell attempts under one fence apart, tables of earlier versions."""
+"""Who owns a lane: fences strictly above, tokens that tell attempts under one fence apart, tables of
+earlier versions.
+"""
 
 from collections.abc import Awaitable, Callable
 

@@ -1,4 +1,6 @@
-"""What is one key is for the database to say: the last row of each, however it is spelled, and what merging did is told."""
+"""What is one key is for the database to say: the last row of each, however it is spelled, and what merging did is
+told.
+"""
 
 import random
 from dataclasses import replace

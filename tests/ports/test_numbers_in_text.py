@@ -1,4 +1,6 @@
-"""Numbers beyond Arrow and DuckDB, and other types that travel as text: exact in casts and rules, or refused by name."""
+"""Numbers beyond Arrow and DuckDB, and other types that travel as text: exact in casts and rules, or
+refused by name.
+"""
 
 import struct
 from collections.abc import Sequence
@@ -102,7 +104,9 @@ def test_casts_of_numeric_to_doubles_keep_what_a_double_has() -> None:
 async def applied(
     values: Sequence[str | None], kind: str, *steps: Step, rules: tuple[Rule, ...] = ()
 ) -> tuple[JudgedBatch, dict[str, str]]:
-    """Apply steps and rules to a column `v` of a type that travels as text; what was accepted, and the types after it."""
+    """Apply steps and rules to a column `v` of a type that travels as text; what was accepted, and the
+    types after it.
+    """
     rows = pa.table({"id": range(len(values)), "v": pa.array(values, pa.string())})
     plan = TransformPlan(source=(Column("id", "int64"), Column("v", kind)), steps=steps, rules=rules)
     async with DuckDBTransformer().prepare(plan) as prepared:

@@ -1,4 +1,6 @@
-"""Parquet files: what a file says of a column is what lands, or the column is refused; docs/reference/parquet.md says so."""
+"""Parquet files: what a file says of a column is what lands, or the column is refused; docs/reference/parquet.md says
+so.
+"""
 
 import struct
 from datetime import datetime

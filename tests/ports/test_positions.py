@@ -1,4 +1,6 @@
-"""Where a resumed read goes on: positions of every type come back to the same value, and no rows of one place are parted."""
+"""Where a resumed read goes on: positions of every type come back to the same value, and no rows of one place are
+parted.
+"""
 
 import json
 from collections.abc import AsyncIterator
@@ -112,7 +114,9 @@ async def pieces(
 
 
 async def check_every_place(store: IDataStore, kind: str) -> None:
-    """From the place behind each batch a read goes on with exactly the rows that are greater in the store's own eyes."""
+    """From the place behind each batch a read goes on with exactly the rows that are greater in the store's
+    own eyes.
+    """
     plan = await store.plan(SOURCE, lo=None, limit=None)
     assert (plan.ordered, plan.is_proved) == (True, False), kind
     seen: list[int] = []

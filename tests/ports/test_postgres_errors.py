@@ -1,4 +1,6 @@
-"""Each failure of a Postgres has its own code, says whether to try again, names what it is about, and shows no value."""
+"""Each failure of a Postgres has its own code, says whether to try again, names what it is about, and shows
+no value.
+"""
 
 import asyncio
 from collections.abc import Iterator
@@ -23,7 +25,8 @@ from tests.somebody import Somebody
 
 SECRET = "s3kr1t"
 PREPARED = (
-    "create table plain (id int primary key, short varchar(3), n int not null default 1, k int check (k > 0), kind text)",
+    "create table plain (id int primary key, short varchar(3), n int not null default 1, k int check (k > 0), kind "
+    "text)",
     "create table parts (id int, kind text) partition by range (id)",
     "create table depended (id int)",
     "create view dependent as select id from depended",
@@ -123,7 +126,8 @@ def prepared(postgres_server_url: str) -> Iterator[str]:
             held.execute(statement)
         # Roles are the server's: another worker of the suite may have made it, or be about to.
         held.execute(
-            "do $$ begin create role plain_reader; exception when duplicate_object or unique_violation then null; end $$"
+            "do $$ begin create role plain_reader; exception when duplicate_object or unique_violation then null; "
+            "end $$"
         )
         held.execute("create table held (id int)")
         holder.commit()

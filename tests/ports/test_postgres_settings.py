@@ -86,7 +86,9 @@ class Database:
             await connection.close()
 
     async def prepare(self, settings: dict[str, str]) -> "Database":
-        """Create types, hide functions behind others of their names, then set everything oddly, for all and the role."""
+        """Create types, hide functions behind others of their names, then set everything oddly, for all and
+        the role.
+        """
         name = self.url.rsplit("/", 1)[1]
         calls = ("current_setting(text)", "format_type(oid, integer)", "set_config(text, text, boolean)")
         await self.sql(

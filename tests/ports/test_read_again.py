@@ -1,4 +1,6 @@
-"""A refused row that a later run reads again is superseded when that run is published, whatever becomes of the row there."""
+"""A refused row that a later run reads again is superseded when that run is published, whatever becomes of the row
+there.
+"""
 
 import json
 from dataclasses import replace
@@ -84,7 +86,9 @@ async def found(store: IDataStore) -> list[tuple[int, str, str | None]]:
 @pytest.mark.clause("IDataStore", 27)
 @pytest.mark.parametrize("shadow", [False, True], ids=["by batch", "as a whole"])
 async def test_what_was_refused_is_superseded_by_a_run_that_reads_it_again(store: IDataStore, shadow: bool) -> None:
-    """Refused once more, accepted or not read at all: only the last stays open, and nothing changes before publication."""
+    """Refused once more, accepted or not read at all: only the last stays open, and nothing changes before
+    publication.
+    """
     await (await Load(store, "r1").commits(judged([1, 2], [9]), judged([3], []))).is_published()
     before = [(1, "open", None), (2, "open", None), (3, "open", None)]
     assert await found(store) == before
@@ -116,7 +120,9 @@ async def test_what_a_run_that_is_given_up_has_read_again_stays_open(store: IDat
 
 @pytest.mark.clause("IDataStore", 27)
 async def test_only_refusals_of_the_same_lane_and_key_are_superseded(store: IDataStore) -> None:
-    """Another lane reads other rows; without a key, and where every version lands, nothing tells that a row is the same."""
+    """Another lane reads other rows; without a key, and where every version lands, nothing tells that a row is the
+    same.
+    """
     other = Lane("default", "orders", "p_other")
     await (await Load(store, "r1", other).commits(judged([1], []))).is_published()
     await (await Load(store, "r2").commits(judged([2], []))).is_published()

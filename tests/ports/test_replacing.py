@@ -234,8 +234,9 @@ async def test_rows_that_a_policy_hides_are_not_left_beside_the_new_ones(
     await replaced(postgres, 1, {1: "a", 2: "b"})
     role = f"plain_{postgres_database[-12:]}"
     somebody.does(
-        f"CREATE ROLE {role} LOGIN; GRANT ALL ON SCHEMA public TO {role}; GRANT ALL ON ALL TABLES IN SCHEMA public TO {role};"
-        f"CREATE POLICY p ON orders USING (id > 1); ALTER TABLE orders ENABLE ROW LEVEL SECURITY; DELETE FROM _headrace_owner"
+        f"CREATE ROLE {role} LOGIN; GRANT ALL ON SCHEMA public TO {role}; GRANT ALL ON ALL TABLES IN SCHEMA public TO "
+        f"{role};CREATE POLICY p ON orders USING (id > 1); ALTER TABLE orders ENABLE ROW LEVEL SECURITY; DELETE FROM "
+        "_headrace_owner"
     )
     address = address_of(postgres_database)
     store = PostgresDataStore(PostgresAddress(address.host, address.port, address.database, role))

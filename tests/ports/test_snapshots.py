@@ -26,14 +26,17 @@ from tests.links import connected
 from tests.ports.backends import address_of
 from tests.ports.loading import replaced, rows
 
-WAITS = "SELECT 1 FROM pg_locks WHERE NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+WAITS = (
+    "SELECT 1 FROM pg_locks WHERE NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = "
+    "current_database())"
+)
 BEFORE, AFTER = list(range(1, 41)), list(range(1001, 1021))
 PASSAGE = Passage(("id", "note"), None, False, ())
 NEW = "SELECT g::bigint AS id, 'new ' || g AS note FROM generate_series(1001, 1020) g"
 CHANGES = {
     "truncate": f"TRUNCATE s; INSERT INTO s {NEW}",
     "drop": f"DROP TABLE s CASCADE; CREATE TABLE s AS {NEW}; CREATE VIEW seen AS SELECT * FROM s",
-    "rename": f"CREATE TABLE s2 AS {NEW}; DROP TABLE s CASCADE; ALTER TABLE s2 RENAME TO s; CREATE VIEW seen AS SELECT * FROM s",
+    "rename": f"CREATE TABLE s2 AS {NEW}; DROP TABLE s CASCADE; ALTER TABLE s2 RENAME TO s; CREATE VIEW seen AS SELECT * " "FROM s",
     "rewrite": f"DELETE FROM s; INSERT INTO s {NEW}; ALTER TABLE s ADD extra uuid DEFAULT gen_random_uuid()",
 }  # fmt: skip
 PLAIN = "CREATE TABLE s (id bigint PRIMARY KEY, note text); CREATE VIEW seen AS SELECT * FROM s"
@@ -279,7 +282,10 @@ async def test_reader_of_another_process_joins_a_snapshot_or_gives_up_in_a_momen
 async def test_streams_outlive_the_session_that_exported_their_snapshot(postgres_database: str) -> None:
     filled(postgres_database)
     source = replace(SOURCES["table"], partitions=Partitions("id", 3))
-    ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%pg_export_snapshot%' AND pid <> pg_backend_pid()"
+    ended = (
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%pg_export_snapshot%' AND pid <> "
+        "pg_backend_pid()"
+    )
     async with postgres_store(postgres_database) as store, postgres_store(postgres_database) as elsewhere:
         plan = await store.plan(source, lo=None, limit=None)
         for undecoded in (False, True):

@@ -1,4 +1,6 @@
-"""Where reads of a standby end: below what its primary may still commit, as far as a standby can know, and it says so."""
+"""Where reads of a standby end: below what its primary may still commit, as far as a standby can know, and
+it says so.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator

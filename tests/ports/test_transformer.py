@@ -277,7 +277,8 @@ async def test_every_function_that_duckdb_calls_unstable_is_refused() -> None:
     from infrastructure.queries.duckdb_steps import read_step
 
     names = duckdb.sql(
-        "SELECT DISTINCT function_name FROM duckdb_functions() WHERE function_type = 'scalar' AND stability <> 'CONSISTENT'"
+        "SELECT DISTINCT function_name FROM duckdb_functions() WHERE function_type = 'scalar' AND stability <> "
+        "'CONSISTENT'"
     ).to_arrow_table()
     found = names.column(0).to_pylist()
     assert "random" in found

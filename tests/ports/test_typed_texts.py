@@ -1,4 +1,6 @@
-"""What Arrow reads of a text before DuckDB does is what the exact expression of DuckDB reads, or Arrow leaves it alone."""
+"""What Arrow reads of a text before DuckDB does is what the exact expression of DuckDB reads, or Arrow
+leaves it alone.
+"""
 
 import random
 from collections.abc import Iterator

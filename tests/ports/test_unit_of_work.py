@@ -578,7 +578,8 @@ FIRST_VERSION = (
     """'{"parameters": {}, "limit": null, "full_refresh": false}', 0, 0, 'me', false, 0, '2026-11-22')""",
     "INSERT INTO run_transitions (org_id, run_id, after, fence, actor, reason, at) "
     "VALUES ('one', 'r1', 'queued', 0, 'me', 'requested', '2026-11-22')",
-    "INSERT INTO events (org_id, event_type, payload, created_at) VALUES ('one', 'pipeline.queued', '{}', '2026-11-22')",
+    "INSERT INTO events (org_id, event_type, payload, created_at) VALUES ('one', 'pipeline.queued', '{}', "
+    "'2026-11-22')",
 )
 
 

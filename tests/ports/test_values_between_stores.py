@@ -1,4 +1,6 @@
-"""Every type of Arrow, Parquet and DuckDB into every store, straight and through a step: the same value and type, or refused."""
+"""Every type of Arrow, Parquet and DuckDB into every store, straight and through a step: the same value and type, or
+refused.
+"""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -36,7 +38,9 @@ STEPS: dict[str, tuple[Step, ...]] = {"straight": (), "through a step": (SqlStep
 
 @dataclass(frozen=True)
 class Case:
-    """What is given, and the type and texts that DuckDB and Postgres show afterwards; None where they refuse the column."""
+    """What is given, and the type and texts that DuckDB and Postgres show afterwards; None where they refuse the
+    column.
+    """
 
     given: pa.Array | str
     duckdb: tuple[str, list[str | None]] | None
@@ -246,8 +250,8 @@ class Shelf:
         connection = await asyncpg.connect(self.url, server_settings={"timezone": "UTC"})
         try:
             kinds = await connection.fetch(
-                "SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = $1::text::regclass "
-                "AND attnum > 0",
+                "SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = "
+                "$1::text::regclass AND attnum > 0",
                 table,
             )
             return {

@@ -179,7 +179,8 @@ def main() -> int:
     findings = [finding for one in found for finding in one.findings]
     for engine, one in zip(engines, found, strict=True):
         print(
-            f"{engine}: seed {options.seed}, {one.texts:,} texts, {one.let_through:,} let through, {len(one.findings)} findings"
+            f"{engine}: seed {options.seed}, {one.texts:,} texts, {one.let_through:,} let through, "
+            f"{len(one.findings)} findings"
         )
     if findings:
         options.out.write_text(json.dumps([asdict(finding) for finding in findings], indent=1))

@@ -1,4 +1,6 @@
-"""What must be true of whatever a guard lets through: the engine reads the same one statement, and nobody was called."""
+"""What must be true of whatever a guard lets through: the engine reads the same one statement, and nobody
+was called.
+"""
 
 import json
 import re
@@ -173,9 +175,9 @@ class PostgresOracle(Oracle):
             told.unlink()
             return "it called what belongs to a user"
         state = await self._session.fetchrow(
-            "select (select count(*) from victim), (select is_called from canary_seq), "
-            "(select count(*) from pg_locks where locktype = 'advisory' "
-            "and database = (select oid from pg_database where datname = current_database())), (select count(*) from pg_class where relname = 'x')"
+            "select (select count(*) from victim), (select is_called from canary_seq), (select count(*) from "
+            "pg_locks where locktype = 'advisory' and database = (select oid from pg_database where datname = "
+            "current_database())), (select count(*) from pg_class where relname = 'x')"
         )
         return (
             f"it left something behind: {tuple(state)}" if tuple(state) != (3, False, 0, 0) else await super().touched()

@@ -76,7 +76,7 @@ _ORDINARY = {
         "select id::text, cast(name as varchar(10)), extract(year from at), date_trunc('day', at) from orders",
         "select jsonb_build_object('a', id) -> 'a', (array[1, 2])[1], row(1, 2) from orders",
         "select distinct on (name) name, id from orders union all select name, id from seen",
-        "select * from generate_series(1, 3) g(x), lateral (select x + 1 as y) l where x in (1, 2) and y between 1 and 5",
+        "select * from generate_series(1, 3) g(x), lateral (select x + 1 as y) l where x in (1, 2) and y between 1 " "and 5",
         "select substring(name from 1 for 2), trim(both 'x' from name), position('a' in name) from orders",
         "select o from orders o where exists (select from shop.items where title like 'a%' escape '!')",
         "select array_agg(name order by id) filter (where id > 0), string_agg(name, ',') from orders",
@@ -106,7 +106,7 @@ _ORDINARY = {
         "select * replace (id + 1 as id) from batch", "select id, name, {'a': [v]} as s from batch",
         "select id, case when v > 1 then name end as x, coalesce(name, '') || '!' as y from batch",
         "select *, list_transform([id, 2], x -> x + id) as l, [y for y in [id] if y > 1] as m from batch",
-        "select * exclude (v), try_cast(name as int) as n, v::varchar as t from batch where name like '%a%' or v is null",
+        "select * exclude (v), try_cast(name as int) as n, v::varchar as t from batch where name like '%a%' or v is " "null",
         "select b.id, b.name.upper() as n, substring(name, 1, 2) as s from batch b", "select id, greatest(id, v) as g from batch",
     ),
 }  # fmt: skip

@@ -88,7 +88,9 @@ def _after(first: bytes, more: Iterator[bytes]) -> Iterator[bytes]:
 
 
 class LyingPostgres:
-    """Relays to a server until a client says `at`. Without a server, it lets everybody in and lies as the first thing."""
+    """Relays to a server until a client says `at`. Without a server, it lets everybody in and lies as the
+    first thing.
+    """
 
     def __init__(self, mode: str, at: bytes = b"", server_port: int | None = None) -> None:
         self.told = 0

@@ -1,4 +1,6 @@
-"""What an answer may have: long values are cut in it and nowhere else, pages end early, and sources have so many columns."""
+"""What an answer may have: long values are cut in it and nowhere else, pages end early, and sources have so many
+columns.
+"""
 
 import json
 import random
@@ -93,7 +95,10 @@ def test_previews_show_long_values_in_part_and_as_many_rows_as_there_is_room_for
 
 
 def test_quarantine_lists_long_rows_in_part_page_by_page_and_replays_them_whole(server: Server) -> None:
-    wrong = "quality:\n  - {rule: not_null, column: v}\n  - {rule: accepted_values, column: v, values: [x], on_violation: quarantine}\n"
+    wrong = (
+        "quality:\n  - {rule: not_null, column: v}\n  - {rule: accepted_values, column: v, values: [x], "
+        "on_violation: quarantine}\n"
+    )
     put(server, pipeline("refused", "long.csv", wrong))
     run = server.wait_for(server.call("POST", "/v1/pipelines/refused/trigger", {}).body["id"])
     assert run["state"] == "succeeded", run
@@ -116,8 +121,7 @@ def test_quarantine_lists_long_rows_in_part_page_by_page_and_replays_them_whole(
     put(server, pipeline("refused", "long.csv"))
     run = server.wait_for(server.call("POST", "/v1/quarantine/replay", {"pipeline": "refused"}).body["id"])
     assert run["report"]["counts"]["used"] == ROWS
-    put(server, "version: 1\npipeline: length\nsource: {connection: default, query: 'select min(length(v)) as n from refused'}\n"
-                "destination: {table: n}\n")  # fmt: skip
+    put(server, "version: 1\npipeline: length\nsource: {connection: default, query: 'select min(length(v)) as n from " "refused'}\ndestination: {table: n}\n")  # fmt: skip
     assert server.call("POST", "/v1/pipelines/length/preview", {}).body["rows"] == [{"n": len(LONG)}]
 
 
@@ -145,8 +149,7 @@ def test_runs_with_much_to_tell_come_in_smaller_pages(server: Server) -> None:
     names = [f"t{n}" for n in range(10)]
     query = f"select {', '.join(f'${name} as {name}' for name in names)}"
     parameters = ", ".join(f"{name}: a" for name in names)
-    put(server, f"version: 1\npipeline: asked\nsource: {{connection: default, query: '{query}', parameters: {{{parameters}}}}}\n"
-                "destination: {table: asked}\n")  # fmt: skip
+    put(server, f"version: 1\npipeline: asked\nsource: {{connection: default, query: '{query}', parameters: " f"{{{parameters}}}}}\ndestination: {{table: asked}}\n")  # fmt: skip
     asked = []
     for size in (1, 4_000, 4_000, 9_900):
         given = {"parameters": dict.fromkeys(names, "x" * size)}

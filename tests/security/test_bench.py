@@ -1,4 +1,6 @@
-"""A child process answers what it is asked, within its memory and its time, and neither fails nor breaks into its parent."""
+"""A child process answers what it is asked, within its memory and its time, and neither fails nor breaks into its
+parent.
+"""
 
 import asyncio
 import contextlib

@@ -1,4 +1,6 @@
-"""What a document may cost: who may not send one is told before it is read, and what is too much is named before it is parsed."""
+"""What a document may cost: who may not send one is told before it is read, and what is too much is named before it is
+parsed.
+"""
 
 import asyncio
 import json

@@ -1,4 +1,6 @@
-"""No text of an engine reaches an answer: names are told in our words, and what a sentence of theirs quotes is left out."""
+"""No text of an engine reaches an answer: names are told in our words, and what a sentence of theirs quotes is left
+out.
+"""
 
 import json
 import time

@@ -40,8 +40,7 @@ HUGE = {
     "beside what is not looked at": ["create view v as select repeat('x', 1000000000) as a, current_setting('threads') as b"],
     "from a text": ["create view v as select * from query('select repeat(''x'', 1000000000) as a')"],
     "in rounds": [
-        "create view v as with recursive r as (select 'x' as a, 1 as n union all select r.a || r.a, r.n + 1 from r where n < 30) "
-        "select a from r"
+        "create view v as with recursive r as (select 'x' as a, 1 as n union all select r.a || r.a, r.n + 1 from r " "where n < 30) select a from r"
     ],
     "in a generated column": [_COLUMNS.format("repeat('x', 1000000000)", "a")],
     "by generated columns": [_COLUMNS.format("repeat(a, 300)", "repeat(b, 300)")],

@@ -1,4 +1,6 @@
-"""What a source holds and no value of Python, no text or no name is: told as it is, or refused by its place, never an error of ours."""
+"""What a source holds and no value of Python, no text or no name is: told as it is, or refused by its place, never an
+error of ours.
+"""
 
 import asyncio
 import os

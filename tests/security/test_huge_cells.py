@@ -200,7 +200,10 @@ async def test_what_passes_undecoded_is_never_gathered_either(database: str) -> 
 
 
 def put(server: Server, name: str, source: str, more: str = "") -> None:
-    text = f"version: 1\npipeline: {name}\nsource: {{connection: warehouse, {source}}}\ndestination: {{connection: default, table: {name}}}\n{more}"
+    text = (
+        f"version: 1\npipeline: {name}\nsource: {{connection: warehouse, {source}}}\ndestination: {{connection: "
+        f"default, table: {name}}}\n{more}"
+    )
     answer = server.call("PUT", f"/v1/pipelines/{name}", text, kind="application/yaml")
     assert answer.status == 201, answer.body
 

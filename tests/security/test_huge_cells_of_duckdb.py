@@ -1,4 +1,6 @@
-"""A value of hundreds of megabytes in a DuckDB file: refused by statistics or inside the statement, and looked at in turns."""
+"""A value of hundreds of megabytes in a DuckDB file: refused by statistics or inside the statement, and looked at in
+turns.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -97,7 +99,8 @@ async def test_neither_names_nor_parts_of_structs_hide_one(file: Path, store: Du
         f'CREATE TABLE "o.""p"."T é" AS SELECT {huge} AS v',
         f"CREATE TABLE numbered AS SELECT 'a' AS RowId, {huge} AS v",
         f"CREATE TABLE parts AS SELECT {{'a': {{'b': {huge}}}, 'c': 1}} AS s",
-        "CREATE TABLE kinds AS SELECT 'sad'::ENUM('sad', 'ok') AS v, NULL AS n, TIMESTAMPTZ 'infinity' AS z, 1::UHUGEINT AS u",
+        "CREATE TABLE kinds AS SELECT 'sad'::ENUM('sad', 'ok') AS v, NULL AS n, TIMESTAMPTZ 'infinity' AS z, "
+        "1::UHUGEINT AS u",
         'CREATE VIEW "a.view" AS SELECT v FROM "o.""p"."T é"',
     )
     tables = [TableName("numbered"), TableName("a.view")]
@@ -114,7 +117,8 @@ async def test_neither_names_nor_parts_of_structs_hide_one(file: Path, store: Du
 async def test_nothing_is_read_of_what_the_statistics_tell_for_certain(file: Path, store: DuckDBDataStore) -> None:
     made(
         file,
-        f"CREATE TABLE t AS SELECT g AS id, CASE g WHEN 3 THEN repeat('x', {25 * MIB}) ELSE 'y' END AS v FROM range(5) s(g)",
+        f"CREATE TABLE t AS SELECT g AS id, CASE g WHEN 3 THEN repeat('x', {25 * MIB}) ELSE 'y' END AS v FROM "
+        "range(5) s(g)",
     )
     await store.open()
     source = SourceSpec(table=TableName("t"))
@@ -127,7 +131,8 @@ async def test_nothing_is_read_of_what_the_statistics_tell_for_certain(file: Pat
     ):
         made(
             file,
-            f"CREATE OR REPLACE TABLE u AS SELECT g AS id, repeat('x', CASE g WHEN 3 THEN {2 * MIB} ELSE 1 END) AS v FROM range(5) s(g)",
+            f"CREATE OR REPLACE TABLE u AS SELECT g AS id, repeat('x', CASE g WHEN 3 THEN {2 * MIB} ELSE 1 END) AS v "
+            "FROM range(5) s(g)",
         )
         connection = duckdb.connect(str(file))
         connection.execute("SET checkpoint_threshold = '1TB'")

@@ -1,4 +1,6 @@
-"""A value of hundreds of megabytes in a Parquet or CSV file: refused by its file's own words, and never looked at by many at once."""
+"""A value of hundreds of megabytes in a Parquet or CSV file: refused by its file's own words, and never looked at by
+many at once.
+"""
 
 from contextlib import nullcontext
 from pathlib import Path

@@ -1,4 +1,6 @@
-"""Keys beside the administrator's: issued, listed and revoked by the command line, obeyed by a running server at once."""
+"""Keys beside the administrator's: issued, listed and revoked by the command line, obeyed by a running
+server at once.
+"""
 
 import json
 import sqlite3

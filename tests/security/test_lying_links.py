@@ -1,4 +1,6 @@
-"""Servers that lie to the connections on which rows pass undecoded, and to those of the records: the loop gathers little and waits for nobody."""
+"""Servers that lie to the connections on which rows pass undecoded, and to those of the records: the loop gathers
+little and waits for nobody.
+"""
 
 import asyncio
 import time

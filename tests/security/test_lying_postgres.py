@@ -1,4 +1,6 @@
-"""Servers that let us in and then send without end, or nothing: neither memory nor threads go with them, and honest ones are not cut."""
+"""Servers that let us in and then send without end, or nothing: neither memory nor threads go with them, and honest
+ones are not cut.
+"""
 
 import asyncio
 import os

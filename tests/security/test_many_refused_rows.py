@@ -1,4 +1,6 @@
-"""Thousands of refused rows, or some hundreds of a thousand columns, are dealt with in statements, pages and parts of a bounded size."""
+"""Thousands of refused rows, or some hundreds of a thousand columns, are dealt with in statements, pages and parts of a
+bounded size.
+"""
 
 import asyncio
 import threading

@@ -1,4 +1,6 @@
-"""Patterns of which RE2's automaton has more states than there are bytes: each byte of a text takes a thousand times as long."""
+"""Patterns of which RE2's automaton has more states than there are bytes: each byte of a text takes a thousand times as
+long.
+"""
 
 import time
 from collections.abc import AsyncIterator, Iterator

@@ -1,4 +1,6 @@
-"""Every payload of the corpus is refused, each with a permitted twin; with a viewer's key none of them does anything."""
+"""Every payload of the corpus is refused, each with a permitted twin; with a viewer's key none of them does
+anything.
+"""
 
 import hashlib
 import json
@@ -19,7 +21,8 @@ from tests.security.guards import refusal
 from tests.security.payloads import Payload, of, payloads
 from tests.security.yard import Said, Yard, all_at_once, yard
 
-# The whole of it takes a minute: `make fuzz` sends all, the suite a part that changes with the corpus and not from run to run.
+# The whole of it takes a minute: `make fuzz` sends all, the suite a part that changes with the corpus and not from run
+# to run.
 _IS_WHOLE = bool(os.environ.get("HEADRACE_TEST_ALL_PAYLOADS"))
 _QUERIES = ("query", "transform", "predicate", "deleted_when")
 

@@ -40,7 +40,8 @@ SHELF = (
     "CREATE TYPE whole AS INTEGER",
     'CREATE TYPE "other "" one"."Pair" AS STRUCT(a mood, b whole)',
     'CREATE TABLE kinds (m mood, s STRUCT(a INTEGER, "b c" mood), l mood[], j JSON, u UNION(x INTEGER, y VARCHAR), '
-    "p MAP(VARCHAR, INTEGER), d DECIMAL(10, 2), c VARCHAR COLLATE NOCASE, z TIMESTAMPTZ, r INTEGER[3], i BIGNUM, v BIT, "
+    "p MAP(VARCHAR, INTEGER), d DECIMAL(10, 2), c VARCHAR COLLATE NOCASE, z TIMESTAMPTZ, r INTEGER[3], i BIGNUM, v "
+    "BIT, "
     "g INTEGER GENERATED ALWAYS AS (1), q UUID, h HUGEINT, k INTERVAL, w TIMESTAMP_NS, o BLOB)",
 )
 
@@ -79,7 +80,7 @@ QUERIES: dict[str, tuple[Callable[[int], str], int, int]] = {
     "between": (lambda n: f"select {nested(lambda x: f'({x} between a and b)::int', 'a', n)} as a from t", 22, 6),
     "groups": (lambda n: f"select count(*) as a from t group by cube ({', '.join(f'a + {k}' for k in range(n))})", 10, 6),
     "in a subquery that a missing table follows": (
-        lambda n: f"select q.a from (select {nested(lambda x: f'nullif({x}, 1)', 'a', n)} as a from t) q, {'none' if n > 9 else 't'}",
+        lambda n: f"select q.a from (select {nested(lambda x: f'nullif({x}, 1)', 'a', n)} as a from t) q, " f"{'none' if n > 9 else 't'}",
         20, 5,
     ),
 }  # fmt: skip

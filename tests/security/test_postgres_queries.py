@@ -140,7 +140,8 @@ REFUSED: list[tuple[str, str]] = [
     ("select sum(1) over (partition by o.pg_read_file) from orders o", FUNCTION),
     ("select 1 from (values ('/etc/passwd')) as v(a), lateral (select v.pg_read_file) s", FUNCTION),
     (
-        "select f.pg_read_file from unnest(array['/etc/passwd']) f where exists (select 1 from (orders x join customers y on true) as f)",
+        "select f.pg_read_file from unnest(array['/etc/passwd']) f where exists (select 1 from (orders x join "
+        "customers y on true) as f)",
         FUNCTION,
     ),
     ("select (('SELECT 1'::text).query_to_xml)", FUNCTION),
@@ -342,7 +343,8 @@ RESOLVED: list[tuple[str, str]] = [
     ("select 1 as a from people p where (p.*) = (1, 'ANN@X', 'b')", TYPE),
     ("select (select email from people limit 1) = 'ANN@X' as a", TYPE),
     (
-        "with recursive p as (select email as e, 1 as n from people union select e, n + 1 from p where e = 'ANN@X' and n < 3) select n from p",
+        "with recursive p as (select email as e, 1 as n from people union select e, n + 1 from p where e = 'ANN@X' "
+        "and n < 3) select n from p",
         TYPE,
     ),
     ("select * from pg_class", RELATION),
@@ -439,7 +441,10 @@ async def test_what_analysts_write_gives_what_the_server_gives(
 @pytest.mark.line("10")
 @_once
 async def test_values_are_bound_and_write_themselves_by_name(store: PostgresDataStore) -> None:
-    query = "select id from orders where id > :lo and id<=:hi::int and name <> $name and status like :end escape :mark order by id"
+    query = (
+        "select id from orders where id > :lo and id<=:hi::int and name <> $name and status like :end escape :mark "
+        "order by id"
+    )
     rows = await read(store, query, lo=2, hi=6, name="'; drop table orders; --", end="p%", mark="\\")
     assert [row["id"] for row in rows] == [4, 6]
     assert await read(store, "select tags[1:$n] as t from orders where id = :n", n=1) == [{"t": "{a}"}]
@@ -520,8 +525,9 @@ def test_every_function_and_type_of_the_real_server_is_listed_or_refused(databas
     rows = postgres(
         database,
         "select proname::text, string_agg(distinct provolatile::text, ''), bool_or(prorettype::regtype::text ~ "
-        "'trigger|handler|internal|cstring' or proargtypes::oid[]::regtype[]::text ~ 'internal|cstring|reg(class|proc|oper|type|role|namespace)') "
-        "from pg_proc where pronamespace = 'pg_catalog'::regnamespace group by 1",
+        "'trigger|handler|internal|cstring' or proargtypes::oid[]::regtype[]::text ~ "
+        "'internal|cstring|reg(class|proc|oper|type|role|namespace)') from pg_proc where pronamespace = "
+        "'pg_catalog'::regnamespace group by 1",
     )
     assert len(rows) > 2_000
     for name, volatility, is_of_the_server in rows:

@@ -16,7 +16,10 @@ from tests.databases import new_database, postgres
 from tests.e2e.api import Answer, Server, headrace, serving
 from tests.e2e.projects import postgres_connection
 
-_READING = "select count(*) from pg_stat_activity where datname = current_database() and query like '%pg_sleep%' and pid <> pg_backend_pid()"
+_READING = (
+    "select count(*) from pg_stat_activity where datname = current_database() and query like '%pg_sleep%' and pid <> "
+    "pg_backend_pid()"
+)
 _END_HOLDING = "select pg_cancel_backend(pid) from pg_stat_activity where query like 'do %' and pid <> pg_backend_pid()"
 
 

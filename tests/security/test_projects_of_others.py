@@ -1,4 +1,6 @@
-"""A folder that somebody else has made: nobody's commands act by it unasked, and whatever lies in it is told in a sentence."""
+"""A folder that somebody else has made: nobody's commands act by it unasked, and whatever lies in it is told in a
+sentence.
+"""
 
 import logging
 import os

@@ -1,4 +1,6 @@
-"""Lines 10a and 15, resolved: what belongs to Headrace or the database is neither read nor written, by whatever name."""
+"""Lines 10a and 15, resolved: what belongs to Headrace or the database is neither read nor written, by
+whatever name.
+"""
 
 import json
 from collections.abc import AsyncIterator, Iterator
@@ -73,9 +75,10 @@ async def shelf(tmp_path: Path) -> AsyncIterator[DuckDBDataStore]:
 
     with duckdb.connect(tmp_path / "x.duckdb") as made:
         made.execute(
-            "create table _headrace_seen (id int); create table plain (id int); create view fence as from _headrace_seen; "
-            "create view twice as select id from fence; create view over_plain as from plain; create table duckdb_mine (id int); "
-            "create table pg_class_of_mine (id int); create schema headrace_x; create table headrace_x.t (id int); "
+            "create table _headrace_seen (id int); create table plain (id int); create view fence as from "
+            "_headrace_seen; create view twice as select id from fence; create view over_plain as from plain; create "
+            "table duckdb_mine (id int); create table pg_class_of_mine (id int); create schema headrace_x; create "
+            "table headrace_x.t (id int); "
             # Of the same name as one of the catalog, which a name without that schema goes on leading to.
             "create table headrace_x.duckdb_tables (id int); create view headrace_x.pg_class as select 1 as id"
         )
@@ -118,14 +121,16 @@ FORBIDDEN = (
     "select table_name from information_schema.tables",
     "select 1 as id where exists (select from twice)",
     "with a as (select * from plain), b as (select id from over_keys) select a.* from a, b",
-    "select * from (with pg_class as (select 1 as id) select id from pg_class) x, (select count(*) as n from pg_class) y",
+    "select * from (with pg_class as (select 1 as id) select id from pg_class) x, (select count(*) as n from "
+    "pg_class) y",
     "select plain.id from plain left join lateral (select * from kept where kept.id = plain.id) k on true",
 )
 PERMITTED = (
     *(f"select * from {name}" for name in ("plain", "over_plain", "over_catalog", "headrace_x.t", "headrace_stats")),
     *('select * from "Headrace"', "select * from public.plain", "select 1 as id"),
     "with pg_class as (select 1 as id) select * from pg_class",
-    "select id, 'headrace.api_keys' as note, 'plain'::regclass is null as no from plain where id in (select id from over_plain)",
+    "select id, 'headrace.api_keys' as note, 'plain'::regclass is null as no from plain where id in (select id from "
+    "over_plain)",
     "select a.id from plain a join plain b using (id)",
     "select * from generate_series(1, 3) as g(id)",
 )
@@ -255,7 +260,9 @@ def test_spelt_names_are_refused_when_they_are_stored(server: Server) -> None:
 
 @pytest.mark.line("15")
 def test_key_is_not_planted_through_a_destination(tmp_path: Path, records: str) -> None:
-    """Where the records are in the store's own database, with the store's own role: both doors, and what may be beside it."""
+    """Where the records are in the store's own database, with the store's own role: both doors, and what may be beside
+    it.
+    """
     project = new_project(tmp_path / "p")
     environment = {**postgres_environment(records), "HEADRACE_METADATA__KIND": "sqlite"}
     query = "select id, id::text as hash from plain"

@@ -1,4 +1,6 @@
-"""What a Python step gives is looked at before any of it is copied: a step that makes millions of one row fails by name."""
+"""What a Python step gives is looked at before any of it is copied: a step that makes millions of one row fails by
+name.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -146,9 +148,9 @@ def test_up_its_previews_and_tests_say_what_a_step_gave(tmp_path: Path) -> None:
     write(project, "connections/landing.yaml", landing)
     for name in ("many", "two"):
         text = (
-            f"version: 1\npipeline: {name}\nsource: {{connection: landing, path: one.csv}}\ndestination: {{table: {name}}}\n"
-            f"transform: [{{sql: select * from batch}}, {{python: 'local.{name}:step'}}]\n"
-            "tests: [{given: [{id: 1}], expect: [{v: x}]}]\n"
+            f"version: 1\npipeline: {name}\nsource: {{connection: landing, path: one.csv}}\ndestination: {{table: "
+            f"{name}}}\ntransform: [{{sql: select * from batch}}, {{python: 'local.{name}:step'}}]\ntests: [{{given: "
+            "[{id: 1}], expect: [{v: x}]}]\n"
         )
         write(project, f"pipelines/{name}.yaml", text)
     with serving(project) as server:

@@ -1,4 +1,6 @@
-"""Steps and rules that take too much memory or time are refused or end their run by name; the server answers meanwhile."""
+"""Steps and rules that take too much memory or time are refused or end their run by name; the server
+answers meanwhile.
+"""
 
 import asyncio
 import contextlib

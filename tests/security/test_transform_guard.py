@@ -1,4 +1,6 @@
-"""What a step or a rule may be: what smuggled another result into a resumed run is refused, beside its permitted twin."""
+"""What a step or a rule may be: what smuggled another result into a resumed run is refused, beside its
+permitted twin.
+"""
 
 from typing import Any
 

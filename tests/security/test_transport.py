@@ -1,4 +1,6 @@
-"""What a connection may cost before there is a request, whom the server answers under which name, and what is no request at all."""
+"""What a connection may cost before there is a request, whom the server answers under which name, and what is no
+request at all.
+"""
 
 import json
 import resource
@@ -87,11 +89,14 @@ BEGINNINGS = [
     b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: ",
     b"\r\n" * 10,
     get().replace(b"Connection: close\r\n", b"") + b"GET /hea",
-    b"PUT /v1/pipelines/p HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nAuthorization: Bearer KEY\r\n"
+    b"PUT /v1/pipelines/p HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nAuthorization: Bearer "
+    b"KEY\r\n"
     b"Content-Length: 1000\r\n\r\n{",
     b"PUT /v1/pipelines/p HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n{",
 ]
-"""Nothing, a letter, half a header, empty lines, half of a second request, a body that may be sent and one that may not."""
+"""Nothing, a letter, half a header, empty lines, half of a second request, a body that may be sent and one that may
+not.
+"""
 
 
 @pytest.mark.line("36")
@@ -323,7 +328,9 @@ def test_what_is_a_request_is_answered(server: Server) -> None:
 @pytest.mark.line("36")
 @pytest.mark.parametrize("wish", [b"", b"Upgrade: h2c", b"Upgrade: websocket"])
 def test_whoever_wishes_for_another_protocol_is_told_that_the_connection_ends(server: Server, wish: bytes) -> None:
-    """What comes behind such a request is not parsed; a client that kept the connection would wait for answers in vain."""
+    """What comes behind such a request is not parsed; a client that kept the connection would wait for
+    answers in vain.
+    """
     first = get(b"/version", *([b"Connection: Upgrade, HTTP2-Settings", wish] if wish else []))
     content = answered(server, first.replace(b"Connection: close\r\n", b"", 1) + get(b"/version"))[1].lower()
     assert content.count(b"http/1.1 200 ") == (1 if wish else 2)
@@ -385,7 +392,10 @@ def test_a_body_that_ends_early_is_one_line_and_no_fault_of_ours(server: Server)
 
 @pytest.mark.line("4")
 def test_a_header_that_counts_comes_once(server: Server) -> None:
-    head = f"PUT /v1/pipelines/p HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {server.key}\r\nConnection: close\r\n"
+    head = (
+        f"PUT /v1/pipelines/p HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {server.key}\r\nConnection: "
+        "close\r\n"
+    )
     rest = "Content-Length: 2\r\n\r\n{}"
     json_type = "Content-Type: application/json\r\n"
     for headers, status in (

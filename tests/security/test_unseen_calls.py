@@ -165,7 +165,9 @@ async def test_domain_that_only_postgres_checks_may_be_compared(
 async def test_places_of_a_tables_rows_are_compared_by_nothing_of_somebodys(
     postgres_database: str, stores: tuple[PostgresDataStore, PostgresDataStore], told: Path
 ) -> None:
-    """A place is read from text: a cast to the type of a key, an operator of it, and a domain's check would be calls."""
+    """A place is read from text: a cast to the type of a key, an operator of it, and a domain's check would
+    be calls.
+    """
     strict, trusting = stores
     for statement in (
         "create type flag as enum ('a', 'b', 'UTC')",

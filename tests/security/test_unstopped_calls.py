@@ -1,4 +1,6 @@
-"""A function of a source that catches every wish to stop: its session is ended, so that neither it nor whoever asked stays."""
+"""A function of a source that catches every wish to stop: its session is ended, so that neither it nor whoever asked
+stays.
+"""
 
 import time
 from concurrent.futures import Future, ThreadPoolExecutor

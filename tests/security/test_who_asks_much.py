@@ -1,4 +1,6 @@
-"""What a caller who may only read, or has no key, makes the server do by asking often or for much, and by not taking the answer."""
+"""What a caller who may only read, or has no key, makes the server do by asking often or for much, and by not taking
+the answer.
+"""
 
 import asyncio
 import json

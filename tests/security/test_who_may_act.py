@@ -1,4 +1,6 @@
-"""Who may make the program open, dial, read and start: a viewer nothing, an engineer what is stored, each with its twin."""
+"""Who may make the program open, dial, read and start: a viewer nothing, an engineer what is stored, each with its
+twin.
+"""
 
 import json
 import re

@@ -1,10 +1,11 @@
 """Our own payloads: what somebody may put into a query, a transform, a predicate or a document, and what is due for it.
 
-A family in one of the YAML files has `where` its texts go (query, transform, predicate, deleted_when, pipeline, connection),
-the `engine` of a query, the `codes` (patterns) that it may be refused with, and a `twin` that is let through. `texts` are texts,
-or `{before, repeat, times, after}` for what is too long to write, or for documents `{path: value}` changes of the base. `with`
-makes one payload of each text per item, put in the place of `@@`. `at: store` marks what only the engine's catalog can tell;
-`is_bounded` what may be let through because it does no harm or the engine's deadlines bound it.
+A family in one of the YAML files has `where` its texts go (query, transform, predicate, deleted_when, pipeline,
+connection), the `engine` of a query, the `codes` (patterns) that it may be refused with, and a `twin` that is let
+through. `texts` are texts, or `{before, repeat, times, after}` for what is too long to write, or for documents `{path:
+value}` changes of the base. `with` makes one payload of each text per item, put in the place of `@@`. `at: store` marks
+what only the engine's catalog can tell; `is_bounded` what may be let through because it does no harm or the engine's
+deadlines bound it.
 """
 
 import fnmatch

@@ -1,4 +1,6 @@
-"""Of a run that failed or was stopped no batch stays in memory until the garbage collector comes, which may be never."""
+"""Of a run that failed or was stopped no batch stays in memory until the garbage collector comes, which may
+be never.
+"""
 
 import asyncio
 import gc
