@@ -56,8 +56,7 @@ class Forked(subprocess.Popen[Any]):
         super().__init__(list(arguments), **given)
 
     def _execute_child(self, *given: Any) -> None:
-        # type: ignore[attr-defined]
-        asked = inspect.signature(subprocess.Popen._execute_child).bind(self, *given).arguments
+        asked = inspect.signature(subprocess.Popen._execute_child).bind(self, *given).arguments  # type: ignore[attr-defined]
         ends = [asked[name] for name in ("p2cread", "c2pwrite", "errwrite")]
         try:
             self.pid = self._client.fork(

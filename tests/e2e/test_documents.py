@@ -24,8 +24,7 @@ def test_readme_and_init_followed_in_one_folder_run_twice_and_double_nothing(tmp
     blocks = re.findall(r"```yaml\n(.*?)```", readme, re.DOTALL)
     names = ["people"]
     for block in blocks:
-        # type: ignore[union-attr]
-        kind, name = re.search(r"^(connection|pipeline): (\w+)", block, re.MULTILINE).groups()
+        kind, name = re.search(r"^(connection|pipeline): (\w+)", block, re.MULTILINE).groups()  # type: ignore[union-attr]
         write(project, f"{kind}s/{name}.yaml", block)
         names += [name] if kind == "pipeline" else []
     [line] = re.findall(r"^\$ (printf .* > data/sales\.csv)$", readme, re.MULTILINE)

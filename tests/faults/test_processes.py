@@ -186,8 +186,7 @@ def test_sigterm_under_load_exits_with_0_and_loses_no_request(
             def ask(server: object = server, until: threading.Event = until) -> None:
                 while not until.is_set():
                     try:
-                        # type: ignore[attr-defined]
-                        answer = server.call("POST", f"/v1/pipelines/copy{random.randrange(3)}/trigger", {})
+                        answer = server.call("POST", f"/v1/pipelines/copy{random.randrange(3)}/trigger", {})  # type: ignore[attr-defined]
                     except urllib3.exceptions.NewConnectionError:
                         return  # Nobody listens any more: it was never taken.
                     except urllib3.exceptions.HTTPError as error:

@@ -13,8 +13,7 @@ from tests.e2e.inside import inside
 async def test_schemas_and_tables_of_duckdb_are_found_in_any_letter_case(project: Path) -> None:
     async with inside(project) as installation:
         store = await installation.store("default")
-        # type: ignore[attr-defined]
-        async with store._file.lent() as connection, store._session() as (session, thread):
+        async with store._file.lent() as connection, store._session() as (session, thread):  # type: ignore[attr-defined]
             assert isinstance(connection, duckdb.DuckDBPyConnection)
             connection.execute("create table s as select 1 as id, 'x' as v")
             connection.execute("create view w as from s")

@@ -184,8 +184,7 @@ async def test_who_does_not_take_the_end_of_a_last_answer_gives_the_place_to_oth
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": [(b"connection", b"close")]})
         if scope["path"] == "/much":
-            # type: ignore[union-attr]
-            mine = next(one for one in server.server_state.connections if one.scope is scope)
+            mine = next(one for one in server.server_state.connections if one.scope is scope)  # type: ignore[union-attr]
             while not mine.transport.get_write_buffer_size():  # type: ignore[union-attr]
                 await send({**END, "body": b"x" * 16384, "more_body": True})
                 await asyncio.sleep(0.002)
@@ -201,8 +200,7 @@ async def test_who_does_not_take_the_end_of_a_last_answer_gives_the_place_to_oth
             slow = [_client(listener, stack, takes=32768) for _ in range(4)]
             for number, client in enumerate(slow):
                 client.sendall(asks(b"much"))
-                # type: ignore[union-attr]
-                while sum(one.transport.is_closing() for one in server.server_state.connections) <= number:
+                while sum(one.transport.is_closing() for one in server.server_state.connections) <= number:  # type: ignore[union-attr]
                     await asyncio.sleep(0.01)
             further = _client(listener, stack)
             further.sendall(asks(b"little"))

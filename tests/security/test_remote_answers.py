@@ -34,8 +34,7 @@ def _answering(status: int, content: bytes, asked: list[str]) -> Iterator[str]:
             asked.append(self.path)
             self.send_response(status)
             if status in (302, 307):
-                # type: ignore[attr-defined]
-                self.send_header("Location", f"http://localhost:{self.server.server_port}/elsewhere")
+                self.send_header("Location", f"http://localhost:{self.server.server_port}/elsewhere")  # type: ignore[attr-defined]
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             self.wfile.write(content)

@@ -1,5 +1,5 @@
-"""What is converted, guessed and compared is worked out in parts that are small, or where it may fail: DuckDB keeps
-room for each part of a statement in memory that it does not count, and takes the square of their number to plan it.
+"""What is converted, guessed and compared is worked out in parts that are small, or where it may fail: DuckDB keeps room for each
+part of a statement in memory that it does not count, and takes the square of their number to plan it.
 """
 
 import re
@@ -212,8 +212,7 @@ def test_what_does_not_fit_into_memory_is_told_by_name(transform: Any) -> None:
 
 def test_a_destination_converts_no_more_than_some_columns_while_it_writes() -> None:
     wire = {"reading": TEXT_WIRE, "landing": TEXT_WIRE}
-    # type: ignore[arg-type]
-    few, many = (Facts(keeps_values=False, only_converts=True, merges=False, width=n, **wire) for n in (100, 101))
+    few, many = (Facts(keeps_values=False, only_converts=True, merges=False, width=n, **wire) for n in (100, 101))  # type: ignore[arg-type]
     assert (choose_way(few).way, choose_way(many).way) == (Way.TEXT, Way.ARROW)
 
 

@@ -68,8 +68,7 @@ def test_measures_of_streams_add_up() -> None:
 def test_rules_are_judged_over_the_whole_read_set(
     rule: Rule, measures: dict[str, dict[object, int]], verdict: str
 ) -> None:
-    # type: ignore[arg-type]
-    judgement = judge([rule], Measures(counts=Counts(read=10, used=10, produced=10), **measures))
+    judgement = judge([rule], Measures(counts=Counts(read=10, used=10, produced=10), **measures))  # type: ignore[arg-type]
 
     assert judgement.results[0].verdict == verdict
     assert bool(judgement.rejected) == (verdict == "fail")

@@ -221,7 +221,7 @@ def test_a_read_is_never_less_complete_than_the_one_before() -> None:
     assert ReadEnd.from_json(before.to_json()) == before
 
 
-MOMENTS = st.datetimes(datetime(2005, 1, 1), datetime(2035, 1, 1)).map(lambda moment: moment.replace(tzinfo=UTC))
+MOMENTS = st.datetimes(datetime(2005, 1, 1), datetime(2035, 1, 1)).map(lambda moment: moment.replace(tzinfo=UTC))  # noqa: DTZ001 - hypothesis wants them without
 
 
 @settings(max_examples=120, deadline=None)
