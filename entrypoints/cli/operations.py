@@ -22,33 +22,35 @@ Port = Annotated[int | None, typer.Option(min=0, max=65535, help="Port to bind; 
 
 def up(context: typer.Context, port: Port = None) -> None:
     """Serve the API and run pipelines in this process, until SIGTERM or Ctrl-C."""
-    from entrypoints.composition.serve import UP
+    from entrypoints.process.serve import UP
 
     _serve(context.obj, UP, "http.port", port)
 
 
 def api(context: typer.Context, port: Port = None) -> None:
     """Serve the API only; headrace worker processes run the pipelines. Needs stores that processes can share."""
-    from entrypoints.composition.serve import API
+    from entrypoints.process.serve import API
 
     _serve(context.obj, API, "http.port", port)
 
 
 def worker(context: typer.Context, port: Port = None) -> None:
     """Run pipelines only, as one of any number of workers; with a port, answer /health and /ready on it."""
-    from entrypoints.composition.serve import WORKER
+    from entrypoints.process.serve import WORKER
 
     _serve(context.obj, WORKER, "worker.port", port)
 
 
 def _serve(cli: Cli, roles: str, port_setting: str, port: int | None) -> None:
-    from entrypoints.composition.serve import serve
+    from entrypoints.composition.serving import serving_of
+    from entrypoints.process.serve import UP, serve
 
     cli.is_verbose = True
     if port is not None:
         cli.flags = {**cli.flags, port_setting: str(port)}
     settings = cli.loaded.settings
-    sys.exit(serve(cli.container, settings, roles))
+    serving = serving_of(settings, cli.paths, alone=None if roles == UP else roles)
+    sys.exit(serve(cli.container, serving, roles))
 
 
 def health(context: typer.Context, as_json: AsJson = False) -> None:

@@ -156,7 +156,7 @@ def listening(name: str) -> Listener:
         end_progress()
         say(sentence, to_stderr=True)
 
-    return Listener(progress_line(name), note)
+    return Listener(lambda: progress_line(name), note)
 
 
 def end_progress() -> None:

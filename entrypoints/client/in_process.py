@@ -212,12 +212,12 @@ class InProcessClient(IClient):
         if documents:
             self.apply(documents, prune=False)
         command = TriggerRun(name, request)
-        return self._ran(lambda cases: cases.here.run(self._principal, command, listener.progress), listener)
+        return self._ran(lambda cases: cases.here.run(self._principal, command, listener.progress()), listener)
 
     def retry(self, run_id: str, *, abandon: bool, listener: Listener = NOBODY) -> Body:
         """Try a failed run again here."""
         return self._ran(
-            lambda cases: cases.here.retry(self._principal, run_id, abandon=abandon, on_progress=listener.progress),
+            lambda cases: cases.here.retry(self._principal, run_id, abandon=abandon, on_progress=listener.progress()),
             listener,
         )
 
@@ -244,7 +244,7 @@ class InProcessClient(IClient):
 
         async def replayed(cases: UseCases) -> RanHere:
             command = await cases.quarantine.command_to_replay(self._principal, pipeline, run=run)
-            return await cases.here.run(self._principal, command, listener.progress)
+            return await cases.here.run(self._principal, command, listener.progress())
 
         return self._ran(replayed, listener)
 

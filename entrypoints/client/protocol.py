@@ -24,11 +24,16 @@ def _nothing(_: object) -> None:
     """Nobody listens."""
 
 
+def _nobody() -> Callable[[Progress], None]:
+    return _nothing
+
+
 @dataclass(frozen=True)
 class Listener:
     """Who hears of a run that is waited for: its batches, where this process reads them, and what else there is to say."""
 
-    progress: Callable[[Progress], None] = _nothing
+    progress: Callable[[], Callable[[Progress], None]] = _nobody
+    """Begins to listen: called when all is open that the run needs, and its time counts."""
     note: Callable[[str], None] = _nothing
 
 

@@ -93,7 +93,7 @@ class RemoteServer:
 
 def find_server(paths: Paths) -> RemoteServer | None:
     """Find the running `headrace up` of a home; a file left by a killed one is ignored."""
-    from entrypoints.composition.server_file import read_server
+    from entrypoints.process.server_file import read_server
 
     found = read_server(paths.server)
     if found is None:

@@ -17,7 +17,7 @@ from entrypoints.cli.context import Cli
 from entrypoints.cli.main import app, main
 from entrypoints.client.in_process import InProcessClient
 from entrypoints.client.remote import RemoteClient
-from entrypoints.composition.server_file import write_server
+from entrypoints.process.server_file import write_server
 from tests.e2e.api import serving
 from tests.e2e.projects import new_project, with_people, write
 

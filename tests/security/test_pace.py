@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import uvicorn
 
-from entrypoints.composition.descriptors import allow_connections
 from entrypoints.http.pace import AT_ONCE, Pace
 from entrypoints.http.server import Server
 from entrypoints.http.transport import BoundedProtocol, TransportLimits, protocol_within
+from entrypoints.process.descriptors import allow_connections
 
 END = {"type": "http.response.body", "body": b""}
 

@@ -14,8 +14,8 @@ import structlog
 from domain.errors import PermissionDeniedError, SettingsError, SpecError
 from entrypoints.cli import main as command_line
 from entrypoints.cli.again import this_program
-from entrypoints.composition.server_file import read_server
 from entrypoints.documents.project import find_project
+from entrypoints.process.server_file import read_server
 from infrastructure.metadata.leases import this_process
 from infrastructure.settings.sources import load_settings
 

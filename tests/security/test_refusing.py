@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from entrypoints.composition.refusing import refuse_waiting
+from entrypoints.process.refusing import refuse_waiting
 
 
 def _connected(listener: socket.socket) -> socket.socket:

@@ -3,14 +3,19 @@
 import asyncio
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from application.catalog.documents import PutDocument
 from domain.errors import PlatformError, UnavailableError
+from domain.ports.engine import Progress
 from domain.runs.run import RunRequest
 from entrypoints.client.in_process import InProcessClient
+from entrypoints.client.protocol import Listener
 from entrypoints.composition.container import build_container
+from entrypoints.documents.reading import read_text
 from entrypoints.use_cases import UseCases
 from infrastructure.settings.sources import load_settings
 from tests.e2e.inside import ME
@@ -52,6 +57,27 @@ def test_signals_drain_while_something_is_done_and_are_the_users_own_between(pro
         assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
         assert client.call(told)
         assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_the_time_of_a_run_counts_from_when_all_is_open(project: Path) -> None:
+    (project / "data/orders.csv").write_text("id\n1\n2\n")
+    texts = (
+        "version: 1\nconnection: landing\nkind: files\noptions: {root: data}\n",
+        "version: 1\npipeline: orders\nsource: {connection: landing, path: orders.csv}\ndestination: {table: orders}\n",
+    )
+    given = [read_text(text, "doc", {}) for text in texts]
+    documents = [PutDocument(each.kind, each.name, each.body) for each in given]
+    heard: list[str] = []
+
+    def begin() -> Callable[[Progress], None]:
+        heard.append("open" if client._use_cases is not None else "too early")
+        return lambda progress: heard.append(f"{progress.rows_read} rows")
+
+    with client_in(project) as client:
+        client.apply(documents, prune=False)
+    with client_in(project) as client:
+        assert client.run_to_end("orders", [], RunRequest(), Listener(begin))["state"] == "succeeded"
+    assert heard == ["open", "2 rows"]
 
 
 def test_a_run_is_left_to_nobody_and_nothing_is_stored(project: Path) -> None:

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import gc
 import os
-import signal
 import socket
 from collections.abc import AsyncIterator
 
@@ -12,27 +11,26 @@ import structlog
 import uvicorn
 
 from application.operations.health import Life
-from domain.errors import PlatformError, Problem, SettingsError, UnavailableError
+from domain.errors import PlatformError, UnavailableError
 from domain.failpoints import fail_at
-from domain.stores.kinds import KINDS
-from entrypoints.composition.configuration import document_limits
 from entrypoints.composition.container import Container
-from entrypoints.composition.descriptors import allow_connections
 from entrypoints.composition.lifecycle import ensure_admin_key, running
 from entrypoints.composition.paths import Paths
-from entrypoints.composition.refusing import refuse_waiting
-from entrypoints.composition.server_file import read_server, remove_server, write_server
+from entrypoints.composition.serving import Serving
 from entrypoints.http.app import create_app, create_probes
 from entrypoints.http.hosts import AllowedHosts
 from entrypoints.http.server import Server
 from entrypoints.http.transport import TransportLimits, protocol_within
 from entrypoints.http.turnstile import Turnstile
+from entrypoints.process.descriptors import allow_connections
+from entrypoints.process.listener import bound, url_of
+from entrypoints.process.refusing import refuse_waiting
+from entrypoints.process.server_file import read_server, remove_server, write_server
+from entrypoints.process.signals import own_signals
 from entrypoints.use_cases import UseCases
 from entrypoints.worker.background import BackgroundTasks
 from entrypoints.worker.main import Worker
 from entrypoints.worker.ticker import Ticker
-from infrastructure.settings.rules import REACHABLE, SHARED, remote_addresses, shares_credentials
-from infrastructure.settings.tree import Settings
 
 API, WORKER = "api", "worker"
 UP = f"{API} {WORKER}"
@@ -40,36 +38,14 @@ UP = f"{API} {WORKER}"
 _LINGER_SECONDS = 0.3
 
 
-def serve(container: Container, settings: Settings, roles: str) -> int:
-    """Serve until a signal or a wish to drain; return the exit code.
-
-    Raises:
-        SettingsError: a role of its own needs stores, records and a queue that several processes can share.
-    """
-    if roles != UP:
-        _refuse_unshared(settings, roles)
+def serve(container: Container, serving: Serving, roles: str) -> int:
+    """Serve until a signal or a wish to drain; return the exit code."""
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_Process(container, settings, roles).run())
+        return runner.run(_Process(container, serving, roles).run())
 
 
-def _refuse_unshared(settings: Settings, role: str) -> None:
-    chosen = {
-        "HEADRACE_STORE__KIND": (settings.store.kind, [kind.name for kind in KINDS.values() if not kind.is_shared]),
-        "HEADRACE_METADATA__KIND": (settings.metadata.kind, ("sqlite",)),
-        "HEADRACE_QUEUE__KIND": (settings.queue.kind, ("memory",)),
-    }
-    problems = [
-        Problem(name, "settings.unshared", f"is {kind}, which one process owns: headrace {role} needs one to share")
-        for name, (kind, unshared) in chosen.items()
-        if kind in unshared
-    ]
-    if problems:
-        raise SettingsError(problems)
-
-
-def _transport_limits(settings: Settings) -> TransportLimits:
+def _transport_limits(http: Serving) -> TransportLimits:
     """What a connection may cost."""
-    http = settings.http
     return TransportLimits(
         header_seconds=http.header_timeout_seconds,
         body_seconds=http.body_timeout_seconds,
@@ -92,27 +68,26 @@ def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:
 class _Process:
     """One process from its first signal handler to its last closed connection."""
 
-    def __init__(self, container: Container, settings: Settings, roles: str) -> None:
+    def __init__(self, container: Container, serving: Serving, roles: str) -> None:
         self._container = container
-        self._settings = settings
+        self._serving = serving
         self._roles = roles
         self._paths: Paths = container.paths()
-        self._grace = float(settings.http.grace_seconds)
+        self._grace = serving.grace_seconds
         # What is left for closing after runs were interrupted.
         self._margin = min(2.0, self._grace / 4)
 
     async def run(self) -> int:
         life: Life = self._container.use_cases.life()
-        self._own_signals(life)
+        own_signals(life)
         self._refuse_drained()
         listener = self._listener()
         try:
             if listener is not None:
-                allow_connections(self._settings.http.max_connections)
-            for name, address in remote_addresses(self._settings) if listener is not None else ():
-                structlog.get_logger("headrace").warning("server.remote", message=f"{name} ({address}) {REACHABLE}.")
-            if shares_credentials(self._settings):
-                sentence = f"HEADRACE_METADATA__USER {SHARED}."
+                allow_connections(self._serving.max_connections)
+            for sentence in self._serving.reachable if listener is not None else ():
+                structlog.get_logger("headrace").warning("server.remote", message=sentence)
+            for sentence in self._serving.shared:
                 structlog.get_logger("headrace").warning("records.credentials_shared", message=sentence)
             self._container.gateways.bench().warm()  # It gets ready while stores are opened.
             async with running(self._container, with_store=True) as use_cases:
@@ -128,9 +103,8 @@ class _Process:
     async def _serve(self, use_cases: UseCases, listener: socket.socket | None) -> int:
         worker = Worker(use_cases) if WORKER in self._roles else None
         background = BackgroundTasks()
-        drain_file = self._settings.worker.drain_file or self._paths.drain
         async with self._answering(use_cases, listener) as url:
-            ticker = Ticker(use_cases, worker, self._roles, drain_file)
+            ticker = Ticker(use_cases, worker, self._roles, self._serving.drain_file)
             background.keep(ticker.run, name="tick")
             background.keep(use_cases.announcer.keep_telling, name="tell")
             consuming = background.keep(worker.consume, name="consume") if worker else None
@@ -164,19 +138,18 @@ class _Process:
         if listener is None:
             yield None
             return
-        settings = self._settings
+        http = self._serving
         if API in self._roles:
             await ensure_admin_key(use_cases, self._paths)
             app = create_app(
                 use_cases,
-                title=settings.app.name,
-                max_body_bytes=settings.http.max_body_bytes,
-                limits=document_limits(settings),
-                hosts=AllowedHosts((*settings.http.allowed_hosts, settings.http.host)),
+                title=http.title,
+                max_body_bytes=http.max_body_bytes,
+                limits=http.documents,
+                hosts=AllowedHosts(http.allowed_hosts),
             )
         else:
             app = create_probes(use_cases)
-        http = settings.http
         config = uvicorn.Config(
             Turnstile(app, inside=http.max_requests, wait_seconds=http.request_wait_seconds),
             lifespan="off",
@@ -184,16 +157,16 @@ class _Process:
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            http=protocol_within(_transport_limits(settings)),
+            http=protocol_within(_transport_limits(http)),
             ws="none",
-            timeout_keep_alive=settings.http.keep_alive_seconds,
+            timeout_keep_alive=http.keep_alive_seconds,
             timeout_graceful_shutdown=max(1, int(self._margin)),
         )
         server = Server(config)
         waiting = listener.dup()  # Keeps what was connected and not yet accepted when the server closes its own.
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         serving.add_done_callback(lambda _: use_cases.life.begin_shutdown())  # Should it end by itself, so do we.
-        url = _url_of(listener)
+        url = url_of(listener)
         if self._roles == UP:
             write_server(self._paths.server, url)
         if API in self._roles:
@@ -206,20 +179,8 @@ class _Process:
             await _leave(server, waiting)
             await serving
 
-    def _own_signals(self, life: Life) -> None:
-        """The first SIGTERM or SIGINT drains, the second stops at once (X3)."""
-        loop = asyncio.get_running_loop()
-
-        def stop(number: int) -> None:
-            if life.is_draining:
-                os._exit(128 + number)
-            life.begin_shutdown()
-
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, stop, number)
-
     def _refuse_drained(self) -> None:
-        drain_file = self._settings.worker.drain_file or self._paths.drain
+        drain_file = self._serving.drain_file
         if drain_file.exists():
             raise UnavailableError(
                 f"The drain file {drain_file} is there, so nothing starts; remove it first.", code="server.drained"
@@ -231,16 +192,15 @@ class _Process:
         Raises:
             UnavailableError: `server.running`, `server.port_taken`.
         """
-        settings = self._settings
+        serving = self._serving
         if self._roles == WORKER:
-            port = settings.worker.port
-            return None if port is None else _bind(settings.worker.host, port)
+            return None if serving.probes_port is None else bound(serving.probes_host, serving.probes_port)
         other = read_server(self._paths.server) if self._roles == UP else None
         if other is not None:
             raise UnavailableError(
                 f"headrace up runs already on this home: {other.url} (process {other.pid}).", code="server.running"
             )
-        return _bind(settings.http.host, settings.http.port)
+        return bound(serving.host, serving.port)
 
 
 async def _leave(server: Server, waiting: socket.socket) -> None:
@@ -259,26 +219,3 @@ def _leave_out_what_stays() -> None:
     """Spare the collector what lasts as long as the process: visiting it took a tenth of a second, in which nobody is answered."""
     gc.collect()
     gc.freeze()
-
-
-def _url_of(listener: socket.socket) -> str:
-    """Where this machine reaches the listener."""
-    host, port = listener.getsockname()[:2]
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-        listener.listen(2048)
-    except OSError as error:
-        listener.close()
-        raise UnavailableError(
-            f"The address {host}:{port} cannot be bound: {error.strerror}. Choose another with --port.",
-            code="server.port_taken",
-        ) from error
-    return listener

@@ -5,7 +5,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from infrastructure.metadata.leases import is_gone, this_process
+from entrypoints.composition.processes import is_gone, own_mark
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ def write_server(path: Path, url: str) -> None:
     temporary = path.with_suffix(f".{os.getpid()}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        json.dump({"url": url, "pid": os.getpid(), "process": this_process()}, file)
+        json.dump({"url": url, "pid": os.getpid(), "process": own_mark()}, file)
     temporary.replace(path)
 
 

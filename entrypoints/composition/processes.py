@@ -1,0 +1,13 @@
+"""Processes of this machine as leases know them, for whoever tells a living one from one that is gone."""
+
+from infrastructure.metadata import leases
+
+
+def own_mark() -> str:
+    """What names this process, and no later one of the same number."""
+    return leases.this_process()
+
+
+def is_gone(mark: str) -> bool:
+    """Whether the process that a mark names is no more."""
+    return leases.is_gone(mark)
