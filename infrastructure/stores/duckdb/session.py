@@ -19,6 +19,7 @@ from infrastructure.queries.duckdb_queries import IN_PROCESS, DuckDBQueries
 from infrastructure.sql import quote, quote_table
 from infrastructure.stores.duckdb.catalog import bound_of, describe, natives_of_table
 from infrastructure.stores.duckdb.errors import translate as translate
+from infrastructure.stores.duckdb.internal import create_internal_tables
 from infrastructure.stores.duckdb.limits import as_arrow_has_them, refuse_cut_times
 from infrastructure.stores.duckdb.reserved import refuse_read, refuse_reserved
 from infrastructure.stores.duckdb.selection import belonging, from_item
@@ -26,18 +27,7 @@ from infrastructure.stores.duckdb.typed_texts import TypedTexts
 from infrastructure.stores.landing import landing_changed
 from infrastructure.stores.planned import check_planned
 from infrastructure.stores.sql.merge import Merge, merged_by
-from infrastructure.stores.sql.session import (
-    CHECKPOINT,
-    OWNER,
-    QUARANTINE,
-    QUARANTINE_COLUMNS,
-    Session,
-    T,
-    add_landing,
-    bring_up_to_date,
-    checkpoint_ddl,
-    owner_ddl,
-)
+from infrastructure.stores.sql.session import QUARANTINE_COLUMNS, RECORD_BYTES, Session, T, add_landing
 from infrastructure.stores.write_lock import WriteLock
 from infrastructure.tabular.duckdb_types import logical_of, native_of
 from infrastructure.tabular.exact import NOT_CONVERTED
@@ -49,6 +39,7 @@ class DuckDBSession(Session):
     """A cursor of the store's one connection."""
 
     owned = 'lower("table") = lower($1)'  # Two spellings of one table, to DuckDB.
+    quarantine_columns = (*QUARANTINE_COLUMNS, RECORD_BYTES)
 
     def __init__(
         self,
@@ -293,13 +284,7 @@ class DuckDBSession(Session):
         self.execute(f"DELETE FROM {quote_table(table)}")
 
     def create_internal_tables(self, schema: str | None) -> None:
-        if schema:
-            self.execute(f"CREATE SCHEMA IF NOT EXISTS {quote(schema)}")
-        self.execute(checkpoint_ddl(quote_table(TableName(CHECKPOINT, schema)), primary_key=False))
-        bring_up_to_date(self, TableName(CHECKPOINT, schema))
-        self.execute(owner_ddl(quote_table(TableName(OWNER, schema))))
-        definitions = ", ".join(f"{quote(c.name)} {native_of(c.type)}" for c in QUARANTINE_COLUMNS)
-        self.execute(f"CREATE TABLE IF NOT EXISTS {quote_table(TableName(QUARANTINE, schema))} ({definitions})")
+        create_internal_tables(self, schema)
 
     def run_patiently(self, lane: Lane, fence: int, work: Callable[[], T]) -> T:
         with self.transaction():  # The file's one write lock already holds every row.

@@ -2,21 +2,25 @@
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from itertools import groupby
 from typing import Any
 
 from domain.errors import FencedError
 from domain.loads.checkpoint import Position
 from domain.loads.quarantine import PLACE, Refusals, RefusedRow, RefusedState
 from domain.loads.read_set import ReadSet
+from domain.ports.batches import LARGE_ROW
 from domain.ports.data_store import Batch, Target
 from domain.quality.measures import Counts
 from domain.runs.lane import Lane
 from domain.stores.table import TableName
 from infrastructure.sql import quote, quote_table
 from infrastructure.stores.replayed import MOST_READ_AGAIN, PAGE_BYTES, PAGE_ROWS, ReadAgain, fitting, may_be_read_again
-from infrastructure.stores.sql.session import QUARANTINE, Session
+from infrastructure.stores.sql.session import QUARANTINE, RECORD_BYTES, Session
 
 _KEPT = ("read_set", "stream", "seq", "ordinal", "run_id", "kind", "rule", "reason", "record", "columns", "state")
+_Place = tuple[str, str, int, int]
+_OUTPUTS = ", ".join(map(quote, (*_KEPT, "settled_by"))) + ', CAST("refused_at" AS TEXT)'
 _OF_LANE = '"org" = $1 AND "pipeline" = $2 AND "lane" = $3'
 
 
@@ -24,17 +28,63 @@ def refused_rows(
     session: Session, refusals: Refusals, after: Position | None, limit: int, most_bytes: int | None = None
 ) -> list[RefusedRow]:
     """List refused rows strictly after a place, one at least; blocking."""
-    if session.describe(refusals.table.beside(QUARANTINE)) is None:
+    table = refusals.table.beside(QUARANTINE)
+    held = session.describe(table)
+    if held is None:
         return []
     chosen, values = _following(refusals, after)
-    names = ", ".join(f'"{name}"' for name in (*_KEPT, "settled_by"))
-    if most_bytes is not None:  # Before any of them is in memory.
-        # By bytes, as both databases tell them: a character may be four of them, there and here.
-        sizes = session.execute(f'SELECT bit_length("record") {chosen}{limit:d}', values)
-        if not sizes:
-            return []
-        limit = fitting([int(size[0]) // 8 for size in sizes], most_bytes)
-    rows = session.execute(f'SELECT {names}, CAST("refused_at" AS TEXT) {chosen}{limit:d}', values)
+    has_bytes = held.has(RECORD_BYTES.name)
+
+    def fitted() -> list[_Place]:
+        sizes = _sizes(session, f"{chosen}{limit:d}", values, has_bytes=has_bytes)
+        return [place for place, _ in sizes[: fitting([size for _, size in sizes], most_bytes)]]
+
+    if has_bytes and _has_large(session, table):
+        while places := fitted():
+            if found := [row for span in _spans(places) for row in _between(session, refusals, *span)]:
+                return found  # Else somebody has dealt with all of them meanwhile.
+        return []
+    if most_bytes is not None and not (limit := len(fitted())):
+        return []
+    return [_row(row) for row in session.execute(f"SELECT {_OUTPUTS} {chosen}{limit:d}", values)]
+
+
+def _has_large(session: Session, table: TableName) -> bool:
+    """Whether there are records of which a store must not read one in passing."""
+    found = session.execute(f"SELECT max({quote(RECORD_BYTES.name)}) FROM {quote_table(table)}")
+    return (found[0][0] or 0) > LARGE_ROW
+
+
+def _sizes(session: Session, chosen: str, values: Sequence[Any], *, has_bytes: bool) -> list[tuple[_Place, int]]:
+    """The places of refused rows and the bytes of their records, before any of these is in memory."""
+    places = ", ".join(map(quote, PLACE))
+    if has_bytes:
+        rows = session.execute(f"SELECT {places}, {quote(RECORD_BYTES.name)} {chosen}", values)
+        if None not in (row[4] for row in rows):
+            return [((row[0], row[1], row[2], row[3]), row[4]) for row in rows]
+    # By bits, as both databases tell them: a character may be four bytes, there and here.
+    rows = session.execute(f'SELECT {places}, bit_length("record") {chosen}', values)
+    return [((row[0], row[1], row[2], row[3]), int(row[4]) // 8) for row in rows]
+
+
+def _spans(places: Sequence[_Place]) -> list[tuple[str, str, int, int, int]]:
+    """Places one after the other by what a store finds without looking at others: batches, with their first and last row."""
+    batches = groupby(places, key=lambda place: place[:3])
+    return [(*batch, rows[0], rows[-1]) for batch, rows in ((key, [row[3] for row in group]) for key, group in batches)]
+
+
+def _between(
+    session: Session, refusals: Refusals, read_set: str, stream: str, seq: int, first: int, last: int
+) -> list[RefusedRow]:
+    """Read some refused rows of one batch."""
+    where, values = _belonging(refusals)
+    count = len(values)
+    where += f' AND "read_set" = ${count + 1} AND "stream" = ${count + 2} AND "seq" = ${count + 3}'
+    where += f' AND "ordinal" BETWEEN ${count + 4} AND ${count + 5} ORDER BY "ordinal"'
+    table = quote_table(refusals.table.beside(QUARANTINE))
+    rows = session.execute(
+        f"SELECT {_OUTPUTS} FROM {table} WHERE {where}", (*values, read_set, stream, seq, first, last)
+    )
     return [_row(row) for row in rows]
 
 

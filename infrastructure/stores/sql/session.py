@@ -47,6 +47,8 @@ QUARANTINE_COLUMNS = (
     Column("state", "string"),
     Column("settled_by", "string"),
 )
+RECORD_BYTES = Column("record_bytes", "int64")
+"""How long the record is, where a store would have to read it to tell; tables and rows of earlier versions do not say it."""
 
 
 class Session(ABC):
@@ -216,6 +218,8 @@ class Session(ABC):
     owned = '"table" = $1'
     """What the owners of a table are found by, given its name."""
     """Whether a new table that is merged into gets its key as primary key."""
+
+    quarantine_columns: tuple[Column, ...] = QUARANTINE_COLUMNS
 
     for_update = ""
     """The clause that locks selected rows, where the store has one."""

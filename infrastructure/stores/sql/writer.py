@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from domain.errors import FencedError, SchemaMismatchError, StoreUnavailableError
 from domain.failpoints import fail_at
@@ -20,7 +21,7 @@ from infrastructure.stores.landing import landing_gone, landing_of, nothing_merg
 from infrastructure.stores.landing_watch import LandingWatch
 from infrastructure.stores.replayed import repaired_places
 from infrastructure.stores.sql.quarantine import Rereads, mark_repaired
-from infrastructure.stores.sql.session import CHECKPOINT, COUNTS, QUARANTINE, QUARANTINE_COLUMNS, Session
+from infrastructure.stores.sql.session import CHECKPOINT, COUNTS, QUARANTINE, RECORD_BYTES, Session
 from infrastructure.tabular.arrow import conform, to_table
 from infrastructure.threads import OneThread, P, T
 
@@ -244,8 +245,9 @@ class SqlWriter(ISelectingWriter):
             if batch.origins is not None:
                 mark_repaired(session, self._target.table, self._lane, self._target.run_id, repaired_places(batch))
             elif refused.num_rows:
-                quarantined = conform(self._quarantined(refused, checkpoint.seq), QUARANTINE_COLUMNS)
-                session.ingest(self._target.table.beside(QUARANTINE), quarantined, QUARANTINE_COLUMNS)
+                columns = session.quarantine_columns
+                quarantined = conform(self._quarantined(refused, checkpoint.seq), columns)
+                session.ingest(self._target.table.beside(QUARANTINE), quarantined, columns)
             fail_at("batch.before_commit")
         fail_at("batch.commit_sent")  # As if the answer to COMMIT were lost.
 
@@ -344,4 +346,6 @@ class SqlWriter(ISelectingWriter):
         }
         for name, value in constants.items():
             refused = refused.append_column(name, pa.repeat(pa.scalar(value), count))
+        if RECORD_BYTES in self._session.quarantine_columns:
+            refused = refused.append_column(RECORD_BYTES.name, pc.binary_length(refused.column("record")))
         return refused.append_column("seq", pa.repeat(pa.scalar(seq, pa.int64()), count))
