@@ -1,16 +1,16 @@
 """Documents put, read, planned, applied and deleted: one story for pipelines and connections."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from application.catalog.checks import Checks, ConnectionPlaces, problems_of
 from application.catalog.differences import differences
+from application.catalog.flows import FlowReader, Flows, downstream
 from application.missing import missing
 from domain.errors import InvalidInputError, PermissionDeniedError, Problem, SpecError
 from domain.identity.policy import Action, is_allowed, require
 from domain.identity.principal import Principal
-from domain.lineage.graph import Dataset, dataset, find_circle, reached_from
 from domain.pipelines.dialing import DialRules
 from domain.pipelines.plan import ColumnForecast, Publishing, choose_publishing, guarantee
 from domain.pipelines.spec import DEFAULT_CONNECTION, PipelineSpec
@@ -19,8 +19,7 @@ from domain.ports.security import IQueryGuard
 from domain.ports.unit_of_work import IDocumentRecords, IRecords, IUnitOfWork, Page, StoredDocument
 from domain.stores.connection import ConnectionSpec
 
-_Reads = dict[str, list[Dataset]]  # What pipelines read, by their names.
-_PIPELINE = "a pipeline"  # No connection can have this name.
+_Known = Mapping[str, frozenset[str]]  # What queries name, by their texts.
 KINDS = ("connection", "pipeline")
 _ACTIONS = {"connection": Action.WRITE_CONNECTION, "pipeline": Action.WRITE_SPEC}
 
@@ -77,12 +76,14 @@ class Catalog:
         if problems:
             raise SpecError(problems)
 
-    async def _validate(self, principal: Principal, commands: Sequence[PutDocument]) -> None:
-        """As `validate`, knowing the connections that are stored."""
+    async def _validate(self, principal: Principal, commands: Sequence[PutDocument]) -> _Known:
+        """As `validate`, knowing the connections that are stored; returns what all queries of pipelines name."""
         names = {str(c.body["source"].get("connection")) for c in commands if c.kind == "pipeline"}
         async with self.records.view() as unit:
             found = [await unit.connections.get(principal.organization, name) for name in sorted(names)]
+            specs = await self._specs(unit, principal.organization, commands)
         await self.validate(commands, [ConnectionSpec.from_document(stored.document) for stored in found if stored])
+        return await self._reader.relations(specs)
 
     async def _problems(self, command: PutDocument, known: Mapping[str, ConnectionSpec]) -> list[Problem]:
         checks = Checks(self.guard, self.secrets, self.dialing, self.places)
@@ -98,12 +99,12 @@ class Catalog:
             PermissionDeniedError: it starts after other pipelines, and the caller may not start it.
         """
         require(principal, _ACTIONS[command.kind])
-        await self._validate(principal, [command])  # Before anything is held that others wait for.
+        known = await self._validate(principal, [command])  # Before anything is held that others wait for.
         async with self.records.unit() as unit:
+            await unit.pipelines.hold(principal.organization)
             before = await _records(unit, command.kind).get(principal.organization, command.name)
             await self._check(unit, principal.organization, command, ())
-            specs = await self._specs(unit, principal.organization, [command])
-            self._refuse_circles(specs, await self._reads(specs), [command])
+            (await self._flows(unit, principal.organization, [command], known)).refuse_circles(_pipelines([command]))
             _check_after(principal, command, before)
             stored = await self._put(unit, principal, command)
             await unit.commit()
@@ -156,6 +157,7 @@ class Catalog:
         """
         require(principal, _ACTIONS[kind])
         async with self.records.unit() as unit:
+            await unit.pipelines.hold(principal.organization)
             if not await self._forget(unit, principal.organization, kind, name):
                 raise missing(kind, name)
             await unit.audit.add(principal, f"delete {kind}", name)
@@ -172,17 +174,18 @@ class Catalog:
         require(principal, Action.PREVIEW)
         if any(command.kind == "connection" for command in commands):
             require(principal, Action.WRITE_CONNECTION)
-        await self._validate(principal, commands)
+        known = await self._validate(principal, commands)
         async with self.records.view() as unit:
-            return await self._changes(unit, principal, commands, prune=prune)
+            return await self._changes(unit, principal, commands, known, prune=prune)
 
     async def apply(self, principal: Principal, commands: Sequence[PutDocument], *, prune: bool) -> list[Change]:
         """Store a set of documents in one transaction; with `prune`, forget those not in the set."""
         for kind in {command.kind for command in commands} or set(KINDS):
             require(principal, _ACTIONS[kind])
-        await self._validate(principal, commands)
+        known = await self._validate(principal, commands)
         async with self.records.unit() as unit:
-            changes = await self._changes(unit, principal, commands, prune=prune)
+            await unit.pipelines.hold(principal.organization)
+            changes = await self._changes(unit, principal, commands, known, prune=prune)
             for command in sorted(commands, key=lambda command: KINDS.index(command.kind)):
                 await self._put(unit, principal, command)
             for change in changes:
@@ -208,27 +211,32 @@ class Catalog:
         return await _records(unit, kind).delete(organization, name)
 
     async def _changes(
-        self, unit: IUnitOfWork, principal: Principal, commands: Sequence[PutDocument], *, prune: bool
+        self,
+        unit: IUnitOfWork,
+        principal: Principal,
+        commands: Sequence[PutDocument],
+        known: _Known,
+        *,
+        prune: bool,
     ) -> list[Change]:
         organization = principal.organization
         beside = {command.name for command in commands if command.kind == "connection"}
-        specs = await self._specs(unit, organization, commands)
-        reads = await self._reads(specs)
-        self._refuse_circles(specs, reads, commands)
-        flows = [flow for spec in specs.values() for flow in _uses(spec, reads)]
+        flows = await self._flows(unit, organization, commands, known)
+        if commands:
+            flows.refuse_circles(_pipelines(commands))
+        uses = flows.uses()
         changes = []
         for command in sorted(commands, key=lambda command: (KINDS.index(command.kind), command.name)):
             await self._check(unit, organization, command, beside)
             before = await _records(unit, command.kind).get(organization, command.name)
             _check_after(principal, command, before)
-            changes.append(_change(command, before, _downstream(command.kind, command.name, flows)))
+            changes.append(_change(command, before, downstream(command.kind, command.name, uses)))
         if prune:
             given = {(command.kind, command.name) for command in commands}
             for kind in reversed(KINDS):
-                for stored in await _all(_records(unit, kind), organization):
-                    if (kind, stored.name) not in given:
-                        notes = _downstream(kind, stored.name, flows)
-                        changes.append(Change("delete", kind, stored.name, notes=notes))
+                for name in await _records(unit, kind).parts(organization, []):
+                    if (kind, name) not in given:
+                        changes.append(Change("delete", kind, name, notes=downstream(kind, name, uses)))
         return changes
 
     async def _check(
@@ -248,79 +256,22 @@ class Catalog:
     async def _specs(
         self, unit: IUnitOfWork, organization: str, commands: Sequence[PutDocument]
     ) -> dict[str, PipelineSpec]:
-        """The pipelines that would be stored, by name; connections that lead to one database have one name in them."""
-        found: dict[str, dict[str, Mapping[str, Any]]] = {}
-        for kind in KINDS:
-            found[kind] = {stored.name: stored.document for stored in await _all(_records(unit, kind), organization)}
-            found[kind] |= {command.name: command.body for command in commands if command.kind == kind}
-        names = self._names([ConnectionSpec.from_document(body) for body in found["connection"].values()])
-        specs = {name: PipelineSpec.from_document(body) for name, body in found["pipeline"].items()}
-        return {
-            name: replace(
-                spec,
-                source=replace(spec.source, connection=names.get(spec.source.connection, spec.source.connection)),
-                destination=replace(
-                    spec.destination,
-                    connection=names.get(spec.destination.connection, spec.destination.connection),
-                ),
-            )
-            for name, spec in specs.items()
-        }
+        bodies = [{c.name: c.body for c in commands if c.kind == kind} for kind in KINDS]
+        return await self._reader.specs(unit, organization, *bodies)
 
-    def _names(self, connections: Sequence[ConnectionSpec]) -> dict[str, str]:
-        """For each connection the name of the first that leads to its database."""
-        first = {self.places.database(None): DEFAULT_CONNECTION}
-        for connection in sorted(connections, key=lambda each: each.name):
-            first.setdefault(self.places.database(connection), connection.name)
-        first.pop(None, None)
-        return {each.name: first.get(self.places.database(each), each.name) for each in connections}
+    async def _flows(
+        self, unit: IUnitOfWork, organization: str, commands: Sequence[PutDocument], known: _Known
+    ) -> Flows:
+        """What the pipelines move that would be stored."""
+        return await self._reader.flows(await self._specs(unit, organization, commands), known)
 
-    async def _reads(self, specs: Mapping[str, PipelineSpec]) -> _Reads:
-        """Name what each pipeline reads."""
-        reads: _Reads = {}
-        for spec in specs.values():
-            names = {str(spec.source.table)} if spec.source.table else set()
-            if spec.source.query is not None:
-                names |= await self.guard.relations(spec.source.query)
-            reads[spec.name] = [dataset(spec.source.connection, name) for name in names]
-        return reads
-
-    def _refuse_circles(
-        self, specs: Mapping[str, PipelineSpec], reads: _Reads, commands: Sequence[PutDocument]
-    ) -> None:
-        """Refuse documents that would make data flow in a circle, together with what is stored."""
-        given = [specs[command.name] for command in commands if command.kind == "pipeline"]
-        circle = find_circle(flow for spec in specs.values() for flow in _flows(spec, reads)) if commands else None
-        if circle is not None:
-            tables = " → ".join(f"{connection}:{table}" for connection, table in circle)
-            raise InvalidInputError(f"These pipelines would move data in a circle: {tables}.", code="spec.circle")
-        for spec in given:
-            for name in spec.after:
-                if name not in specs:
-                    raise InvalidInputError(
-                        f"{spec.name} runs after {name}, and there is no such pipeline.", code="spec.after_unknown"
-                    )
-        waits = find_circle(
-            (("after", waited_for), ("after", spec.name)) for spec in specs.values() for waited_for in spec.after
-        )
-        if waits is not None:
-            names = " → ".join(name for _, name in waits)
-            raise InvalidInputError(f"These pipelines would start each other for ever: {names}.", code="spec.circle")
+    @property
+    def _reader(self) -> FlowReader:
+        return FlowReader(self.guard, self.places)
 
 
-def _flows(spec: PipelineSpec, reads: _Reads) -> Iterator[tuple[Dataset, Dataset]]:
-    for source in reads[spec.name]:
-        yield source, _target(spec)
-
-
-def _uses(spec: PipelineSpec, reads: _Reads) -> Iterator[tuple[Dataset, Dataset]]:
-    """The flows with the pipeline itself as a place on the way, and from the pipelines that it runs after."""
-    pipeline = (_PIPELINE, spec.name)
-    yield pipeline, _target(spec)
-    for source in reads[spec.name]:
-        yield source, pipeline
-    for name in spec.after:
-        yield (_PIPELINE, name), pipeline
+def _pipelines(commands: Sequence[PutDocument]) -> list[str]:
+    return [command.name for command in commands if command.kind == "pipeline"]
 
 
 def _check_after(principal: Principal, command: PutDocument, before: StoredDocument | None) -> None:
@@ -335,17 +286,6 @@ def _check_after(principal: Principal, command: PutDocument, before: StoredDocum
             f"{Action.TRIGGER.value} in {principal.organization}. Leave schedule.after as it is stored, or let a "
             "pipeline_admin put the document."
         )
-
-
-def _target(spec: PipelineSpec) -> Dataset:
-    return dataset(spec.destination.connection, str(spec.destination.table))
-
-
-def _downstream(kind: str, name: str, flows: Sequence[tuple[Dataset, Dataset]]) -> tuple[str, ...]:
-    """Name the pipelines that read what this one writes, or run after it, directly or not."""
-    reached = reached_from((_PIPELINE, name), flows) if kind == "pipeline" else set()
-    names = sorted(name for place, name in reached if place == _PIPELINE)
-    return (f"downstream: {', '.join(names)}",) if names else ()
 
 
 def _change(command: PutDocument, before: StoredDocument | None, downstream: tuple[str, ...]) -> Change:
@@ -376,17 +316,6 @@ def how_it_publishes(spec: PipelineSpec, planned: Publishing | None = None) -> l
         spec, ordered=bool(spec.source.key or spec.source.path or spec.source.table)
     )
     return [f"publish: {publishing.publish.value}, because {publishing.reason}", guarantee(spec, publishing)]
-
-
-async def _all(records: IDocumentRecords, organization: str) -> list[StoredDocument]:
-    found: list[StoredDocument] = []
-    after: str | None = None
-    while True:
-        page = await records.page(organization, after=after, limit=200)
-        found += page.items
-        after = page.next_cursor
-        if after is None:
-            return found
 
 
 def _records(unit: IUnitOfWork, kind: str) -> IDocumentRecords:

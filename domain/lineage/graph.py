@@ -1,6 +1,6 @@
 """The graph of datasets that pipelines span, and the circles in it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 Dataset = tuple[str, str]
 """Connection and table; the default schemas of stores are left out of the table's name."""
@@ -17,11 +17,11 @@ def dataset(connection: str, table: str) -> Dataset:
 
 
 def find_circle(flows: Iterable[tuple[Dataset, Dataset]]) -> list[Dataset] | None:
-    """Return the datasets of a circle, the first one repeated at the end, or None."""
-    targets = _targets(flows)
+    """Return the datasets of a circle, the first one repeated at the end, or None; however long the chains are."""
+    targets = {source: sorted(found) for source, found in _targets(flows).items()}
     done: set[Dataset] = set()
     for start in sorted(targets):
-        circle = _circle_from(start, targets, [], done)
+        circle = _circle_from(start, targets, done)
         if circle is not None:
             return circle
     return None
@@ -47,15 +47,23 @@ def _targets(flows: Iterable[tuple[Dataset, Dataset]]) -> dict[Dataset, set[Data
 
 
 def _circle_from(
-    node: Dataset, targets: Mapping[Dataset, set[Dataset]], above: list[Dataset], done: set[Dataset]
+    start: Dataset, targets: Mapping[Dataset, Sequence[Dataset]], done: set[Dataset]
 ) -> list[Dataset] | None:
-    if node in above:
-        return [*above[above.index(node) :], node]
-    if node in done:
+    """A circle that is reached from somewhere, on ways that were not gone before; what was gone is `done`."""
+    if start in done:
         return None
-    for target in sorted(targets.get(node, ())):
-        circle = _circle_from(target, targets, [*above, node], done)
-        if circle is not None:
-            return circle
-    done.add(node)
+    way, places, ahead = [start], {start: 0}, [iter(targets.get(start, ()))]
+    while ahead:
+        node = next(ahead[-1], None)
+        if node is None:
+            ahead.pop()
+            left = way.pop()
+            del places[left]
+            done.add(left)
+        elif node in places:
+            return [*way[places[node] :], node]
+        elif node not in done:
+            places[node] = len(way)
+            way.append(node)
+            ahead.append(iter(targets.get(node, ())))
     return None

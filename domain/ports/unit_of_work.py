@@ -47,6 +47,14 @@ class IDocumentRecords(ABC):
         """Return documents ordered by name: one at least, then no more than have so many characters together."""
 
     @abstractmethod
+    async def parts(self, organization: str, paths: Sequence[Sequence[str]]) -> Mapping[str, Sequence[Any]]:
+        """By the names of all documents, in order, what stands at some places in them; the rest is not read."""
+
+    @abstractmethod
+    async def hold(self, organization: str) -> None:
+        """Have whoever writes documents of an organization, of whatever kind, wait until this unit ends."""
+
+    @abstractmethod
     async def revisions(
         self,
         organization: str,

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.ports.unit_of_work import IDocumentRecords, Page, StoredDocument
 from infrastructure.metadata.sizes import fitting
+from infrastructure.metadata.tables import organizations
 
 
 class SqlDocumentRecords(IDocumentRecords):
@@ -35,6 +36,16 @@ class SqlDocumentRecords(IDocumentRecords):
         rows = (await self._connection.execute(query.limit(limit + 1))).all()
         items = [_stored(row) for row in rows[:limit]]
         return Page(items, items[-1].name if len(rows) > limit else None)
+
+    async def parts(self, organization: str, paths: Sequence[Sequence[str]]) -> Mapping[str, Sequence[Any]]:
+        places = [self._revisions.c.document[tuple(path)] for path in paths]
+        query = self._latest(organization).with_only_columns(self._heads.c.name, *places).order_by(self._heads.c.name)
+        return {row[0]: tuple(row[1:]) for row in (await self._connection.execute(query)).all()}
+
+    async def hold(self, organization: str) -> None:
+        # Weaker than what would keep others from referring to the organization; a SQLite file has one writer anyway.
+        mine = select(organizations.c.id).where(organizations.c.id == organization)
+        await self._connection.execute(mine.with_for_update(key_share=True))
 
     async def revisions(
         self,

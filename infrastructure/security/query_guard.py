@@ -1,5 +1,6 @@
 """IQueryGuard: refuses early, at the door; each store checks again what it runs, with what its catalog says."""
 
+import hashlib
 from collections import OrderedDict
 from collections.abc import Callable
 
@@ -12,7 +13,7 @@ from infrastructure.queries.duckdb_reading import read_query
 from infrastructure.queries.duckdb_steps import read_predicate, read_step
 from infrastructure.queries.postgres_query import analyzed
 
-_REMEMBERED = 1000
+_REMEMBERED = 20_000
 
 
 class SqlQueryGuard(IQueryGuard):
@@ -22,7 +23,7 @@ class SqlQueryGuard(IQueryGuard):
 
     def __init__(self, bench: Calls | None = None) -> None:
         self._bench = bench or InProcessBench()
-        self._relations: OrderedDict[str, frozenset[str]] = OrderedDict()
+        self._relations: OrderedDict[bytes, frozenset[str]] = OrderedDict()
 
     async def check_source(self, query: str, connection: ConnectionSpec | None = None) -> None:
         kind = connection.kind if connection is not None else None
@@ -33,13 +34,14 @@ class SqlQueryGuard(IQueryGuard):
 
     async def relations(self, query: str) -> frozenset[str]:
         # Whoever stores a pipeline has all others looked at too.
-        found = self._relations.get(query)
+        name = hashlib.sha256(query.encode("utf-8", "surrogatepass")).digest()
+        found = self._relations.get(name)
         if found is None:
             try:
                 found = await self._bench.acall(relations_read, query)
             except InvalidInputError:
                 found = frozenset()
-            self._relations[query] = found
+            self._relations[name] = found
             if len(self._relations) > _REMEMBERED:
                 self._relations.popitem(last=False)
         return found

@@ -1,5 +1,6 @@
 """One suite for IUnitOfWork on SQLite and Postgres: claims, fences, leases, isolation."""
 
+import asyncio
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -7,6 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -617,6 +619,46 @@ async def test_a_page_of_large_documents_ends_early_and_the_next_one_goes_on(rec
     assert pages == [["a", "b"], ["c"], ["d", "e", "orders"]]
     assert [stored.name for stored in whole.items] == [stored.name for stored in unbounded.items] == sorted(texts)
     assert (nobody.items, nobody.next_cursor) == ([], None)
+
+
+async def test_parts_of_documents_are_read_by_their_names_and_nothing_of_what_is_deleted(records: SqlRecords) -> None:
+    documents: dict[str, dict[str, Any]] = {
+        "b": {"source": {"table": "t", "options": {"x": "y" * 1000}}, "schedule": {"after": ["a", "c"]}},
+        "a": {"source": {"query": "select \"é\" 'x'", "n": 1}, "schedule": None},
+        "gone": {"source": {"table": "t"}},
+    }
+    paths = [("source", "table"), ("source", "query"), ("schedule", "after"), ("source", "n")]
+    async with records.unit() as unit:
+        for name, document in documents.items():
+            await unit.pipelines.put("two", name, {"source": {"table": "older"}}, "me")
+            await unit.pipelines.put("two", name, document, "me")
+        await unit.pipelines.delete("two", "gone")
+        found = await unit.pipelines.parts("two", paths)
+        names = await unit.pipelines.parts("two", [])
+
+    assert list(found.items()) == [
+        ("a", (None, "select \"é\" 'x'", None, 1)),
+        ("b", ("t", None, ["a", "c"], None)),
+        ("orders", (None, None, None, None)),
+    ]
+    assert list(names) == list(found)
+
+
+async def test_whoever_holds_the_documents_of_an_organization_has_nobody_else_wait(
+    records: SqlRecords, request: pytest.FixtureRequest
+) -> None:
+    if "sqlite" in request.node.name:
+        return  # It has one writer at a time.
+    async with records.unit() as first:
+        await first.pipelines.hold("one")
+        async with asyncio.timeout(5):
+            async with records.unit() as other:
+                await other.pipelines.hold("two")
+            await queued(records)
+        async with records.unit() as second:
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.2):
+                    await second.connections.hold("one")
 
 
 async def test_revisions_are_listed_from_one_backwards_and_no_more_than_fit(records: SqlRecords) -> None:
