@@ -168,7 +168,9 @@ class _Passed:
             aclosing(_judged(batches, transform, reader, self._state.stream)) as judging,
             aclosing(ahead(judging, is_large=_is_large)) as judged_ahead,
         ):
-            async for (batch, judged), is_last in _with_last(judged_ahead):
+            # A share can only be judged at the end, where the last batch must not have landed yet.
+            is_alone = _is_large if self._task.spec.on_error.max_share is None else None
+            async for (batch, judged), is_last in _with_last(judged_ahead, is_alone):
                 begun = self._now()
                 judged = replace(judged, stats=await placed_in_report(judged.stats, self._state, batch, reader))
                 self._state = _after(self._state, judged, batch.position, is_last=is_last)
@@ -177,7 +179,8 @@ class _Passed:
                 await self._commit(writer, judged)
                 if not self._goes_on(judged.counts, batch.data.nbytes, begun):
                     return
-        if not self._state.is_done:  # There was no row left, so no batch could say that it is the last one.
+                del batch, judged  # Else they would be there while the next one is read.
+        if not self._state.is_done:  # No batch could say that it is the last one: there was none, or it was alone.
             self._state = _after(self._state, transform.empty(), self._state.position, is_last=True)
             await self._commit(writer, transform.empty())
 
@@ -294,6 +297,7 @@ async def _judged(
                 error.first_errors = await placed(error.first_errors, batch, reader, stream=stream)
                 raise
             yield batch, replace(judged, origins=batch.origins, source=batch.data)
+            del batch, judged
 
 
 def _is_large(judged: tuple[SourceBatch, JudgedBatch]) -> bool:
@@ -337,12 +341,18 @@ def _may_go_on(on_error: OnError, state: StreamState) -> bool:
     return judged.allows(state.counts.failed, state.counts.read)
 
 
-async def _with_last(items: AsyncIterator[T]) -> AsyncIterator[tuple[T, bool]]:
-    """Say of each item whether it is the last one, looking one ahead."""
+async def _with_last(
+    items: AsyncIterator[T], is_alone: Callable[[T], bool] | None = None
+) -> AsyncIterator[tuple[T, bool]]:
+    """Say of each item whether it is the last one, looking one ahead; but not of one that has to be alone."""
     waiting: list[T] = []
     async for item in items:
         if waiting:
             yield waiting.pop(), False
-        waiting.append(item)
+        if is_alone is not None and is_alone(item):
+            yield item, False
+        else:
+            waiting.append(item)
+        del item
     for item in waiting:
         yield item, True

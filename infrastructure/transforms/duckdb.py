@@ -253,9 +253,9 @@ class DuckDBTransform(IPreparedTransform):
             self._counts_query = f"{judged} SELECT {counts} FROM judged"
 
     def _unconverted(self, stages: Stages) -> tuple[str, ...]:
-        """The columns that nothing converts or looks at, where all that is done is to convert: they need not go through."""
+        """The columns that nothing converts, where all that is done is to convert and to look: they need not come back."""
         plan = self._plan
-        if plan.steps or plan.deleted_when is not None or self._row_rules:
+        if plan.steps or plan.deleted_when is not None:
             return ()
         is_text = plan.source_is_text and not self._is_wide
         kept = {column for column in stages.columns if column.type == "string" or not is_text}

@@ -46,7 +46,9 @@ def _records(batch: pa.Table, ordinals: list[int]) -> Iterator[pa.Array]:
         yield from _records(batch, ordinals[:half])
         yield from _records(batch, ordinals[half:])
         return
-    yield pa.array(encoded(batch.take(ordinals)), pa.string())
+    are_neighbors = ordinals == [*range(first, last + 1)]  # These need no copy.
+    rows = batch.slice(first, len(ordinals)) if are_neighbors else batch.take(ordinals)
+    yield pa.array(encoded(rows), pa.string())
 
 
 def first_errors(batch: pa.Table, refused: Sequence[Refusal], rules: Sequence[Rule]) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """What is shown or kept of large rows is made in parts: as objects and as text they take several times their size."""
 
 import tracemalloc
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,20 @@ import pytest
 from domain.errors import WorkFailedError
 from domain.loads.quarantine import RefusedRow
 from domain.ports import batches
+from domain.ports.transformer import TransformPlan
+from domain.quality.rules import OnViolation, Rule
+from domain.stores.table import Column
 from entrypoints.answers.sizes import cells, fitted, size_of
 from infrastructure.stores.duckdb.file import DuckDBOptions
 from infrastructure.stores.duckdb.store import DuckDBDataStore
 from infrastructure.stores.sql import quarantine as sql_quarantine
 from infrastructure.tabular import arrow
+from infrastructure.threads import OneThread
+from infrastructure.transforms import duckdb as duckdb_transform
 from infrastructure.transforms import refused
+from infrastructure.transforms.engine import locked_down
 from infrastructure.transforms.refused import refused_table
+from infrastructure.transforms.verdicts import verdicts
 from tests.e2e.inside import ME, inside
 from tests.ports.test_quarantine import MINE, load, refusing
 
@@ -166,3 +174,28 @@ async def test_refusals_that_may_be_read_again_are_looked_at_page_by_page(
             assert pages == expected
             pages.clear()
     await store.close()
+
+
+def test_of_rows_that_rules_look_at_only_what_they_say_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at: list[pa.Table] = []
+
+    def heard(batch: pa.Table, judged: pa.Table, *more: Any) -> Any:
+        looked_at.append(judged)
+        return verdicts(batch, judged, *more)
+
+    monkeypatch.setattr(duckdb_transform, "verdicts", heard)
+    rule = Rule("matches", column="v", pattern="x+", on_violation=OnViolation.QUARANTINE)
+    plan = TransformPlan((Column("id", "int64"), Column("v", "string")), rules=(rule,))
+    rows = pa.table({"id": [1, 2, 3], "v": ["xx", "y", None]})
+    engine = partial(locked_down, "100MB", 1)
+    transform = duckdb_transform.DuckDBTransform(plan, OneThread("judge"), [((), None)], engine=engine)
+    transform.open()
+    judged = transform.judge(rows)
+    transform.close()
+    transform._thread.close()
+
+    assert pa.table(judged.accepted).to_pylist() == [{"id": 1, "v": "xx"}, {"id": 3, "v": None}]
+    assert pa.table(judged.refused).column("record").to_pylist() == ['{"id": 2, "v": "y"}']
+    for name in ("id", "v"):
+        given, passed = rows.column(name).chunk(0), looked_at[0].column(name).chunk(0)
+        assert [b and b.address for b in passed.buffers()] == [b and b.address for b in given.buffers()]

@@ -84,6 +84,7 @@ class DuckDBReader(IReader):
                 fail_at("extract.mid_page")
                 place = place_after(batch, plan, before_christ="(BC)") if plan.ordered else None
                 yield SourceBatch(conform(batch.select(names), columns), place)
+                del batch
 
     def _sizes(self, text: str, parameters: Mapping[str, Any], limit: int | None) -> Sizes:
         """What reading may meet.

@@ -235,6 +235,7 @@ class FilesReader(ITextReader):
                 if rows.num_rows:
                     done += rows.num_rows
                     yield SourceBatch(self._as_planned(rows, file.path), (str(index), str(done)))
+                del rows
                 if limit == 0:  # What comes behind may be large.
                     return
 

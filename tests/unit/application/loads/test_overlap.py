@@ -7,6 +7,7 @@ from contextlib import aclosing
 import pytest
 
 from application.loads.overlap import ahead
+from application.loads.stream import _with_last
 from infrastructure.threads import OneThread
 
 pytestmark = pytest.mark.line("29")
@@ -59,3 +60,18 @@ async def test_others_are_made_ahead(way: str) -> None:
 async def test_who_leaves_at_a_large_item_waits_for_nothing(way: str) -> None:
     async with asyncio.timeout(5), aclosing(_items(way, [], are_large=True)) as items:
         assert await anext(items) == 0
+
+
+async def test_of_an_item_that_is_alone_nobody_knows_whether_it_is_the_last() -> None:
+    made: list[int] = []
+
+    async def items() -> AsyncGenerator[int, None]:
+        for number in _numbers(made):
+            yield number
+
+    found = []
+    async for item, is_last in _with_last(items(), lambda number: number in (1, 4)):
+        found.append((item, is_last, len(made)))
+    assert found == [(0, False, 2), (1, False, 2), (2, False, 4), (3, False, 5), (4, False, 5)]
+    made.clear()
+    assert [(item, is_last) async for item, is_last in _with_last(items())][-2:] == [(3, False), (4, True)]
