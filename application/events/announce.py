@@ -14,6 +14,8 @@ from domain.runs.run import Ring
 Subscriber = Callable[[str, Mapping[str, Any]], None]
 Reaction = Callable[[IUnitOfWork, Sequence[StoredEvent]], Awaitable[Sequence[Ring]]]
 """Writes what follows from events in the transaction that marks them as told, and returns what to ring for."""
+Bound = Callable[[IUnitOfWork, Sequence[StoredEvent]], Awaitable[Sequence[StoredEvent]]]
+"""Gives the first of some events, as many as may be reacted to in one transaction."""
 
 _PAGE = 100
 
@@ -27,11 +29,13 @@ class Announcer:
         subscribers: Sequence[Subscriber],
         reactions: Sequence[Reaction],
         ring: Callable[[Sequence[Ring]], Awaitable[None]],
+        bound: Bound | None = None,
     ) -> None:
         self._records = records
         self._subscribers = subscribers
         self._reactions = reactions
         self._ring = ring
+        self._bound = bound
         self._wanted = asyncio.Event()
 
     def tell(self, event: Event) -> None:
@@ -66,6 +70,8 @@ class Announcer:
                 events = await unit.events.unsent(limit=_PAGE)
                 if not events:
                     return told
+                if self._bound is not None:
+                    events = await self._bound(unit, events)
                 for event in events:
                     for subscriber in self._subscribers:
                         subscriber(event.event_type, event.payload)

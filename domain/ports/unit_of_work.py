@@ -51,6 +51,10 @@ class IDocumentRecords(ABC):
         """By the names of all documents, in order, what stands at some places in them; the rest is not read."""
 
     @abstractmethod
+    async def latest(self, organization: str, names: Sequence[str]) -> Mapping[str, int]:
+        """The latest revisions of those of these documents that there are."""
+
+    @abstractmethod
     async def hold(self, organization: str) -> None:
         """Have whoever writes documents of an organization, of whatever kind, wait until this unit ends."""
 
@@ -109,9 +113,8 @@ class IRunRecords(ABC):
 
     @abstractmethod
     async def claim_many(self, run_ids: Sequence[str], *, owner: str, lease: timedelta) -> Sequence[Run]:
-        """Claim those runs that are queued and due or whose lease has expired, raising their pipelines' fences.
-
-        Left out is what cannot be claimed: not due, held by another, terminal, or in a lane that another run holds.
+        """Claim those runs that are queued and due or whose lease has expired, raising their pipelines' fences. Left
+        out is what cannot be claimed: not due, held by another, terminal, or in a lane that another run holds.
         """
 
     async def claim(self, run_id: str, *, owner: str, lease: timedelta) -> Run | None:

@@ -95,12 +95,14 @@ class UseCases(containers.DeclarativeContainer):
         secrets=gateways.secrets,
     )
     doorbell = providers.Singleton(Doorbell, records=gateways.records, queue=gateways.queue)
+    follower_starter = providers.Singleton(FollowerStarter, identifiers=identifiers)
     announcer = providers.Singleton(
         Announcer,
         records=gateways.records,
         subscribers=providers.List(providers.Object(log_event)),
-        reactions=providers.List(providers.Singleton(FollowerStarter, identifiers=identifiers)),
+        reactions=providers.List(follower_starter),
         ring=doorbell.provided.ring,
+        bound=follower_starter.provided.first,
     )
     patience = providers.Singleton(
         Patience, limit=providers.Singleton(timedelta, seconds=settings.provided.run.query_timeout_seconds)

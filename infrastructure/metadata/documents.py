@@ -11,6 +11,8 @@ from domain.ports.unit_of_work import IDocumentRecords, Page, StoredDocument
 from infrastructure.metadata.sizes import fitting
 from infrastructure.metadata.tables import organizations
 
+_NAMES_AT_A_TIME = 5_000  # No statement takes more than 32,766 values.
+
 
 class SqlDocumentRecords(IDocumentRecords):
     """Documents of one kind: a head row per name, and all revisions."""
@@ -41,6 +43,17 @@ class SqlDocumentRecords(IDocumentRecords):
         places = [self._revisions.c.document[tuple(path)] for path in paths]
         query = self._latest(organization).with_only_columns(self._heads.c.name, *places).order_by(self._heads.c.name)
         return {row[0]: tuple(row[1:]) for row in (await self._connection.execute(query)).all()}
+
+    async def latest(self, organization: str, names: Sequence[str]) -> Mapping[str, int]:
+        heads = self._heads
+        query = select(heads.c.name, heads.c.revision).where(heads.c.org_id == organization, ~heads.c.is_deleted)
+        found: dict[str, int] = {}
+        for start in range(0, len(names), _NAMES_AT_A_TIME):
+            some = names[start : start + _NAMES_AT_A_TIME]
+            found |= {
+                row.name: row.revision for row in await self._connection.execute(query.where(heads.c.name.in_(some)))
+            }
+        return found
 
     async def hold(self, organization: str) -> None:
         # Weaker than what would keep others from referring to the organization; a SQLite file has one writer anyway.

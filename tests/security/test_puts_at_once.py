@@ -5,7 +5,7 @@ import json
 import sqlite3
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 
 from domain.errors import InvalidInputError
+from domain.events import RunFinished
 from domain.lineage.graph import Dataset, find_circle
+from domain.runs.run import RunState
 from infrastructure.security.query_guard import SqlQueryGuard
 from tests.databases import postgres
 from tests.e2e.inside import ME, Inside, inside
@@ -177,3 +179,31 @@ async def test_a_pipeline_at_the_end_of_a_long_chain_is_put_and_a_circle_is_told
     assert caught.value.code == "spec.circle"
     assert "p0000 → p0001" in caught.value.message
     assert len(caught.value.message) < 500
+
+
+@pytest.mark.line("36")
+async def test_hundreds_of_followers_of_a_pipeline_that_finished_often_are_started_a_few_at_a_time(
+    tmp_path: Path,
+) -> None:
+    """In one transaction, in which each of them was read, others waited for the records until they gave up."""
+    async with inside(new_project(tmp_path / "project")) as there:
+        await there.pipeline("first", RAW, "table: first")
+        for number in range(45):
+            await there.pipeline(f"f{number}", RAW, "table: x", "schedule: {after: [first]}")
+        await there.use_cases.catalog.delete(ME, "pipeline", "f44")
+        await there.pipeline("f0", RAW, "table: y", "schedule: {after: [first]}")
+        async with there.use_cases.catalog.records.unit() as unit:
+            ends = [RunFinished("default", "first", f"r{n}", RunState.SUCCEEDED.value, 0, 0, 0.0) for n in range(40)]
+            await unit.events.add(*ends, *(replace(end, run_id="no", state="failed") for end in ends[:3]))
+            await unit.commit()
+        await there.use_cases.announcer.flush()
+
+    with sqlite3.connect(tmp_path / "project/.headrace/records.db") as records:
+        pairs = records.execute("SELECT pipeline, cause FROM runs").fetchall()
+        together = records.execute("SELECT count(*) FROM runs GROUP BY created_at").fetchall()
+        revisions = records.execute("SELECT DISTINCT pipeline, revision FROM runs WHERE revision > 1").fetchall()
+        left = records.execute("SELECT count(*) FROM events WHERE sent_at IS NULL").fetchone()
+    assert sorted(pairs) == sorted((f"f{number}", f"r{n}") for number in range(44) for n in range(40))
+    assert max(count for (count,) in together) <= 500
+    assert revisions == [("f0", 2)]
+    assert left == (0,)
