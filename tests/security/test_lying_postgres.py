@@ -49,14 +49,14 @@ def peak_mb(process: int | str = "self") -> int:
 def small(megabytes: int = 300) -> Iterator[None]:
     """Neither memory nor a thread goes with the block."""
     Path("/proc/self/clear_refs").write_text("5")  # The peak of memory begins anew.
-    before = peak_mb()
+    before, running = peak_mb(), {each.ident for each in threading.enumerate()}
     yield
     assert peak_mb() - before < megabytes
     deadline = time.monotonic() + 3
     while left := [
         each.name
         for each in threading.enumerate()
-        if each.name.startswith("postgres") and each.name != "postgres-watch"
+        if each.name.startswith("postgres") and each.name != "postgres-watch" and each.ident not in running
     ]:
         assert time.monotonic() < deadline, left
         time.sleep(0.02)

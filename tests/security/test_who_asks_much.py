@@ -17,6 +17,7 @@ import pytest
 import uvicorn
 from starlette.requests import ClientDisconnect, Request
 
+from application.answers import AnswerLimits
 from application.operations.health import HealthMonitor, Life
 from application.runs.showing import said_to
 from domain.errors import UnavailableError
@@ -220,8 +221,7 @@ async def test_the_description_is_written_once() -> None:
 @pytest.mark.line("36")
 def test_a_page_of_documents_is_no_larger_than_any_answer() -> None:
     for most, expected in ((65_536, 65_536), (16 * 1024 * 1024, 1024 * 1024)):
-        cases: Any = SimpleNamespace(answers=SimpleNamespace(answer_bytes=most))
-        assert page_characters(cases) == expected
+        assert page_characters(AnswerLimits(answer_bytes=most)) == expected
 
 
 @pytest.mark.line("36")
