@@ -67,6 +67,8 @@ class ReadSetLoader:
             FencedError: another worker owns the run or the lane.
         """
         claim = attempt.claim
+        if claim.run.cancel_requested:
+            raise StoppedError("cancelled")  # Before a store is opened that may be why somebody gave up on the run.
         ends = await open_ends(self.stores, attempt.lane.organization, attempt.connections())
         attempt.spec = spec = await self.reads.with_key(ends.source, attempt.spec)
         while True:
@@ -75,8 +77,6 @@ class ReadSetLoader:
                     attempt.lane, spec.destination.table, claim.fence, token=attempt.token
                 ) as owner:
                     state = await attempt.take_over(owner)
-                    if claim.run.cancel_requested:
-                        raise StoppedError("cancelled")
                     return await self._load_as_owner(attempt, ends, owner, state, on_progress)
             except FencedError as error:
                 await claim.go_above(self.records, error)

@@ -6,6 +6,7 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
 
 from domain.errors import InvalidInputError
+from domain.ports.unit_of_work import Page
 
 _MARK_BYTES = 16
 _PLACE = re.compile(r"[A-Za-z0-9_.:-]{1,100}")
@@ -39,6 +40,17 @@ def place_of(organization: str, kind: str, cursor: str | None, parts: int = 1) -
             "The cursor is none that a page of this list has given; begin again without one.", code=_CODE
         )
     return place
+
+
+def single_place_of(organization: str, kind: str, cursor: str | None) -> str | None:
+    """As `place_of`, of a list whose places have one part."""
+    place = place_of(organization, kind, cursor)
+    return place[0] if place else None
+
+
+def following(organization: str, kind: str, page: Page) -> str | None:
+    """The cursor of the page behind this one, of a list whose places have one part."""
+    return cursor_of(organization, kind, (page.next_cursor,) if page.next_cursor is not None else None)
 
 
 def _mark(organization: str, kind: str, text: str) -> bytes:

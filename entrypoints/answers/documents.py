@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 from application.answers import AnswerLimits
 from domain.ports.unit_of_work import Page, StoredDocument
-from entrypoints.answers.cursors import cursor_of, place_of
+from entrypoints.answers.cursors import following
 
 _PAGE_CHARACTERS = 1024 * 1024
 
@@ -52,20 +52,9 @@ def revisions_body(found: Sequence[StoredDocument]) -> list[dict[str, Any]]:
     return [document_body(stored) for stored in found]
 
 
-def document_place_of(organization: str, kind: str, cursor: str | None) -> str | None:
-    """The document that a cursor over those of a kind names.
-
-    Raises:
-        InvalidInputError: it is none of ours (`request.cursor`).
-    """
-    place = place_of(organization, kind, cursor)
-    return place[0] if place else None
-
-
 def documents_body(organization: str, kind: str, page: Page) -> dict[str, Any]:
     """A page of documents, and the cursor of the next one."""
-    following = (page.next_cursor,) if page.next_cursor is not None else None
     return {
         "items": [document_body(stored) for stored in page.items],
-        "next_cursor": cursor_of(organization, kind, following),
+        "next_cursor": following(organization, kind, page),
     }

@@ -9,7 +9,7 @@ from application.answers import AnswerLimits
 from domain.ports.unit_of_work import Page, StoredEvent
 from domain.runs import run as runs
 from domain.runs.run import Transition
-from entrypoints.answers.cursors import cursor_of, place_of
+from entrypoints.answers.cursors import following, single_place_of
 from entrypoints.answers.sizes import fitted, listed
 
 _LIST = "run"
@@ -57,16 +57,14 @@ def run_place_of(organization: str, cursor: str | None) -> str | None:
     Raises:
         InvalidInputError: it is none of ours (`request.cursor`).
     """
-    place = place_of(organization, _LIST, cursor)
-    return place[0] if place else None
+    return single_place_of(organization, _LIST, cursor)
 
 
 def runs_body(organization: str, page: Page, limits: AnswerLimits) -> dict[str, Any]:
     """A page of runs, and the cursor of the next one."""
-    following = (page.next_cursor,) if page.next_cursor is not None else None
     return {
         "items": [shown_run(run, limits) for run in page.items],
-        "next_cursor": cursor_of(organization, _LIST, following),
+        "next_cursor": following(organization, _LIST, page),
     }
 
 

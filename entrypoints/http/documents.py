@@ -6,7 +6,8 @@ from fastapi import Response
 
 from application.catalog.documents import PutDocument
 from domain.identity.principal import Principal
-from entrypoints.answers.documents import document_body, document_place_of, documents_body, page_characters
+from entrypoints.answers.cursors import single_place_of
+from entrypoints.answers.documents import document_body, documents_body, page_characters
 from entrypoints.http.dependencies import Place
 from entrypoints.http.large import large
 from entrypoints.use_cases import UseCases
@@ -31,7 +32,7 @@ async def list_documents(
     cases: UseCases, caller: Principal, turn: Place, kind: str, cursor: str | None, limit: int
 ) -> Response:
     """Answer a page of documents."""
-    after = document_place_of(caller.organization, kind, cursor)
+    after = single_place_of(caller.organization, kind, cursor)
     async with turn:
         page = await cases.catalog.page(
             caller, kind, after=after, limit=limit, most_characters=page_characters(cases.answers)

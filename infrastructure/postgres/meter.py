@@ -9,11 +9,30 @@ ROOM_BYTES = 2**20
 """Of several messages that come together, and of what comes while nothing is asked."""
 
 
-class Meter(asyncio.Protocol):
-    """Stands before a driver's protocol and breaks off when more bytes come than may."""
+class Before(asyncio.Protocol):
+    """Stands before a driver's protocol and hands on what it does not look at."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+
+    def eof_received(self) -> Any:
+        return self.inner.eof_received()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.inner.connection_lost(error)
+
+    def pause_writing(self) -> None:
+        self.inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        self.inner.resume_writing()
+
+
+class Meter(Before):
+    """Breaks off when more bytes come for a driver's protocol than may."""
 
     def __init__(self, inner: Any, transport: Any, most: int = 0) -> None:
-        self.inner = inner
+        super().__init__(inner)
         self._transport = transport
         self._waiting = 0
         self.begin(most)
@@ -35,15 +54,3 @@ class Meter(asyncio.Protocol):
         elif not self.is_exceeded:
             self.is_exceeded = True
             self._transport.abort()
-
-    def eof_received(self) -> Any:
-        return self.inner.eof_received()
-
-    def connection_lost(self, error: Exception | None) -> None:
-        self.inner.connection_lost(error)
-
-    def pause_writing(self) -> None:
-        self.inner.pause_writing()
-
-    def resume_writing(self) -> None:
-        self.inner.resume_writing()

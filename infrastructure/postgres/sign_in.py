@@ -16,6 +16,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from urllib.parse import quote as percent_encode
 
 from domain.ports.secrets import Secret
+from infrastructure.postgres.meter import Before
 
 _MODES = ("disable", "prefer", "require", "verify-ca", "verify-full")
 VERIFIED = ("verify-ca", "verify-full")
@@ -252,13 +253,13 @@ def innermost(transport: Any) -> Any:
     return transport._transport if isinstance(transport, _WatchedTransport) else transport
 
 
-class _Watch(asyncio.Protocol):
+class _Watch(Before):
     """Hears what a server says before the driver does, until it lets the session in, and refuses what it
     may not ask.
     """
 
     def __init__(self, inner: Any, target: SignIn) -> None:
-        self.inner = inner
+        super().__init__(inner)
         self.transport: Any = None
         self._target = target
         self._held = bytearray()
@@ -340,18 +341,6 @@ class _Watch(asyncio.Protocol):
         fields = b"SFATAL\0VFATAL\0C28000\0M" + why.encode() + b"\0\0"
         self.inner.data_received(b"E" + struct.pack("!I", len(fields) + 4) + fields)
         self.transport.close()
-
-    def eof_received(self) -> Any:
-        return self.inner.eof_received()
-
-    def connection_lost(self, error: Exception | None) -> None:
-        self.inner.connection_lost(error)
-
-    def pause_writing(self) -> None:
-        self.inner.pause_writing()
-
-    def resume_writing(self) -> None:
-        self.inner.resume_writing()
 
 
 def _iterations(message: bytes) -> int:

@@ -1,6 +1,7 @@
 """Walks the expressions of a tree of DuckDB: what they call, name and look at, and how large what they give may be."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -53,7 +54,7 @@ _PARTS_OF_FIRST = frozenset({"STRUCT_EXTRACT", "ARRAY_EXTRACT", "ARRAY_SLICE"})
 _OTHERS = frozenset({"OPERATOR_COALESCE", "OPERATOR_TRY", "ARRAY_CONSTRUCTOR", "OPERATOR_UNPACK"})
 
 
-class Expressions:
+class Expressions(ABC):
     """The walk through expressions; queries within them are walked by a class made of this one."""
 
     def __init__(self, *, is_bounded: bool) -> None:
@@ -140,9 +141,9 @@ class Expressions:
                 kept = math.inf
             self.found.slowness = max(self.found.slowness, kept * share)
 
+    @abstractmethod
     def subquery(self, node: Node, scope: Scope) -> Size:
         """Walk a query within an expression."""
-        raise NotImplementedError
 
     def orders(self, node: Node | None, scope: Scope) -> None:
         """Walk an ORDER BY."""

@@ -1,15 +1,17 @@
 """Which columns a run writes, of its table and of its stage, and what is wrong with a landing table; in every store."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
-from domain.errors import SchemaMismatchError
+from domain.errors import ConflictError, SchemaMismatchError
 from domain.loads.checkpoint import LaneState, Merged
 from domain.loads.read_set import ReadSet
-from domain.pipelines.spec import DeleteMissing
+from domain.pipelines.spec import DeleteMissing, Mode
 from domain.ports.data_store import Target
+from domain.runs.lane import Lane
 from domain.stores.table import DELETED, DELETED_AT, LOADED_AT, RUN_ID, SEQ, Column, TableName
 
 _ROW_BITS = 32
@@ -32,6 +34,22 @@ def landing_changed(table: TableName, column: str) -> SchemaMismatchError:
         "written.",
         code="destination.changed",
     )
+
+
+def refuse_second_writer(target: Target, lane: Lane, writers: Iterable[tuple[str, str, str]]) -> None:
+    """Refuse to open a load into a table of which these are known: organization, pipeline and mode of each writer.
+
+    Raises:
+        ConflictError: another pipeline writes it, and one of them replaces it (`destination.owned`).
+    """
+    for organization, pipeline, mode in writers:
+        is_other = (organization, pipeline) != (lane.organization, lane.pipeline)
+        if is_other and (mode == Mode.REPLACE or target.replaces):
+            raise ConflictError(
+                f"The table {target.table} is written by another pipeline ({pipeline}), and a table that is replaced has "
+                "one writer only.",
+                code="destination.owned",
+            )
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ from domain.loads.checkpoint import CheckpointUpdate, LaneState, Merged, StreamS
 from domain.loads.publication import Finished, refuse_rejected
 from domain.loads.quarantine import RefusedState
 from domain.loads.read_set import ReadSet
-from domain.pipelines.spec import Mode
 from domain.ports.data_store import Committed, IOwner, IWriter, Judge, JudgedBatch, Publication, Target
 from domain.quality.measures import Counts, merge_stats
 from domain.quality.rules import Reference, StagedChecks
@@ -27,6 +26,7 @@ from infrastructure.stores.landing import (
     nothing_merged,
     opened_stats,
     places_of,
+    refuse_second_writer,
     staged_columns,
 )
 from infrastructure.stores.landing_watch import LandingWatch
@@ -278,14 +278,7 @@ class InMemoryOwner(IOwner):
     def _claim_table(self, content: Content, target: Target) -> None:
         owners = content.owners.get(str(target.table), {})
         mine = (self._lane.organization, self._lane.pipeline)
-        for (organization, pipeline), mode in owners.items():
-            is_other = (organization, pipeline) != mine
-            if is_other and (mode == Mode.REPLACE or target.replaces):
-                raise ConflictError(
-                    f"The table {target.table} is written by another pipeline ({pipeline}), and a table that is "
-                    "replaced has one writer only.",
-                    code="destination.owned",
-                )
+        refuse_second_writer(target, self._lane, ((*writer, mode) for writer, mode in owners.items()))
         content.owners[str(target.table)] = {**owners, mine: target.mode.value}
 
 

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, closing
-from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
@@ -23,7 +22,7 @@ from domain.ports.data_store import (
     StreamSelection,
     Target,
 )
-from domain.stores.table import LOADED_AT, RUN_ID, Column
+from domain.stores.table import Column
 from infrastructure.sql import quote, quote_table
 from infrastructure.stores.landing import landing_gone, landing_of
 from infrastructure.stores.positions import key_null, ties_too_large
@@ -36,7 +35,7 @@ from infrastructure.stores.postgres.links import LinkPool, translated
 from infrastructure.stores.postgres.reading import Reading, bind
 from infrastructure.stores.postgres.selection import Selection
 from infrastructure.stores.postgres.types import native_of
-from infrastructure.stores.sql.writer import Checkpoints, SqlWriter
+from infrastructure.stores.sql.writer import Checkpoints, SqlWriter, metadata_of
 from infrastructure.tabular.arrow import conform, row_too_large
 
 _EVERY_ROW = 2**31
@@ -147,7 +146,7 @@ class PassingReader:
         where = self._between(selection, where, after, border)
         names, values = list(passage.columns), [f"selected.{quote(name)}" for name in passage.columns]
         types = [selection.natives[name] for name in names]
-        for name, value, kind in _constants(passage):
+        for name, (value, kind) in metadata_of(passage).items():
             # In a subquery, so that it is worked out once and not for each row.
             selection.settings[f"headrace.{name}"] = value
             names.append(name)
@@ -205,16 +204,6 @@ class PassingReader:
             if next(parts, None) is not None:
                 return None
         return conform(first if first is not None else pa.table({}), columns)
-
-
-def _constants(passage: Passage) -> list[tuple[str, str, str]]:
-    """Name, value and our type of each metadata column."""
-    constants = []
-    if passage.run_id is not None:
-        constants.append((RUN_ID, passage.run_id, "uuid"))
-    if passage.has_loaded_at:
-        constants.append((LOADED_AT, datetime.now(UTC).isoformat(), "timestamptz"))
-    return constants
 
 
 class _LooksByLink(LooksAtLandings):

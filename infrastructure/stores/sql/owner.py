@@ -12,14 +12,13 @@ from domain.failpoints import fail_at
 from domain.loads.checkpoint import HEAD, LaneState, Merged
 from domain.loads.publication import Finished, refuse_rejected
 from domain.loads.read_set import ReadSet
-from domain.pipelines.spec import Mode
 from domain.ports.data_store import IOwner, Judge, Publication, Target
 from domain.quality.measures import Counts, merge_stats
 from domain.quality.rules import Reference, StagedChecks
 from domain.runs.lane import Lane
 from domain.stores.table import LOADED_AT, TableName
 from infrastructure.sql import quote, quote_table
-from infrastructure.stores.landing import landed_columns, landing_of, opened_stats
+from infrastructure.stores.landing import landed_columns, landing_of, opened_stats, refuse_second_writer
 from infrastructure.stores.landing_watch import LANDED_BY, LANDING, LandingWatch
 from infrastructure.stores.lane_tokens import check_above, new_token
 from infrastructure.stores.sql.landed import with_landed
@@ -177,14 +176,7 @@ class SqlOwner(IOwner):
             f'SELECT "org", "pipeline", "mode" FROM {owners} WHERE {self._session.owned}', (target.table.table,)
         )
         mine = (self._lane.organization, self._lane.pipeline)
-        for organization, pipeline, mode in rows:
-            is_other = (organization, pipeline) != mine
-            if is_other and (mode == Mode.REPLACE or target.replaces):
-                raise ConflictError(
-                    f"The table {target.table} is written by another pipeline ({pipeline}), and a table that is "
-                    "replaced has one writer only.",
-                    code="destination.owned",
-                )
+        refuse_second_writer(target, self._lane, ((org, pipeline, mode) for org, pipeline, mode in rows))
         if any((organization, pipeline, mode) == (*mine, target.mode) for organization, pipeline, mode in rows):
             return
         self._session.execute(

@@ -170,3 +170,16 @@ async def test_store_that_can_only_be_read_from_is_refused_as_a_destination_by_n
             await told.notes("back")
         )
         assert [file.name for file in told.file.parent.iterdir()] == ["orders.csv"]
+
+
+@pytest.mark.invariant("C1")
+async def test_cancelled_run_ends_although_its_source_cannot_be_opened(project: Path) -> None:
+    async with story(project) as told:
+        run = await told.asked()
+        await told.use_cases.controller.cancel(ME, run.id)
+        told.file.unlink()
+        told.file.parent.rmdir()
+        work, claim, _ = await told.claimed(replace(run, cancel_requested=True))
+
+        with pytest.raises(StoppedError, match="cancelled"):
+            await work.perform(claim, lambda _: None)
