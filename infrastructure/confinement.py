@@ -1,4 +1,6 @@
-"""Which local files connections may reach: those under the data roots, links resolved, that are neither hidden nor Headrace's."""
+"""Which local files connections may reach: those under the data roots, links resolved, that are neither hidden nor
+Headrace's.
+"""
 
 import os
 import re
@@ -80,16 +82,17 @@ class Confinement:
 
     def _outside(self) -> InvalidInputError:
         return InvalidInputError(
-            "A path of a connection leads to files that connections may not use. Paths are relative to the project and, links "
-            f"resolved, stay inside {self._told()}: move the files there, or list their folder in HEADRACE_DATA_ROOTS.",
+            "A path of a connection leads to files that connections may not use. Paths are relative to the project "
+            f"and, links resolved, stay inside {self._told()}: move the files there, or list their folder in "
+            "HEADRACE_DATA_ROOTS.",
             code="path.forbidden",
         )
 
     def _hidden(self) -> InvalidInputError:
         return InvalidInputError(
-            "A path of a connection leads to what connections never reach: names that begin with a dot, the home, the secrets, "
-            "python/, connections/, pipelines/ and headrace.toml, whatever HEADRACE_DATA_ROOTS says. Put the files into a "
-            f"folder of their own inside {self._told()}.",
+            "A path of a connection leads to what connections never reach: names that begin with a dot, the home, "
+            "the secrets, python/, connections/, pipelines/ and headrace.toml, whatever HEADRACE_DATA_ROOTS says. "
+            f"Put the files into a folder of their own inside {self._told()}.",
             code="path.forbidden",
         )
 
@@ -103,8 +106,8 @@ def _is_hidden(part: str) -> bool:
 
 
 def real_path(path: Path) -> Path:
-    """Where a path leads, as far as it exists; unlike `Path.resolve`, of links in a circle too. A chain of links without end leads
-    nowhere that anything may be read from.
+    """Where a path leads, as far as it exists; unlike `Path.resolve`, of links in a circle too. A chain of links
+    without end leads nowhere that anything may be read from.
     """
     try:
         return Path(os.path.realpath(path))

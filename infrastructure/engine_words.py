@@ -1,7 +1,9 @@
-"""What an engine says of a statement, in our words: the names it is about, and never its own text, which may hold values.
+"""What an engine says of a statement, in our words: the names it is about, and never its own text, which may hold
+values.
 
-The engines quote what they stumble over, also constants and what they have evaluated. So a sentence is taken apart where its
-form is known, names are all that is kept of it, and of other sentences nothing but what kind of failure it is.
+The engines quote what they stumble over, also constants and what they have evaluated. So a sentence is taken apart
+where its form is known, names are all that is kept of it, and of other sentences nothing but what kind of failure it
+is.
 """
 
 import re
@@ -88,7 +90,10 @@ _POSTGRES = _words(
     (r'^relation "(?P<a>[^"]+)" does not exist', "the table or view {a} does not exist"),
     (r"^function (?P<a>[\w.\" ]+\([\w ,.\[\]\"]*\)) does not exist", "there is no function {a}"),
     (rf'^(?P<b>{_KINDS}) "(?P<a>[^"]+)" does not exist', "the {b} {a} does not exist"),
-    (r"^operator does not exist: (?P<a>[\w .\[\]\"<>=!~+*/%^&|#@?-]+)", "there is no operator {a}; cast one side of it"),
+    (
+        r"^operator does not exist: (?P<a>[\w .\[\]\"<>=!~+*/%^&|#@?-]+)",
+        "there is no operator {a}; cast one side of it",
+    ),
     (r"^(?P<a>function|operator) .* is not unique", "several of its {a}s would do; cast the arguments"),
     (r'^syntax error at or near "(?P<a>[A-Za-z_]+)"', "its syntax is wrong at {a}"),
     (r"^syntax error at or near", "its syntax is wrong"),
@@ -104,7 +109,8 @@ _POSTGRES = _words(
     (r"^permission denied to (?P<a>[a-z ]{1,40})", "this role may not {a}"),
     (rf'^must be owner of (?P<b>{_KINDS}) "?(?P<a>[^"\s]+)"?', "this role does not own the {b} {a}"),
     (
-        rf'^cannot (?:copy (?:to|from)|change|insert into|update|delete from|merge into|truncate) (?P<b>{_KINDS}) "(?P<a>[^"]+)"',
+        rf'^cannot (?:copy (?:to|from)|change|insert into|update|delete from|merge into|truncate) (?P<b>{_KINDS}) '
+        r'"(?P<a>[^"]+)"',
         "{a} is a {b}",
     ),
     (r"due to statement timeout", "the statement timeout was over"),
@@ -114,14 +120,23 @@ _POSTGRES = _words(
     (r"^could not serialize access", "another transaction changed the same rows"),
     (r"^tuple concurrently", "another transaction changed the same thing"),
     (r'^could not obtain lock on (?:row in )?relation "(?P<a>[^"]+)"', "the lock on {a} is taken"),
-    (rf'^cannot drop (?P<b>{_KINDS}) "?(?P<a>[^"\s]+)"? because other objects depend', "other things depend on the {b} {a}"),
-    (r'^cannot drop column (?P<a>[^\s]+) of table (?P<b>[^\s]+) because', "other things depend on the column {a} of {b}"),
+    (
+        rf'^cannot drop (?P<b>{_KINDS}) "?(?P<a>[^"\s]+)"? because other objects depend',
+        "other things depend on the {b} {a}",
+    ),
+    (
+        r'^cannot drop column (?P<a>[^\s]+) of table (?P<b>[^\s]+) because',
+        "other things depend on the column {a} of {b}",
+    ),
     (r'^no partition of relation "(?P<a>[^"]+)" found', "no partition of {a} takes a row"),
     (r'^materialized view "(?P<a>[^"]+)" has not been populated', "the materialized view {a} has not been populated"),
     (r"^more than one row returned by a subquery", "a subquery gave more than one row where one is wanted"),
     (r"^division by zero", "division by zero"),
     (r"can have at most (?P<a>[0-9]+) (?P<b>[a-z]+)", "there may be at most {a} {b}"),
-    (r'^index row (?:size [0-9]+ exceeds|requires [0-9]+ bytes).*?(?:for index "(?P<a>[^"]+)")?$', "a value is too long for an index"),
+    (
+        r'^index row (?:size [0-9]+ exceeds|requires [0-9]+ bytes).*?(?:for index "(?P<a>[^"]+)")?$',
+        "a value is too long for an index",
+    ),
     (r"^row is too big", "a row is too large for a page"),
     (r"snapshot", "it is not among those that the server knows"),
     (r"administrator command", "an administrator ended it"),
@@ -130,7 +145,10 @@ _POSTGRES = _words(
     (r'^role "(?P<a>[^"]+)" is not permitted to log in', "the role {a} may not log in"),
     (r"no pg_hba.conf entry", "pg_hba.conf has no entry for this host, user and database"),
     (r"too many (?:clients|connections)|connection slots", "all are taken"),
-    (r"^(?P<a>[A-Z][A-Za-z ]{2,30}) cannot (?:run|be executed) inside a transaction block", "{a} cannot run in a transaction"),
+    (
+        r"^(?P<a>[A-Z][A-Za-z ]{2,30}) cannot (?:run|be executed) inside a transaction block",
+        "{a} cannot run in a transaction",
+    ),
     (r"temp_file_limit", "temp_file_limit was reached"),
     (r"^invalid memory alloc request|^requested length too large|out of memory", "a value is too large"),
 )  # fmt: skip
@@ -138,7 +156,9 @@ _NAMED = re.compile(rf'\b(?P<b>{_KINDS}) "(?P<a>[^"\x00-\x1f]{{1,63}})"')
 
 
 def said_by_postgres(state: str, message: str) -> str:
-    """Say what Postgres says, as the end of a sentence: what is not known is told by the names in it and its SQLSTATE."""
+    """Say what Postgres says, as the end of a sentence: what is not known is told by the names in it and
+    its SQLSTATE.
+    """
     found = _known(message, _POSTGRES)
     if found is not None:
         return found

@@ -5,16 +5,21 @@ import re
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 # What the process signs in with, is told where to go by, or loads code through; sections of settings among them.
 _FAMILIES = (
-    "HEADRACE", "AWS_", "AZURE_", "ARM_", "MSI_", "IDENTITY_", "GOOGLE_", "GCP_", "GCLOUD_", "CLOUDSDK_", "ALICLOUD_", "OCI_",
+    "HEADRACE", "AWS_", "AZURE_", "ARM_", "MSI_", "IDENTITY_", "GOOGLE_", "GCP_", "GCLOUD_", "CLOUDSDK_", "ALICLOUD_",
+    "OCI_",
     "PG", "DB_", "SNOWFLAKE_", "REDIS_", "KAFKA_", "OTEL_", "DATABRICKS_", "VAULT_", "KUBERNETES_", "KUBE", "ECS_",
-    "LD_", "DYLD_", "GLIBC_", "MALLOC_", "PYTHON", "PIP_", "UV_", "VIRTUAL_ENV", "CONDA_", "SSL", "OPENSSL_", "KRB5", "GSS_",
+    "LD_", "DYLD_", "GLIBC_", "MALLOC_", "PYTHON", "PIP_", "UV_", "VIRTUAL_ENV", "CONDA_", "SSL", "OPENSSL_", "KRB5",
+    "GSS_",
     "SSH_", "GPG_", "GIT_", "DOCKER_", "SYSTEMD_", "XDG_", "DBUS_", "LC_", "BASH_", "SUDO_",
 )  # fmt: skip
 _OTHERS = frozenset(
     {
-        "PATH", "HOME", "USER", "LOGNAME", "SHELL", "PWD", "OLDPWD", "MAIL", "ENV", "IFS", "LANG", "LANGUAGE", "TERM", "TZ",
-        "TMPDIR", "TEMP", "TMP", "HOSTNAME", "EDITOR", "VISUAL", "PAGER", "NETRC", "CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET",
-        "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "FTP_PROXY", "NO_PROXY", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "BOTO_CONFIG", "INVOCATION_ID", "JWT_SECRET",
+        "PATH", "HOME", "USER", "LOGNAME", "SHELL", "PWD", "OLDPWD", "MAIL", "ENV", "IFS", "LANG", "LANGUAGE", "TERM",
+        "TZ",
+        "TMPDIR", "TEMP", "TMP", "HOSTNAME", "EDITOR", "VISUAL", "PAGER", "NETRC", "CREDENTIALS_DIRECTORY",
+        "NOTIFY_SOCKET",
+        "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "FTP_PROXY", "NO_PROXY", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE",
+        "BOTO_CONFIG", "INVOCATION_ID", "JWT_SECRET",
     }
 )  # fmt: skip
 

@@ -1,4 +1,6 @@
-"""Room in memory for what is unusually large, shared by all who only want to look: one may take much, all at once may not."""
+"""Room in memory for what is unusually large, shared by all who only want to look: one may take much, all at once may
+not.
+"""
 
 import threading
 from collections.abc import Iterator
@@ -13,7 +15,9 @@ LARGE = 48 * 1024 * 1024
 
 
 class Room:
-    """So many bytes at a time; who needs more than there are waits, and is turned away after a while. Blocking, for threads."""
+    """So many bytes at a time; who needs more than there are waits, and is turned away after a while. Blocking, for
+    threads.
+    """
 
     def __init__(self, most: int = 512 * 1024 * 1024, patience_seconds: float = 8.0) -> None:
         self._most = most

@@ -21,8 +21,8 @@ class OneThread:
     """Runs every call on the same thread, in order.
 
     `interrupt` makes the driver give up what it is doing. A driver that does not, since its peer has fallen silent, is
-    left behind with its thread after a while: `is_abandoned` then says that nothing may be asked of it any more. `hang_up` ends
-    its connection then, so that the thread is free some time.
+    left behind with its thread after a while: `is_abandoned` then says that nothing may be asked of it any more.
+    `hang_up` ends its connection then, so that the thread is free some time.
     """
 
     def __init__(self, name: str) -> None:
@@ -80,8 +80,8 @@ class OneThread:
     async def iterate(
         self, items: Generator[T], *, ahead: int = 1, is_large: Callable[[T], bool] = lambda _: False
     ) -> AsyncGenerator[T, None]:
-        """Yield a blocking generator's items, reading up to `ahead` of them before they are asked for, and none behind a large
-        one; close it after.
+        """Yield a blocking generator's items, reading up to `ahead` of them before they are asked for, and none behind
+        a large one; close it after.
         """
         waiting: asyncio.Queue[tuple[bool, T | None]] = asyncio.Queue(maxsize=ahead)
 
@@ -127,7 +127,9 @@ class OneThread:
         self._calls.put((Future(), last))
 
     def close(self) -> None:
-        """Let the thread end, after what it was asked before; nobody waits here for what it still does, with the whole loop."""
+        """Let the thread end, after what it was asked before; nobody waits here for what it still does, with the whole
+        loop.
+        """
         self._calls.put(None)
         if self._thread is not None and (self._last is None or self._last.done()):
             self._thread.join()

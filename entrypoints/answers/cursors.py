@@ -1,4 +1,6 @@
-"""Cursors of pages: where the next page begins, of which list and in which organization, so that none is taken for another's."""
+"""Cursors of pages: where the next page begins, of which list and in which organization, so that none is taken for
+another's.
+"""
 
 import hashlib
 import re
@@ -22,7 +24,8 @@ def cursor_of(organization: str, kind: str, place: Sequence[str] | None) -> str 
 
 
 def place_of(organization: str, kind: str, cursor: str | None, parts: int = 1) -> tuple[str, ...] | None:
-    """Read what `cursor_of` wrote for the same list. The mark is no secret: who makes one up sees no more than their own list.
+    """Read what `cursor_of` wrote for the same list. The mark is no secret: who makes one up sees no more than their
+    own list.
 
     Raises:
         InvalidInputError: it was written for another list, or by somebody else (`request.cursor`).

@@ -30,8 +30,8 @@ class DocumentPage(BaseModel):
 
 
 def page_characters(limits: AnswerLimits) -> int:
-    """What an answer holds of documents, within what any answer may have: each may be large, and who only reads must not make
-    a process hold hundreds.
+    """What an answer holds of documents, within what any answer may have: each may be large, and who only reads must
+    not make a process hold hundreds.
     """
     return min(_PAGE_CHARACTERS, limits.answer_bytes)
 

@@ -37,8 +37,8 @@ class Run(BaseModel):
     report: Annotated[
         dict[str, Any] | None,
         Field(
-            description="What it did: `counts` over source rows; after a merge, `merged` says how many rows of the table were "
-            "`inserted`, `updated` and `deleted`; `streams` has both for each stream."
+            description="What it did: `counts` over source rows; after a merge, `merged` says how many rows of the "
+            "table were `inserted`, `updated` and `deleted`; `streams` has both for each stream."
         ),
     ]
     error: dict[str, Any] | None

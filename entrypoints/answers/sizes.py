@@ -16,7 +16,9 @@ def size_of(value: Any) -> int:
 
 
 def _size_within(value: Any, most: int) -> int:
-    """The bytes that a value has as JSON; of one that has more than so many, only that it has: nobody writes all of it for that."""
+    """The bytes that a value has as JSON; of one that has more than so many, only that it has: nobody writes all of it
+    for that.
+    """
     room, waiting = most, [value]
     while waiting and room >= 0:
         part = waiting.pop()

@@ -105,7 +105,8 @@ class Cli:
             )
 
     def client(self) -> IClient:
-        """Who does what the command is about: the running `headrace up` of this home, if there is one, else this process.
+        """Who does what the command is about: the running `headrace up` of this home, if there is one, else this
+        process.
 
         The key of that server is one of its own organization: for others this process works on the records.
         """
@@ -123,7 +124,9 @@ class Cli:
         return InProcessClient(lambda: self.container, self.principal)
 
     def call(self, action: Callable[[UseCases], Awaitable[T]]) -> T:
-        """Open the system, do one thing in this process, close it: for rehearsals, which must have the stores to themselves."""
+        """Open the system, do one thing in this process, close it: for rehearsals, which must have the stores to
+        themselves.
+        """
         with self.own_client() as client:
             return client.call(action)
 

@@ -107,7 +107,9 @@ class InProcessClient(IClient):
         standing_in: Mapping[str, IDataStore],
         only: Collection[str],
     ) -> list[Body]:
-        """As `plan`, looking at the stores of some pipelines, and at others in the place of what another process holds."""
+        """As `plan`, looking at the stores of some pipelines, and at others in the place of what another
+        process holds.
+        """
         planned = self.call(
             lambda cases: cases.planner.plan_own(
                 self._principal, documents, prune=prune, standing_in=standing_in, only=only

@@ -30,7 +30,9 @@ def _nobody() -> Callable[[Progress], None]:
 
 @dataclass(frozen=True)
 class Listener:
-    """Who hears of a run that is waited for: its batches, where this process reads them, and what else there is to say."""
+    """Who hears of a run that is waited for: its batches, where this process reads them, and what else
+    there is to say.
+    """
 
     progress: Callable[[], Callable[[Progress], None]] = _nobody
     """Begins to listen: called when all is open that the run needs, and its time counts."""

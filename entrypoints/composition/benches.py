@@ -20,7 +20,9 @@ def checking_bench(settings: Settings) -> Bench:
 
 
 def running_bench(settings: Settings) -> Bench:
-    """Where batches of runs go through steps that may make more of a row than it was; a run has a time-out of its own."""
+    """Where batches of runs go through steps that may make more of a row than it was; a run has a time-out
+    of its own.
+    """
     limits = ChildLimits(settings.transforms.memory_mb, None, settings.transforms.memory_mb // 4)
     return Bench(
         limits, transform_too_large, children=settings.run.concurrency * 64, queue=settings.run.concurrency * 64

@@ -98,7 +98,9 @@ class Paths:
         self._close_to_others()
 
     def _close_to_others(self) -> None:
-        """Narrow the modes of a home and of Headrace's files in it; a folder that is used for something else is left alone."""
+        """Narrow the modes of a home and of Headrace's files in it; a folder that is used for something else is left
+        alone.
+        """
         mode = self.home.stat().st_mode
         if mode & _OTHERS:
             if not self._is_own() or mode & stat.S_ISVTX:
@@ -125,7 +127,7 @@ class Paths:
 
     def _open(self, mode: int, why: str) -> StoreRefusedError:
         return StoreRefusedError(
-            f"The home {self.home} is open to others (mode {stat.S_IMODE(mode):04o}) {why}: run chmod 700 on it, or set "
-            "HEADRACE_HOME to a folder of Headrace's own.",
+            f"The home {self.home} is open to others (mode {stat.S_IMODE(mode):04o}) {why}: run chmod 700 on it, or "
+            "set HEADRACE_HOME to a folder of Headrace's own.",
             code="home.open",
         )

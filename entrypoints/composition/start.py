@@ -47,8 +47,8 @@ def start(root: Path | None, flags: Mapping[str, str], *, quiet: bool) -> Loaded
 
 
 def ensure_logs() -> None:
-    """Set logs up for a failure that comes before the settings are known: by themselves they would show every value in the frames
-    of its traceback, the environment among them.
+    """Set logs up for a failure that comes before the settings are known: by themselves they would show every value in
+    the frames of its traceback, the environment among them.
     """
     if not structlog.is_configured():
         configure_logs(level="error", as_json=False, service="headrace", version=version("headrace"), environment="")

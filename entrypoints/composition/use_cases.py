@@ -49,7 +49,9 @@ from infrastructure.settings.tree import Settings
 
 
 def store_trouble(stores: OpenStores, organization: str) -> Callable[[], Awaitable[str | None]]:
-    """Readiness of the default store: opened if it is not, and tried. Whoever asks has no key, so only the step is told."""
+    """Readiness of the default store: opened if it is not, and tried. Whoever asks has no key, so only the step is
+    told.
+    """
 
     async def check() -> str | None:
         try:

@@ -32,7 +32,8 @@ class Whereabouts:
     def database(self, connection: ConnectionSpec | None) -> Hashable | None:
         """What is equal for connections that lead to one database; None of a connection is the store of the settings.
 
-        None for what has no other way to it. A host is compared as it is written, as loopback, or as the address that it is.
+        None for what has no other way to it. A host is compared as it is written, as loopback, or as the address that
+        it is.
         """
         if connection is None:
             return self._of_settings()

@@ -1,4 +1,6 @@
-"""How a file of a source is read, as its document says it: delimiter, NULLs, encoding, lines before the header, types, folders."""
+"""How a file of a source is read, as its document says it: delimiter, NULLs, encoding, lines before the header, types,
+folders.
+"""
 
 import re
 from typing import Annotated

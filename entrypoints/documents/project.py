@@ -47,10 +47,10 @@ def find_project(start: Path, profile: str | None) -> Project:
             )
         return Project(None)
     if root != start and _is_of_another(root):
-        # Nobody chose it by being somewhere below, as in /tmp, and its settings and Python act as whoever runs a command.
+        # Nobody chose it by being somewhere below, as in /tmp; its settings and Python act as whoever runs a command.
         raise PermissionDeniedError(
-            f"{root / _FILE} lies above this folder and belongs to another user. If you trust that project, go to {root}; if not, "
-            f"put a {_FILE} of your own here.",
+            f"{root / _FILE} lies above this folder and belongs to another user. If you trust that project, go to "
+            f"{root}; if not, put a {_FILE} of your own here.",
             code="project.of_another",
         )
     try:

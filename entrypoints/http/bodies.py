@@ -115,7 +115,9 @@ _SCHEMAS = "#/components/schemas/{model}"
 
 
 def request_schema(model: type[BaseModel]) -> dict[str, Any]:
-    """OpenAPI's description of a body that a route reads itself; where nothing is required of it, none is an empty object."""
+    """OpenAPI's description of a body that a route reads itself; where nothing is required of it, none is an empty
+    object.
+    """
     is_required = any(field.is_required() for field in model.model_fields.values())
     return {"requestBody": {"required": is_required, "content": {"application/json": {"schema": _named(model)}}}}
 

@@ -52,7 +52,10 @@ class BodyReader:
         """
         content = await _Incoming(request).up_to(self._limits.document_bytes)
         if content is None:
-            sentence = f"A body of this call has at most {self._limits.document_bytes:,} bytes (HEADRACE_LIMITS__DOCUMENT_BYTES)."
+            sentence = (
+                f"A body of this call has at most {self._limits.document_bytes:,} bytes "
+                "(HEADRACE_LIMITS__DOCUMENT_BYTES)."
+            )
             raise HTTPException(413, sentence)
         if not content:
             return bodies.checked(model, {})

@@ -49,7 +49,9 @@ def caller_who(may: Action) -> Any:
 
 
 async def known_query(request: Request, caller: Annotated[Principal, Depends(principal)]) -> None:
-    """Refuse a filter that the route does not have, or one that is given twice: passed over, it would show other rows."""
+    """Refuse a filter that the route does not have, or one that is given twice: passed over, it would show
+    other rows.
+    """
     route = request.scope["route"].dependant
     for dependency in route.dependencies:  # Those of a router come before those of its routes.
         if dependency.call in _NEEDED:

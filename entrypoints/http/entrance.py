@@ -36,8 +36,9 @@ class _Waiting:
 class Entrance:
     """Takes connections from a listening socket, and lets them wait for a while where there is no room.
 
-    A loop that is busy takes one connection a turn, or all of them: behind hundreds, a probe would wait for hundreds of turns, or
-    for one turn with the work of hundreds. To accept a connection costs little, to make a protocol of it costs something.
+    A loop that is busy takes one connection a turn, or all of them: behind hundreds, a probe would wait for hundreds of
+    turns, or for one turn with the work of hundreds. To accept a connection costs little, to make a protocol of it
+    costs something.
     """
 
     def __init__(

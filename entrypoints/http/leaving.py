@@ -29,10 +29,11 @@ class _Queue:
 
 
 class Places:
-    """Lets so many pages be read at a time, and fewer for one caller; the others wait, and nothing is read for who has left.
+    """Lets so many pages be read at a time, and fewer for one caller; the others wait, and nothing is read for who has
+    left.
 
-    A page takes memory, a session of the records and time of the loop. Hundreds that are asked for at once would take all of each,
-    also from runs that are written down, and callers who leave at once could ask for any number.
+    A page takes memory, a session of the records and time of the loop. Hundreds that are asked for at once would take
+    all of each, also from runs that are written down, and callers who leave at once could ask for any number.
     """
 
     def __init__(self) -> None:
@@ -49,11 +50,15 @@ class Places:
         """
         own = self._own.setdefault((caller.organization, caller.subject), _Queue())
         if own.asked > _WAITING_OF_ONE_CALLER:
-            sentence = f"{_WAITING_OF_ONE_CALLER} pages that {caller.subject} asked for are waited for already: ask for fewer at a time."
+            sentence = (
+                f"{_WAITING_OF_ONE_CALLER} pages that {caller.subject} asked for are waited for already: ask for "
+                "fewer at a time."
+            )
             raise UnavailableError(sentence, code="worker.busy")
         own.asked += 1
         try:
-            # Who listens to the client is inside the turnstile no longer: one caller's pages that wait keep nobody else out.
+            # Who listens to the client is inside the turnstile no longer: one caller's pages that wait keep nobody else
+            # out.
             await request.is_disconnected()
             async with own.turn:
                 if await request.is_disconnected():

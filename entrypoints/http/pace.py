@@ -6,7 +6,9 @@ from collections import deque
 from typing import Protocol
 
 AT_ONCE = 4096
-"""Bytes that are parsed in one go: all of most requests, and no more than half a millisecond of a body's smallest chunks."""
+"""Bytes that are parsed in one go: all of most requests, and no more than half a millisecond of a body's smallest
+chunks.
+"""
 
 _SECONDS = 0.002
 
@@ -22,7 +24,8 @@ class Pace:
     """Shares a turn of the loop among connections: each parses a little, and all together for so long.
 
     What a byte costs depends on what it is: a body in chunks of one byte calls Python for every six bytes. A loop reads
-    megabytes of a connection in one turn, so a single one kept all others waiting for seconds, and needed no key for it.
+    megabytes of a connection in one turn, so a single one kept all others waiting for seconds, and needed no key for
+    it.
     """
 
     def __init__(self, seconds: float = _SECONDS) -> None:
@@ -64,7 +67,9 @@ class Pace:
 
 
 class Reading:
-    """Reads of a connection as long as there is no reason against it; stands where uvicorn's flow control has the transport."""
+    """Reads of a connection as long as there is no reason against it; stands where uvicorn's flow control has the
+    transport.
+    """
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport

@@ -104,9 +104,15 @@ async def reset(name: str, request: Request, cases: Cases, caller: Resetter, rea
     return state_body(name, await cases.inspector.reset(caller, name, wanted.to))
 
 
-@router.post("/{name}/preview", response_model=dict[str, Any], openapi_extra=bodies.request_schema(bodies.PreviewBody))
+@router.post(
+    "/{name}/preview",
+    response_model=dict[str, Any],
+    openapi_extra=bodies.request_schema(bodies.PreviewBody),
+    description="Show the first rows after transforms and rules; writes nothing. Long values are cut, and many rows "
+    "are not all shown.",
+)
 async def preview(name: str, request: Request, cases: Cases, caller: Previewer, reader: Bodies) -> Any:
-    """Show the first rows after transforms and rules; writes nothing. Long values are cut, and many rows are not all shown."""
+    """Show the first rows after transforms and rules."""
     wanted = await reader.json(request, bodies.PreviewBody)
     spec = await cases.inspector.spec_of(caller, name)
     found = await while_asked(

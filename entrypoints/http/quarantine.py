@@ -15,7 +15,12 @@ from entrypoints.http.pipelines import Cursor, Limit
 router = APIRouter(prefix="/v1/quarantine", tags=["quarantine"])
 
 
-@router.get("", response_model=RefusedPage)
+@router.get(
+    "",
+    response_model=RefusedPage,
+    description="List a pipeline's refused rows, oldest first; long values are cut, and of large rows there are fewer "
+    "than `limit`.",
+)
 async def list_refused(
     cases: Cases,
     caller: Previewer,
@@ -26,7 +31,7 @@ async def list_refused(
     state: RefusedState | None = None,
     run: Annotated[str | None, Query(max_length=36)] = None,
 ) -> Any:
-    """List a pipeline's refused rows, oldest first; long values are cut, and of large rows there are fewer than `limit`."""
+    """List a pipeline's refused rows, oldest first."""
     after = refused_place_of(caller.organization, pipeline, cursor)
     async with turn:
         page = await cases.quarantine.page(caller, pipeline, state=state, run=run, after=after, limit=limit)

@@ -1,4 +1,6 @@
-"""What a connection may cost before there is a request: uvicorn's protocol with deadlines, a bounded head and a number of connections."""
+"""What a connection may cost before there is a request: uvicorn's protocol with deadlines, a bounded head and a number
+of connections.
+"""
 
 import json
 import re
@@ -53,7 +55,9 @@ def refusal_of_one_more() -> bytes:
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """One connection. Its times are those of the whole head and the whole body: a byte now and then does not prolong them."""
+    """One connection. Its times are those of the whole head and the whole body: a byte now and then does not prolong
+    them.
+    """
 
     shared: _Shared
 
@@ -227,7 +231,9 @@ class BoundedProtocol(HttpToolsProtocol):
             self.shared.waiting.move_to_end(self)
 
     def _make_room(self) -> None:
-        """Answers that clients do not take have so much memory together: who waits to take theirs for longest is left first."""
+        """Answers that clients do not take have so much memory together: who waits to take theirs for longest is left
+        first.
+        """
         untaken = {
             each: each.transport.get_write_buffer_size() for each in self.shared.waiting if each.flow.write_paused
         }
@@ -269,7 +275,10 @@ class BoundedProtocol(HttpToolsProtocol):
         self.connections.discard(self)
 
     def _refuse_head(self) -> None:
-        sentence = f"The line and headers of a request have at most {self._limits.header_bytes:,} bytes and {self._limits.headers} headers."
+        sentence = (
+            f"The line and headers of a request have at most {self._limits.header_bytes:,} bytes and "
+            f"{self._limits.headers} headers."
+        )
         self._refuse(431, "request.headers_too_large", sentence)
 
     def _refuse(self, status: int, code: str, sentence: str) -> None:

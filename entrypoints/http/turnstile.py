@@ -17,10 +17,11 @@ IS_BUSY = "is_busy"
 class Turnstile:
     """Stands before an application; probes pass by it.
 
-    What a request does before it first waits is done in one go, and hundreds that begin in one turn of the loop keep all else
-    waiting for it. Hundreds that are inside have their rows in memory together, which the collector of garbage then visits in one
-    go, and wait for the same few connections of the records. A request is inside until it has an answer, or asks for its body: who
-    is slow to send or to take holds no place, and work on bodies has bounds of its own.
+    What a request does before it first waits is done in one go, and hundreds that begin in one turn of the loop keep
+    all else waiting for it. Hundreds that are inside have their rows in memory together, which the collector of garbage
+    then visits in one go, and wait for the same few connections of the records. A request is inside until it has an
+    answer, or asks for its body: who is slow to send or to take holds no place, and work on bodies has bounds of its
+    own.
     """
 
     def __init__(self, app: App, *, inside: int, wait_seconds: float) -> None:
@@ -62,7 +63,9 @@ class Turnstile:
             leave()
 
     async def _entered(self) -> bool:
-        """Wait for a place and a turn, behind those who came before; False if none came in time, or before the server ends."""
+        """Wait for a place and a turn, behind those who came before; False if none came in time, or before the server
+        ends.
+        """
         if not self._is_turning and self._places:
             self._places -= 1
             self._turn()

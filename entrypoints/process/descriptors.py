@@ -12,15 +12,16 @@ _BESIDE_CONNECTIONS = 1536
 def allow_connections(connections: int) -> None:
     """Have as many descriptors as so many connections and all else need, or say that there are fewer.
 
-    Most systems give a process 1,024 until it asks for more. Connections, for which nobody needs a key, would take them all: nothing
-    else could be opened then, and nobody be let in.
+    Most systems give a process 1,024 until it asks for more. Connections, for which nobody needs a key, would take them
+    all: nothing else could be opened then, and nobody be let in.
     """
     wanted = connections + _BESIDE_CONNECTIONS
     found = _allowed(wanted)
     if found < wanted:
         sentence = (
             f"This process may have {found:,} files and connections open, and {connections:,} connections "
-            f"(HEADRACE_HTTP__MAX_CONNECTIONS) and all else need {wanted:,}: raise the limit of open files, or lower the setting."
+            f"(HEADRACE_HTTP__MAX_CONNECTIONS) and all else need {wanted:,}: raise the limit of open files, or lower "
+            "the setting."
         )
         structlog.get_logger("headrace").warning("server.descriptors", message=sentence)
 

@@ -8,7 +8,8 @@ import time
 _SECONDS = 1.0
 _MOST = 2048  # As many as may wait; those that come meanwhile are reset when the socket is closed.
 _GOING_AWAY = (
-    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nConnection: close\r\nContent-Type: application/problem+json\r\n"
+    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nConnection: close\r\nContent-Type: "
+    b"application/problem+json\r\n"
     b"Content-Length: 123\r\n\r\n"
     b'{"type":"urn:headrace:server.stopping","title":"server stopping","status":503,"code":"server.stopping",'
     b'"detail":"stopping"}'
@@ -16,7 +17,9 @@ _GOING_AWAY = (
 
 
 def refuse_waiting(listener: socket.socket) -> None:
-    """Answer connections that wait to be accepted, as closing the socket would reset them; blocking, for a second at most."""
+    """Answer connections that wait to be accepted, as closing the socket would reset them; blocking, for a second at
+    most.
+    """
     ends = time.monotonic() + _SECONDS
     listener.setblocking(False)
     with listener, contextlib.ExitStack() as opened, selectors.DefaultSelector() as selector:

@@ -216,6 +216,8 @@ async def _leave(server: Server, waiting: socket.socket) -> None:
 
 
 def _leave_out_what_stays() -> None:
-    """Spare the collector what lasts as long as the process: visiting it took a tenth of a second, in which nobody is answered."""
+    """Spare the collector what lasts as long as the process: visiting it took a tenth of a second, in which nobody is
+    answered.
+    """
     gc.collect()
     gc.freeze()

@@ -34,8 +34,9 @@ _OFFSETS = 15 * 60 * _SECOND
 class Axis:
     """Values of a cursor as whole numbers: its integers, or microseconds since 1970, in UTC or as the wall shows them.
 
-    `unit` is the distance of two neighboring values that the type allows. `is_clock` says that the source's clock can be compared with them:
-    they have a zone, or one is declared, or they are dates, which are compared with the earliest date that it can be.
+    `unit` is the distance of two neighboring values that the type allows. `is_clock` says that the source's clock can
+    be compared with them: they have a zone, or one is declared, or they are dates, which are compared with the earliest
+    date that it can be.
     """
 
     cursor: CursorSpec
@@ -86,8 +87,8 @@ class Axis:
         """
         if self.is_integer and greatest >= integer_bounds(self.kind)[1]:
             raise InvalidInputError(
-                f"The cursor {self.cursor.column} holds {greatest}, the largest {self.kind}: nothing can come after it, so no "
-                "later row would ever be read. Leave such rows out with a query.",
+                f"The cursor {self.cursor.column} holds {greatest}, the largest {self.kind}: nothing can come after "
+                "it, so no later row would ever be read. Leave such rows out with a query.",
                 code="cursor.at_maximum",
             )
         return greatest + self.unit
@@ -96,22 +97,22 @@ class Axis:
         """Give the greatest value back if reads get to all times from the least to it.
 
         Raises:
-            InvalidInputError: no watermark can be written above the greatest (`cursor.at_maximum`), or one of them is below
-                every watermark (`cursor.at_minimum`).
+            InvalidInputError: no watermark can be written above the greatest (`cursor.at_maximum`), or one of them is
+                below every watermark (`cursor.at_minimum`).
         """
         name = self.cursor.column
         if not self.is_integer and greatest is not None and greatest + self.unit > _LATEST:
             raise InvalidInputError(
-                f"The cursor {name} holds infinity or a time from {self.text(_LATEST)} on: no read ever gets there, so such "
-                f"rows would never be read. Leave them out with a query (WHERE {name} < '9999-12-31'), or give them a time "
-                f"that comes, such as coalesce(nullif({name}, 'infinity'), …).",
+                f"The cursor {name} holds infinity or a time from {self.text(_LATEST)} on: no read ever gets there, "
+                f"so such rows would never be read. Leave them out with a query (WHERE {name} < '9999-12-31'), or "
+                f"give them a time that comes, such as coalesce(nullif({name}, 'infinity'), …).",
                 code="cursor.at_maximum",
             )
         if not self.is_integer and least is not None and least <= -ENDLESS:
             raise InvalidInputError(
-                f"The cursor {name} holds -infinity, which is below every watermark: a row that came with it after the first "
-                f"read would never be read. Leave such rows out with a query (WHERE {name} > '-infinity'), or give them a time "
-                f"of their own, such as coalesce(nullif({name}, '-infinity'), …).",
+                f"The cursor {name} holds -infinity, which is below every watermark: a row that came with it after "
+                f"the first read would never be read. Leave such rows out with a query (WHERE {name} > '-infinity'), "
+                f"or give them a time of their own, such as coalesce(nullif({name}, '-infinity'), …).",
                 code="cursor.at_minimum",
             )
         return greatest
@@ -144,16 +145,21 @@ class Axis:
         if greatest is None or self.is_integer or self.kind == "date":
             return 0
         unit = self._unit(greatest)
-        # It may have been rounded up. Whatever the zone is, a wall's clock differs from ours by whole quarters of an hour.
+        # It may have been rounded up. Whatever the zone is, a wall's clock differs from ours by whole quarters of an
+        # hour.
         age = now - greatest if self.kind == "timestamptz" else (now - greatest + unit) % _OFFSETS - unit
         return margin + unit - age if -unit <= age < margin + unit else 0
 
     def _unit(self, greatest: int) -> int:
-        """The unit of the clock that has put a value: a second, or the decimal part of one that it is a whole number of."""
+        """The unit of the clock that has put a value: a second, or the decimal part of one that it is a whole number
+        of.
+        """
         return next((unit for unit in _UNITS if unit >= self.unit and greatest % unit == 0), self.unit)
 
     def held_back_from(self, greatest: int, quiet: int) -> int:
-        """The end of a read that compares values with themselves; `quiet` is how long the greatest has been the greatest."""
+        """The end of a read that compares values with themselves; `quiet` is how long the greatest has been the
+        greatest.
+        """
         above = self.above(greatest)
         return above if not self.is_integer and quiet >= self.held else above - self.held
 

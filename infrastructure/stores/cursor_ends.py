@@ -33,7 +33,9 @@ class CursorEnd:
 
 @dataclass(frozen=True)
 class Beginning:
-    """What a plan begins with: the axis, the greatest value seen on it, the watermark, and the end of the read before."""
+    """What a plan begins with: the axis, the greatest value seen on it, the watermark, and the end of the
+    read before.
+    """
 
     axis: Axis
     greatest: int | None
@@ -78,17 +80,17 @@ class Ended:
 
     def _held_back(self) -> tuple[str, ...]:
         told = [
-            f"Held back since {self._since(found)} by {found.session}: what it writes may still come below what was seen"
-            f"{_hidden(found)}."
+            f"Held back since {self._since(found)} by {found.session}: what it writes may still come below what was "
+            f"seen{_hidden(found)}."
             for found in self._oldest(self.holding)
         ]
         return (*told, *_others(self.holding, "transactions hold it back"))
 
     def _assumed(self) -> tuple[str, ...]:
         told = [
-            f"Assumed that {found.session}, whose transaction is open since {self._since(found)}, writes nothing more below "
-            f"what was seen: that is longer than cursor.patience ({_span(self.axis.cursor.patience)}), and it holds no lock "
-            "for writing; patience: forever waits instead."
+            f"Assumed that {found.session}, whose transaction is open since {self._since(found)}, writes nothing more "
+            f"below what was seen: that is longer than cursor.patience ({_span(self.axis.cursor.patience)}), and it "
+            "holds no lock for writing; patience: forever waits instead."
             for found in self._oldest(self.passed)
         ]
         return (*told, *_others(self.passed, "transactions were passed over"))
@@ -99,8 +101,9 @@ class Ended:
         if was is None or not self.axis.is_clock or was.axis != self.axis.name or was.at <= self.horizon.at + MARGIN:
             return ()
         return (
-            f"The source's clock was put back from {clock_text(was.at)[:19]}Z to {clock_text(self.horizon.at)[:19]}Z: rows that "
-            "were written in between may lie below the watermark; read them again with lookback or 'pipelines reset --to'.",
+            f"The source's clock was put back from {clock_text(was.at)[:19]}Z to {clock_text(self.horizon.at)[:19]}Z: "
+            "rows that were written in between may lie below the watermark; read them again with lookback or "
+            "'pipelines reset --to'.",
         )
 
     def _oldest(self, transactions: Sequence[Transaction]) -> list[Transaction]:
@@ -155,7 +158,8 @@ async def own_end(begin: Beginning, writing_since: Callable[[], datetime | None]
 
 
 def ended(begin: Beginning, horizon: Horizon, transactions: Sequence[Transaction], elapsed: int = 0) -> Ended:
-    """Work out the end: the lowest of now less what is held back, just above the greatest value, and what may still commit.
+    """Work out the end: the lowest of now less what is held back, just above the greatest value, and what may still
+    commit.
 
     Raises:
         InvalidInputError: `lo` is no value of the cursor, or nothing can come after the greatest one.
@@ -203,12 +207,13 @@ def _ahead(axis: Axis, greatest: int, end: int | None, horizon: Horizon) -> tupl
     if not axis.is_clock or axis.begins(greatest) <= horizon.at + MARGIN:
         if horizon.life == STANDBY and end is not None and greatest >= end and axis.is_clock:
             return (
-                f"Rows whose {column} is {axis.text(end)} or later are not read yet: the standby has replayed nothing that was "
-                "committed later, and such a row may still come.",
+                f"Rows whose {column} is {axis.text(end)} or later are not read yet: the standby has replayed nothing "
+                "that was committed later, and such a row may still come.",
             )
         return ()
     return (
-        f"Rows have a {column} up to {axis.text(greatest)}, ahead of the source's clock: they are read when it gets there.",
+        f"Rows have a {column} up to {axis.text(greatest)}, ahead of the source's clock: they are read when it gets "
+        "there.",
     )
 
 

@@ -46,8 +46,8 @@ def refuse_second_writer(target: Target, lane: Lane, writers: Iterable[tuple[str
         is_other = (organization, pipeline) != (lane.organization, lane.pipeline)
         if is_other and (mode == Mode.REPLACE or target.replaces):
             raise ConflictError(
-                f"The table {target.table} is written by another pipeline ({pipeline}), and a table that is replaced has "
-                "one writer only.",
+                f"The table {target.table} is written by another pipeline ({pipeline}), and a table that is replaced "
+                "has one writer only.",
                 code="destination.owned",
             )
 
@@ -88,7 +88,9 @@ def landed_columns(target: Target) -> list[Column]:
 
 
 def staged_columns(target: Target) -> list[Column]:
-    """The columns of the staging table: no time of loading yet, and what a merge needs to find the last row of a key."""
+    """The columns of the staging table: no time of loading yet, and what a merge needs to find the last row
+    of a key.
+    """
     columns = list(target.columns)
     if target.metadata_columns:
         columns.append(Column(RUN_ID, "uuid"))

@@ -1,4 +1,6 @@
-"""Notices that others empty or exchange the table in which a run's rows land: what follows would look like the whole."""
+"""Notices that others empty or exchange the table in which a run's rows land: what follows would look like
+the whole.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,8 +22,8 @@ class LandingWatch:
 
     `known` is how the store tells the table from another that took its place, None while nothing was asked or known.
     `landed_by` are the runs whose rows vouch for a table written anew, any run where an earlier version noted none.
-    `was_filled` says that rows were seen in it after a commit: where a policy or trigger hides them, nothing can be said.
-    `may_be_emptied`: rows that say that their key is gone may do it.
+    `was_filled` says that rows were seen in it after a commit: where a policy or trigger hides them, nothing can be
+    said. `may_be_emptied`: rows that say that their key is gone may do it.
     """
 
     table: TableName
@@ -51,8 +53,8 @@ class LandingWatch:
 def changed(table: TableName) -> ConflictError:
     """Say that the rows that had landed are gone."""
     return ConflictError(
-        f"Somebody else has emptied the table {table}, or put another in its place, after rows of this load had landed in it; "
-        "nothing more was written. Run with --full-refresh to load everything again, or forget the position with 'headrace "
-        "pipelines reset' and run.",
+        f"Somebody else has emptied the table {table}, or put another in its place, after rows of this load had "
+        "landed in it; nothing more was written. Run with --full-refresh to load everything again, or forget the "
+        "position with 'headrace pipelines reset' and run.",
         code="destination.changed",
     )

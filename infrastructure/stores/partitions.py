@@ -35,7 +35,8 @@ def check_column(partitions: Partitions, kinds: Mapping[str, str]) -> str:
     """Return the type of the column, which not every engine could even compare if it cannot be split.
 
     Raises:
-        InvalidInputError: there is no such column (`source.column_missing`), or its type cannot be split (`partitions.type`).
+        InvalidInputError: there is no such column (`source.column_missing`), or its type cannot be split
+        (`partitions.type`).
     """
     kind = kinds.get(partitions.column)
     if kind is None:
@@ -51,7 +52,8 @@ def check_column(partitions: Partitions, kinds: Mapping[str, str]) -> str:
 def ranges(partitions: Partitions, kind: str, low: str | None, high: str | None) -> tuple[Stream, ...]:
     """Split [low, high], told as text, into half-open streams that cover everything; one when there are no values.
 
-    Times beyond the years 1 to 9999, such as infinity, are in the first or the last stream, which no border needs to count to.
+    Times beyond the years 1 to 9999, such as infinity, are in the first or the last stream, which no border needs to
+    count to.
     """
     if low is None or high is None:
         return streams_between(())

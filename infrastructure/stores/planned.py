@@ -20,8 +20,9 @@ def check_planned(planned: Sequence[Column], now: Sequence[Column]) -> None:
         if not _is_same(column.type, kinds.get(column.name, "")):
             what = f"has the type {kinds[column.name]} now" if column.name in kinds else "is gone"
             raise SchemaMismatchError(
-                f"The source's column {column.name}, which was {column.type} when the run was planned, {what}: put it back "
-                "and run again, or start anew with --full-refresh, or with --abandon beside the rows that are there.",
+                f"The source's column {column.name}, which was {column.type} when the run was planned, {what}: put it "
+                "back and run again, or start anew with --full-refresh, or with --abandon beside the rows that are "
+                "there.",
                 code="source.changed",
             )
 

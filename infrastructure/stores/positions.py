@@ -1,4 +1,6 @@
-"""Where a resumed read goes on: the text of a value, which its store reads back to the same value, and ties kept together."""
+"""Where a resumed read goes on: the text of a value, which its store reads back to the same value, and ties kept
+together.
+"""
 
 import re
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -13,7 +15,9 @@ from domain.loads.read_set import SourcePlan
 MAX_TIES = 10_000
 """How many rows of one place a batch may be made larger by; if more share one, the read is staged."""
 TIES = "_headrace_ties"
-"""A column beside the rows: the same number for all that the store holds equal in its order, another for the next ones."""
+"""A column beside the rows: the same number for all that the store holds equal in its order, another for
+the next ones.
+"""
 _PLACE = "_headrace_place_"
 _OF_ARROW = frozenset({"bool", "string", "uuid", "json", "date", "time", "timestamp", "timestamptz"})
 _DAY = 86_400_000_000
@@ -35,8 +39,8 @@ def is_plain(kind: str) -> bool:
 
 
 def place_after(rows: pa.Table, plan: SourcePlan, *, before_christ: str) -> Position:
-    """The place behind the last row. `before_christ` is how the store marks such years, behind the date if it begins with
-    a bracket, else behind all.
+    """The place behind the last row. `before_christ` is how the store marks such years, behind the date if it begins
+    with a bracket, else behind all.
 
     Raises:
         InvalidInputError: a key column holds NULL (`key.null`), since nothing can come strictly after it.
@@ -54,8 +58,8 @@ def place_after(rows: pa.Table, plan: SourcePlan, *, before_christ: str) -> Posi
 def key_null(name: str) -> InvalidInputError:
     """Say that a key has a NULL that was not there when the read was planned."""
     return InvalidInputError(
-        f"The key column {name} holds NULL, which it did not when the run was planned; a key has none. Give the column a "
-        "value, or leave it out of the key, and run again with --full-refresh.",
+        f"The key column {name} holds NULL, which it did not when the run was planned; a key has none. Give the "
+        "column a value, or leave it out of the key, and run again with --full-refresh.",
         code="key.null",
     )
 
@@ -76,21 +80,26 @@ def untrusted_null(names: Sequence[str]) -> str:
 
 def untrusted_ties(names: Sequence[str]) -> str:
     """Why a key is no place to go on from."""
-    return f"more than {MAX_TIES:,} rows share one key ({', '.join(names)}), so a resumed run has to start its staging again"
+    return (
+        f"more than {MAX_TIES:,} rows share one key ({', '.join(names)}), so a resumed run has to start its staging "
+        "again"
+    )
 
 
 def place_unclear() -> ConflictError:
     """Say that a place of an earlier version may be between rows that share it, of which some have landed."""
     return ConflictError(
-        "An earlier version of Headrace has left this load at a place where not exactly one row stands, so it cannot be told "
-        "which rows have landed: run with --full-refresh to replace the table, or with --abandon to start again beside the "
-        "rows that are there.",
+        "An earlier version of Headrace has left this load at a place where not exactly one row stands, so it cannot "
+        "be told which rows have landed: run with --full-refresh to replace the table, or with --abandon to start "
+        "again beside the rows that are there.",
         code="run.place_unclear",
     )
 
 
 def is_understood(plan: SourcePlan, place: Position) -> bool:
-    """Whether a place of an earlier version says which value it was written of: some times of day and intervals do not."""
+    """Whether a place of an earlier version says which value it was written of: some times of day and
+    intervals do not.
+    """
     kinds = dict(plan.columns)
     return not any(
         (kinds[name] == "time" and text == "00:00:00") or kinds[name] == "interval"
@@ -101,9 +110,10 @@ def is_understood(plan: SourcePlan, place: Position) -> bool:
 def ties_too_large(limit: int, order: Sequence[str]) -> WorkFailedError:
     """Say that rows which share their key have more bytes than a batch may have."""
     return WorkFailedError(
-        f"Rows of the source that share one key ({', '.join(order)}) are larger together than a batch may be ({limit:,} bytes): "
-        "raise run.batch_bytes, which may be 1GiB, above the largest such group, or name columns in source.key that tell "
-        "these rows apart. What is committed stays, and a run that is asked for again goes on after it.",
+        f"Rows of the source that share one key ({', '.join(order)}) are larger together than a batch may be "
+        f"({limit:,} bytes): raise run.batch_bytes, which may be 1GiB, above the largest such group, or name columns "
+        "in source.key that tell these rows apart. What is committed stays, and a run that is asked for again goes "
+        "on after it.",
         code="key.ties",
     )
 

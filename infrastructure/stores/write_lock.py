@@ -5,7 +5,9 @@ from datetime import UTC, datetime
 
 
 class WriteLock:
-    """A lock that a transaction takes before it begins and holds until it is committed, so it has put no time before."""
+    """A lock that a transaction takes before it begins and holds until it is committed, so it has put no
+    time before.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

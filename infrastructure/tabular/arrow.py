@@ -156,8 +156,8 @@ def _cast(values: pa.ChunkedArray, wanted: pa.DataType, column: Column) -> pa.Ch
     given = logical_type(values.type)
     if given.startswith("native:") and given != KEPT_JSON:
         raise SchemaMismatchError(
-            f"Column {column.name} is {given.removeprefix('native:')}, which nothing here can carry; write it with another "
-            "type, or leave it out in the source query."
+            f"Column {column.name} is {given.removeprefix('native:')}, which nothing here can carry; write it with "
+            "another type, or leave it out in the source query."
         )
     try:
         values = _plain(values, given, column.type)
@@ -171,8 +171,8 @@ def _cast(values: pa.ChunkedArray, wanted: pa.DataType, column: Column) -> pa.Ch
         return pc.cast(values, wanted, safe=True)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise SchemaMismatchError(
-            f"Column {column.name} holds a value that {column.type} cannot take unchanged; round or cast it in a step or "
-            "in the source query."
+            f"Column {column.name} holds a value that {column.type} cannot take unchanged; round or cast it in a step "
+            "or in the source query."
         ) from error
 
 
@@ -184,7 +184,8 @@ def _refuse_finer(values: pa.ChunkedArray, column: Column) -> None:
         data = memoryview(chunk.buffers()[1] or b"").cast("q")[1::2][chunk.offset : chunk.offset + len(chunk)]
         if any(nanoseconds % 1000 for nanoseconds in data):
             raise SchemaMismatchError(
-                f"Column {column.name} holds an interval of nanoseconds, which would be cut; round it in the source query."
+                f"Column {column.name} holds an interval of nanoseconds, which would be cut; round it in the source "
+                "query."
             )
 
 
@@ -296,7 +297,9 @@ def _room(part: pa.RecordBatch, size_bytes: int | None) -> int | None:
 
 
 def _within(part: pa.RecordBatch, room: int, *, is_first: bool, limit: int) -> pa.RecordBatch:
-    """The longest beginning of a batch, by halves, that has at most so many bytes; one row may have more, up to the limit."""
+    """The longest beginning of a batch, by halves, that has at most so many bytes; one row may have more, up to the
+    limit.
+    """
     while part.num_rows > 1 and part.nbytes > room:
         part = part.slice(0, part.num_rows // 2)
     if part.nbytes <= room:

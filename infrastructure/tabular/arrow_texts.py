@@ -1,4 +1,6 @@
-"""Values of Arrow as the text in which they travel, exactly: what Arrow's own casts write in another way or not at all."""
+"""Values of Arrow as the text in which they travel, exactly: what Arrow's own casts write in another way or
+not at all.
+"""
 
 import re
 from datetime import date
@@ -37,7 +39,9 @@ def texts_of_uuids(values: pa.Array) -> pa.Array:
 
 
 def texts_of_times(values: pa.Array) -> list[str | None]:
-    """Write dates, times and timestamps of microseconds: as Arrow does, and what Arrow cannot write in the same manner."""
+    """Write dates, times and timestamps of microseconds: as Arrow does, and what Arrow cannot write in the
+    same manner.
+    """
     kind = values.type
     if pa.types.is_time(kind):
         return [None if time is None else clock_text(time) for time in _integers(values)]

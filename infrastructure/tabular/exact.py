@@ -1,8 +1,8 @@
 """SQL that reads a text as another type only where the value is the very one that was written, NULL where it is not.
 
-The types of a CSV are guessed by these expressions, and its values are converted by the same ones, so that a guess changes
-nothing. A value is compared with DuckDB's own spelling of what was read: that is cheaper than a pattern, and sees whatever
-was rounded, wrapped, cut or completed on the way.
+The types of a CSV are guessed by these expressions, and its values are converted by the same ones, so that a guess
+changes nothing. A value is compared with DuckDB's own spelling of what was read: that is cheaper than a pattern, and
+sees whatever was rounded, wrapped, cut or completed on the way.
 """
 
 import re
@@ -34,7 +34,9 @@ _YEARS = "BETWEEN '0001-01-01 00:00:00{0}' AND '9999-12-31 23:59:59.999999{0}'"
 
 
 def is_plain_number(text: str) -> str:
-    """Return SQL that says whether a text is a number as it is spelled everywhere: no code with leading zeros or a sign."""
+    """Return SQL that says whether a text is a number as it is spelled everywhere: no code with leading zeros or a
+    sign.
+    """
     return f"({_matches(text, f'{_PLAIN}|{_SCIENTIFIC}')} AND NOT {_matches(text, '-0([.]0*)?')})"
 
 

@@ -42,7 +42,8 @@ def merged_shape(shapes: Sequence[str]) -> tuple[tuple[Column, ...], bool]:
         for name, kind in shape["columns"]:
             if (other := spelled.setdefault(name.casefold(), name)) != name:
                 raise InvalidInputError(
-                    f"The refused rows were read when a column was called {other}, and when it was called {name}; replay them run by run.",
+                    f"The refused rows were read when a column was called {other}, and when it was called {name}; "
+                    "replay them run by run.",
                     code="quarantine.types",
                 )
             if types.setdefault(name, kind) != kind:

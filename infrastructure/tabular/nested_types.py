@@ -35,7 +35,8 @@ def struct_of(fields: Sequence[tuple[str, str]]) -> str:
 
 
 def is_text_on_the_way(name: str) -> bool:
-    """Whether a type is more than Arrow or DuckDB can count: text on the way, checked and stored as what it is by the store.
+    """Whether a type is more than Arrow or DuckDB can count: text on the way, checked and stored as what it is by the
+    store.
 
     Texts, UUIDs and JSON are text to everybody and not meant.
     """

@@ -1,7 +1,7 @@
 """Numbers that travel as text, since neither Arrow nor DuckDB can count that far: compared in SQL by value, exactly.
 
-Postgres' `numeric` and decimals of more than 38 digits are written plainly: a sign, digits, places. NaN and Infinity are
-ordered as Postgres orders them, NaN above all.
+Postgres' `numeric` and decimals of more than 38 digits are written plainly: a sign, digits, places. NaN and Infinity
+are ordered as Postgres orders them, NaN above all.
 """
 
 import re
@@ -77,14 +77,19 @@ def is_one_of(column: str, values: Sequence[str]) -> str:
 
 
 def is_below(column: str, bound: str, value: str) -> str:
-    """SQL that is true where a number in text is less than a value of `spelled`; `bound` stands for it in the statement."""
+    """SQL that is true where a number in text is less than a value of `spelled`; `bound` stands for it in the
+    statement.
+    """
     if value in ("-Infinity", "Infinity", "NaN"):
         return f"({column} IS NOT NULL AND {_rank(column)} < {_rank(bound)})"
     is_negative = f"starts_with({column}, '-')"
     if value.startswith("-"):
         is_less = f"{is_negative} AND {_size(column)} > {_size(bound)}"
     else:
-        is_less = f"CASE WHEN {is_negative} THEN NOT ({is_zero(column)} AND {bound} = '0') ELSE {_size(column)} < {_size(bound)} END"
+        is_less = (
+            f"CASE WHEN {is_negative} THEN NOT ({is_zero(column)} AND {bound} = '0') ELSE {_size(column)} < "
+            f"{_size(bound)} END"
+        )
     return (
         f"CASE {column} WHEN 'NaN' THEN false WHEN 'Infinity' THEN false WHEN '-Infinity' THEN true ELSE {is_less} END"
     )
@@ -101,11 +106,16 @@ def _rank(text: str) -> str:
 
 def _shortest(text: str) -> str:
     """Without places that say nothing."""
-    plain = f"CASE WHEN contains({text}, '.') AND NOT contains({text}, 'e') THEN rtrim(rtrim({text}, '0'), '.') ELSE {text} END"
+    plain = (
+        f"CASE WHEN contains({text}, '.') AND NOT contains({text}, 'e') THEN rtrim(rtrim({text}, '0'), '.') ELSE "
+        f"{text} END"
+    )
     return f"regexp_replace({plain}, '^-0*$', '0')"
 
 
 def _size(text: str) -> str:
-    """What two numbers without their signs are compared by: how many digits before the point, these, and those after it."""
+    """What two numbers without their signs are compared by: how many digits before the point, these, and those after
+    it.
+    """
     whole = f"ltrim(ltrim(split_part({text}, '.', 1), '-'), '0')"
     return f"(length({whole}), {whole}, rtrim(split_part({text}, '.', 2), '0'))"

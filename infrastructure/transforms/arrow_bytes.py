@@ -24,7 +24,8 @@ def of_bytes(content: bytes | pa.Buffer) -> pa.Table:
         rows = reader.read_all()
     for column in rows.columns:
         for chunk in column.chunks:
-            # Of a time of day more is asked than that its bytes are there: Postgres and DuckDB know 24:00:00, Arrow does not.
+            # Of a time of day more is asked than that its bytes are there: Postgres and DuckDB know 24:00:00, Arrow
+            # does not.
             kind = _without_clock(chunk.type)
             (chunk if kind == chunk.type else chunk.view(kind)).validate(full=True)
     return rows

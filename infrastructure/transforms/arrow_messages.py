@@ -11,7 +11,8 @@ _BUFFERS, _COMPRESSION = 2, 3
 
 
 def check_stream(content: bytes | pa.Buffer) -> None:
-    """Refuse rows that take more than the bytes they came in: compressed ones, or such as have the same bytes several times.
+    """Refuse rows that take more than the bytes they came in: compressed ones, or such as have the same bytes several
+    times.
 
     Raises:
         pa.ArrowException: they do, or are no such stream.
@@ -29,7 +30,9 @@ def check_stream(content: bytes | pa.Buffer) -> None:
 
 
 def _claimed(metadata: bytes) -> tuple[bool, int]:
-    """Whether the rows of a message are compressed, and the bytes that all their buffers have; nothing of another one."""
+    """Whether the rows of a message are compressed, and the bytes that all their buffers have; nothing of
+    another one.
+    """
     message = _offset(metadata, 0)
     kind = _field(metadata, message, _HEADER_TYPE)
     if kind is None or metadata[kind] not in (_DICTIONARY, _ROWS):

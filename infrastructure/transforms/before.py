@@ -1,4 +1,6 @@
-"""What runs before the last query of a batch: steps up to a Python function, or to more conversions than one statement has."""
+"""What runs before the last query of a batch: steps up to a Python function, or to more conversions than one statement
+has.
+"""
 
 from dataclasses import dataclass
 
@@ -17,7 +19,9 @@ from infrastructure.transforms.wide import InParts
 
 @dataclass(frozen=True)
 class Before:
-    """A query for the rows, one for those that did not convert on the way and have passed by, and what the rows go through then."""
+    """A query for the rows, one for those that did not convert on the way and have passed by, and what the rows go
+    through then.
+    """
 
     query: str
     failures: str | None
@@ -32,7 +36,9 @@ class Before:
     def run(
         self, connection: duckdb.DuckDBPyConnection, refused: list[Refusal], batch: pa.Table
     ) -> tuple[pa.Table, pa.Array]:
-        """Give the rows and their ordinals; a function is not given those that did not convert, which are refused here."""
+        """Give the rows and their ordinals; a function is not given those that did not convert, which are
+        refused here.
+        """
         found = connection.sql(self.query).to_arrow_table()
         if self.failures is not None:
             refused += unconverted_rows(connection.execute(self.failures).fetchall())

@@ -48,7 +48,8 @@ class StepPlanner:
 
 
 class BenchTransformer(ITransformer):
-    """Has plans with users' SQL, or patterns that may take long, compiled in a child of the planner, and their batches judged in one of `bench`.
+    """Has plans with users' SQL, or patterns that may take long, compiled in a child of the planner, and their batches
+    judged in one of `bench`.
 
     The rest is done here by `inner`; so are, with `keeps_own`, batches of plans whose steps keep the size of rows.
     """

@@ -1,4 +1,6 @@
-"""SQL that compares whole numbers and decimals with a number of a document exactly: by the next one that the type has."""
+"""SQL that compares whole numbers and decimals with a number of a document exactly: by the next one that
+the type has.
+"""
 
 from collections.abc import Callable, Sequence
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
@@ -18,7 +20,8 @@ def is_counted(kind: str) -> bool:
 def outside(column: str, side: str, value: str, kind: str, bind: Callable[[str], str]) -> str:
     """SQL that is true below the least (`min`) or above the greatest value (`max`), which is a number in text.
 
-    NaN and infinity stand above all numbers, -Infinity below. DuckDB by itself would compare as DOUBLE, or round the bound.
+    NaN and infinity stand above all numbers, -Infinity below. DuckDB by itself would compare as DOUBLE, or round the
+    bound.
     """
     least, greatest, scale = _limits(kind)
     number = Decimal(value)

@@ -114,7 +114,9 @@ def _from_text(expression: str, wanted: str, target: str) -> str:
 
 
 def _from_number(expression: str, wanted: str, target: str) -> str:
-    """Convert a number in text, such as 12.50, NaN or one of sixty digits: the value is what counts, not how it is written."""
+    """Convert a number in text, such as 12.50, NaN or one of sixty digits: the value is what counts, not how it is
+    written.
+    """
     if is_number_in_text(wanted):
         return _to_number(expression, wanted)
     tried = f"TRY_CAST({expression} AS {target})"

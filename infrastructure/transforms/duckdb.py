@@ -211,7 +211,8 @@ class DuckDBTransform(IPreparedTransform):
                 columns = columns_of(arriving)
         except duckdb.OutOfMemoryException as error:
             raise InvalidInputError(
-                "The steps and rules together need more memory to be planned than they may take: let them be fewer or smaller.",
+                "The steps and rules together need more memory to be planned than they may take: let them be fewer "
+                "or smaller.",
                 code=TOO_LARGE,
             ) from error
         except duckdb.Error as error:
@@ -221,7 +222,9 @@ class DuckDBTransform(IPreparedTransform):
             ) from error
 
     def _converting(self, connection: duckdb.DuckDBPyConnection, stages: Stages, columns: InParts) -> Stages:
-        """Convert columns in the same statement, or some at a time where that would have too many: then others follow."""
+        """Convert columns in the same statement, or some at a time where that would have too many: then
+        others follow.
+        """
         if stages.has_room_for(columns.pairs):
             stages.convert(columns.pairs, exactly=columns.exactly)
             return stages
@@ -253,7 +256,9 @@ class DuckDBTransform(IPreparedTransform):
             self._counts_query = f"{judged} SELECT {counts} FROM judged"
 
     def _unconverted(self, stages: Stages) -> tuple[str, ...]:
-        """The columns that nothing converts, where all that is done is to convert and to look: they need not come back."""
+        """The columns that nothing converts, where all that is done is to convert and to look: they need
+        not come back.
+        """
         plan = self._plan
         if plan.steps or plan.deleted_when is not None:
             return ()
@@ -312,7 +317,9 @@ class DuckDBTransform(IPreparedTransform):
         )
 
     def _looked_at(self, batch: pa.Table, refused: list[Refusal]) -> pa.Table | None:
-        """Give the rows after all steps, with their failures and verdicts; None where no rule refuses any and none changes."""
+        """Give the rows after all steps, with their failures and verdicts; None where no rule refuses any and none
+        changes.
+        """
         if self._connection is None:
             self.open()
         connection = self._connection

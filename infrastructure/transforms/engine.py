@@ -9,7 +9,9 @@ def locked_down(memory_limit: str, threads: int) -> duckdb.DuckDBPyConnection:
 
 
 def for_many_parts(memory_limit: str, threads: int) -> duckdb.DuckDBPyConnection:
-    """As `locked_down`, for plans of which DuckDB would compare each part with each other, to work out once what is the same."""
+    """As `locked_down`, for plans of which DuckDB would compare each part with each other, to work out once what is the
+    same.
+    """
     return _started(memory_limit, threads, "SET GLOBAL disabled_optimizers = 'common_subexpressions'")
 
 

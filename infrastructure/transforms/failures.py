@@ -19,9 +19,9 @@ def batch_error(error: duckdb.Error, culprit: str) -> PlatformError:
     text = str(error).partition("\n")[0]
     if "according to format specifier" in text:
         return WorkFailedError(
-            f"{culprit} failed on a text that strptime does not read by its format ({type(error).__name__}); try_strptime "
-            "gives NULL instead, and coalesce(strftime(try_strptime(…), '%Y-%m-%d'), …) with a cast step behind it has such "
-            "rows told by column and place.",
+            f"{culprit} failed on a text that strptime does not read by its format ({type(error).__name__}); "
+            "try_strptime gives NULL instead, and coalesce(strftime(try_strptime(…), '%Y-%m-%d'), …) with a cast "
+            "step behind it has such rows told by column and place.",
             code="transform.failed",
         )
     column, kind = _COLUMN.search(text), _TYPE.search(text)

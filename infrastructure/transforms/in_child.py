@@ -38,8 +38,8 @@ class EngineLimits:
 
 @dataclass(frozen=True)
 class Described:
-    """What is known of a plan once it is compiled: the columns of accepted rows under their names in the steps, which of
-    the source's columns its rules look at, and whether its steps make nothing much larger than a row.
+    """What is known of a plan once it is compiled: the columns of accepted rows under their names in the steps, which
+    of the source's columns its rules look at, and whether its steps make nothing much larger than a row.
     """
 
     columns: tuple[Column, ...]
@@ -131,7 +131,9 @@ def _transform(plan: TransformPlan, limits: EngineLimits) -> DuckDBTransform:
 
 
 def _connected(limits: EngineLimits, *, has_many: bool) -> duckdb.DuckDBPyConnection:
-    """A connection of its own to the engine, which takes longer to start than a plan to compile. One sees nothing of another."""
+    """A connection of its own to the engine, which takes longer to start than a plan to compile. One sees nothing of
+    another.
+    """
     kind = (limits, has_many)
     if kind not in _engines:
         _forget()

@@ -18,7 +18,8 @@ def last_of_each(rows: pa.Table, key: Sequence[str]) -> pa.Table:
     for name in key:
         if rows.column(name).null_count:
             raise WorkFailedError(
-                f"The key column {name} of the destination holds NULL in the rows to merge; the batch was not committed.",
+                f"The key column {name} of the destination holds NULL in the rows to merge; the batch was not "
+                "committed.",
                 code="merge.key_null",
             )
     numbered = rows.select(list(key)).append_column(ORDINAL, pa.array(range(rows.num_rows), pa.int64()))

@@ -8,7 +8,9 @@ import pyarrow.compute as pc
 
 
 def newest_of(values: pa.ChunkedArray) -> str | None:
-    """The greatest date or timestamp in ISO form; one before the year 1 or after 9999 counts as the first or last that there is."""
+    """The greatest date or timestamp in ISO form; one before the year 1 or after 9999 counts as the first or last that
+    there is.
+    """
     newest = pc.max(values)
     if not newest.is_valid:
         return None

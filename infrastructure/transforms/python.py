@@ -1,4 +1,6 @@
-"""Python functions as transform steps: entry points of installed packages, or files of the project's `python/` folder."""
+"""Python functions as transform steps: entry points of installed packages, or files of the project's
+`python/` folder.
+"""
 
 import hashlib
 import importlib.util

@@ -52,8 +52,8 @@ def _records(batch: pa.Table, ordinals: list[int]) -> Iterator[pa.Array]:
 
 
 def first_errors(batch: pa.Table, refused: Sequence[Refusal], rules: Sequence[Rule]) -> list[dict[str, Any]]:
-    """A few refusals of a batch for its report, conversions before rules: each with its column and the shape of the value
-    there, never with the value; the ordinal counts the batch's rows.
+    """A few refusals of a batch for its report, conversions before rules: each with its column and the shape of the
+    value there, never with the value; the ordinal counts the batch's rows.
     """
     columns = {rule.label: rule.column for rule in rules}
     found = []

@@ -41,20 +41,20 @@ class Returnable:
         """
         if table.num_columns > self.columns:
             raise _too_large(
-                f"{name} gave {table.num_columns:,} columns where there may be {self.columns:,}: let it give fewer, or raise "
-                "HEADRACE_LIMITS__COLUMNS."
+                f"{name} gave {table.num_columns:,} columns where there may be {self.columns:,}: let it give fewer, "
+                "or raise HEADRACE_LIMITS__COLUMNS."
             )
         if table.num_rows > self.rows:
             raise _too_large(
-                f"{name} gave {table.num_rows:,} rows for {given:,} where a batch may have {self.rows:,}: let it give fewer, "
-                "set run.batch_rows lower, or MAX_BATCH_SIZE higher."
+                f"{name} gave {table.num_rows:,} rows for {given:,} where a batch may have {self.rows:,}: let it give "
+                "fewer, set run.batch_rows lower, or MAX_BATCH_SIZE higher."
             )
         size = sum(travelling_bytes(chunk) for column in table.columns for chunk in column.chunks)
         if size > self.size_bytes:
             raise _too_large(
                 f"{name} gave {size // _MEBIBYTE:,} MB for {given:,} rows where it may give "
-                f"{self.size_bytes // _MEBIBYTE:,}: let it give less, set run.batch_rows lower, or {self.memory} higher, of "
-                "which it may be a quarter."
+                f"{self.size_bytes // _MEBIBYTE:,}: let it give less, set run.batch_rows lower, or {self.memory} "
+                "higher, of which it may be a quarter."
             )
 
 

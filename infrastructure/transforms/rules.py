@@ -111,7 +111,9 @@ def violation(
 def _in_brackets(
     index: int, values: Sequence[Any], column: Column, bind: Callable[[str, Any, Column | None], str]
 ) -> list[str]:
-    """What stands behind IN: each value or, of many, a query that gives all of them, as each would take memory and time by itself."""
+    """What stands behind IN: each value or, of many, a query that gives all of them, as each would take memory and time
+    by itself.
+    """
     if len(values) <= _FEW_VALUES or not all(isinstance(value, str) for value in values):
         return [bind(f"r{index}_{number}", value, column) for number, value in enumerate(values)]
     return [f"SELECT unnest(CAST({bind(f'r{index}', values, None)} AS {sql_type(column.type)}[]))"]
@@ -146,8 +148,8 @@ def _as_written(rule: Rule, value: Any, kind: str) -> Any:
             return spelled(int(value) if isinstance(value, bool) else value)
         except ValueError as error:
             raise InvalidInputError(
-                f"The rule {rule.label} compares {kind} with what is no number, or has an exponent that stands for more than "
-                "a thousand digits: write them out.",
+                f"The rule {rule.label} compares {kind} with what is no number, or has an exponent that stands for "
+                "more than a thousand digits: write them out.",
                 code="quality.type",
             ) from error
     return str(value).lower() if kind == "uuid" else value
@@ -166,8 +168,8 @@ def _check_comparable(rule: Rule, kind: str) -> None:
         return  # An enum, say.
     if kind.startswith("native:") or kind in ("json", KEPT_JSON) or is_nested(kind):
         raise InvalidInputError(
-            f"The rule {rule.label} cannot compare values of {kind}, which travel as text; cast the column in the source "
-            "query or in a step.",
+            f"The rule {rule.label} cannot compare values of {kind}, which travel as text; cast the column in the "
+            "source query or in a step.",
             code="quality.type",
         )
 

@@ -1,5 +1,5 @@
-"""Whether what a plan makes of a row is about as large as the row, and takes no longer than its size, so that a run may make it
-in its own process.
+"""Whether what a plan makes of a row is about as large as the row, and takes no longer than its size, so that a run may
+make it in its own process.
 """
 
 from domain.pipelines.steps import CastStep, SqlStep
@@ -15,7 +15,9 @@ _PARTS = {"between": 20}
 """Of a rule, at most: numbers in text are compared by their digits."""
 _OF_CAST = 10
 _OF_LANDING = 5
-"""Of a conversion to the type that a table has: hundreds of columns are an honest table, and each costs a megabyte at most."""
+"""Of a conversion to the type that a table has: hundreds of columns are an honest table, and each costs a megabyte at
+most.
+"""
 _COMPARED_PARTS = 500
 _CHARACTERS = 50
 """Of SQL, for a part."""
@@ -24,8 +26,8 @@ _CARRIED = 10
 
 
 def keeps_size(plan: TransformPlan) -> bool:
-    """Whether no step makes values larger, nor all of them together, and no rule makes larger ones on the way; and none takes
-    far longer than the size of its values.
+    """Whether no step makes values larger, nor all of them together, and no rule makes larger ones on the way; and none
+    takes far longer than the size of its values.
     """
     patterns = Patterns()
     if _is_large(plan) or any(is_slow_pattern(pattern, patterns) for pattern in _patterns_of(plan)):

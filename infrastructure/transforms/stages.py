@@ -116,8 +116,8 @@ class Stages:
         return not (count := len(changed(pairs))) or self._conversions + count <= WIDE
 
     def convert(self, pairs: Sequence[Pair], *, exactly: Collection[str] = ()) -> None:
-        """Convert columns, without loss or not at all; those to be converted `exactly` a text only where its value stays the
-        very one that was written.
+        """Convert columns, without loss or not at all; those to be converted `exactly` a text only where its value
+        stays the very one that was written.
         """
         self._conversions += len(changed(pairs))
         self.columns = tuple(Column(name, wanted) for name, _, wanted in pairs)

@@ -20,7 +20,8 @@ def unconverted_rows(rows: Sequence[tuple[int, str]]) -> list[Refusal]:
 def verdicts(
     batch: pa.Table, judged: pa.Table, row_rules: Sequence[tuple[int, Rule]], refused: list[Refusal]
 ) -> tuple[pa.ChunkedArray, dict[str, int]]:
-    """Add what did not convert and what rules refuse to `refused`; give the rows to keep, and how many violate each rule.
+    """Add what did not convert and what rules refuse to `refused`; give the rows to keep, and how many violate each
+    rule.
 
     Raises:
         QualityRejectedError: a rule with `on_violation: fail` was violated.

@@ -1,4 +1,6 @@
-"""Many columns are converted some at a time: in one statement each would take up to a megabyte until the last is done."""
+"""Many columns are converted some at a time: in one statement each would take up to a megabyte until the
+last is done.
+"""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -17,8 +19,8 @@ _TOGETHER = 50
 
 @dataclass(frozen=True)
 class InParts:
-    """Columns (name, type, wanted type) of which many are converted; of those to be converted `exactly` a text only where its
-    value stays the very one that was written.
+    """Columns (name, type, wanted type) of which many are converted; of those to be converted `exactly` a text only
+    where its value stays the very one that was written.
     """
 
     pairs: tuple[Pair, ...]

@@ -23,7 +23,9 @@ Uniques = tuple[tuple[str, tuple[str, ...]], ...]
 
 
 def describe(run: Run, table: TableName) -> TableSchema | None:
-    """Describe a table or view of the current database, but for what would be lost with it; None where there is none."""
+    """Describe a table or view of the current database, but for what would be lost with it; None where
+    there is none.
+    """
     names = _names(table)
     found = run(f"SELECT sql, index_count FROM duckdb_tables() WHERE {_WHERE}", names).fetchall()
     if not found:
@@ -44,8 +46,8 @@ def bound_of(run: Run, table: TableName) -> str:
     """What would be lost with a table, were another put in its place, as `TableSchema.bound` says it."""
     names = _names(table)
     found = run(
-        "SELECT sql, index_count > 0 OR comment IS NOT NULL OR cardinality(tags) > 0 OR contains(lower(sql), 'collate') "
-        f"FROM duckdb_tables() WHERE {_WHERE}",
+        "SELECT sql, index_count > 0 OR comment IS NOT NULL OR cardinality(tags) > 0 OR contains(lower(sql), "
+        f"'collate') FROM duckdb_tables() WHERE {_WHERE}",
         names,
     ).fetchall()
     if not found:  # A view.
@@ -86,7 +88,8 @@ def _plain_columns(run: Run, table: TableName) -> tuple[Column, ...] | None:
 
 def _all_columns(run: Run, names: list[str]) -> tuple[Column, ...]:
     told = run(
-        f"SELECT column_name, data_type, is_nullable, is_generated FROM duckdb_columns() WHERE {_WHERE} ORDER BY column_index",
+        f"SELECT column_name, data_type, is_nullable, is_generated FROM duckdb_columns() WHERE {_WHERE} ORDER BY "
+        "column_index",
         names,
     ).fetchall()
     return tuple(Column(name, logical_of(kind), bool(is_null), bool(is_made)) for name, kind, is_null, is_made in told)

@@ -1,4 +1,6 @@
-"""A DuckDB in memory with the tables of a file that another process holds, as that one describes them: all but their rows."""
+"""A DuckDB in memory with the tables of a file that another process holds, as that one describes them: all but their
+rows.
+"""
 
 from collections.abc import Sequence
 

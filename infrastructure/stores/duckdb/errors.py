@@ -1,4 +1,6 @@
-"""What DuckDB says in ours, by the class and the words of its errors: a code, a sentence without values, a class of retry."""
+"""What DuckDB says in ours, by the class and the words of its errors: a code, a sentence without values, a class of
+retry.
+"""
 
 import re
 from collections.abc import Callable
@@ -41,7 +43,8 @@ def not_opened(error: duckdb.Error | OSError, path: Path | None) -> PlatformErro
     text = str(error)
     if isinstance(error, OSError):
         return StoreRefusedError(
-            f"The folder of {path} cannot be made or used: see who may write there, and whether a file is in its place.",
+            f"The folder of {path} cannot be made or used: see who may write there, and whether a file is in its "
+            "place.",
             code="store.not_openable",
         )
     if path is None or _DISK_FULL in text or "Could not set lock" in text:
@@ -50,8 +53,8 @@ def not_opened(error: duckdb.Error | OSError, path: Path | None) -> PlatformErro
         return StoreRefusedError(f"{path} is a folder; the DuckDB file has to be a file.", code="store.not_duckdb")
     if re.search(_OPEN_ALREADY, text):
         return BusyError(
-            f"{path} is open in this process already, for another connection (which may be the settings' own, default): a DuckDB "
-            "file has one, so name that one wherever the file is meant.",
+            f"{path} is open in this process already, for another connection (which may be the settings' own, "
+            "default): a DuckDB file has one, so name that one wherever the file is meant.",
             code="store.in_use",
         )
     for words, code, sentence in _NOT_OPENED:
@@ -145,7 +148,8 @@ _ANSWERS: tuple[tuple[tuple[type[duckdb.Error], ...], str, Callable[[str], Platf
         _with(
             QueryRefusedError,
             "query.not_readonly",
-            "What is read takes from a sequence, or writes otherwise, perhaps behind a view; make a table of what it gives.",
+            "What is read takes from a sequence, or writes otherwise, perhaps behind a view; make a table of what it "
+            "gives.",
         ),
     ),
     (
@@ -154,8 +158,8 @@ _ANSWERS: tuple[tuple[tuple[type[duckdb.Error], ...], str, Callable[[str], Platf
         _with(
             InvalidInputError,
             "identifier.ambiguous",
-            "The DuckDB file and a schema in it have one name, and DuckDB cannot tell which of them is meant: rename the "
-            "file, or use another schema.",
+            "The DuckDB file and a schema in it have one name, and DuckDB cannot tell which of them is meant: rename "
+            "the file, or use another schema.",
         ),
     ),
     (

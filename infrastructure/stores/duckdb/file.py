@@ -1,5 +1,5 @@
-"""The one connection to a DuckDB file. DuckDB gives a database up after it could not write, as on a full disk, and says so to
-everybody until the file is opened anew: that is done here, as soon as nobody uses it any more.
+"""The one connection to a DuckDB file. DuckDB gives a database up after it could not write, as on a full disk, and says
+so to everybody until the file is opened anew: that is done here, as soon as nobody uses it any more.
 """
 
 import asyncio
@@ -147,7 +147,9 @@ class DuckDBFile:
         return connection
 
     def _check(self, path: Path) -> None:
-        """Refuse a file, or the log beside it, that may not be reached, or that is no file: opening a pipe would never end."""
+        """Refuse a file, or the log beside it, that may not be reached, or that is no file: opening a pipe would never
+        end.
+        """
         for place in (path, path.with_name(f"{path.name}.wal")):
             if self._options.confinement is not None:
                 self._options.confinement.check(place)
@@ -168,7 +170,8 @@ class DuckDBFile:
             self._look(str(path.absolute()))
         except InvalidInputError as error:
             raise StoreRefusedError(
-                "A view of the DuckDB file, or a table with generated columns, takes too much to plan: make it of fewer others.",
+                "A view of the DuckDB file, or a table with generated columns, takes too much to plan: make it of "
+                "fewer others.",
                 code="store.views_too_large",
             ) from error
 
@@ -185,14 +188,16 @@ class DuckDBFile:
 
 
 def _refuse_disguised(connection: duckdb.DuckDBPyConnection) -> None:
-    """Refuse a file with functions under the names of built-in ones: DuckDB would take them for those, in our statements too."""
+    """Refuse a file with functions under the names of built-in ones: DuckDB would take them for those, in our
+    statements too.
+    """
     found = connection.execute("SELECT function_name, internal FROM system.main.duckdb_functions()").fetchall()
     built_in = {name.lower() for name, is_internal in found if is_internal} | IMPLIED | ALLOWED
     for name, is_internal in found:
         if not is_internal and name.lower() in built_in:
             raise StoreRefusedError(
-                f"The DuckDB file has a macro named {name.lower()}, which would be taken for DuckDB's own function: drop it, or "
-                "make it again under another name.",
+                f"The DuckDB file has a macro named {name.lower()}, which would be taken for DuckDB's own function: "
+                "drop it, or make it again under another name.",
                 code="store.own_functions",
             )
 
@@ -207,6 +212,7 @@ def _is_given_up(connection: duckdb.DuckDBPyConnection) -> bool:
 
 def _given_up() -> StoreUnavailableError:
     return StoreUnavailableError(
-        "DuckDB gave the file up after it could not write to it; it is opened anew once nobody uses it and there is room.",
+        "DuckDB gave the file up after it could not write to it; it is opened anew once nobody uses it and there is "
+        "room.",
         code="disk_full",
     )

@@ -1,4 +1,6 @@
-"""What a DuckDB file works out itself is looked at before it is read, as a query is: views, generated columns, macros in them."""
+"""What a DuckDB file works out itself is looked at before it is read, as a query is: views, generated columns, macros
+in them.
+"""
 
 import duckdb
 

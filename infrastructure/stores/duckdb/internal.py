@@ -43,7 +43,9 @@ def _definition(column: Column, kept: str) -> str:
 
 
 def _kept(session: Session) -> str:
-    """How records are kept: not by the way that DuckDB takes for long text, of which it unpacks 2,048 rows to read one."""
+    """How records are kept: not by the way that DuckDB takes for long text, of which it unpacks 2,048 rows
+    to read one.
+    """
     found = session.execute(
         "SELECT tags['storage_version'] FROM duckdb_databases() WHERE database_name = current_database()"
     )

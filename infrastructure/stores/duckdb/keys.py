@@ -31,7 +31,10 @@ def is_proved(cursor: duckdb.DuckDBPyConnection, source: SourceSpec) -> bool:
     natives = natives_of(cursor, *from_item(source))
     if any(natives.get(name) == "VARCHAR" for name in source.order):
         return False
-    where = "database_name = current_database() AND lower(schema_name) = lower($schema) AND lower(table_name) = lower($table)"
+    where = (
+        "database_name = current_database() AND lower(schema_name) = lower($schema) AND lower(table_name) = "
+        "lower($table)"
+    )
     found = fetch(
         cursor,
         f"SELECT constraint_type, constraint_column_names FROM duckdb_constraints() WHERE {where}",
@@ -71,7 +74,8 @@ def why_untrusted(
 def check_place(
     cursor: duckdb.DuckDBPyConnection, source: SourceSpec, plan: SourcePlan, stream: Stream, place: Position
 ) -> None:
-    """Refuse to go on after a place of an earlier version unless exactly one row holds it and none lacks a part of its key.
+    """Refuse to go on after a place of an earlier version unless exactly one row holds it and none lacks a part of its
+    key.
 
     Raises:
         ConflictError: some rows may have landed and others not (`run.place_unclear`).

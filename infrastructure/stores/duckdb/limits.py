@@ -43,7 +43,7 @@ def refuse_cut_times(
         found = run(f"SELECT 1 FROM (SELECT {column} FROM {rows}) WHERE {is_cut} LIMIT 1", parameters or None)
         if found.fetchall():
             raise SchemaMismatchError(
-                f"The column {name} would get a time with more digits than {there} keeps; round it in a step or in the source "
-                "query.",
+                f"The column {name} would get a time with more digits than {there} keeps; round it in a step or in "
+                "the source query.",
                 code="value.precision",
             )

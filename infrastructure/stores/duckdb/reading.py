@@ -153,7 +153,8 @@ def batches_of(
     shown: str = "*",
     at_a_time: int | None = None,
 ) -> Generator[pa.Table]:
-    """Stream what is selected in tables of so many rows, or bytes; rows that share their place, of `ties`, in one table.
+    """Stream what is selected in tables of so many rows, or bytes; rows that share their place, of `ties`, in one
+    table.
 
     `at_a_time` of them are taken from DuckDB.
     """

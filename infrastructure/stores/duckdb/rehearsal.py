@@ -1,4 +1,6 @@
-"""A DuckDB source's query is planned in a process apart before the file's own connection sees it: nothing bounds a plan there."""
+"""A DuckDB source's query is planned in a process apart before the file's own connection sees it: nothing bounds a plan
+there.
+"""
 
 from collections.abc import Iterator
 

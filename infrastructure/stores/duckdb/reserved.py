@@ -1,4 +1,6 @@
-"""Which relations of a DuckDB file no pipeline may name: the fence's own and the catalog's, behind views too, as the engine says."""
+"""Which relations of a DuckDB file no pipeline may name: the fence's own and the catalog's, behind views too, as the
+engine says.
+"""
 
 import re
 from collections.abc import Iterator
@@ -55,7 +57,8 @@ def refuse_read(cursor: duckdb.DuckDBPyConnection, source: SourceSpec, queries: 
         check_relations(looked_at(source, queries).relations)
     if _is_reserved(cursor, source, queries):
         raise QueryRefusedError(
-            f"The source reads, perhaps behind a view, a relation that belongs to Headrace or the database: {RESERVED}.",
+            "The source reads, perhaps behind a view, a relation that belongs to Headrace or the database: "
+            f"{RESERVED}.",
             code="query.forbidden_relation",
         )
     check_held(cursor, source, queries)

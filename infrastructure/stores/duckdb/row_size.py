@@ -1,7 +1,8 @@
 """How large the values of a DuckDB file are, as its own statistics say, which are asked before any of them is read.
 
-DuckDB has a value whole before anybody can look at it, and Arrow has it again. `memory_limit` bounds the first of these, for all who
-read at a time. So a statement that may meet a value larger than a batch measures it before Arrow gets it.
+DuckDB has a value whole before anybody can look at it, and Arrow has it again. `memory_limit` bounds the first of
+these, for all who read at a time. So a statement that may meet a value larger than a batch measures it before Arrow
+gets it.
 """
 
 import json
@@ -24,7 +25,9 @@ _COPIES = 2
 _LISTED_BYTES = 128 * 1024 * 1024
 """What lists of numbers are taken for: statistics do not tell how many are in one."""
 _SMALL = 1024 * 1024
-"""What is left to Arrow's own sizes, however small a batch is: a statement that fails gives no row of those before, either."""
+"""What is left to Arrow's own sizes, however small a batch is: a statement that fails gives no row of those before,
+either.
+"""
 _LOOSE = 4
 """How much longer the text of a list, struct or map may be than what it holds."""
 _TOLD = frozenset(
@@ -51,7 +54,9 @@ SELECT max(rows), bool_or(is_updated) FROM (
 
 @dataclass(frozen=True)
 class Sizes:
-    """What a statement reads: the longest text, its column where that is known, and what it may have in memory at a time."""
+    """What a statement reads: the longest text, its column where that is known, and what it may have in memory at a
+    time.
+    """
 
     longest: int = 0
     column: str | None = None
@@ -60,7 +65,9 @@ class Sizes:
     is_known: bool = True
 
     def with_column(self, column: str | None, texts: tuple[int, int] | None, rows: int) -> "Sizes":
-        """Count one more, by its longest text and all of them, which are None of lists; without a name nothing is known of it."""
+        """Count one more, by its longest text and all of them, which are None of lists; without a name nothing is known
+        of it.
+        """
         length, total = texts or (0, 0)
         part = _LISTED_BYTES if texts is None else max(length, min(total, total * _VECTOR_ROWS // max(rows, 1)))
         is_longer = length > self.longest
@@ -76,7 +83,9 @@ class Sizes:
 def sizes_of(
     cursor: duckdb.DuckDBPyConnection, text: str, parameters: Mapping[str, Any], *, has_filters: bool = False
 ) -> Sizes:
-    """What reading a FROM item may meet, by the statistics of the tables that its plan reads, and by what it filters if wanted."""
+    """What reading a FROM item may meet, by the statistics of the tables that its plan reads, and by what it filters if
+    wanted.
+    """
     [(_, plan)] = cursor.execute(f"EXPLAIN (FORMAT JSON) SELECT * FROM {text}", dict(parameters) or None).fetchall()
     scans = list(_scans(json.loads(plan)))
     found = cursor.execute(_TABLES, [sorted({place[-1] for place, *_ in scans})]).fetchall()
@@ -99,7 +108,9 @@ def sizes_of(
 
 
 def _scans(plan: Any) -> Iterator[tuple[tuple[str, ...], list[str], str]]:
-    """The tables that a plan reads, by the parts of their names, with the columns of them that it gives, and its filters."""
+    """The tables that a plan reads, by the parts of their names, with the columns of them that it gives, and its
+    filters.
+    """
     for node in plan:
         more = node.get("extra_info", {})
         if isinstance(more.get("Table"), str):
@@ -137,7 +148,9 @@ def _parts(stats: Any) -> tuple[list[Any], bool]:
 
 
 def _is_told(stats: Any) -> bool:
-    """Whether statistics tell the length of every text: of a VARIANT, a GEOMETRY, and what a later DuckDB has, they do not."""
+    """Whether statistics tell the length of every text: of a VARIANT, a GEOMETRY, and what a later DuckDB has, they do
+    not.
+    """
     parts, _ = _parts(stats)
     return all(map(_is_told, parts)) if parts else not isinstance(stats, dict) or stats.keys() <= _TOLD
 

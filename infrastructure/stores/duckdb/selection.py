@@ -34,7 +34,9 @@ def looked_at(source: SourceSpec, queries: DuckDBQueries = IN_PROCESS) -> DuckDB
 
 
 def plain_relations(source: SourceSpec, queries: DuckDBQueries = IN_PROCESS) -> frozenset[str] | None:
-    """The tables of a source that is nothing but columns, literals, comparisons and built-in casts; None for any other."""
+    """The tables of a source that is nothing but columns, literals, comparisons and built-in casts; None
+    for any other.
+    """
     if source.table is not None:
         return frozenset({quote_table(source.table)})
     if source.query is None:

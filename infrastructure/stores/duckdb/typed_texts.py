@@ -1,7 +1,7 @@
 """Texts that Arrow reads before DuckDB does, where all that a block of them can mean is what Arrow reads.
 
-Arrow's parsers take less than DuckDB's and are several times as fast as reading a value and comparing how it is spelled. What
-they may take in another sense (`007`, the year 0) or not at all is left to the SQL, block by block.
+Arrow's parsers take less than DuckDB's and are several times as fast as reading a value and comparing how it is
+spelled. What they may take in another sense (`007`, the year 0) or not at all is left to the SQL, block by block.
 """
 
 from collections.abc import Iterator, Mapping

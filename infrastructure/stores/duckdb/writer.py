@@ -1,4 +1,6 @@
-"""Commits to a DuckDB file, which can convert text while it writes it: that takes half the work of doing one after the other."""
+"""Commits to a DuckDB file, which can convert text while it writes it: that takes half the work of doing one after the
+other.
+"""
 
 from collections.abc import Callable
 

@@ -41,7 +41,8 @@ def unreadable(name: str, error: OSError | None = None) -> PlatformError:
             return StoreUnavailableError(f"The file {name} cannot be opened.", code="file.unreadable")
         case None:
             return InvalidInputError(
-                f"The file {name} cannot be read to its end: it is damaged, cut off, or not compressed as its name says.",
+                f"The file {name} cannot be read to its end: it is damaged, cut off, or not compressed as its name "
+                "says.",
                 code="file.malformed",
             )
 
@@ -78,8 +79,8 @@ def bad_character(raw: pa.NativeFile, name: str, encoding: str) -> PlatformError
             text, fault = begun.decode(error.object[: error.start]), _not_encoded(error.object[error.start :], encoding)
         except UnicodeError:
             return InvalidInputError(
-                f"The file {name} is not {encoding}: it does not begin with a byte order mark; if it is written without "
-                f"one, write options: {{encoding: {encoding}-le}} in the source.",
+                f"The file {name} is not {encoding}: it does not begin with a byte order mark; if it is written "
+                f"without one, write options: {{encoding: {encoding}-le}} in the source.",
                 code="file.encoding",
             )
         before, nul, _ = text.partition("\0")
@@ -106,22 +107,26 @@ def _not_encoded(rest: bytes, encoding: str) -> str:
     if codecs.lookup(encoding).name != "utf-8":
         return f"no character of {encoding}; say another encoding in the options of the source."
     return (
-        f"no character of UTF-8. If the file is {likely}, write options: {{encoding: {likely}}} in the source; any other "
-        "encoding is named in the same way."
+        f"no character of UTF-8. If the file is {likely}, write options: {{encoding: {likely}}} in the source; any "
+        "other encoding is named in the same way."
     )
 
 
 def _nul(text: str, encoding: str) -> str:
     nuls = [place for place, character in enumerate(text[-9:]) if character == "\0"]
     if encoding == "utf-8" and len(nuls) > 1:
-        return "a NUL, as in UTF-16 without a byte order mark: write options: {encoding: utf-16-le} (or utf-16-be) in the source."
+        return (
+            "a NUL, as in UTF-16 without a byte order mark: write options: {encoding: utf-16-le} (or utf-16-be) in "
+            "the source."
+        )
     return "a NUL, which no text holds; the file is damaged, or not a CSV."
 
 
 def row_too_large(place: str, longest_row_bytes: int) -> PlatformError:
     """Say that a row is larger than one may be."""
     return InvalidInputError(
-        f"{place}: the row that begins here has more than {longest_row_bytes:,} bytes, or a quote in it is never closed.",
+        f"{place}: the row that begins here has more than {longest_row_bytes:,} bytes, or a quote in it is never "
+        "closed.",
         code="source.row_too_large",
     )
 
@@ -147,7 +152,10 @@ def check_header(names: Sequence[str], name: str, line: int) -> None:
             try:
                 check_identifier(column)
             except ValueError as error:
-                what = f"column {number} ({column[:100]!r}) cannot be named so: {error}; give it another name in the header."
+                what = (
+                    f"column {number} ({column[:100]!r}) cannot be named so: {error}; give it another name in the "
+                    "header."
+                )
         if what:
             raise InvalidInputError(f"{name}, line {line}: {what}", code="file.malformed")
 
@@ -157,7 +165,9 @@ class RowTooLongError(Exception):
 
 
 class Lines(Iterator[str]):
-    """The lines of a text, of which no more is in memory than the longest row may have: a text can be one line without end."""
+    """The lines of a text, of which no more is in memory than the longest row may have: a text can be one line without
+    end.
+    """
 
     def __init__(self, text: TextIO, longest_row: int) -> None:
         self._text = text
@@ -213,7 +223,8 @@ def _ragged(place: str, row: Sequence[str], width: int, delimiter: str) -> Platf
     hint = ""
     if width == 1:
         hint = (
-            ' If the file separates values otherwise, write options: {delimiter: ";"} in the source; if lines stand before '
+            ' If the file separates values otherwise, write options: {delimiter: ";"} in the source; if lines stand '
+            "before "
             "its header, options: {skip_rows: 1} for one."
         )
     elif len(row) > width and any('"' in value for value in row):

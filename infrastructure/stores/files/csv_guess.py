@@ -30,7 +30,9 @@ _SIZES = {
     "scale": "max(length(split_part({}, '.', 2)))",
 }
 _TOGETHER = 50
-"""Questions that are put at once: DuckDB keeps room for each part of each, and takes the square of their number to plan them."""
+"""Questions that are put at once: DuckDB keeps room for each part of each, and takes the square of their number to plan
+them.
+"""
 _NOTED = 100
 """Columns that are looked at for what to say of them, each by itself."""
 _SENTENCES = 5
@@ -60,7 +62,9 @@ def guess_types(sample: pa.Table) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Note:
-    """Why a column stays text, and what makes more of it: an expression and a cast behind it, or an option of the source."""
+    """Why a column stays text, and what makes more of it: an expression and a cast behind it, or an option of the
+    source.
+    """
 
     sentence: str
     expression: str | None = None

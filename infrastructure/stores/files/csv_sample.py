@@ -1,4 +1,6 @@
-"""What is known of CSV files before they are read: columns with types, what of it is a guess, and what to say about it."""
+"""What is known of CSV files before they are read: columns with types, what of it is a guess, and what to
+say about it.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -32,7 +34,8 @@ class CsvSample:
         """Look at the beginning of the first file and, less far, of some that follow; `folders` tell columns besides.
 
         Raises:
-            InvalidInputError: a file is not well formed, has other columns than the first, or a declared column is not there.
+            InvalidInputError: a file is not well formed, has other columns than the first, or a declared column is not
+            there.
         """
         names = files[0].header()
         for file in files[1:]:
@@ -63,7 +66,8 @@ class CsvSample:
 def _note(names: Sequence[str], texts: pa.Table) -> str | None:
     separators = [mark for mark in ";\t|" if len(names) == 1 and mark in names[0]]
     notes = [
-        f"the header is one column; if {mark!r} separates columns, write options: {{delimiter: {json.dumps(mark)}}} in the source"
+        f"the header is one column; if {mark!r} separates columns, write options: {{delimiter: {json.dumps(mark)}}} "
+        "in the source"
         for mark in separators
     ]
     return "; ".join([*notes, *told(notes_on_texts(texts))]) or None

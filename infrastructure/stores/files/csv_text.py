@@ -1,4 +1,6 @@
-"""A CSV file as batches of text: decoded, whole to its last row, and refused by name where it is not what it should be."""
+"""A CSV file as batches of text: decoded, whole to its last row, and refused by name where it is not what
+it should be.
+"""
 
 import codecs
 import csv
@@ -125,8 +127,8 @@ class CsvFile:
     def batches(
         self, block_bytes: int = BLOCK_BYTES, room: Room | None = None, before_again: Callable[[], None] = lambda: None
     ) -> Generator[pa.RecordBatch]:
-        """Read the rows, every value as text, about so many bytes at a time; what takes many more waits for `room`, and is read by
-        opening the file once more.
+        """Read the rows, every value as text, about so many bytes at a time; what takes many more waits for `room`, and
+        is read by opening the file once more.
 
         Raises:
             InvalidInputError: the file is not well formed, or not in the encoding, with the line.
@@ -148,7 +150,9 @@ class CsvFile:
                         stack.enter_context(room.taken(_COPIES * block_bytes))
 
     def line_of(self, row: int) -> int:
-        """The line on which a row begins, the first row being 0; that is not its number where values hold line breaks."""
+        """The line on which a row begins, the first row being 0; that is not its number where values hold
+        line breaks.
+        """
         with _opened(self._path, self.name) as raw:
             text = io.TextIOWrapper(raw, self._dialect.encoding, errors="replace", newline="")
             return line_of_row(

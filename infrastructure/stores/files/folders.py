@@ -18,7 +18,9 @@ _NULL = "__HIVE_DEFAULT_PARTITION__"
 
 @dataclass(frozen=True)
 class FolderColumns:
-    """Columns whose values the folders of a file tell, with their types: text, unless the source declares another one."""
+    """Columns whose values the folders of a file tell, with their types: text, unless the source declares
+    another one.
+    """
 
     columns: tuple[tuple[str, str], ...] = ()
 
@@ -37,14 +39,15 @@ class FolderColumns:
             more = tuple(name for name in values if name not in names)
             if more and wanted is None:
                 raise InvalidInputError(
-                    f"The folders of {path} tell values of {', '.join(more)}, which is no column of the file. Write options: "
-                    "{hive_partitioning: true} in the source to have them as columns, or false to do without.",
+                    f"The folders of {path} tell values of {', '.join(more)}, which is no column of the file. Write "
+                    "options: {hive_partitioning: true} in the source to have them as columns, or false to do "
+                    "without.",
                     code="source.folders",
                 )
             if wanted and set(more) != set(keys):
                 raise InvalidInputError(
-                    f"The folders of {path} name other columns than those of {first}; write a pattern that names files of "
-                    "the same folders alone, or options: {hive_partitioning: false}.",
+                    f"The folders of {path} name other columns than those of {first}; write a pattern that names "
+                    "files of the same folders alone, or options: {hive_partitioning: false}.",
                     code="source.folders",
                 )
         if not wanted:

@@ -30,8 +30,9 @@ def format_of_all(names: Sequence[str]) -> str:
     unknown = next((name for name, kind in found.items() if kind is None), None)
     if unknown is not None:
         raise InvalidInputError(
-            f"{unknown} is neither CSV nor Parquet by its name. Read are .csv, also with .gz, .bz2 or .zst behind it, and "
-            ".parquet: write a pattern that names these alone, or say format: csv or format: parquet if the files are that.",
+            f"{unknown} is neither CSV nor Parquet by its name. Read are .csv, also with .gz, .bz2 or .zst behind it, "
+            "and .parquet: write a pattern that names these alone, or say format: csv or format: parquet if the "
+            "files are that.",
             code="file.format",
         )
     kinds = set(found.values())

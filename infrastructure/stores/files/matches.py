@@ -61,7 +61,9 @@ def matches(root: Path, pattern: str, confinement: Confinement) -> list[Path]:
 
 
 class _Steps:
-    """Goes from folders to what lies in them, looking at each step where it leads before anything behind it is looked at."""
+    """Goes from folders to what lies in them, looking at each step where it leads before anything behind it is looked
+    at.
+    """
 
     def __init__(self, root: Path, confinement: Confinement) -> None:
         self._given = root
@@ -151,8 +153,8 @@ def is_inside(path: Path, root: Path) -> bool:
 def forbidden() -> InvalidInputError:
     """Say that a path leads out of its connection's folder, or to what connections never reach."""
     return InvalidInputError(
-        "A path stays inside the folder of its connection, links resolved, and names nothing that begins with a dot and none "
-        "of Headrace's own files.",
+        "A path stays inside the folder of its connection, links resolved, and names nothing that begins with a dot "
+        "and none of Headrace's own files.",
         code="path.forbidden",
     )
 

@@ -1,4 +1,6 @@
-"""Parquet files as batches of Arrow: what Arrow reads as another type is read as what it is, or refused by its column."""
+"""Parquet files as batches of Arrow: what Arrow reads as another type is read as what it is, or refused by
+its column.
+"""
 
 import json
 import struct
@@ -62,7 +64,8 @@ class ParquetData:
             if error.code != TOO_LARGE:
                 raise
             raise InvalidInputError(
-                f"The footer of {self.name} cannot be looked at: the file is damaged, or has too many columns and row groups.",
+                f"The footer of {self.name} cannot be looked at: the file is damaged, or has too many columns and row "
+                "groups.",
                 code="file.malformed",
             ) from error
         if not is_sound:
@@ -119,7 +122,8 @@ class ParquetData:
             SchemaMismatchError: a value is none of what its column is carried as.
             WorkFailedError: a value is larger than a batch (`source.row_too_large`).
         """
-        # Arrow wraps nanoseconds around, so that the year 1500 is 2084; microseconds have room for the years that there are.
+        # Arrow wraps nanoseconds around, so that the year 1500 is 2084; microseconds have room for the years that there
+        # are.
         with (
             self._faults(),
             pa.OSFile(str(self._path)) as file,
@@ -176,8 +180,8 @@ class ParquetData:
                     exact = pc.multiply(microseconds.column(name).view(pa.int64()), 1000)  # It wraps around, too.
                     if not exact.equals(nanoseconds.column(name).view(pa.int64())):
                         raise SchemaMismatchError(
-                            f"Column {name} of {self.name} holds a time with more than six digits of a second, which would "
-                            "be cut; write it with microseconds.",
+                            f"Column {name} of {self.name} holds a time with more than six digits of a second, which "
+                            "would be cut; write it with microseconds.",
                             code="value.precision",
                         )
 
@@ -208,8 +212,8 @@ class ParquetData:
 
     def _refused(self, column: str, what: str) -> SchemaMismatchError:
         return SchemaMismatchError(
-            f"Column {column} of {self.name} {what}, which nothing here can carry unchanged; write the file with another "
-            "type for it, such as text, or without it."
+            f"Column {column} of {self.name} {what}, which nothing here can carry unchanged; write the file with "
+            "another type for it, such as text, or without it."
         )
 
     @contextmanager

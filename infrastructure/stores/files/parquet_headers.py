@@ -28,7 +28,9 @@ class Page:
     encoding: int
     place: int
     levels_bytes: int | None
-    """Of the levels in front of the values, which are not packed then; None where they stand in the page by themselves."""
+    """Of the levels in front of the values, which are not packed then; None where they stand in the page by
+    themselves.
+    """
     is_packed: bool
 
     @property
@@ -92,7 +94,9 @@ def malformed(name: str) -> InvalidInputError:
 
 
 class _Compact:
-    """Reads one struct of Thrift's compact protocol, in which headers of pages are written; IndexError where it ends too early."""
+    """Reads one struct of Thrift's compact protocol, in which headers of pages are written; IndexError where it ends
+    too early.
+    """
 
     def __init__(self, content: bytes) -> None:
         self._content = content

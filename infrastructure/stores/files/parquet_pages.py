@@ -1,8 +1,8 @@
 """What reading a row group of Parquet takes in memory, told by the headers of its pages before any of them is unpacked.
 
-A few bytes can stand for gigabytes: a page that is unpacked to more than there is, one text of a dictionary for each of a million
-rows, one row with a billion values. So pages are bounded, rows are read so many at a time that they fit, and what neither
-bounds is refused.
+A few bytes can stand for gigabytes: a page that is unpacked to more than there is, one text of a dictionary for each of
+a million rows, one row with a billion values. So pages are bounded, rows are read so many at a time that they fit, and
+what neither bounds is refused.
 """
 
 from dataclasses import dataclass
@@ -225,8 +225,8 @@ def _looked_at(
 
 def _page_too_large(page: Page, column: pq.ColumnChunkMetaData, name: str, limits: FileLimits) -> InvalidInputError:
     return InvalidInputError(
-        f"{name}: a page of the column {column.path_in_schema} is unpacked to {page.unpacked_bytes:,} bytes, and may be "
-        f"to {limits.page_bytes:,} (HEADRACE_LIMITS__PAGE_BYTES); write the file with smaller pages.",
+        f"{name}: a page of the column {column.path_in_schema} is unpacked to {page.unpacked_bytes:,} bytes, and may "
+        f"be to {limits.page_bytes:,} (HEADRACE_LIMITS__PAGE_BYTES); write the file with smaller pages.",
         code="file.page_too_large",
     )
 

@@ -21,7 +21,9 @@ _PLAIN, _PLAIN_OF_DICTIONARY, _LENGTHS_FIRST, _SHARED_BEGINNINGS = 0, 2, 6, 7
 
 
 def at_least(page: Page) -> int:
-    """How many bytes the texts of a page have at least together, as its header says; 0 where it keeps them in another way."""
+    """How many bytes the texts of a page have at least together, as its header says; 0 where it keeps them in another
+    way.
+    """
     return max(0, page.unpacked_bytes - page.values * (_OFFSET_BYTES + _LEVEL_BYTES) - _ROOM_BYTES) * is_plain(page)
 
 
@@ -38,7 +40,8 @@ def has_texts(page: Page) -> bool:
 def longest_beginning(file: int, page: Page, column: pq.ColumnChunkMetaData, kind: pq.ColumnSchema, enough: int) -> int:
     """How much of the text before a text of a page begins with at most, which stands in the page once for all of them.
 
-    It is no more than the page has; that is taken for it where all of its texts together are not more than `enough` then.
+    It is no more than the page has; that is taken for it where all of its texts together are not more than `enough`
+    then.
     """
     if page.encoding != _SHARED_BEGINNINGS:
         return 0

@@ -1,4 +1,6 @@
-"""A file that a read set has pinned by its size and time of writing: whether it is what was planned, before and while it is read."""
+"""A file that a read set has pinned by its size and time of writing: whether it is what was planned, before and while
+it is read.
+"""
 
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
@@ -43,8 +45,8 @@ class PinnedFile:
         self._check_unchanged()
 
     def watched(self, batches: Iterator[T]) -> Generator[T]:
-        """Give the batches of the file, each read before it was written to: of one that is written over there would be two halves. A
-        file that comes in its place is none of what is being read.
+        """Give the batches of the file, each read before it was written to: of one that is written over there would be
+        two halves. A file that comes in its place is none of what is being read.
 
         Raises:
             SourceChangedError: it was written to.

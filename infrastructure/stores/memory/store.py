@@ -45,7 +45,9 @@ from infrastructure.tabular.arrow import arrow_type, columns_of, rechunk, to_tab
 
 
 class InMemoryDataStore(IDataStore):
-    """Tables as Arrow data; one transaction at a time, published copy-on-write. Content lives until the process ends."""
+    """Tables as Arrow data; one transaction at a time, published copy-on-write. Content lives until the
+    process ends.
+    """
 
     def __init__(self) -> None:
         self._content = Content()

@@ -26,7 +26,8 @@ def with_landed(
     elif target.metadata_columns and not (read_set.is_adopted or read_set.completed_first):
         # Of an earlier run's rows this one knows no name, and after them its own have had the same.
         rows = session.execute(
-            f"SELECT count(*) FROM {quote_table(target.table)} WHERE {quote(RUN_ID)} = CAST($1 AS {session.type_name('uuid')})",
+            f"SELECT count(*) FROM {quote_table(target.table)} WHERE {quote(RUN_ID)} = CAST($1 AS "
+            f"{session.type_name('uuid')})",
             (target.run_id,),
         )
         shown = int(rows[0][0])

@@ -11,7 +11,9 @@ from infrastructure.stores.sql.session import OWNER, Session
 
 
 def drop_leftovers(session: Session, state: LaneState, lane: Lane, table: TableName) -> None:
-    """Drop the stage from which nobody can go on, and the table if this lane made it, it is empty, and no other writes it."""
+    """Drop the stage from which nobody can go on, and the table if this lane made it, it is empty, and no other writes
+    it.
+    """
     left = leftovers(state)
     if left.stage is not None:
         session.execute(f"DROP TABLE IF EXISTS {quote_table(table.beside(left.stage))}")
@@ -38,8 +40,8 @@ def drop_rebuilt(session: Session, target: Target) -> None:
         return
     if not existing.may_be_rebuilt(target.key):
         raise SchemaMismatchError(
-            f"Other things hang on the table {target.table} by now, so it keeps its types: drop them, or change the types of "
-            "its columns.",
+            f"Other things hang on the table {target.table} by now, so it keeps its types: drop them, or change the "
+            "types of its columns.",
             code="schema.types_kept",
         )
     session.execute(f"DROP TABLE {quote_table(target.table)}")

@@ -18,10 +18,10 @@ from infrastructure.stores.sql.session import Session
 class Merge:
     """A merge of rows into the target's table, of each key the row with the greatest `_headrace_seq`.
 
-    `using` is a FROM item with the columns `names`, the number, and whether the row is deleted. With `is_exact` keys that are
-    equal are written alike; else a row that is updated gets the key too, as the last row writes it. A batch, `is_batch`, has one row
-    for each way in which a key is written, and a whole table, `is_whole`, has one for each key and no number. Columns that are
-    `numbered` by the store are inserted and never updated.
+    `using` is a FROM item with the columns `names`, the number, and whether the row is deleted. With `is_exact` keys
+    that are equal are written alike; else a row that is updated gets the key too, as the last row writes it. A batch,
+    `is_batch`, has one row for each way in which a key is written, and a whole table, `is_whole`, has one for each key
+    and no number. Columns that are `numbered` by the store are inserted and never updated.
     """
 
     using: str
@@ -44,8 +44,8 @@ class Merge:
 
     @property
     def rows(self) -> str:
-        """The last rows as a FROM item, in the order of the key, so that two merges wait for each other's rows in one direction
-        only. What is one key, the store says.
+        """The last rows as a FROM item, in the order of the key, so that two merges wait for each other's rows in one
+        direction only. What is one key, the store says.
         """
         if self._is_distinct:
             return f"(SELECT * FROM {self.using} ORDER BY {self.key})"

@@ -276,7 +276,9 @@ class SqlOwner(IOwner):
         return int(rows[0][0])
 
     def _merge_stage(self, target: Target, counts: Counts, stats: dict[str, Any]) -> Merged:
-        """Merge what was staged. Rows that were refused are in the source all the same, so nothing counts as missing."""
+        """Merge what was staged. Rows that were refused are in the source all the same, so nothing counts
+        as missing.
+        """
         if target.delete_missing is not None and counts.quarantined + counts.failed:
             target = replace(target, delete_missing=None)
             stats["delete_missing"] = "skipped: rows were refused, and their keys are not missing"

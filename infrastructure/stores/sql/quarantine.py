@@ -68,7 +68,9 @@ def _sizes(session: Session, chosen: str, values: Sequence[Any], *, has_bytes: b
 
 
 def _spans(places: Sequence[_Place]) -> list[tuple[str, str, int, int, int]]:
-    """Places one after the other by what a store finds without looking at others: batches, with their first and last row."""
+    """Places one after the other by what a store finds without looking at others: batches, with their first and last
+    row.
+    """
     batches = groupby(places, key=lambda place: place[:3])
     return [(*batch, rows[0], rows[-1]) for batch, rows in ((key, [row[3] for row in group]) for key, group in batches)]
 
@@ -98,7 +100,9 @@ def refused_places(session: Session, refusals: Refusals, after: Position | None,
 
 
 def _following(refusals: Refusals, after: Position | None) -> tuple[str, tuple[Any, ...]]:
-    """Refused rows in their order, strictly after a place: all of a SELECT but its outputs and its limit, and its parameters."""
+    """Refused rows in their order, strictly after a place: all of a SELECT but its outputs and its limit, and its
+    parameters.
+    """
     where, values = _belonging(refusals)
     if after is not None:
         bound = ", ".join(f"CAST(${len(values) + n} AS {kind})" for n, kind in enumerate(_PLACE_TYPES, start=1))
@@ -146,7 +150,9 @@ def mark_repaired(session: Session, table: TableName, lane: Lane, run_id: str, p
 
 
 class Rereads:
-    """Notes which open refusals of earlier runs the batches of a stream have read again; asked once, at the first batch."""
+    """Notes which open refusals of earlier runs the batches of a stream have read again; asked once, at the first
+    batch.
+    """
 
     def __init__(self, session: Session, lane: Lane, target: Target, read_set_id: str) -> None:
         self._session = session
@@ -209,8 +215,9 @@ _PLACE = '"read_set" || \'/\' || "stream" || \'/\' || CAST("seq" AS TEXT) || \'/
 def _at(places: Sequence[Position], number: int) -> tuple[str, str]:
     """Say that a row is at one of these places, as a condition and the value of its parameter `$number`.
 
-    Each place would be a part of the statement if it were written out: a hundred thousand take gigabytes to plan, or are too many
-    for the database. Of places in a subquery Postgres does not know how many there are, and may compare each row with each.
+    Each place would be a part of the statement if it were written out: a hundred thousand take gigabytes to plan, or
+    are too many for the database. Of places in a subquery Postgres does not know how many there are, and may compare
+    each row with each.
     """
     return f"{_PLACE} = ANY(string_to_array(${number}, ','))", ",".join("/".join(place) for place in places)
 

@@ -48,7 +48,9 @@ QUARANTINE_COLUMNS = (
     Column("settled_by", "string"),
 )
 RECORD_BYTES = Column("record_bytes", "int64")
-"""How long the record is, where a store would have to read it to tell; tables and rows of earlier versions do not say it."""
+"""How long the record is, where a store would have to read it to tell; tables and rows of earlier versions do not say
+it.
+"""
 
 
 class Session(ABC):
@@ -90,13 +92,15 @@ class Session(ABC):
     @abstractmethod
     def merge_from(self, using: str, names: Sequence[str], target: Target, *, is_batch: bool = False) -> Merged:
         """Merge what a FROM item gives into the target's table, which is held: of each key the row with the greatest
-        `_headrace_seq`. A key that another transaction inserts meanwhile is updated. A batch has one row for each key that
-        is written in one way.
+        `_headrace_seq`. A key that another transaction inserts meanwhile is updated. A batch has one row for each key
+        that is written in one way.
         """
 
     @abstractmethod
     def refuse_reserved(self, table: TableName) -> None:
-        """Refuse a table that only by another name is one of Headrace's or the database's own (`identifier.reserved`)."""
+        """Refuse a table that only by another name is one of Headrace's or the database's own
+        (`identifier.reserved`).
+        """
 
     def uuid(self, text: str) -> pa.Scalar:
         """Spell a UUID as `ingest` takes it without converting it again for each row."""
@@ -122,8 +126,8 @@ class Session(ABC):
         """Tell a table from one that took its place, or from itself written anew; None where there is none."""
 
     def keeps_rows(self, table: TableName, before: str, runs: Sequence[str] | None) -> bool:
-        """Whether a table that is not told as before still has rows from before, or such as carry the id of one of these runs:
-        of any where none is named, and None where rows carry no such id. True where that may not be asked.
+        """Whether a table that is not told as before still has rows from before, or such as carry the id of one of
+        these runs: of any where none is named, and None where rows carry no such id. True where that may not be asked.
         """
         return False
 
@@ -156,7 +160,9 @@ class Session(ABC):
 
     @abstractmethod
     def swap(self, stage: TableName, table: TableName, names: Sequence[str]) -> None:
-        """Put the stage in the place of the table, or its columns `names` where something would be lost with the table."""
+        """Put the stage in the place of the table, or its columns `names` where something would be lost
+        with the table.
+        """
 
     @abstractmethod
     def clear(self, stage: TableName, table: TableName, key: Sequence[str]) -> None:
@@ -182,14 +188,16 @@ class Session(ABC):
 
         def locked() -> T:
             self.execute(
-                f'SELECT "fence" FROM {checkpoint} WHERE "org" = $1 AND "pipeline" = $2 AND "lane" = $3 {self.for_update}',
+                f'SELECT "fence" FROM {checkpoint} WHERE "org" = $1 AND "pipeline" = $2 AND "lane" = $3 '
+                f"{self.for_update}",
                 (lane.organization, lane.pipeline, lane.name),
             )
             return work()
 
         return self.run_patiently(lane, fence, locked)
 
-    def end_predecessors(self, lane: Lane, fence: int, checkpoint: str) -> None:  # noqa: B027 - where there are sessions
+    # Empty, as it is for where there are sessions.
+    def end_predecessors(self, lane: Lane, fence: int, checkpoint: str) -> None:  # noqa: B027
         """End the sessions of a lane's earlier owners that hold anything beside its checkpoint table."""
 
     @abstractmethod
@@ -263,8 +271,8 @@ def owner_ddl(table: str) -> str:
 
 
 def prepare_target(session: Session, target: Target, existing: TableSchema | None) -> None:
-    """Create the table or give the existing one the columns it lacks, or create an empty stage, which becomes the table if
-    there is none yet.
+    """Create the table or give the existing one the columns it lacks, or create an empty stage, which becomes the table
+    if there is none yet.
     """
     _fit_table(session, target, existing)
     if target.shadow is None:
@@ -277,8 +285,8 @@ def prepare_target(session: Session, target: Target, existing: TableSchema | Non
 def fit_target(session: Session, target: Target) -> None:
     """Create the table, or add the columns that it and an open stage lack (D5); to do it twice changes nothing.
 
-    A table that the run replaces by another is left as it is, and one of a run with a stage is not created: should nothing
-    be published, there is none.
+    A table that the run replaces by another is left as it is, and one of a run with a stage is not created: should
+    nothing be published, there is none.
     """
     if target.shadow is not None:
         stage = session.describe(target.table.beside(target.shadow))

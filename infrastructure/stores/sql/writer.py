@@ -126,7 +126,9 @@ def metadata_of(passage: Passage) -> dict[str, tuple[str, str]]:
 
 
 class Looking(Protocol):
-    """What asks of a landing table inside the transaction that holds it. Another would wait behind whoever waits for that one."""
+    """What asks of a landing table inside the transaction that holds it. Another would wait behind whoever waits for
+    that one.
+    """
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Run one statement and return its rows."""
@@ -264,7 +266,8 @@ class SqlWriter(ISelectingWriter):
         return checkpoints.is_at(rows, checkpoint)
 
     def check_landing(self, landed: int, looking: Looking) -> None:
-        """Refuse to land rows where those before them are gone, `landed` of this stream; blocking, while the table is held.
+        """Refuse to land rows where those before them are gone, `landed` of this stream; blocking, while the table is
+        held.
 
         Raises:
             ConflictError: others have emptied or exchanged the table (`destination.changed`).
