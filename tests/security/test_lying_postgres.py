@@ -28,6 +28,7 @@ from infrastructure.stores.postgres.sockets import MARKS, peers
 from infrastructure.stores.postgres.store import PostgresDataStore
 from tests.databases import postgres
 from tests.e2e.api import serving
+from tests.faults.proxy import Proxy
 from tests.security.lying_postgres import LyingPostgres
 
 pytestmark = pytest.mark.line("11")
@@ -299,3 +300,28 @@ def test_a_server_that_lies_costs_the_program_little(tmp_path: Path, lying: Call
         assert all("sent more than 128 MB" in each.result().body["detail"] for each in asked)
         assert slowest < 1
         assert peak_mb(server.process.pid) - before < 300
+
+
+@pytest.mark.parametrize("is_silent", [True, False])
+def test_asking_a_server_to_stop_ends(database: str, monkeypatch: pytest.MonkeyPatch, *, is_silent: bool) -> None:
+    monkeypatch.setattr(watching, "_CANCEL_SECONDS", 0.3)
+    proxy = Proxy(int(urlsplit(database).port or 0))
+    with small(), ThreadPoolExecutor(1) as pool:
+        session = PostgresSession(address_of(proxy.port, urlsplit(database).path[1:]), "slow")
+        waiting = pool.submit(session.execute, "SELECT pg_sleep(60)")
+        running = "SELECT count(*) > 0 FROM pg_stat_activity WHERE application_name = 'slow' AND state = 'active'"
+        while postgres(database, running) == [(False,)]:
+            assert not waiting.done()
+        if is_silent:
+            proxy.silence()
+
+        begun = time.monotonic()
+        session.interrupt()
+
+        assert time.monotonic() - begun < 3
+        if is_silent:
+            session.hang_up()
+        with pytest.raises(PlatformError):
+            waiting.result(5)
+        session.close()
+    proxy.close()

@@ -1,7 +1,8 @@
-"""The sockets that libpq keeps to itself: each is found by an option that no other has, and the kernel tells what came
-in.
+"""The sockets that libpq keeps to itself: each is found by an option that no other has, or by what it is connected to;
+and the kernel tells what came in.
 """
 
+import fcntl
 import os
 import socket
 import struct
@@ -26,6 +27,8 @@ class Peer:
     def __init__(self, mark: int, held: socket.socket) -> None:
         self.mark = mark
         self.number = os.fstat(held.fileno()).st_ino
+        self.server = _peer_of(held)
+        """Where it leads; None while it is only being connected."""
         self._held = held
         self._lock = Lock()  # A closed one's number may be somebody else's at once.
 
@@ -48,34 +51,59 @@ class Peer:
             self._held.close()
 
 
-def peers(marks: Collection[int]) -> list[Peer]:
-    """The sockets of this process that have one of the marks; none on systems that cannot tell. They are to
-    be closed.
+def peers(marks: Collection[int], servers: Collection[object] = ()) -> list[Peer]:
+    """The sockets of this process that have one of the marks, and those by which libpq asks one of these servers to
+    stop: they have no mark. None on systems that cannot tell. They are to be closed.
     """
     found = dict[int, Peer]()
     with suppress(FileNotFoundError):
         for path in _OPEN.iterdir():
             mark = _mark_of(number := int(path.name))
-            if mark in marks and (held := _held(number, mark)) is not None:
+            if mark is None or not (mark in marks or (mark == 0 and servers and _asks(number, servers))):
+                continue
+            if (held := _held(number, mark)) is not None:
                 peer = Peer(mark, held)
-                if (
-                    found.setdefault(peer.number, peer) is not peer
-                ):  # A hold of ours, where the folder was open when it was listed.
+                # Else it is a hold of ours, where the folder was open when it was listed.
+                if found.setdefault(peer.number, peer) is not peer:
                     peer.close()
     return list(found.values())
 
 
-def _mark_of(number: int) -> int:
-    """The mark of an open file; 0 if it is no socket of TCP."""
+def _mark_of(number: int) -> int | None:
+    """The mark of an open file; None if it is no socket of TCP."""
     looked_at = None
     try:
         looked_at = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, fileno=number)
         return looked_at.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
     except OSError:
-        return 0
+        return None
     finally:
         if looked_at is not None:
             looked_at.detach()  # It is not ours to close.
+
+
+def _asks(number: int, servers: Collection[object]) -> bool:
+    """Whether a socket without a mark leads to a server and whoever has it waits inside the system for what comes: only
+    libpq does so, of all that speak with Postgres here, and only to ask it to stop.
+    """
+    looked_at = None
+    try:
+        if fcntl.fcntl(number, fcntl.F_GETFL) & os.O_NONBLOCK:
+            return False
+        looked_at = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, fileno=number)
+        return _peer_of(looked_at) in servers
+    except OSError:
+        return False
+    finally:
+        if looked_at is not None:
+            looked_at.detach()
+
+
+def _peer_of(held: socket.socket) -> object | None:
+    try:
+        return tuple(held.getpeername())
+    except OSError:
+        return None
 
 
 def _held(number: int, mark: int) -> socket.socket | None:

@@ -142,6 +142,17 @@ class _Dialing(Watch):
             peer.hang_up()
 
 
+class _Canceling(_Dialing):
+    """A wait for the connection by which a server is asked to stop, beside the one that it is asked of."""
+
+    def __init__(self, beside: Peer, place: str) -> None:
+        super().__init__(0, beside, place, _CANCEL_BYTES, _CANCEL_SECONDS)
+        self.server = beside.server
+
+    def _own(self, found: Sequence[Peer]) -> Iterator[Peer]:
+        return (peer for peer in super()._own(found) if peer.server == self.server)
+
+
 class _Watcher:
     """Looks at all that are waited for; its thread ends when for a while there was nobody."""
 
@@ -179,7 +190,8 @@ class _Watcher:
 
 def _look(watches: Sequence[Watch]) -> None:
     dialing = any(watch.dials for watch in watches)
-    found = peers(MARKS) if dialing else []
+    asked = {watch.server for watch in watches if isinstance(watch, _Canceling)}
+    found = peers(MARKS, asked) if dialing else []
     now = time.monotonic()
     for watch in watches:
         watch.look(found if watch.dials else (), now)
@@ -202,7 +214,7 @@ _MARKING = threading.Lock()
 
 
 class Line:
-    """The connection of one driver with a server, and the short ones by which it is asked to stop: all have one mark.
+    """The connection of one driver with a server, known by its mark, and the short ones by which it is asked to stop.
 
     Where the system cannot tell what a socket has received, and on sockets within the machine, nothing is watched.
     """
@@ -234,7 +246,10 @@ class Line:
     @contextmanager
     def canceling(self) -> Iterator[None]:
         """Bound how long it takes to ask the server to stop, for which there is a connection beside this one."""
-        with self.dialing(_CANCEL_SECONDS, _CANCEL_BYTES):
+        if self._peer is None:
+            yield
+            return
+        with self._watched(_Canceling(self._peer, self._place)):
             yield
 
     @contextmanager
