@@ -57,10 +57,10 @@ lock: .venv/uv.stamp
 		--group test --group lint --group build pyproject.toml -o requirements.lock
 	$(UV) pip compile --quiet --universal --generate-hashes --no-annotate --no-header requirements-uv.in -o requirements-uv.txt
 
-# Optional, from Debian's packages: clocks that are wrong, kills at system calls and a pooler, in the suite.
+# Optional, from Debian's packages: clocks that are wrong, kills at system calls, a pooler and a check of alerts, in the suite.
 system:
-	@if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] && ! { command -v strace && command -v faketime && command -v pgbouncer; } >/dev/null; then \
-		apt-get update -qq && apt-get install -y -qq --no-install-recommends strace faketime pgbouncer >/dev/null; fi
+	@if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] && ! { command -v strace && command -v faketime && command -v pgbouncer && command -v promtool; } >/dev/null; then \
+		apt-get update -qq && apt-get install -y -qq --no-install-recommends strace faketime pgbouncer prometheus >/dev/null; fi
 
 clean:
 	rm -rf .venv headrace-demo

@@ -71,8 +71,8 @@ def copying(database: PostgresServer, folder: Path, rows: int, *, peers: bool) -
     # What one copy leaves to be done must not be done while the next one is timed.
     database.psql("alter system set autovacuum = off")
     database.psql("select pg_reload_conf()")
-    _tables(database, rows)
-    _project(database, folder)
+    make_tables(database, rows)
+    make_project(database, folder)
     actions: dict[str, Callable[[], float]] = {
         "psql": lambda: timed(lambda: _psql_pipe(database, "orders", "orders_psql")),
         "bare": lambda: _bare_copy(database),
@@ -80,11 +80,11 @@ def copying(database: PostgresServer, folder: Path, rows: int, *, peers: bool) -
     }
     with serving(folder) as server:
         for name in PIPELINES:
-            actions[name] = partial(_ours, server, name, rows)
+            actions[name] = partial(copied, server, name, rows)
         found: dict[str, list[float]] = {name: [] for name in actions}
         for _ in range(COPIES + 1):
             for name, action in actions.items():
-                _empty(database, name)
+                empty(database, name)
                 found[name].append(action())
     times = {name: median(values) for name, values in found.items()}
     for measure, ours, theirs, goal in (
@@ -113,13 +113,13 @@ def remembering(database: PostgresServer, folder: Path, sizes: tuple[int, ...]) 
     """Peak memory of every way, and its time per row, at two sizes; each way has a server of its own."""
     seconds: dict[str, list[float]] = {}
     for rows in sizes:
-        _tables(database, rows)
-        _project(database, folder / str(rows))
+        make_tables(database, rows)
+        make_project(database, folder / str(rows))
         for name in ("passed", "ruled", "five_rules", "merged"):
             with serving(folder / str(rows)) as server:
                 idle = peak_mb(server.process.pid)
-                _empty(database, name)
-                seconds.setdefault(name, []).append(_ours(server, name, rows))
+                empty(database, name)
+                seconds.setdefault(name, []).append(copied(server, name, rows))
                 above = peak_mb(server.process.pid) - idle
             yield f"VmHWM above idle, {name}, {rows:,} rows, MB beside the limit", above, 200.0, "≤ 1.00"
     for name, times in seconds.items():
@@ -127,7 +127,7 @@ def remembering(database: PostgresServer, folder: Path, sizes: tuple[int, ...]) 
         yield f"seconds per million rows, {name}, at {sizes[-1]:,} beside {sizes[0]:,}", ours, theirs, "≤ 1.25"
 
 
-def _tables(database: PostgresServer, rows: int) -> None:
+def make_tables(database: PostgresServer, rows: int) -> None:
     for name in (
         "orders",
         "changed",
@@ -150,7 +150,7 @@ def _tables(database: PostgresServer, rows: int) -> None:
     database.psql("vacuum analyze")
 
 
-def _project(database: PostgresServer, folder: Path) -> None:
+def make_project(database: PostgresServer, folder: Path) -> None:
     for name in ("connections", "pipelines"):
         (folder / name).mkdir(parents=True)
     (folder / "headrace.toml").write_text("[settings]\n")
@@ -167,7 +167,7 @@ def _project(database: PostgresServer, folder: Path) -> None:
     assert applied.returncode == 0, applied.stderr
 
 
-def _empty(database: PostgresServer, name: str) -> None:
+def empty(database: PostgresServer, name: str) -> None:
     """Make room for a copy, and let the server finish what the one before has left."""
     if name in ("psql", "bare", "by_hand"):
         database.psql("truncate orders_psql, stage")
@@ -176,7 +176,7 @@ def _empty(database: PostgresServer, name: str) -> None:
     database.psql("checkpoint")
 
 
-def _ours(server: Server, name: str, rows: int) -> float:
+def copied(server: Server, name: str, rows: int) -> float:
     """Seconds from the trigger to the end, by the run's own times: to ask often would cost what is measured."""
     run = server.call("POST", f"/v1/pipelines/{name}/trigger").body
     while (done := server.call("GET", f"/v1/runs/{run['id']}").body)["state"] in ("queued", "running"):

@@ -5,6 +5,7 @@ A process of its own, so that its peak memory is its own. Arguments: a URL, how 
 
 import asyncio
 import json
+import os
 import sys
 import tempfile
 import time
@@ -18,6 +19,7 @@ from sqlalchemy import text
 from application.catalog.documents import PutDocument
 from application.runs.launch import TriggerRun
 from domain.identity.principal import Principal, Role
+from domain.identity.scope import PLATFORM
 from domain.stores.table import TableName
 from entrypoints.composition.container import build_container
 from entrypoints.composition.lifecycle import running
@@ -32,7 +34,7 @@ ME = Principal("bench", "default", frozenset({Role.PLATFORM_ADMIN}))
 
 
 async def count(use_cases: UseCases, sql: str) -> int:
-    async with use_cases.launcher.records.unit() as unit:
+    async with use_cases.launcher.records.unit(PLATFORM) as unit:
         found = await unit.runs._connection.execute(text(sql))  # type: ignore[attr-defined]
         return int(found.scalar() or 0)
 
@@ -47,6 +49,7 @@ async def main(url: str, runs: int, pipelines: int, concurrency: int) -> None:
         "DB_NAME": parts.path.lstrip("/"),
         "DB_USER": parts.username or "",
         "HEADRACE_RUN__CONCURRENCY": str(concurrency),
+        **{name: value for name, value in os.environ.items() if name.startswith("OTEL_")},
     }
     with tempfile.TemporaryDirectory(prefix="headrace-bench-") as name:
         folder = Path(name)

@@ -23,6 +23,7 @@ from benchmarks.copying import copying, remembering
 from benchmarks.files import loading
 from benchmarks.measuring import ROUNDS, Line, median, timed
 from benchmarks.running import running
+from benchmarks.telemetry import observing
 from benchmarks.telling import PAGE, page
 from benchmarks.walk import walking
 from tests.e2e.api import headrace, serving
@@ -38,7 +39,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=5_000_000)
     parser.add_argument("--without-peers", action="store_true", help="Leave out sling and dlt, which take minutes.")
-    parser.add_argument("--only", choices=("copying", "memory", "running", "starting", "walk"))
+    parser.add_argument("--only", choices=("copying", "memory", "running", "starting", "telemetry", "walk"))
     arguments = parser.parse_args()
     os.environ |= AS_USERS_HAVE_IT
     rows, only = arguments.rows, arguments.only
@@ -56,6 +57,7 @@ def main() -> None:
                 "memory": lambda: remembering(database, Path(folder) / "memory", sizes),
                 "starting": lambda: starting(Path(folder) / "starting"),
                 "running": lambda: running(database, Path(folder) / "running"),
+                "telemetry": lambda: observing(database, Path(folder) / "telemetry", rows),
                 "walk": walking,
             }
             print(f"{'measure':<62}{'ours':>12}{'beside':>12}{'ratio':>8}   goal")

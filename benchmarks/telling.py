@@ -12,6 +12,7 @@ _PARTS = {
     "memory": "Memory and time at two sizes",
     "running": "Running things",
     "starting": "Starting",
+    "telemetry": "What telemetry costs",
     "walk": "The way of one trigger through the code",
 }
 _HEAD = """# Benchmarks

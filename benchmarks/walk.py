@@ -79,18 +79,19 @@ class Walk:
 
 async def walked(use_cases: UseCases) -> Walk:
     """Trigger a pipeline as a door does, and carry the run out as a worker does."""
-    walk = Walk({"units": (SqlRecords.unit, SqlRecords.view), "take_overs": (SqlOwner._take_over,)})
+    walk = Walk({"units": (SqlRecords.unit, SqlRecords.read), "take_overs": (SqlOwner._take_over,)})
     threading.setprofile(walk.see)
     sys.setprofile(walk.see)
     try:
         run = await use_cases.launcher.launch(ME, TriggerRun("people"))
-        claimed = await use_cases.claimer.claim(run.id)
+        claimed = await use_cases.claimer.claim(run.scope, run.id)
         assert claimed is not None
         done = await use_cases.executor.execute_to_end(claimed)
     finally:
         sys.setprofile(None)
         threading.setprofile(None)
-    assert (done.report or {})["counts"]["used"] == ROWS, done
+    assert done.report is not None, done
+    assert done.report.counts.used == ROWS, done
     return walk
 
 

@@ -16,15 +16,18 @@ PlatformError(code, retryable)
 │   ├── ConversionError          more rows failed to convert than `on_error` allows
 │   ├── SchemaMismatchError      columns that the destination cannot take
 │   └── SourceChangedError       the declared read set is no longer there
+├── ScopeError                   a bug of ours: work for one organization reached for another's
 └── UnavailableError             something needed is not reachable; retryable
     ├── StoreUnavailableError
     ├── StoreRefusedError        a store that turns us away until somebody changes something; not retryable
     └── MissingExtraError        an optional driver is not installed; not retryable
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+
+from domain.first_errors import FirstError
+from domain.rule_results import RuleResult
 
 
 @dataclass(frozen=True)
@@ -130,13 +133,16 @@ class WorkFailedError(PlatformError):
     """A run did its work and failed; the message says what to change, `first_errors` which rows it was about."""
 
     code = "run.failed"
-    first_errors: Sequence[Mapping[str, Any]] = ()
+    first_errors: Sequence[FirstError] = ()
 
 
 class QualityRejectedError(WorkFailedError):
-    """A rule with `on_violation: fail` was violated; the batch or publication was not committed."""
+    """A rule with `on_violation: fail` was violated; the batch or publication was not committed. `results` says what
+    was found of the rules that were judged.
+    """
 
     code = "quality.rejected"
+    results: Sequence[RuleResult] = ()
 
 
 class ConversionError(WorkFailedError):
@@ -155,6 +161,10 @@ class SourceChangedError(WorkFailedError):
     """What the read set declared is no longer there (a file changed, a column disappeared)."""
 
     code = "source.changed"
+
+
+class ScopeError(PlatformError):
+    """Work that is scoped to one organization reached for what is not its own, or work that needs a scope had none."""
 
 
 class UnavailableError(PlatformError):

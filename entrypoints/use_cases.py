@@ -10,19 +10,24 @@ from application.connections.probe import ConnectionProbe
 from application.events.announce import Announcer
 from application.identity.access import Authenticator, KeyKeeper
 from application.operations.health import HealthMonitor, Life
+from application.operations.measure import Measurer
+from application.operations.metrics import MetricsReader
 from application.operations.workers import WorkerRegistry
-from application.pipelines.inspect import PipelineInspector
+from application.pipelines.preview import Previewer
 from application.pipelines.quarantine import QuarantineReviewer
 from application.pipelines.rehearse import Rehearsal
 from application.pipelines.spec_tests import SpecTester
+from application.pipelines.state import PipelineStates
 from application.runs.claim import RunClaimer
 from application.runs.control import RunController
 from application.runs.doorbell import Doorbell
 from application.runs.execute import RunExecutor
 from application.runs.here import RunsHere
+from application.runs.history import RunHistory
 from application.runs.launch import RunLauncher
 from application.runs.tend import RunTender
-from domain.ports.runtime import ITelemetry
+from domain.ports.scopes import IScopes
+from domain.ports.telemetry import ITelemetry
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,9 @@ class UseCases:
     here: RunsHere
     claimer: RunClaimer
     executor: RunExecutor
-    inspector: PipelineInspector
+    history: RunHistory
+    states: PipelineStates
+    previewer: Previewer
     quarantine: QuarantineReviewer
     rehearsal: Rehearsal
     tester: SpecTester
@@ -47,8 +54,11 @@ class UseCases:
     announcer: Announcer
     health: HealthMonitor
     life: Life
+    measurer: Measurer
+    metrics: MetricsReader
     workers: WorkerRegistry
     telemetry: ITelemetry
+    scopes: IScopes
     doorbell: Doorbell
     answers: AnswerLimits
     organization: str

@@ -11,6 +11,7 @@ from pathlib import Path
 from domain.errors import InvalidInputError
 from domain.pipelines.local_path import folded, is_hidden, leads_astray
 
+_LOOKS = 10
 # Where a volume of Kubernetes keeps what the links in it lead to; no path can be written so.
 _MOUNTED = re.compile(r"\.\.(data|[0-9]{4}(_[0-9]{2}){5}\.[0-9]{1,12})")
 
@@ -107,12 +108,51 @@ def _is_hidden(part: str) -> bool:
 
 def real_path(path: Path) -> Path:
     """Where a path leads, as far as it exists; unlike `Path.resolve`, of links in a circle too. A chain of links
-    without end leads nowhere that anything may be read from.
+    without end leads nowhere that anything may be read from, and neither does one that is another at each look.
+    """
+    for _ in range(_LOOKS):
+        try:
+            return Path(os.path.realpath(path))
+        except RecursionError:
+            break
+        except OSError:  # It was a link a moment ago.
+            continue
+    return Path(path.anchor)
+
+
+def is_held(path: Path) -> bool | None:
+    """Whether this process has the file open that lies at a path now, which is no link; None where the system does not
+    tell.
     """
     try:
-        return Path(os.path.realpath(path))
-    except RecursionError:
-        return Path(path.anchor)
+        descriptors = [*Path("/proc/self/fd").iterdir()]
+    except OSError:
+        return None
+    try:
+        status = path.lstat()
+    except OSError:
+        return False
+    return (status.st_dev, status.st_ino) in _identities(descriptors)
+
+
+def open_unlinked(path: Path) -> int:
+    """Open a file to read it, by an absolute path in which no link is followed: where they lead has been looked at.
+    A pipe does not keep waiting.
+
+    Raises:
+        OSError: a part of the path is a link by now, or the file cannot be opened.
+    """
+    flags = os.O_CLOEXEC | os.O_NOFOLLOW
+    folder = os.open(path.anchor, os.O_RDONLY | os.O_DIRECTORY | flags)
+    try:
+        for part in path.parts[1:-1]:
+            # To pass through a folder takes no right to list it.
+            inner = os.open(part, getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | flags, dir_fd=folder)
+            os.close(folder)
+            folder = inner
+        return os.open(path.name, os.O_RDONLY | os.O_NONBLOCK | flags, dir_fd=folder)
+    finally:
+        os.close(folder)
 
 
 def _folded(path: Path) -> str:

@@ -81,7 +81,8 @@ def said_by_duckdb(error: duckdb.Error) -> str:
 
 _KINDS = (
     "materialized view|foreign table|partitioned table|publication|constraint|extension|tablespace|relation|sequence|"
-    "database|function|trigger|language|operator|collation|schema|column|policy|domain|table|index|view|type|role|rule|user"
+    "database|function|trigger|language|operator|collation|schema|column|policy|domain|table|index|view|type|role|"
+    "rule|user"
 )
 _POSTGRES = _words(
     (r'^column "(?P<a>[^"]+)" of relation "(?P<b>[^"]+)" does not exist', "there is no column {a} in {b}"),

@@ -2,6 +2,8 @@
 not.
 """
 
+import ctypes
+import gc
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +14,18 @@ from domain.errors import UnavailableError
 
 LARGE = 48 * 1024 * 1024
 """What takes less than this is not counted."""
+
+
+def give_back() -> None:
+    """Give back to the system what is not needed any more. What consists of small pieces, as a footer does once it is
+    read, is kept by the C library for the thread that had it, and each has a thread of its own; and the metadata of a
+    Parquet file refers to itself.
+    """
+    gc.collect()
+    pa.default_memory_pool().release_unused()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # Of glibc alone.
+    if trim is not None:
+        trim(0)
 
 
 class Room:
@@ -43,7 +57,7 @@ class Room:
             yield
         finally:
             if size:
-                pa.default_memory_pool().release_unused()
+                give_back()
                 with self._changed:
                     self._free += size
                     self._changed.notify_all()

@@ -2,12 +2,14 @@
 
 import asyncio
 import contextlib
+import contextvars
 import queue
 import threading
 from collections.abc import AsyncGenerator, Callable, Generator
 from concurrent.futures import Future
 from typing import Any, ParamSpec, TypeVar
 
+from domain.errors import UnavailableError
 from domain.letting_go import ended
 
 P = ParamSpec("P")
@@ -15,6 +17,27 @@ T = TypeVar("T")
 
 _INTERRUPT_EVERY_SECONDS = 1.0
 _GIVE_UP_AFTER_SECONDS = 10.0
+_doing = threading.local()
+
+
+def stop_if_unwanted() -> None:
+    """For what may go on for long without an item: end it, if nobody waits for the call of this thread any more.
+
+    Raises:
+        UnavailableError: nobody does, nor will anybody see this.
+    """
+    while_wanted()()
+
+
+def while_wanted() -> Callable[[], None]:
+    """As `stop_if_unwanted`, for the call that this thread is at now, whichever thread asks later."""
+    unwanted: threading.Event | None = getattr(_doing, "unwanted", None)
+
+    def stop() -> None:
+        if unwanted is not None and unwanted.is_set():
+            raise UnavailableError("Nobody waits for this any more.", code="worker.busy")
+
+    return stop
 
 
 class OneThread:
@@ -27,7 +50,9 @@ class OneThread:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._calls: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = queue.SimpleQueue()
+        self._calls: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any], threading.Event] | None] = (
+            queue.SimpleQueue()
+        )
         self._thread: threading.Thread | None = None
         self._last: Future[Any] | None = None
         self.interrupt: Callable[[], None] | None = None
@@ -40,7 +65,9 @@ class OneThread:
         """
         future: Future[T] = Future()
         self._last = future
-        self._calls.put((future, lambda: function(*args, **kwargs)))
+        unwanted = threading.Event()
+        context = contextvars.copy_context()  # What is logged on the way belongs to whoever calls.
+        self._calls.put((future, lambda: context.run(function, *args, **kwargs), unwanted))
         if self._thread is None:
             # A daemon: a thread that was left behind must not keep the process from its end.
             self._thread = threading.Thread(target=self._work, name=self._name, daemon=True)
@@ -49,6 +76,7 @@ class OneThread:
         try:
             return await asyncio.shield(wrapped)
         except asyncio.CancelledError:
+            unwanted.set()
             giving_up = asyncio.create_task(self._give_up(wrapped))
             while not giving_up.done():
                 # Two deadlines may pass at once: the second changes nothing for whoever is waited for.
@@ -124,7 +152,7 @@ class OneThread:
 
     def leave(self, last: Callable[[], None]) -> None:
         """Have the thread do something once it is free, for which nobody waits."""
-        self._calls.put((Future(), last))
+        self._calls.put((Future(), last, threading.Event()))
 
     def close(self) -> None:
         """Let the thread end, after what it was asked before; nobody waits here for what it still does, with the whole
@@ -139,7 +167,7 @@ class OneThread:
             call = self._calls.get()
             if call is None:
                 return
-            future, work = call
+            future, work, _doing.unwanted = call
             if not future.set_running_or_notify_cancel():
                 continue
             try:

@@ -12,11 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from domain.ports import cache, data_store, engine, message_queue, secrets, security, transformer, unit_of_work
+from domain.ports import cache, data_store, engine, message_queue, secrets, security, telemetry, transformer
+from domain.ports.records import events, unit_of_work
 
 PORTS = {
     "IDataStore": (data_store.IDataStore, ("memory", "duckdb", "postgres")),
     "IUnitOfWork": (unit_of_work.IUnitOfWork, ("sqlite", "postgres")),
+    "IEventOutbox": (events.IEventOutbox, ("sqlite", "postgres")),
     "ITransformer": (transformer.ITransformer, ("duckdb", "child")),
     "IEngine": (engine.IEngine, ("local",)),
     "ICache": (cache.ICache, ("memory",)),
@@ -24,6 +26,8 @@ PORTS = {
     "ISecretProvider": (secrets.ISecretProvider, ("env", "file")),
     "IApiKeys": (security.IApiKeys, ("sha256",)),
     "IQueryGuard": (security.IQueryGuard, ("engines",)),
+    "ITelemetry": (telemetry.ITelemetry, ("otel",)),
+    "IMetricsPage": (telemetry.IMetricsPage, ("prometheus",)),
 }
 INVARIANTS = (
     *("R1", "R2", "R3", "R4", "R5", "R6", "L1", "L2", "L3", "L4", "L5", "Q1", "Q2", "Q3", "Q4", "Q5", "C1", "S3"),
@@ -31,7 +35,7 @@ INVARIANTS = (
 )
 LINES = (
     *("1", "2", "3", "4", "6", "7", "8", "9", "10", "10a", "11", "12", "14", "15"),
-    *("20", "23", "25", "26", "27", "28", "29", "30", "32", "36", "36a", "38"),
+    *("20", "23", "25", "26", "27", "28", "29", "30", "31", "32", "36", "36a", "38"),
 )
 _SKIPS = Path(__file__).parent / "skips.toml"
 

@@ -6,15 +6,17 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
-from domain.errors import InvalidInputError, Problem
+from domain.errors import InvalidInputError, Problem, UnavailableError
 from domain.pipelines.dialing import DialRules, Place
 from domain.pipelines.plan import choose_publishing
 from domain.pipelines.spec import PipelineSpec
 from domain.pipelines.steps import SqlStep
 from domain.ports.secrets import ISecretProvider
-from domain.ports.security import TOO_LARGE, IQueryGuard
+from domain.ports.security import TOO_LARGE, Cost, IQueryGuard
 from domain.stores.connection import ConnectionSpec
 
+_MOST_TIMES = 5
+"""How many times its seconds a document may be looked at, while the machine has little time for it."""
 _PATHS = ("path", "root", "ssl_ca_cert")
 
 Check = tuple[str, Callable[[], object | Awaitable[None]]]
@@ -80,21 +82,35 @@ class Checks:
         return checks
 
 
-async def problems_of(document: str, checks: Sequence[Check], seconds: float) -> list[Problem]:
-    """Make the checks of a document one after the other, until one is too large or `seconds` are over."""
+async def problems_of(document: str, checks: Sequence[Check], seconds: float, cost: Cost) -> list[Problem]:
+    """Make the checks of a document one after the other, until one is too large or they cost more than `seconds`.
+
+    Raises:
+        UnavailableError: they cost less, and this machine left them no time (`worker.busy`).
+    """
     problems: list[Problem] = []
-    place = ""
     try:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(seconds * _MOST_TIMES) as waiting:
             for place, check in checks:
                 problem = await _problem(f"{document}: {place}", check)
                 problems += [problem] if problem is not None else []
                 if problem is not None and problem.code == TOO_LARGE:
                     break  # What follows might take as long.
-    except TimeoutError:
-        sentence = f"Checking the document takes longer than {seconds:g} s: give it fewer or smaller queries."
-        problems.append(Problem(f"{document}: {place}", TOO_LARGE, sentence))
+                if cost.seconds > seconds:
+                    problems.append(Problem(f"{document}: {place}", TOO_LARGE, _too_much(seconds)))
+                    break
+    except TimeoutError as error:
+        if not waiting.expired():
+            raise
+        raise UnavailableError(
+            f"Checking {document} got too little of this machine's time: try again when the machine has less to do.",
+            code="worker.busy",
+        ) from error
     return problems
+
+
+def _too_much(seconds: float) -> str:
+    return f"Checking the document takes longer than {seconds:g} s: give it fewer or smaller queries."
 
 
 async def _problem(place: str, check: Callable[[], object | Awaitable[None]]) -> Problem | None:

@@ -14,9 +14,11 @@ from domain.identity.principal import Principal
 from domain.pipelines.dialing import DialRules
 from domain.pipelines.plan import ColumnForecast, Publishing, choose_publishing, guarantee
 from domain.pipelines.spec import DEFAULT_CONNECTION, PipelineSpec
+from domain.ports.records.documents import IDocumentRecords, StoredDocument
+from domain.ports.records.page import Page
+from domain.ports.records.unit_of_work import IRecords, IUnitOfWork
 from domain.ports.secrets import ISecretProvider
-from domain.ports.security import IQueryGuard
-from domain.ports.unit_of_work import IDocumentRecords, IRecords, IUnitOfWork, Page, StoredDocument
+from domain.ports.security import Cost, IQueryGuard
 from domain.stores.connection import ConnectionSpec
 
 _Known = Mapping[str, frozenset[str]]  # What queries name, by their texts.
@@ -79,17 +81,18 @@ class Catalog:
     async def _validate(self, principal: Principal, commands: Sequence[PutDocument]) -> _Known:
         """As `validate`, knowing the connections that are stored; returns what all queries of pipelines name."""
         names = {str(c.body["source"].get("connection")) for c in commands if c.kind == "pipeline"}
-        async with self.records.view() as unit:
+        async with self.records.read(principal.scope) as unit:
             found = [await unit.connections.get(principal.organization, name) for name in sorted(names)]
             specs = await self._specs(unit, principal.organization, commands)
         await self.validate(commands, [ConnectionSpec.from_document(stored.document) for stored in found if stored])
         return await self._reader.relations(specs)
 
     async def _problems(self, command: PutDocument, known: Mapping[str, ConnectionSpec]) -> list[Problem]:
-        checks = Checks(self.guard, self.secrets, self.dialing, self.places)
+        cost = Cost()
+        checks = Checks(self.guard.counting(cost), self.secrets, self.dialing, self.places)
         is_pipeline = command.kind == "pipeline"
         found = checks.of_pipeline(command.body, known) if is_pipeline else checks.of_connection(command.body)
-        return await problems_of(f"{command.kind} {command.name}", found, self.check_seconds)
+        return await problems_of(f"{command.kind} {command.name}", found, self.check_seconds, cost)
 
     async def put(self, principal: Principal, command: PutDocument) -> tuple[StoredDocument, bool]:
         """Store a document; also say whether it is new.
@@ -100,7 +103,7 @@ class Catalog:
         """
         require(principal, _ACTIONS[command.kind])
         known = await self._validate(principal, [command])  # Before anything is held that others wait for.
-        async with self.records.unit() as unit:
+        async with self.records.unit(principal.scope) as unit:
             await unit.pipelines.hold(principal.organization)
             before = await _records(unit, command.kind).get(principal.organization, command.name)
             await self._check(unit, principal.organization, command, ())
@@ -117,7 +120,7 @@ class Catalog:
             NotFoundError: there is none of that name.
         """
         require(principal, Action.READ)
-        async with self.records.view() as unit:
+        async with self.records.read(principal.scope) as unit:
             stored = await _records(unit, kind).get(principal.organization, name)
         if stored is None:
             raise missing(kind, name)
@@ -134,7 +137,7 @@ class Catalog:
     ) -> Page:
         """Return a page of documents, ordered by name."""
         require(principal, Action.READ)
-        async with self.records.view() as unit:
+        async with self.records.read(principal.scope) as unit:
             return await _records(unit, kind).page(
                 principal.organization, after=after, limit=limit, most_characters=most_characters
             )
@@ -144,7 +147,7 @@ class Catalog:
     ) -> Sequence[StoredDocument]:
         """Return a document's revisions, newest first, or those before one."""
         await self.get(principal, kind, name)
-        async with self.records.view() as unit:
+        async with self.records.read(principal.scope) as unit:
             return await _records(unit, kind).revisions(
                 principal.organization, name, before=before, limit=limit, most_characters=most_characters
             )
@@ -156,7 +159,7 @@ class Catalog:
             NotFoundError: there is none of that name.
         """
         require(principal, _ACTIONS[kind])
-        async with self.records.unit() as unit:
+        async with self.records.unit(principal.scope) as unit:
             await unit.pipelines.hold(principal.organization)
             if not await self._forget(unit, principal.organization, kind, name):
                 raise missing(kind, name)
@@ -175,7 +178,7 @@ class Catalog:
         if any(command.kind == "connection" for command in commands):
             require(principal, Action.WRITE_CONNECTION)
         known = await self._validate(principal, commands)
-        async with self.records.view() as unit:
+        async with self.records.read(principal.scope) as unit:
             return await self._changes(unit, principal, commands, known, prune=prune)
 
     async def apply(self, principal: Principal, commands: Sequence[PutDocument], *, prune: bool) -> list[Change]:
@@ -183,7 +186,7 @@ class Catalog:
         for kind in {command.kind for command in commands} or set(KINDS):
             require(principal, _ACTIONS[kind])
         known = await self._validate(principal, commands)
-        async with self.records.unit() as unit:
+        async with self.records.unit(principal.scope) as unit:
             await unit.pipelines.hold(principal.organization)
             changes = await self._changes(unit, principal, commands, known, prune=prune)
             for command in sorted(commands, key=lambda command: KINDS.index(command.kind)):

@@ -10,8 +10,8 @@ from application.catalog.checks import ConnectionPlaces
 from domain.errors import InvalidInputError
 from domain.lineage.graph import Dataset, dataset, find_circle, reached_from
 from domain.pipelines.spec import DEFAULT_CONNECTION, PipelineSpec
+from domain.ports.records.unit_of_work import IUnitOfWork
 from domain.ports.security import IQueryGuard
-from domain.ports.unit_of_work import IUnitOfWork
 from domain.stores.connection import ConnectionSpec
 
 Bodies = Mapping[str, Mapping[str, Any]]

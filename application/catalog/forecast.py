@@ -12,12 +12,14 @@ from application.loads.plan_read import ReadPlanner
 from application.loads.route import route_of
 from domain.errors import PlatformError
 from domain.identity.principal import Principal
+from domain.identity.scope import Scope
 from domain.loads.read_set import ReadSet, SourcePlan
 from domain.pipelines.plan import ColumnForecast, Publishing, judge_column
 from domain.pipelines.spec import DEFAULT_CONNECTION, PipelineSpec, Publish
 from domain.ports.data_store import IDestination, ISource
-from domain.ports.unit_of_work import IRecords
+from domain.ports.records.unit_of_work import IRecords
 from domain.runs.run import Run, RunRequest, RunState
+from domain.runs.work import WorkKind
 from domain.stores.connection import ConnectionSpec
 
 # What a plan tells of columns stands in memory until the last pipeline is looked at.
@@ -166,13 +168,14 @@ class PlanForecaster:
         return await self.landings.target("", ends.destination, spec, planned, RunRequest())
 
     async def _history(self, organization: str, name: str) -> list[str]:
-        async with self.records.view() as unit:
-            page = await unit.runs.page(organization, pipeline=name, state=RunState.SUCCEEDED, after=None, limit=1)
+        work = WorkKind.PIPELINE.named(name)
+        async with self.records.read(Scope(organization)) as unit:
+            page = await unit.runs.page(organization, work=work, state=RunState.SUCCEEDED, after=None, limit=1)
         runs: Sequence[Run] = page.items
-        report = (runs[0].report or {}) if runs else {}
-        if not report.get("rows_per_second"):
+        report = runs[0].report if runs else None
+        if report is None or not report.rows_per_second:
             return ["estimate: none, as no run has been finished"]
-        rows, seconds = report["counts"]["read"], report["seconds"]
+        rows, seconds = report.counts.read, report.seconds
         return [f"estimate: {rows:,} rows in {seconds:g} s, as in the last finished run"]
 
 

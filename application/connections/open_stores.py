@@ -7,10 +7,11 @@ from weakref import WeakValueDictionary
 
 from application.missing import missing
 from domain.errors import InvalidInputError
+from domain.identity.scope import Scope
 from domain.pipelines.spec import DEFAULT_CONNECTION
 from domain.ports.data_store import IDataStore, ISource
+from domain.ports.records.unit_of_work import IRecords, IUnitOfWork
 from domain.ports.secrets import ISecretProvider, Secret
-from domain.ports.unit_of_work import IRecords, IUnitOfWork
 from domain.stores.connection import ConnectionSpec
 
 StoreBuilder = Callable[[str, ConnectionSpec, Mapping[str, Secret]], ISource]
@@ -95,7 +96,7 @@ class OpenStores:
         """
         if all(name == DEFAULT_CONNECTION or name in self._beside for name in names):
             return await self.specs_in(None, organization, names)
-        async with self._records.view() as unit:
+        async with self._records.read(Scope(organization)) as unit:
             return await self.specs_in(unit, organization, names)
 
     async def specs_in(self, unit: IUnitOfWork | None, organization: str, names: Sequence[str]) -> list[ConnectionSpec]:

@@ -9,7 +9,6 @@ from domain.identity.policy import Action, require
 from domain.identity.principal import Principal
 from domain.ports.data_store import StoreHealth
 from domain.stores.connection import failing_step
-from domain.stores.kinds import FILES
 from domain.stores.table import TableName, TableSchema
 
 
@@ -46,9 +45,8 @@ class ConnectionProbe:
             InvalidInputError: it cannot be the name of one (`identifier.invalid`).
         """
         require(principal, Action.PREVIEW)
-        spec = await self.stores.spec_of(principal.organization, name)
-        named = TableName(table) if spec.kind == FILES.name else _parsed(table)
-        found = await (await self.stores.get(principal.organization, spec)).describe(named)
+        store = await self.stores.named(principal.organization, name)
+        found = await store.describe(TableName(table) if store.capabilities.has_paths else _parsed(table))
         if found is None:
             raise NotFoundError(f"There is no table {table}.", code="table.not_found")
         return found

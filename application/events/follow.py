@@ -3,11 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from domain.events import RunFinished, RunQueued
+from domain.events import Origin, RunFinished, RunQueued
+from domain.ports.records.events import StoredEvent
+from domain.ports.records.unit_of_work import IUnitOfWork
 from domain.ports.runtime import IIdentifiers
-from domain.ports.unit_of_work import IUnitOfWork, StoredEvent
 from domain.runs.lane import MAIN_LANE
 from domain.runs.run import Ring, Run, RunRequest, RunState
+from domain.runs.work import WorkKind, WorkRef
 
 # Who writes into the records meanwhile waits; a pipeline may have thousands of followers, and finish often.
 _MOST_AT_A_TIME = 500
@@ -24,8 +26,8 @@ class FollowerStarter:
         followers = await _followers(unit, events)
         if not followers:
             return []
-        finished = [(event.organization, *_finished(event)) for event in events if _has_succeeded(event)]
-        known = await unit.runs.caused_by([run_id for _, _, run_id in finished])
+        finished = [event for event in events if _has_succeeded(event)]
+        known = await unit.runs.caused_by([_finished(event)[1] for event in finished])
         revisions = {
             organization: await unit.pipelines.latest(
                 organization,
@@ -34,31 +36,31 @@ class FollowerStarter:
             for organization in {organization for organization, _ in followers}
         }
         asked = []
-        for organization, name, cause in finished:
+        for event in finished:
+            organization, (name, cause) = event.organization, _finished(event)
             for follower in followers.get((organization, name), ()):
                 revision = revisions[organization].get(follower)
-                if revision is None or (follower, cause) in known:
+                if revision is None or (WorkKind.PIPELINE.named(follower), cause) in known:
                     continue
-                known.add((follower, cause))
+                known.add((WorkKind.PIPELINE.named(follower), cause))
                 asked.append(
                     Run(
                         id=self.identifiers.new_id(),
                         organization=organization,
-                        pipeline=follower,
-                        revision=revision,
+                        work=WorkRef(WorkKind.PIPELINE, follower, revision),
                         lane=MAIN_LANE,
                         state=RunState.QUEUED,
                         request=RunRequest(),
                         requested_by=f"after:{name}",
                         cause=cause,
+                        trace=event.payload.get("trace"),
+                        correlation_id=event.payload.get("correlation_id"),
                     )
                 )
         if asked:
             await unit.runs.insert_many(asked)
-            await unit.events.add(
-                *(RunQueued(run.organization, run.pipeline, run.id, cause=run.cause) for run in asked)
-            )
-        return [Ring(run.organization, run.id) for run in asked]
+            await unit.events.add(*(RunQueued(Origin.of(run), cause=run.cause) for run in asked))
+        return [Ring(run.organization, run.id, run.trace) for run in asked]
 
     async def first(self, unit: IUnitOfWork, events: Sequence[StoredEvent]) -> Sequence[StoredEvent]:
         """As many events, one at least, as start no more followers than one transaction may."""
@@ -72,11 +74,13 @@ class FollowerStarter:
 
 
 def _has_succeeded(event: StoredEvent) -> bool:
-    return event.event_type == RunFinished.event_type and event.payload["state"] == RunState.SUCCEEDED
+    """Followers are of pipelines; what is told of another kind of work is not theirs."""
+    is_end = event.event_type == RunFinished.event_type and event.payload["status"] == RunState.SUCCEEDED
+    return is_end and event.payload["subject"]["kind"] == WorkKind.PIPELINE
 
 
 def _finished(event: StoredEvent) -> tuple[str, str]:
-    return str(event.payload["pipeline"]), str(event.payload["run_id"])
+    return str(event.payload["subject"]["name"]), str(event.payload["run_id"])
 
 
 async def _followers(unit: IUnitOfWork, events: Sequence[StoredEvent]) -> Mapping[tuple[str, str], Sequence[str]]:

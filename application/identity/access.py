@@ -5,15 +5,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-import structlog
-
+from application.log import log
 from domain.errors import ConflictError, InvalidInputError, NotFoundError, PermissionDeniedError, UnauthenticatedError
 from domain.identity.policy import Action, may_grant, require
 from domain.identity.principal import Principal, Role
-from domain.ports.identity import StoredKey
+from domain.identity.scope import PLATFORM
+from domain.ports.records.identity import StoredKey
+from domain.ports.records.unit_of_work import IRecords
 from domain.ports.runtime import IClock
 from domain.ports.security import IApiKeys
-from domain.ports.unit_of_work import IRecords
 
 # No colon: `cli:<user>` is who acts on the command line, and the audit trail must not take one for the other.
 _SUBJECT = re.compile(r"[A-Za-z0-9][A-Za-z0-9@._+-]{0,99}")
@@ -55,21 +55,21 @@ class Authenticator:
         """
         prefix = self.keys.prefix_of(key) if key else None
         if key is not None and prefix is not None:
-            async with self.records.view() as unit:
+            async with self.records.read(PLATFORM) as unit:
                 found = await unit.identity.find_key(prefix)
             # Unknown prefixes cost the same comparison as wrong keys.
             digest, principal = found if found else ("0" * 64, None)
             if self.keys.matches(key, digest) and principal is not None:
                 if principal.roles:
                     return principal
-                structlog.get_logger("headrace").warning("key.role_unknown", prefix=prefix)
+                log.warning("key.role_unknown", prefix=prefix)
         raise UnauthenticatedError("Send a valid key: Authorization: Bearer <key>.")
 
     async def create_administrator(self, organization: str, subject: str) -> str:
         """Create a platform administrator's key and return it; it cannot be shown again."""
         key, prefix, digest = self.keys.new()
         principal = Principal(subject, organization, frozenset({Role.PLATFORM_ADMIN}))
-        async with self.records.unit() as unit:
+        async with self.records.unit(principal.scope) as unit:
             await unit.identity.ensure_organization(organization)
             await unit.identity.add_key(principal, prefix=prefix, digest=digest, expires_at=None)
             await unit.audit.add(principal, "create key", prefix)
@@ -107,7 +107,7 @@ class KeyKeeper:
         # Each its own: who share a name share what one caller may ask for at a time, and are one in the audit trail.
         subject = wanted.subject if wanted.subject is not None else f"{role.value}-{prefix}"
         owner = Principal(subject, principal.organization, frozenset({role}))
-        async with self.records.unit() as unit:
+        async with self.records.unit(principal.scope) as unit:
             if not await unit.identity.has_organization(principal.organization):
                 raise NotFoundError(
                     f"There is no organization {principal.organization}.", code="organization.not_found"
@@ -121,7 +121,7 @@ class KeyKeeper:
     async def page(self, principal: Principal) -> Sequence[tuple[StoredKey, str]]:
         """List the keys, the oldest first, each with its state: live, expired, revoked or refused."""
         require(principal, Action.MANAGE_KEYS)
-        async with self.records.view() as unit:
+        async with self.records.read(principal.scope) as unit:
             found = await unit.identity.keys(principal.organization)
         return [(key, _state(key, self.clock.now())) for key in found]
 
@@ -135,7 +135,7 @@ class KeyKeeper:
         """
         require(principal, Action.MANAGE_KEYS)
         prefix = self.api_keys.prefix_of(named) or named.removeprefix("hr_")
-        async with self.records.unit() as unit:
+        async with self.records.unit(principal.scope) as unit:
             before = _find(await unit.identity.keys(principal.organization), prefix)
             roles = [Role(name) for name in before.roles if name in set(Role)]
             if not all(may_grant(principal, role) for role in roles):

@@ -2,17 +2,17 @@
 its place.
 """
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from domain.errors import ConversionError
+from domain.first_errors import FirstError
 from domain.loads.checkpoint import StreamState
 from domain.loads.read_set import SourcePlan
 from domain.pipelines.spec import PipelineSpec
 from domain.ports.data_store import IReader, JudgedBatch, SourceBatch
 from domain.ports.engine import StreamTask
 from domain.ports.transformer import TransformPlan
+from domain.quality.measures import Measures
 from domain.stores.table import TableSchema
 
 
@@ -58,16 +58,16 @@ async def not_converted(
         f"{counts.failed} of {counts.read} rows did not convert, more than on_error allows; the batch was not "
         "committed."
     )
-    first = _first_conversion(judged.stats)
+    first = _first_conversion(judged.measures)
     if first is None:
-        known = next((str(error["message"]) for error in _conversions(state.stats)), "")
+        known = next((error.message or "" for error in _conversions(state.measures)), "")
         return ConversionError(f"{known}{'. ' if known else ''}{count}")
-    place = await reader.place(batch, int(first["ordinal"]))
-    column, found = str(first["column"]), first.get("shape")
-    told = f"the value of {column}{f' ({found})' if found else ''}"
+    place = await reader.place(batch, first.ordinal or 0)
+    column = first.column or ""
+    told = f"the value of {column}{f' ({first.shape})' if first.shape else ''}"
     said = _said(task, column, told) or f"{told} does not convert"
     error = ConversionError(f"{place}: {said}. {count}" if place else f"{said}. {count}")
-    error.first_errors = judged.stats["first_errors"]
+    error.first_errors = judged.measures.first_errors
     return error
 
 
@@ -95,9 +95,9 @@ def _said(task: StreamTask, column: str, told: str) -> str | None:
     )
 
 
-def _first_conversion(stats: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    return next((error for error in _conversions(stats) if "ordinal" in error), None)
+def _first_conversion(measures: Measures) -> FirstError | None:
+    return next((error for error in _conversions(measures) if error.ordinal is not None), None)
 
 
-def _conversions(stats: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    return [error for error in stats.get("first_errors", []) if error.get("kind") == "conversion"]
+def _conversions(measures: Measures) -> list[FirstError]:
+    return [error for error in measures.first_errors if error.is_conversion]

@@ -12,7 +12,12 @@ from domain.pipelines.spec import Mode, PipelineSpec
 
 def fits(spec: PipelineSpec, state: LaneState) -> bool:
     """Whether what the lane remembers belongs to this source, cursor, key and destination."""
-    return state.stats.get("fingerprint") in (None, spec.fingerprint)
+    return state.memory.fingerprint in (None, spec.fingerprint)
+
+
+def kept_watermark(spec: PipelineSpec, state: LaneState) -> str | None:
+    """The watermark, if it belongs to this source, cursor, key and destination, whatever was opened since."""
+    return state.watermark if state.memory.of_watermark in (None, spec.fingerprint) else None
 
 
 def is_forgotten(spec: PipelineSpec, state: LaneState) -> bool:
@@ -24,7 +29,7 @@ def leaves_nothing(spec: PipelineSpec, state: LaneState) -> bool:
     """Whether the unfinished load of an earlier revision lies in staging alone: nobody has seen anything of it."""
     if fits(spec, state) or _has_position(spec, state) or not state.is_loading:
         return False
-    return bool((state.stats.get("read_set") or {}).get("shadow"))
+    return bool(state.memory.stage)
 
 
 def is_over(stored: ReadSet, state: LaneState) -> bool:
@@ -40,11 +45,15 @@ def unfinished(attempt: Attempt, state: LaneState) -> ReadSet | None:
     Raises:
         ConflictError: it may not, or the watermark belongs to another source.
     """
-    spec = attempt.spec
+    spec, left = attempt.spec, state.memory.read_set
     if attempt.request.full_refresh:
         return None
     has_begun = state.is_loading and state.seq > 0  # Of what committed no batch there is nothing to finish.
-    if not fits(spec, state) and (has_begun or _has_position(spec, state)):
+    if left is not None and _is_refresh(left, state):
+        has_begun, is_fitting = False, kept_watermark(spec, state) == state.watermark
+    else:
+        is_fitting = fits(spec, state)
+    if not is_fitting and (has_begun or _has_position(spec, state)):
         what = "an unfinished load" if has_begun else "the watermark"
         raise ConflictError(
             f"The source, key, cursor or destination changed since {what} of {spec.name} was written: run "
@@ -52,7 +61,25 @@ def unfinished(attempt: Attempt, state: LaneState) -> ReadSet | None:
             "rows that are there.",
             code="run.position_conflict",
         )
-    return ReadSet.from_json(state.stats["read_set"]) if has_begun else None
+    return left if has_begun and left is not None and not _is_moot(attempt, left) else None
+
+
+def _is_refresh(left: ReadSet, state: LaneState) -> bool:
+    """Whether what is unfinished was to take the table's place: nobody has seen anything of it, and as part of another
+    run its rows would stand beside those that it was to replace. Any other reads from the watermark on.
+    """
+    if left.full_refresh is not None:
+        return left.full_refresh
+    return left.shadow is not None and left.plan.lo is None and left.plan.hi is not None and state.watermark is not None
+
+
+def _is_moot(attempt: Attempt, left: ReadSet) -> bool:
+    """Whether this run has all of what is unfinished by itself: it replaces the table in which rows of that lie, or
+    reads another part of a source without a cursor into a stage of its own.
+    """
+    if left.shadow is None:
+        return attempt.spec.destination.mode is Mode.REPLACE
+    return left.plan.limit != attempt.request.limit and attempt.spec.source.cursor is None
 
 
 def refuse_to_read_again(attempt: Attempt, state: LaneState) -> None:
@@ -90,7 +117,7 @@ def check_table_is_there(spec: PipelineSpec, state: LaneState, landing: Prepared
         return
     has_landed = is_open and landing.target.shadow is None and state.seq > 0
     # A watermark that somebody has put there by hand tells of no rows.
-    has_loaded = spec.source.cursor is not None and state.watermark is not None and "fingerprint" in state.stats
+    has_loaded = spec.source.cursor is not None and state.watermark is not None and state.memory.fingerprint is not None
     if has_landed or has_loaded:
         raise ConflictError(
             f"The table {landing.target.table} is gone, though rows were loaded into it: run with --full-refresh to "

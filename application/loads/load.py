@@ -1,10 +1,9 @@
 """Brings a lane's read set to its published end: lane, plan, landing, route, streams, publication."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 from application.connections.open_stores import OpenStores
 from application.events.announce import Announcer
@@ -13,35 +12,38 @@ from application.loads.ends import Ends, open_ends
 from application.loads.landing import LandingPlanner, Prepared
 from application.loads.lane import (
     check_table_is_there,
-    fits,
     is_forgotten,
     is_over,
+    kept_watermark,
     leaves_nothing,
     refuse_to_read_again,
     unfinished,
 )
 from application.loads.plan_read import ReadPlanner
 from application.loads.publish import verdict_of
-from application.loads.report import Loaded, left_by_abandoned, published_report, run_report, told_first
+from application.loads.report import Loaded, left_by_abandoned, published_report, run_report
 from application.loads.route import route_of
+from application.loads.telling import LoadTeller
 from application.runs.gathering import Gathered
 from application.runs.work import StoppedError
-from domain.errors import FencedError, WorkFailedError
-from domain.events import BatchCommitted, QualityIssueFound, SchemaViolationFound
+from domain.errors import FencedError, QualityRejectedError, WorkFailedError
 from domain.failpoints import fail_at
 from domain.loads.checkpoint import POSITION_FORMAT, LaneState
 from domain.loads.read_set import ReadSet
 from domain.loads.report import StreamReport
 from domain.loads.way import Route, Way
-from domain.ports.data_store import IOwner, Publication
-from domain.ports.engine import IEngine, OnProgress, Progress, StreamTask
+from domain.ports.data_store import IOwner
+from domain.ports.engine import IEngine, OnProgress, StreamTask
+from domain.ports.records.unit_of_work import IRecords
 from domain.ports.runtime import IClock, IIdentifiers
-from domain.ports.unit_of_work import IRecords
+from domain.ports.telemetry import ITelemetry
+from domain.runs.report import RunReport
+from domain.runs.run import Run
 
 MAX_FRUITLESS_CLAIMS = 3
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class ReadSetLoader:
     """Loads read sets of claimed runs. `parallelism` is the streams at a time where a pipeline says nothing, and
     `max_parallelism` the most; `most_bytes` are those of all their batches together.
@@ -55,21 +57,32 @@ class ReadSetLoader:
     announcer: Announcer
     identifiers: IIdentifiers
     clock: IClock
+    telemetry: ITelemetry
     parallelism: int
     max_parallelism: int = 64
     most_bytes: int = 1024**3
 
-    async def load(self, attempt: Attempt, on_progress: OnProgress) -> Mapping[str, Any]:
+    async def load(self, attempt: Attempt, on_progress: OnProgress) -> RunReport:
         """Bring the lane's read set to its published end and return the report.
 
         Raises:
             StoppedError: the streams stopped at a batch border because they were asked to.
             FencedError: another worker owns the run or the lane.
+            WorkFailedError: the plan in the records was changed by somebody (`run.plan_damaged`), or what a load may
+                fail by.
         """
         claim = attempt.claim
         if claim.run.cancel_requested:
             raise StoppedError("cancelled")  # Before a store is opened that may be why somebody gave up on the run.
-        ends = await open_ends(self.stores, attempt.lane.organization, attempt.connections())
+        if attempt.is_plan_damaged:  # Planned anew, it might read for a second time what it has loaded.
+            raise WorkFailedError(
+                "What the records say that this run reads is not as Headrace writes it: somebody has changed it. The "
+                "rows that it has committed stay; run the pipeline again with --full-refresh.",
+                code="run.plan_damaged",
+            )
+        with self.telemetry.span("open stores"):
+            ends = await open_ends(self.stores, attempt.lane.organization, attempt.connections())
+            await ends.check_health()
         attempt.spec = spec = await self.reads.with_key(ends.source, attempt.spec)
         while True:
             try:
@@ -83,7 +96,7 @@ class ReadSetLoader:
 
     async def _load_as_owner(
         self, attempt: Attempt, ends: Ends, owner: IOwner, state: LaneState, on_progress: OnProgress
-    ) -> Mapping[str, Any]:
+    ) -> RunReport:
         stored = attempt.stored
         if stored is not None and stored.id == state.read_set_id and not state.is_loading:
             # It died between publishing and saying so.
@@ -95,7 +108,7 @@ class ReadSetLoader:
         if not attempt.goes_on_after(done):
             return report
         # After an adopted read set, what arrived since is still to be read.
-        attempt.stored, attempt.read_set, attempt.completed_first = None, None, told_first(report)
+        attempt.stored, attempt.read_set, attempt.completed_first = None, None, report.before_more
         return await self._load_as_owner(attempt, ends, owner, await attempt.take_over(owner), on_progress)
 
     async def _chosen(self, attempt: Attempt, ends: Ends, owner: IOwner, state: LaneState) -> tuple[ReadSet, LaneState]:
@@ -106,7 +119,7 @@ class ReadSetLoader:
             stored = None  # Another run has completed or abandoned it since; what is left is read anew.
         if stored is None and (attempt.request.abandon or leaves_nothing(spec, state)) and is_forgotten(spec, state):
             attempt.notes = left_by_abandoned(state, spec)
-            await owner.reset(state.watermark if fits(spec, state) else None)  # Committed rows stay.
+            await owner.reset(kept_watermark(spec, state))  # Committed rows stay.
             state = await attempt.take_over(owner)
         if stored is not None:
             return stored, state
@@ -122,9 +135,10 @@ class ReadSetLoader:
         return await self._planned(attempt, ends, state), state
 
     async def _planned(self, attempt: Attempt, ends: Ends, state: LaneState) -> ReadSet:
-        read_set = await self.reads.read_set(
-            self.identifiers.new_id(), attempt.lane, ends, attempt.spec, attempt.request, state
-        )
+        with self.telemetry.span("plan"):
+            read_set = await self.reads.read_set(
+                self.identifiers.new_id(), attempt.lane, ends, attempt.spec, attempt.request, state
+            )
         plan = replace(read_set.plan, warnings=(*read_set.plan.warnings, *attempt.notes))
         read_set, attempt.notes = replace(read_set, plan=plan, completed_first=attempt.completed_first), ()
         await self._store(attempt, read_set)
@@ -134,18 +148,18 @@ class ReadSetLoader:
         return read_set
 
     async def _store(self, attempt: Attempt, read_set: ReadSet) -> None:
-        if not await self._gathered.ask((attempt.claim.run.id, attempt.claim.fence, read_set)):
+        if not await self._gathered.ask((attempt.claim.run, attempt.claim.fence, read_set)):
             raise _fenced(attempt)
 
     @cached_property
-    def _gathered(self) -> Gathered[tuple[str, int, ReadSet], bool]:
-        return Gathered(self._store_all)
+    def _gathered(self) -> Gathered[tuple[Run, int, ReadSet], bool]:
+        return Gathered(self._store_all, apart=lambda planned: planned[0].scope)
 
-    async def _store_all(self, planned: Sequence[tuple[str, int, ReadSet]]) -> Sequence[bool]:
-        async with self.records.unit() as unit:
-            stored = await unit.runs.store_read_sets({(run, fence): plan.to_json() for run, fence, plan in planned})
+    async def _store_all(self, planned: Sequence[tuple[Run, int, ReadSet]]) -> Sequence[bool]:
+        async with self.records.unit(planned[0][0].scope) as unit:
+            stored = await unit.runs.store_read_sets({(run.id, fence): plan for run, fence, plan in planned})
             await unit.commit()
-        return [run in stored for run, _, _ in planned]
+        return [run.id in stored for run, _, _ in planned]
 
     async def _loaded(
         self,
@@ -164,11 +178,17 @@ class ReadSetLoader:
         await self._refuse_poison(attempt, state)
         reports = await self._streamed(attempt, _tasks(attempt, ends, read_set, state, landing, route), on_progress)
         # Every stream has its report, also one that an earlier attempt brought to its end.
-        before = [StreamReport(s.stream, s.counts, s.seq, stats=s.stats) for s in state.streams if s.is_done]
+        before = [StreamReport(s.stream, s.counts, s.seq, measures=s.measures) for s in state.streams if s.is_done]
         reports = sorted([*before, *reports], key=lambda report: report.stream)
         verdict = verdict_of(spec, read_set, landing.transform, self.clock.now())
-        publication = await owner.publish(read_set, landing.target, verdict.checks, verdict.judge)
-        self._tell(attempt, publication, landing)
+        teller = LoadTeller(self.announcer, attempt)
+        try:
+            with self.telemetry.span("publish"):
+                publication = await owner.publish(read_set, landing.target, verdict.checks, verdict.judge)
+        except QualityRejectedError as error:
+            teller.rejected(error)
+            raise
+        teller.published(publication, landing)
         return Loaded(
             publication, reports, route, landing.hooks, landing.target.discarded, landing.added, landing.left_out
         )
@@ -202,7 +222,7 @@ class ReadSetLoader:
         claim = attempt.claim
         if claim.run.attempt == 1:
             return
-        async with self.records.unit() as unit:
+        async with self.records.unit(claim.run.scope) as unit:
             fruitless = await unit.runs.note_progress(claim.run.id, claim.fence, progress=state.seq)
             if fruitless is None:
                 raise _fenced(attempt)
@@ -226,7 +246,7 @@ class ReadSetLoader:
                 ready,
                 parallelism=parallelism,
                 stop=claim.stop_reason,
-                on_progress=self._progress(attempt, on_progress),
+                on_news=LoadTeller(self.announcer, attempt).hearing(on_progress),
             )
         if any(report.interrupted for report in reports):
             raise StoppedError(claim.stop_reason() or "stopped")
@@ -240,38 +260,14 @@ class ReadSetLoader:
             return
         first = tasks[0]
         store = await self.stores.get(first.lane.organization, first.source)
+        if not store.capabilities.shares_snapshots:
+            yield tasks
+            return
         undecoded = first.route.way is Way.PASS_THROUGH
         async with AsyncExitStack() as stack:
             held = store.snapshot(first.spec.source, readers=readers, undecoded=undecoded, by=first.owner)
             name = await self.reads.patience.answer(stack.enter_async_context(held))
             yield [replace(task, snapshot=name) for task in tasks]
-
-    def _progress(self, attempt: Attempt, on_progress: OnProgress) -> OnProgress:
-        claim = attempt.claim
-
-        def tell(progress: Progress) -> None:
-            rate = round(progress.rows_read / progress.seconds, 1) if progress.seconds else 0.0
-            batch_id = f"{claim.run.id}/{progress.stream}/{progress.seq}"
-            seconds = round(progress.seconds, 4)
-            self.announcer.tell(
-                BatchCommitted(*claim.ids, batch_id, progress.rows_read, progress.rows_used, seconds, rate)
-            )
-            on_progress(progress)
-
-        return tell
-
-    def _tell(self, attempt: Attempt, publication: Publication, landing: Prepared) -> None:
-        """Tell what was found wrong with rows and columns that were published all the same."""
-        ids, counts = attempt.claim.ids, publication.counts
-        for result in publication.judgement.results:
-            if result.violations:
-                self.announcer.tell(QualityIssueFound(*ids, result.rule, result.verdict, result.violations))
-        found = [("unconverted", column, rows) for column, rows in publication.stats.get("unconverted", {}).items()]
-        found += [("column_discarded", column, counts.read) for column in landing.target.discarded]
-        found += [("column_added", column, counts.used) for column in landing.added]
-        for violation, column, rows in found:
-            if rows:
-                self.announcer.tell(SchemaViolationFound(*ids, violation, column, rows))
 
 
 def _tasks(

@@ -1,8 +1,8 @@
 """How long a store may take over one answer, so that a query that never answers ends its run by name."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import AbstractContextManager, aclosing, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
@@ -48,12 +48,15 @@ class Patience:
                 code="query.timeout",
             ) from error
 
-    async def each(self, items: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
+    async def each(
+        self, items: AsyncGenerator[T, None], waiting: Callable[[], AbstractContextManager[None]] = nullcontext
+    ) -> AsyncGenerator[T, None]:
         """Yield the items of a read, none of which may take longer than the limit; close it after."""
         async with aclosing(items):
             while True:
                 try:
-                    item = await self.answer(anext(items))
+                    with waiting():
+                        item = await self.answer(anext(items))
                 except StopAsyncIteration:
                     return
                 yield item

@@ -1,24 +1,24 @@
 """Where the first refused rows of a run stand, for its report: a file and a line, or a row of a batch."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
 
+from domain.first_errors import MOST_FIRST_ERRORS, FirstError
 from domain.loads.checkpoint import StreamState
 from domain.ports.data_store import IReader, SourceBatch
-
-_KEPT = 10
+from domain.quality.measures import Measures
 
 
 async def placed(
-    errors: Sequence[Mapping[str, Any]], batch: SourceBatch, reader: IReader, *, stream: str, seq: int | None = None
-) -> list[dict[str, Any]]:
+    errors: Sequence[FirstError], batch: SourceBatch, reader: IReader, *, stream: str, seq: int | None = None
+) -> tuple[FirstError, ...]:
     """Give each of a batch's first errors its place."""
-    told = []
+    found = []
     for error in errors:
-        ordinal = int(error["ordinal"])
+        ordinal = error.ordinal or 0
         there = await reader.place(batch, ordinal) or row_of(ordinal, stream=stream, seq=seq)
-        told.append({**error, "stream": stream, "place": there})
-    return told
+        found.append(error.at(stream, there))
+    return tuple(found)
 
 
 def row_of(ordinal: int, *, stream: str, seq: int | None) -> str:
@@ -26,26 +26,17 @@ def row_of(ordinal: int, *, stream: str, seq: int | None) -> str:
     return f"row {ordinal + 1} of {'its batch' if seq is None else f'batch {seq}'} in stream {stream}"
 
 
-async def placed_in_report(
-    stats: Mapping[str, Any], state: StreamState, batch: SourceBatch, reader: IReader
-) -> Mapping[str, Any]:
+async def placed_in_report(measures: Measures, state: StreamState, batch: SourceBatch, reader: IReader) -> Measures:
     """Give places to as many errors of a batch as the report still has room for: to find a line is slow."""
-    if not stats.get("first_errors"):
-        return stats
-    room = max(0, _KEPT - len(state.stats.get("first_errors", ())))
-    errors = await placed(stats["first_errors"][:room], batch, reader, stream=state.stream, seq=state.seq + 1)
-    return {**stats, "first_errors": errors}
+    if not measures.first_errors:
+        return measures
+    room = max(0, MOST_FIRST_ERRORS - len(state.measures.first_errors))
+    errors = await placed(measures.first_errors[:room], batch, reader, stream=state.stream, seq=state.seq + 1)
+    return replace(measures, first_errors=errors)
 
 
-def counted_in_report(stats: Mapping[str, Any], state: StreamState) -> Mapping[str, Any]:
+def counted_in_report(measures: Measures, state: StreamState) -> Measures:
     """The same for rows that passed undecoded: they are known by their batch."""
-    errors = stats.get("first_errors", ())
-    told = [
-        {
-            **error,
-            "stream": state.stream,
-            "place": row_of(int(error["ordinal"]), stream=state.stream, seq=state.seq + 1),
-        }
-        for error in errors
-    ]
-    return {**stats, "first_errors": told} if told else stats
+    stream, seq = state.stream, state.seq + 1
+    errors = [error.at(stream, row_of(error.ordinal or 0, stream=stream, seq=seq)) for error in measures.first_errors]
+    return replace(measures, first_errors=tuple(errors))

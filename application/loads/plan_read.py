@@ -85,7 +85,7 @@ class ReadPlanner:
         if not merges_in_streams(spec):
             source = replace(source, partitions=None)
             note = "one stream: the partition column is not an untouched part of the merge key"
-        before = state.end if state.stats.get("fingerprint") == spec.fingerprint else None
+        before = state.memory.latest_end if state.memory.fingerprint == spec.fingerprint else None
         plan = await self.planned(ends.source.plan(source, lo=lo, limit=request.limit, before=before))
         if note is not None:
             plan = replace(plan, note=note)
@@ -103,8 +103,9 @@ class ReadPlanner:
             batch_bytes=self.batch_bytes(spec),
             shadow=shadow,
             expected=await self._expected(ends.source, spec, plan),
-            baseline=state.profiles,
+            baseline=state.memory.latest_profiles,
             generation=state.generation,
+            full_refresh=request.full_refresh,
         )
 
     @staticmethod
@@ -112,6 +113,7 @@ class ReadPlanner:
         """Choose how a planned read publishes."""
         unique = None
         if spec.destination.mode is Mode.MERGE:
+            ends.check_merges()
             existing = await ends.destination.describe(spec.destination.table)
             # What steps make of the columns is not known yet.
             written = None if spec.transform else {name.lower() for name, _ in plan.columns}

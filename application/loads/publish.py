@@ -8,7 +8,7 @@ from domain.errors import ConversionError
 from domain.loads.read_set import ReadSet
 from domain.pipelines.spec import PipelineSpec
 from domain.ports.transformer import TransformPlan
-from domain.quality.rules import Judgement, Measures, Rule, StagedChecks, judge
+from domain.quality.rules import Evidence, Judgement, Rule, StagedChecks, judge
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Verdict:
     """What is asked of the staged rows, and what is said of the answers."""
 
     checks: StagedChecks
-    judge: Callable[[Measures], Judgement]
+    judge: Callable[[Evidence], Judgement]
 
 
 def verdict_of(spec: PipelineSpec, read_set: ReadSet, transform: TransformPlan, now: datetime) -> Verdict:
@@ -24,11 +24,11 @@ def verdict_of(spec: PipelineSpec, read_set: ReadSet, transform: TransformPlan, 
     rules = tuple(_landed(rule, transform) for rule in spec.quality)
     complete = _complete(spec, read_set, transform)
 
-    def judged(measures: Measures) -> Judgement:
-        counts = measures.counts
+    def judged(evidence: Evidence) -> Judgement:
+        counts = evidence.counts
         if not spec.on_error.allows(counts.failed, counts.read):
             raise ConversionError(f"{counts.failed} of {counts.read} rows did not convert, more than on_error allows.")
-        return judge(rules, replace(measures, now=now, complete=complete))
+        return judge(rules, replace(evidence, now=now, complete=complete))
 
     return Verdict(StagedChecks.of(rules), judged)
 

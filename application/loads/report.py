@@ -1,9 +1,9 @@
-"""The run's report: counts, verdicts, streams, and the first errors, in plain JSON."""
+"""The run's report: counts, verdicts, streams, and the first errors of what a load has done."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from domain.first_errors import MOST_FIRST_ERRORS
 from domain.loads.checkpoint import LaneState
 from domain.loads.horizon import ReadEnd
 from domain.loads.read_set import ReadSet
@@ -11,7 +11,21 @@ from domain.loads.report import StreamReport
 from domain.loads.way import Route
 from domain.pipelines.spec import Mode, PipelineSpec
 from domain.ports.data_store import Publication
-from domain.quality.profile import summary
+from domain.quality.measures import LandedRows
+from domain.quality.profile import Profile, ProfileSummary
+from domain.runs.report import Hook, RunReport, Spent, StreamPart
+
+_OF_RUN = (
+    "published", "way", "way_because", "snapshots", "counts", "bytes_read", "batches", "retries", "seconds",
+    "spent", "rows_per_second", "rules", "first_errors", "streams",
+)  # fmt: skip
+_IF_ANY_OF_RUN = (
+    "python", "discarded_columns", "added_columns", "columns_left_out", "unconverted", "profiles", "merged",
+    "delete_missing", "note", "landed", "warnings",
+)  # fmt: skip
+_OF_PUBLISHED = ("counts", "rules", "first_errors", "streams")
+_IF_ANY_OF_PUBLISHED = ("note", "landed", "warnings", "merged", "profiles")
+_OF_UNFINISHED = ("read_set", "watermark", "published", "counts", "rules", "first_errors", "streams")
 
 
 @dataclass(frozen=True)
@@ -21,94 +35,130 @@ class Loaded:
     publication: Publication
     streams: Sequence[StreamReport]
     route: Route
-    hooks: Sequence[Mapping[str, str]] = ()
+    hooks: Sequence[Hook] = ()
     discarded: Sequence[str] = ()
     added: Sequence[str] = ()
     left_out: Sequence[str] = ()
 
 
-def run_report(read_set: ReadSet, loaded: Loaded) -> dict[str, Any]:
+_HIDDEN_FROM_MERGE = (
+    "row-level security is on for the destination table and this role: a merge neither updates nor deletes rows that "
+    "its policies hide, and a key of theirs may be there twice; write as the owner or as a role with BYPASSRLS, or "
+    "give the key a unique index"
+)
+
+
+def run_report(read_set: ReadSet, loaded: Loaded) -> RunReport:
     """Gather what the streams of a published read set did. `adopted` tells that an earlier run had begun it."""
-    publication, streams = loaded.publication, loaded.streams
+    publication, streams, end = loaded.publication, loaded.streams, read_set.plan.end
+    measures = publication.measures
     seconds = max((report.seconds for report in streams), default=0.0)
     read = sum(report.rows_read for report in streams)
-    own = {
-        "read_set": read_set.id,
-        "adopted": read_set.is_adopted,
-        "watermark": read_set.plan.hi,
-        **_end(read_set.plan.end),
-        "published": "run" if read_set.shadow else "batch",
-        "way": loaded.route.way.value,
-        "way_because": loaded.route.reason,
-        "snapshots": len(publication.stats.get("snapshots", ())) or 1,
-        "counts": publication.counts.as_dict(),
-        "bytes_read": sum(report.bytes_read for report in streams),
-        "batches": sum(report.batches for report in streams),
-        "retries": sum(report.retries for report in streams),
-        "seconds": round(seconds, 3),
-        "rows_per_second": round(read / seconds) if seconds else None,
-        "rules": [vars(result) for result in publication.judgement.results],
-        "first_errors": publication.stats.get("first_errors", []),
-        "streams": [report.as_dict() for report in streams],
-        **({"python": [dict(hook) for hook in loaded.hooks]} if loaded.hooks else {}),
-        **({"discarded_columns": list(loaded.discarded)} if loaded.discarded else {}),
-        **({"added_columns": list(loaded.added)} if loaded.added else {}),
-        **({"columns_left_out": list(loaded.left_out)} if loaded.left_out else {}),
-        **({"unconverted": unconverted} if (unconverted := publication.stats.get("unconverted")) else {}),
-        **_profiles(publication.stats.get("profiles", {})),
-        **_merged(publication.stats),
-        **({"delete_missing": note} if (note := publication.stats.get("delete_missing")) else {}),
-        **({"note": read_set.plan.note} if read_set.plan.note else {}),
-        **_warned(read_set, publication.stats),
-    }
-    return in_total(own, read_set.completed_first)
+    own = RunReport(
+        read_set=read_set.id,
+        adopted=read_set.is_adopted,
+        watermark=read_set.plan.hi,
+        complete_as_of=end.complete_as_of if end is not None else None,
+        cursor=_words(end),
+        published="run" if read_set.shadow else "batch",
+        way=loaded.route.way.value,
+        way_because=loaded.route.reason,
+        snapshots=len(measures.snapshots) or 1,
+        counts=publication.counts,
+        bytes_read=sum(report.bytes_read for report in streams),
+        batches=sum(report.batches for report in streams),
+        retries=sum(report.retries for report in streams),
+        seconds=round(seconds, 3),
+        spent=sum((report.spent for report in streams), Spent()),
+        rows_per_second=round(read / seconds) if seconds else None,
+        rules=publication.judgement.results,
+        first_errors=measures.first_errors,
+        streams=tuple(report.part for report in streams),
+        python=tuple(loaded.hooks),
+        discarded_columns=tuple(loaded.discarded),
+        added_columns=tuple(loaded.added),
+        columns_left_out=tuple(loaded.left_out),
+        unconverted=measures.unconverted,
+        profiles=_summaries(measures.profiles),
+        merged=measures.merged,
+        delete_missing=measures.delete_missing,
+        note=read_set.plan.note,
+        landed=measures.landed,
+        warnings=_warnings(read_set, measures.landed),
+    )
+    named = own.saying("read_set", "adopted", "watermark", *_named(end), *_OF_RUN, if_any=_IF_ANY_OF_RUN)
+    return named.after(read_set.completed_first)
 
 
-def published_report(state: LaneState, read_set: ReadSet) -> dict[str, Any]:
+def published_report(state: LaneState, read_set: ReadSet) -> RunReport:
     """Rebuild the report of a read set that was published by a worker that died before saying so."""
-    stats: Mapping[str, Any] = state.stats.get("stats", {})
-    own = {
-        "read_set": state.read_set_id,
-        "adopted": read_set.is_adopted,
-        "watermark": state.watermark,
-        **_end(state.end),
-        "counts": state.counts.as_dict(),
-        "rules": state.stats.get("verdicts", []),
-        "first_errors": stats.get("first_errors", []),
-        "streams": [],
-        **({"note": read_set.plan.note} if read_set.plan.note else {}),
-        **_warned(read_set, stats),
-        **_merged(stats),
-        **_profiles(state.stats.get("profiles", {})),
-    }
-    return in_total(own, read_set.completed_first)
+    memory, end = state.memory, state.memory.latest_end
+    measures = memory.measures
+    own = RunReport(
+        read_set=state.read_set_id,
+        adopted=read_set.is_adopted,
+        watermark=state.watermark,
+        complete_as_of=end.complete_as_of if end is not None else None,
+        cursor=_words(end),
+        counts=state.counts,
+        rules=memory.verdicts,
+        first_errors=measures.first_errors,
+        note=read_set.plan.note,
+        landed=measures.landed,
+        warnings=_warnings(read_set, measures.landed),
+        merged=measures.merged,
+        profiles=_summaries(memory.profiles),
+    )
+    named = own.saying("read_set", "adopted", "watermark", *_named(end), *_OF_PUBLISHED, if_any=_IF_ANY_OF_PUBLISHED)
+    return named.after(read_set.completed_first)
 
 
-def _warned(read_set: ReadSet, stats: Mapping[str, Any]) -> dict[str, Any]:
+def unfinished_report(state: LaneState) -> RunReport | None:
+    """Say what a run that did not get to its end has committed, stream by stream; None where nothing is open."""
+    if not state.is_loading:
+        return None
+    read_set = state.memory.read_set
+    errors = tuple(error for stream in state.streams for error in stream.measures.first_errors)
+    own = RunReport(
+        read_set=state.read_set_id,
+        watermark=state.watermark,
+        counts=state.counts,
+        first_errors=errors[:MOST_FIRST_ERRORS],
+        streams=tuple(
+            StreamPart(stream=s.stream, state=s.state, seq=s.seq, counts=s.counts).saying(
+                "stream", "state", "seq", "counts"
+            )
+            for s in state.streams
+        ),
+    )
+    return own.saying(*_OF_UNFINISHED).after(read_set.completed_first if read_set is not None else None)
+
+
+def _warnings(read_set: ReadSet, landed: LandedRows | None) -> tuple[str, ...]:
     """What hides rows at the source, and rows that were written and that the table does not show."""
-    warnings, landed = list(read_set.plan.warnings), stats.get("landed")
-    if landed is None:
-        return {"warnings": warnings} if warnings else {}
-    written, shown = landed["written"], landed["shown"]
-    if shown is None:
-        warnings.append(
-            f"{written} rows were written, but a trigger, a rule or row-level security of the table may hide or "
-            "suppress some, and how many it shows cannot be counted: the rows bear no mark of this run alone"
+    told = read_set.plan.warnings
+    if landed is not None and landed.hides:
+        told = (*told, _HIDDEN_FROM_MERGE)
+    if landed is None or landed.shown == landed.written:
+        return told
+    if landed.shown is None:
+        found = (
+            f"{landed.written} rows were written, but a view, a trigger, a rule or row-level security may hide or "
+            "suppress some, and how many the table shows cannot be counted: the rows bear no mark of this run alone"
         )
-    elif shown != written:
-        warnings.append(
-            f"{written} rows were written, and the table shows {shown} of them: a trigger, a rule or row-level "
-            "security hides, suppresses or adds rows"
+    else:
+        found = (
+            f"{landed.written} rows were written, and the table shows {landed.shown} of them: a view, a trigger, a "
+            "rule or row-level security hides, suppresses or adds rows"
         )
-    return {"landed": dict(landed), **({"warnings": warnings} if warnings else {})}
+    return (*told, found)
 
 
 def left_by_abandoned(state: LaneState, spec: PipelineSpec) -> tuple[str, ...]:
     """Say what a read set that is given up leaves in the table: whoever was loading it, here or elsewhere, had
     committed it.
     """
-    shadow = (state.stats.get("read_set") or {}).get("shadow")
-    if not state.is_loading or shadow or not state.counts.produced:
+    if not state.is_loading or state.memory.stage or not state.counts.produced:
         return ()
     again = "land beside them" if spec.destination.mode is Mode.APPEND else "take their place"
     return (
@@ -117,77 +167,16 @@ def left_by_abandoned(state: LaneState, spec: PipelineSpec) -> tuple[str, ...]:
     )
 
 
-def told_first(report: Mapping[str, Any]) -> dict[str, Any]:
-    """What is kept of the report of a read set that the run completed for another, before it read on."""
-    return {name: value for name, value in report.items() if name not in ("streams", "profiles", "python")}
+def _words(end: ReadEnd | None) -> Mapping[str, tuple[str, ...]]:
+    return end.words if end is not None else {}
 
 
-def in_total(own: Mapping[str, Any], first: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The report of a run over all that it read: what another run had left, and its own; each is told in
-    `read_sets`.
-    """
-    if first is None:
-        return dict(own)
-    both = [first, own]
-    added = {
-        name: round(sum(part.get(name) or 0 for part in both), 3)
-        for name in ("bytes_read", "batches", "retries", "seconds")
-        if name in own
-    }
-    if added.get("seconds"):
-        moved = sum((part.get("rows_per_second") or 0) * (part.get("seconds") or 0) for part in both)
-        added["rows_per_second"] = round(moved / added["seconds"])
-    return {
-        **own,
-        **added,
-        "adopted": True,
-        "counts": {name: sum(part["counts"][name] for part in both) for name in own["counts"]},
-        "first_errors": [error for part in both for error in part.get("first_errors", [])][:10],
-        "completed_first": dict(first),
-        "read_sets": [
-            {
-                "read_set": part.get("read_set"),
-                "adopted": part.get("adopted", False),
-                "watermark": part.get("watermark"),
-                "counts": part["counts"],
-            }
-            for part in both
-        ],
-    }
+def _named(end: ReadEnd | None) -> tuple[str, ...]:
+    """What a report says of the end of a read by a cursor."""
+    if end is None:
+        return ()
+    return ("complete_as_of", "cursor") if end.words else ("complete_as_of",)
 
 
-def _end(end: ReadEnd | None) -> dict[str, Any]:
-    return end_body(end) if end is not None else {}
-
-
-def end_body(end: ReadEnd) -> dict[str, Any]:
-    """Why a read by a cursor ended where it did."""
-    words = {"held_back": end.held_back, "assumed": end.assumed, "unknown": end.unknown}
-    said = {name: list(sentences) for name, sentences in words.items() if sentences}
-    return {"complete_as_of": end.complete_as_of, **({"cursor": said} if said else {})}
-
-
-def _profiles(found: Mapping[str, Any]) -> dict[str, Any]:
-    return {"profiles": {name: summary(profile) for name, profile in found.items()}} if found else {}
-
-
-def _merged(stats: Mapping[str, Any]) -> dict[str, Any]:
-    return {"merged": dict(stats["merged"])} if "merged" in stats else {}
-
-
-def unfinished_report(state: LaneState) -> dict[str, Any] | None:
-    """Say what a run that did not get to its end has committed, stream by stream; None where nothing is open."""
-    if not state.is_loading:
-        return None
-    own = {
-        "read_set": state.read_set_id,
-        "watermark": state.watermark,
-        "published": None,
-        "counts": state.counts.as_dict(),
-        "rules": [],
-        "first_errors": [error for stream in state.streams for error in stream.stats.get("first_errors", [])][:10],
-        "streams": [
-            {"stream": s.stream, "state": s.state, "seq": s.seq, "counts": s.counts.as_dict()} for s in state.streams
-        ],
-    }
-    return in_total(own, state.stats.get("read_set", {}).get("completed_first"))
+def _summaries(profiles: Mapping[str, Profile]) -> Mapping[str, ProfileSummary]:
+    return {name: profile.summary for name, profile in profiles.items()}

@@ -30,6 +30,10 @@ async def route_of(
     route = choose_way(facts)
     if not facts.may_pass:
         return route
+    promised, able = ends.source.capabilities, ends.destination.capabilities
+    is_inside = ends.is_one_store and promised.selects_inside
+    if not (is_inside or promised.wires & able.landing_wires):
+        return route  # Neither has to be asked.
     landing_names = {column.name for column in target.columns}
     reading = await ends.source.wire(spec.source)
     if reading is not None and facts.only_converts:
@@ -40,7 +44,7 @@ async def route_of(
     return choose_way(
         replace(
             facts,
-            may_run_inside=ends.is_one_store and await ends.source.may_run_inside(spec.source),
+            may_run_inside=is_inside and await ends.source.may_run_inside(spec.source),
             reading=reading,
             landing=await ends.destination.landing_wire(target.table, target.columns),
         )

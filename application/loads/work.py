@@ -1,23 +1,23 @@
 """A run of a pipeline: brings its lane's read set to the published end, or stops it at the destination."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
 
 from application.connections.open_stores import OpenStores
 from application.loads.attempt import Attempt
 from application.loads.ends import connections_of
 from application.loads.load import ReadSetLoader
-from application.loads.report import in_total, published_report, unfinished_report
+from application.loads.report import published_report, unfinished_report
 from application.runs.work import Claim, IWork, IWorks, Sealed
 from domain.errors import FencedError, NotFoundError
 from domain.loads.checkpoint import LaneState
 from domain.pipelines.replay import replay_of
 from domain.pipelines.spec import PipelineSpec, RetryOptions
 from domain.ports.engine import OnProgress
-from domain.ports.unit_of_work import IRecords, IUnitOfWork
+from domain.ports.records.unit_of_work import IRecords, IUnitOfWork
 from domain.quality.measures import Counts
+from domain.runs.report import RunReport
 from domain.runs.run import Run
 from domain.stores.connection import ConnectionSpec
 
@@ -49,12 +49,14 @@ class PipelineWork(IWork):
     def timeout_or(self, default: timedelta) -> timedelta:
         return self._spec.run.timeout_or(default)
 
-    async def perform(self, claim: Claim, on_progress: OnProgress) -> Mapping[str, Any]:
+    async def perform(self, claim: Claim, on_progress: OnProgress) -> RunReport:
         return await self._loader.load(self._attempt_of(claim), on_progress)
 
     async def seal(self, claim: Claim) -> Sealed | None:
         attempt = self._attempt_of(claim)
         planned = attempt.planned
+        if attempt.is_plan_damaged:
+            return Sealed(is_done=False, report=unfinished_report(await self._sealed(attempt)))
         if planned is None:
             # No attempt at this run has opened a read set, and none can any more: there is no writer to stop.
             return None
@@ -63,10 +65,10 @@ class PipelineWork(IWork):
             return Sealed(is_done=True, report=published_report(left, planned))
         return Sealed(is_done=False, report=unfinished_report(left))
 
-    def completed(self) -> Mapping[str, Any] | None:
+    def completed(self) -> RunReport | None:
         if self._attempt is None or self._attempt.completed_first is None:
             return None
-        return in_total({"counts": Counts().as_dict()}, self._attempt.completed_first)
+        return RunReport.of_counts(Counts()).after(self._attempt.completed_first)
 
     def _attempt_of(self, claim: Claim) -> Attempt:
         if self._attempt is None:
@@ -102,7 +104,7 @@ class PipelineWorks(IWorks):
 
     async def of(self, run: Run) -> PipelineWork:
         connections: Sequence[ConnectionSpec] | NotFoundError
-        async with self.records.view() as unit:
+        async with self.records.read(run.scope) as unit:
             spec = await self._spec_of(unit, run)
             try:
                 connections = await self.stores.specs_in(unit, run.organization, connections_of(spec))
@@ -111,9 +113,9 @@ class PipelineWorks(IWorks):
         return PipelineWork(spec, connections, self.records, self.stores, self.loader)
 
     async def _spec_of(self, unit: IUnitOfWork, run: Run) -> PipelineSpec:
-        key = (run.organization, run.pipeline, run.revision)
+        key = (run.organization, run.work.name, run.work.revision)
         if key not in self._specs:
-            (stored,) = await unit.pipelines.revisions(run.organization, run.pipeline, before=run.revision + 1, limit=1)
+            (stored,) = await unit.pipelines.revisions(*key[:2], before=run.work.revision + 1, limit=1)
             if len(self._specs) >= _REMEMBERED_SPECS:
                 self._specs.clear()
             # A revision never changes, so it is remembered for good.

@@ -9,8 +9,10 @@ from application.runs.doorbell import RUNS_TOPIC
 from domain.errors import NotFoundError, UnavailableError
 from domain.identity.policy import Action, require
 from domain.identity.principal import Principal
+from domain.identity.scope import PLATFORM
 from domain.ports.message_queue import IMessageQueue
-from domain.ports.unit_of_work import IRecords, WorkerRecord
+from domain.ports.records.unit_of_work import IRecords
+from domain.ports.records.workers import WorkerRecord
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class WorkerRegistry:
 
     async def beat(self, roles: str, *, running: int) -> None:
         """Say that this process lives, and begin to drain if it was asked to (spot notices come this way)."""
-        async with self.records.unit() as unit:
+        async with self.records.unit(PLATFORM) as unit:
             now = replace(self.own, roles=roles, running=running, state=self.life.state.value)
             is_asked_to_drain = await unit.workers.beat(now)
             await unit.commit()
@@ -34,14 +36,14 @@ class WorkerRegistry:
 
     async def leave(self) -> None:
         """Forget this process, which ends well."""
-        async with self.records.unit() as unit:
+        async with self.records.unit(PLATFORM) as unit:
             await unit.workers.remove(self.own.id)
             await unit.commit()
 
     async def alive(self, principal: Principal) -> Sequence[WorkerRecord]:
         """List the processes that live, oldest first."""
         require(principal, Action.READ)
-        async with self.records.view() as unit:
+        async with self.records.read(PLATFORM) as unit:
             return await unit.workers.seen_within(self.alive_within)
 
     async def queue_depth(self, principal: Principal) -> int | None:
@@ -59,7 +61,7 @@ class WorkerRegistry:
             NotFoundError: no such process.
         """
         require(principal, Action.OPERATE)
-        async with self.records.unit() as unit:
+        async with self.records.unit(PLATFORM) as unit:
             if not await unit.workers.request_drain(worker_id):
                 raise NotFoundError("There is no such worker.", code="worker.not_found")
             await unit.audit.add(principal, "drain", worker_id)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from application.answers import AnswerLimits
 from application.connections.open_stores import OpenStores
-from application.pipelines.inspect import PipelineInspector
+from application.pipelines.state import PipelineStates
 from application.runs.launch import RunLauncher, TriggerRun
 from domain.errors import ConflictError
 from domain.identity.policy import Action, require
@@ -31,7 +31,7 @@ class QuarantineReviewer:
     """Answers what is in quarantine, and launches replays."""
 
     stores: OpenStores
-    inspector: PipelineInspector
+    states: PipelineStates
     launcher: RunLauncher
     answers: AnswerLimits
 
@@ -53,7 +53,7 @@ class QuarantineReviewer:
             NotFoundError: no such pipeline.
         """
         require(principal, Action.PREVIEW)
-        spec = await self.inspector.spec_of(principal, pipeline)
+        spec = await self.states.spec_of(principal, pipeline)
         refusals = replace(refusals_of(spec, principal.organization, run), state=state)
         store = await self._store(principal, spec)
         rows = await store.refused_rows(refusals, after=after, limit=limit, most_bytes=self.answers.answer_bytes)
@@ -74,7 +74,7 @@ class QuarantineReviewer:
     async def command_to_replay(self, principal: Principal, pipeline: str, *, run: str | None = None) -> TriggerRun:
         """The command that replays what `replay` says."""
         require(principal, Action.TRIGGER)
-        spec = await self.inspector.spec_of(principal, pipeline)
+        spec = await self.states.spec_of(principal, pipeline)
         check_replay(spec)
         refusals = replace(refusals_of(spec, principal.organization, run), state=RefusedState.OPEN)
         if not await (await self._store(principal, spec)).refused_places(refusals, after=None, limit=1):

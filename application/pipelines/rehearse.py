@@ -11,7 +11,7 @@ from domain.identity.policy import Action, require
 from domain.identity.principal import Principal
 from domain.pipelines.spec import DEFAULT_CONNECTION, PipelineSpec, SourceSpec
 from domain.ports.data_store import IDataStore
-from domain.ports.unit_of_work import IRecords
+from domain.ports.records.unit_of_work import IRecords
 from domain.runs.lane import Lane
 from domain.stores.table import INTERNAL_PREFIX
 

@@ -6,11 +6,11 @@ from application.runs.doorbell import Doorbell
 from application.runs.launch import RunLauncher, TriggerRun
 from application.runs.showing import run_for
 from domain.errors import ConflictError, NotFoundError
-from domain.events import RunFinished
+from domain.events import Origin, RunFinished
 from domain.failpoints import fail_at
 from domain.identity.policy import Action, require
 from domain.identity.principal import Principal
-from domain.ports.unit_of_work import IRecords
+from domain.ports.records.unit_of_work import IRecords
 from domain.runs.run import Ring, Run, RunState
 
 
@@ -30,7 +30,7 @@ class RunController:
             ConflictError: it is at its end already (`run.terminal`).
         """
         require(principal, Action.CANCEL)
-        async with self.records.unit() as unit:
+        async with self.records.unit(principal.scope) as unit:
             before = await unit.runs.get(principal.organization, run_id)
             if before is None:
                 raise NotFoundError("There is no such run.", code="run.not_found")
@@ -38,11 +38,11 @@ class RunController:
                 raise ConflictError(f"The run has ended already: it {before.state.value}.", code="run.terminal")
             state = await unit.runs.request_cancel(principal.organization, run_id, principal.subject)
             if state is RunState.CANCELLED:
-                await unit.events.add(RunFinished(before.organization, before.pipeline, run_id, state.value, 0, 0, 0.0))
+                await unit.events.add(RunFinished(Origin.of(before), state.value, "cancelled", 0, 0, 0.0))
             await unit.audit.add(principal, "cancel", run_id)
             await unit.commit()
         fail_at("cancel.after_flag")
-        async with self.records.unit() as unit:
+        async with self.records.unit(principal.scope) as unit:
             after = await unit.runs.get(principal.organization, run_id)
         assert after is not None
         if after.state is RunState.QUEUED:
@@ -63,7 +63,7 @@ class RunController:
     async def command_to_retry(self, principal: Principal, run_id: str, *, abandon: bool = False) -> TriggerRun:
         """The command that tries a run again."""
         require(principal, Action.TRIGGER)
-        async with self.records.view() as unit:
+        async with self.records.read(principal.scope) as unit:
             run = await unit.runs.get(principal.organization, run_id)
         if run is None:
             raise NotFoundError("There is no such run.", code="run.not_found")
@@ -71,4 +71,4 @@ class RunController:
             raise ConflictError(
                 f"Only a failed or cancelled run can be retried; it is {run.state.value}.", code="run.not_failed"
             )
-        return TriggerRun(run.pipeline, replace(run.request, abandon=abandon))
+        return TriggerRun(run.work.name, replace(run.request, abandon=abandon))

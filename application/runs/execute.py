@@ -1,20 +1,21 @@
 """A claimed run from its spec to its end, watched: stopped when its lease, its time or its owner's wish is over."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-import structlog
-
+from application.log import bound, log
 from application.runs.claim import RunClaimer
 from application.runs.settle import RunSettler
 from application.runs.work import Claim, IWorks, StoppedError
 from domain.errors import FencedError, PlatformError
 from domain.ports.engine import OnProgress
-from domain.ports.runtime import IClock, ITelemetry
-from domain.ports.unit_of_work import IRecords
+from domain.ports.records.unit_of_work import IRecords
+from domain.ports.runtime import IClock
+from domain.ports.telemetry import Attribute, ISpan, ITelemetry
+from domain.runs.report import RunReport
 from domain.runs.run import Run
 
 _LOOK_EVERY_SECONDS = 0.2
@@ -43,42 +44,63 @@ class RunExecutor:
         run = await self.perform(run, on_progress) or await self._stands(run)
         while run.waits_to_retry and not self.is_draining():
             await asyncio.sleep(min(run.due_in + 0.05, _LOOK_EVERY_SECONDS))
-            claimed = await self.claimer.claim(run.id)
+            claimed = await self.claimer.claim(run.scope, run.id)
             ended = await self.perform(claimed, on_progress) if claimed is not None else None
             run = ended or await self._stands(run)
         return run
 
-    async def perform(self, run: Run, on_progress: OnProgress = lambda _: None) -> Run | None:
-        """Execute a run that this process has claimed; return it if that was its end."""
-        with self.telemetry.span("run", trace=run.trace):
+    async def perform(
+        self, run: Run, on_progress: OnProgress = lambda _: None, *, claimed_in: str | None = None
+    ) -> Run | None:
+        """Execute a run that this process has claimed; return it if that was its end. It belongs to the trace of who
+        asked for it, and has to do with the one that it was `claimed_in`.
+        """
+        fields = {f"{run.work.kind}_id": run.work.name, "organization_id": run.organization, "run_id": run.id}
+        links = [claimed_in] if claimed_in is not None else []
+        with (
+            bound(correlation_id=run.correlation_id, **fields),
+            self.telemetry.span("run", trace=run.trace, links=links, attributes=_told_of(run)) as span,
+        ):
             async with self.records.hold_lease(run.id, run.fence, lease=self.claimer.lease) as lease:
                 work = await self.works.of(run)
                 timeout = work.timeout_or(self.timeout)
                 claim = Claim(run, work, lease, run.fence, timeout, self.is_draining, self.clock)
-                return await self._perform(claim, on_progress)
+                ended = await self._perform(claim, on_progress, span)
+                span.set({"headrace.run.state": "unfinished" if ended is None else ended.state.value})
+                if ended is not None and ended.error is not None:
+                    span.fail(ended.error.code, ended.error.message)
+                return ended
 
-    async def _perform(self, claim: Claim, on_progress: OnProgress) -> Run | None:
+    async def _perform(self, claim: Claim, on_progress: OnProgress, span: ISpan) -> Run | None:
         try:
             report = await self._watched(claim, claim.work.perform(claim, on_progress))
         except StoppedError as stop:
+            if stop.reason == "lease_lost":
+                self._count_lost(claim.run)
             return await self.settler.stopped(claim, stop.reason)
         except FencedError:
+            self._count_lost(claim.run)
             return None  # Somebody else owns the run now, and will say how it ends.
         except asyncio.CancelledError:
             await self.settler.stopped(claim, "stopped")
             raise
         except PlatformError as error:
+            span.fail(error.code, error.message)
             return await self.settler.failed(claim, error)
         except Exception as error:  # noqa: BLE001 - the border where a bug becomes a failed run
             # A bug of ours must end the run with a sentence, not leave it running or show a traceback.
-            structlog.get_logger("headrace").error("run.crashed", run_id=claim.run.id, exc_info=error)
+            log.error("run.crashed", exc_info=error)
             unexpected = PlatformError(
                 f"Something unexpected failed ({type(error).__name__}); the log has the details."
             )
             return await self.settler.failed(claim, unexpected)
         return await self.settler.succeeded(claim, report)
 
-    async def _watched(self, claim: Claim, work: Coroutine[Any, Any, Mapping[str, Any]]) -> Mapping[str, Any]:
+    def _count_lost(self, run: Run) -> None:
+        labels = {"organization": run.organization, run.work.kind.value: run.work.name}
+        self.telemetry.count("pipeline.lease.losses", 1, labels)
+
+    async def _watched(self, claim: Claim, work: Coroutine[Any, Any, RunReport]) -> RunReport:
         """Wait for the work; interrupt it when it goes on too long after it was told to stop."""
         task = asyncio.create_task(work)
         told_at: float | None = None
@@ -99,13 +121,22 @@ class RunExecutor:
             raise
 
     async def _stands(self, run: Run) -> Run:
-        async with self.records.view() as unit:
+        async with self.records.read(run.scope) as unit:
             stands = await unit.runs.get(run.organization, run.id)
         assert stands is not None
         return stands
 
 
-async def _interrupted(task: asyncio.Task[Mapping[str, Any]], reason: str) -> Mapping[str, Any]:
+def _told_of(run: Run) -> dict[str, Attribute]:
+    return {
+        "headrace.run.id": run.id,
+        "headrace.organization": run.organization,
+        f"headrace.{run.work.kind.value}": run.work.name,
+        "headrace.run.attempt": run.attempt,
+    }
+
+
+async def _interrupted(task: asyncio.Task[RunReport], reason: str) -> RunReport:
     """Interrupt the work; if it came to its end all the same, that end counts.
 
     Raises:

@@ -11,7 +11,7 @@ from application.runs.launch import RunLauncher, TriggerRun
 from domain.errors import ConflictError
 from domain.identity.principal import Principal
 from domain.ports.engine import OnProgress
-from domain.ports.unit_of_work import IRecords
+from domain.ports.records.unit_of_work import IRecords
 from domain.runs.run import Run
 
 
@@ -67,7 +67,7 @@ class RunsHere:
         return await self._executed(principal, await self.launcher.launch_claimed(principal, command), on_progress)
 
     async def _taken_over(self, principal: Principal, command: TriggerRun, unfinished: Run) -> Run:
-        claimed = await self.claimer.claim(unfinished.id)
+        claimed = await self.claimer.claim(unfinished.scope, unfinished.id)
         if claimed is None:
             raise ConflictError(
                 f"Another process is running {command.pipeline} (run {unfinished.id}).", code="run.lane_busy"
@@ -81,7 +81,7 @@ class RunsHere:
         """Execute it to its end, and queue what runs after it."""
         ended = await self.executor.execute_to_end(run, on_progress)
         await self.announcer.flush()
-        key = (principal.organization, run.pipeline)
-        async with self.records.view() as unit:
+        key = (principal.organization, run.work.name)
+        async with self.records.read(principal.scope) as unit:
             followers = await unit.followers.of([key])
         return RanHere(ended, followers=followers.get(key, ()))

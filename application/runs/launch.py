@@ -6,19 +6,22 @@ from datetime import timedelta
 from functools import cached_property
 from typing import Any
 
+from application.log import current_correlation_id
 from application.missing import missing
 from application.runs.doorbell import Doorbell
 from application.runs.gathering import Gathered
 from domain.errors import ConflictError, InvalidInputError, PlatformError
-from domain.events import RunQueued, RunStarted
+from domain.events import Origin, RunQueued, RunStarted
 from domain.failpoints import fail_at
 from domain.identity.policy import Action, require
 from domain.identity.principal import Principal
 from domain.pipelines.replay import lane_of
 from domain.pipelines.spec import Mode, PipelineSpec
-from domain.ports.runtime import IIdentifiers, ITelemetry
-from domain.ports.unit_of_work import IRecords, IUnitOfWork
+from domain.ports.records.unit_of_work import IRecords, IUnitOfWork
+from domain.ports.runtime import IIdentifiers
+from domain.ports.telemetry import ITelemetry
 from domain.runs.run import LONGEST_PARAMETER, Ring, Run, RunRequest, RunState, is_parameter
+from domain.runs.work import WorkKind, WorkRef
 
 NO_WISHES = RunRequest()
 
@@ -32,6 +35,16 @@ class TriggerRun:
 
 
 @dataclass(frozen=True)
+class _Asked:
+    """What a caller asks for, who that is, and the trace and request that they do it in."""
+
+    principal: Principal
+    command: TriggerRun
+    trace: str | None
+    correlation_id: str | None
+
+
+@dataclass(eq=False)
 class RunLauncher:
     """Queues runs; `owner` and `lease` are used when this process claims the run itself."""
 
@@ -51,34 +64,35 @@ class RunLauncher:
             PermissionDeniedError: the caller may not start a run, or not one that forgets what was loaded.
         """
         _authorize(principal, command.request)
-        launched = await self._gathered.ask((principal, command, self.telemetry.current_trace()))
+        launched = await self._gathered.ask(self._asked(principal, command))
         if isinstance(launched, PlatformError):
             raise launched
         return launched
 
     @cached_property
-    def _gathered(self) -> Gathered[tuple[Principal, TriggerRun, str | None], Run | PlatformError]:
-        return Gathered(self._launch_all)
+    def _gathered(self) -> Gathered[_Asked, Run | PlatformError]:
+        return Gathered(self._launch_all, apart=lambda asked: asked.principal.scope)
 
-    async def _launch_all(
-        self, asked: Sequence[tuple[Principal, TriggerRun, str | None]]
-    ) -> Sequence[Run | PlatformError]:
+    def _asked(self, principal: Principal, command: TriggerRun) -> _Asked:
+        return _Asked(principal, command, self.telemetry.current_trace(), current_correlation_id())
+
+    async def _launch_all(self, asked: Sequence[_Asked]) -> Sequence[Run | PlatformError]:
         """Store what was asked for at the same time in one transaction; what is refused is refused alone."""
         answers: list[Run | PlatformError] = []
         accepted: list[tuple[Principal, Run]] = []
         specs: dict[tuple[str, str], tuple[PipelineSpec, int]] = {}
-        async with self.records.unit() as unit:
-            for principal, command, trace in asked:
-                key = (principal.organization, command.pipeline)
+        async with self.records.unit(asked[0].principal.scope) as unit:
+            for one in asked:
+                key = (one.principal.organization, one.command.pipeline)
                 try:
                     if key not in specs:
-                        specs[key] = await self._spec(unit, principal, command.pipeline)
-                    run = self._run(principal, command, *specs[key], trace)
+                        specs[key] = await self._spec(unit, one.principal, one.command.pipeline)
+                    run = self._run(one, *specs[key])
                 except PlatformError as error:
                     answers.append(error)
                     continue
                 answers.append(run)
-                accepted.append((principal, run))
+                accepted.append((one.principal, run))
             if accepted:
                 await self._store(unit, accepted)
                 await unit.commit()
@@ -93,33 +107,30 @@ class RunLauncher:
             ConflictError: the lane has an unfinished run (`run.lane_busy`).
         """
         _authorize(principal, command.request)
-        async with self.records.unit() as unit:
+        async with self.records.unit(principal.scope) as unit:
             spec, revision = await self._spec(unit, principal, command.pipeline)
-            run = self._run(principal, command, spec, revision, self.telemetry.current_trace())
+            run = self._run(self._asked(principal, command), spec, revision)
             await self._store(unit, [(principal, run)])
             claimed = await unit.runs.claim(run.id, owner=self.owner, lease=self.lease)
             if claimed is None:
                 raise ConflictError(
-                    f"Another process is running {run.pipeline}; wait for it, or look with 'headrace runs list'.",
+                    f"Another process is running {run.work.name}; wait for it, or look with 'headrace runs list'.",
                     code="run.lane_busy",
                 )
-            await unit.events.add(
-                RunStarted(run.organization, run.pipeline, run.id, attempt=claimed.attempt, fence=claimed.fence)
-            )
+            await unit.events.add(RunStarted(Origin.of(run), attempt=claimed.attempt, fence=claimed.fence))
             await unit.commit()
         return claimed
 
     async def unfinished(self, principal: Principal, command: TriggerRun) -> Run | None:
         """Find the run that an earlier process left unfinished in the lane this command would use."""
         require(principal, Action.TRIGGER)
-        async with self.records.view() as unit:
+        async with self.records.read(principal.scope) as unit:
             spec, _ = await self._spec(unit, principal, command.pipeline)
             lane = lane_of(spec, command.request)
-            return await unit.runs.unfinished(principal.organization, command.pipeline, lane)
+            return await unit.runs.unfinished(principal.organization, WorkKind.PIPELINE.named(command.pipeline), lane)
 
-    def _run(
-        self, principal: Principal, command: TriggerRun, spec: PipelineSpec, revision: int, trace: str | None
-    ) -> Run:
+    def _run(self, asked: _Asked, spec: PipelineSpec, revision: int) -> Run:
+        principal, command = asked.principal, asked.command
         _check(spec, command.request.parameters)
         # A part of the rows in the place of all of them gives up the others, as a reset does.
         if spec.destination.mode is Mode.REPLACE and command.request.limit is not None:
@@ -127,19 +138,19 @@ class RunLauncher:
         return Run(
             id=self.identifiers.new_id(),
             organization=principal.organization,
-            pipeline=command.pipeline,
-            revision=revision,
+            work=WorkRef(WorkKind.PIPELINE, command.pipeline, revision),
             lane=lane_of(spec, command.request),
             state=RunState.QUEUED,
             request=command.request,
             requested_by=principal.subject,
-            trace=trace,
+            trace=asked.trace,
+            correlation_id=asked.correlation_id,
         )
 
     async def _store(self, unit: IUnitOfWork, asked: Sequence[tuple[Principal, Run]]) -> None:
         await unit.runs.insert_many([run for _, run in asked])
-        await unit.events.add(*(RunQueued(run.organization, run.pipeline, run.id) for _, run in asked))
-        await unit.audit.add_many([(principal, "trigger", run.pipeline) for principal, run in asked])
+        await unit.events.add(*(RunQueued(Origin.of(run)) for _, run in asked))
+        await unit.audit.add_many([(principal, "trigger", run.work.name) for principal, run in asked])
 
     async def _spec(self, unit: IUnitOfWork, principal: Principal, name: str) -> tuple[PipelineSpec, int]:
         stored = await unit.pipelines.get(principal.organization, name)

@@ -2,11 +2,12 @@
 
 import asyncio
 import zlib
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import cached_property
-from typing import Any, TypeVar
+from operator import itemgetter
+from typing import TypeVar
 
 from application.events.announce import Announcer
 from application.runs.doorbell import Doorbell
@@ -18,15 +19,20 @@ from domain.errors import (
     InvalidInputError,
     NotFoundError,
     PlatformError,
+    QualityRejectedError,
     StoreUnavailableError,
     UnavailableError,
     WorkFailedError,
 )
-from domain.events import BatchFailed, Event, RunFinished, RunReleased
+from domain.events import RunFinished, RunReleased
 from domain.failpoints import fail_at
-from domain.ports.unit_of_work import IRecords
+from domain.first_errors import FirstError
+from domain.identity.scope import Scope
+from domain.ports.records.unit_of_work import IRecords
 from domain.quality.measures import Counts
-from domain.runs.run import RETRY, Finish, Run, RunState
+from domain.rule_results import RuleResult
+from domain.runs.report import RunReport
+from domain.runs.run import RETRY, Finish, Run, RunError, RunState
 
 T = TypeVar("T")
 
@@ -36,6 +42,14 @@ _PAUSES_SECONDS = (0.2, 0.5, 1.0, 2.0, 4.0)
 
 
 @dataclass(frozen=True)
+class _About:
+    """Which rows and rules a failure is about."""
+
+    first_errors: Sequence[FirstError] = ()
+    rules: Sequence[RuleResult] = ()
+
+
+@dataclass(eq=False)
 class RunSettler:
     """Ends claims; what ends a run returns it as it then stands. Runs that finish at the same time share a
     transaction.
@@ -46,7 +60,7 @@ class RunSettler:
     doorbell: Doorbell
     max_retries: int
 
-    async def succeeded(self, claim: Claim, report: Mapping[str, Any]) -> Run | None:
+    async def succeeded(self, claim: Claim, report: RunReport) -> Run | None:
         """The work is done."""
         return await self._finish(claim, RunState.SUCCEEDED, "published", report=report)
 
@@ -60,7 +74,7 @@ class RunSettler:
                 error = WorkFailedError(
                     f"The run took longer than its {limit:g} s; raise run.timeout.", code="run.timeout"
                 )
-                return await self._seal_and_finish(claim, RunState.FAILED, error.code, _told(error))
+                return await self._seal_and_finish(claim, RunState.FAILED, error.code, RunError.of(error))
             case "lease_lost":
                 return None  # Whoever has the lease now says how it ends.
             case _:
@@ -75,22 +89,22 @@ class RunSettler:
                 claim, RETRY + error.code, pause=pause_before_retry(claim.run, claim.work.retry.backoff), error=error
             )
             return None
-        about = error.first_errors if isinstance(error, WorkFailedError) else ()
-        return await self._seal_and_finish(claim, RunState.FAILED, error.code, _told(error), about)
+        return await self._seal_and_finish(claim, RunState.FAILED, error.code, RunError.of(error), _about(error))
 
     async def _release(
         self, claim: Claim, reason: str, *, pause: timedelta | None = None, error: PlatformError | None = None
     ) -> None:
         seconds = pause.total_seconds() if pause else 0.0
-        events = [RunReleased(*claim.ids, reason, claim.run.retries, seconds)]
-        failures = [BatchFailed(*claim.ids, claim.run.id, error.code, error.message)] if error else []
+        released = RunReleased(claim.origin, reason, claim.run.retries, seconds)
+        if error is not None:
+            released = replace(released, error_type=error.code, error_message=error.message)
 
         async def write() -> None:
-            async with self.records.unit() as unit:
+            async with self.records.unit(claim.run.scope) as unit:
                 if await unit.runs.release(
                     claim.run.id, claim.fence, reason=reason, pause=pause, is_retry=pause is not None
                 ):
-                    await unit.events.add(*failures, *events)
+                    await unit.events.add(released)
                     await unit.commit()
 
         # Nobody is rung for: the tender of whoever lives next takes it, within a tick. A ring of this process, which
@@ -103,8 +117,8 @@ class RunSettler:
         claim: Claim,
         state: RunState,
         reason: str,
-        error: Mapping[str, Any] | None,
-        first_errors: Sequence[Mapping[str, Any]] = (),
+        error: RunError | None,
+        about: _About = _About(),
     ) -> Run | None:
         """Stop every writer at the destination first; while that is not to be had the run stays running,
         and says why.
@@ -115,7 +129,7 @@ class RunSettler:
             return None
         except (UnavailableError, NotFoundError, BusyError, InvalidInputError) as why:
             reason = "sealing" if why.code == StoreUnavailableError.code else f"sealing: {why.code}"
-            async with self.records.unit() as unit:
+            async with self.records.unit(claim.run.scope) as unit:
                 await unit.runs.note(claim.run.id, claim.fence, reason=reason)
                 await unit.commit()
             return None
@@ -124,11 +138,8 @@ class RunSettler:
         if sealed.is_done:  # Whoever asked again would read every row twice.
             return await self._finish(claim, RunState.SUCCEEDED, "published", report=sealed.report)
         report = sealed.report
-        if first_errors:  # Of a batch that was not committed.
-            report = {
-                **(report or {"counts": Counts().as_dict()}),
-                "first_errors": [dict(each) for each in first_errors],
-            }
+        if about.first_errors or about.rules:  # Of a batch that was not committed, or of all that was read.
+            report = (report or RunReport.of_counts(Counts())).blaming(about.first_errors, about.rules)
         return await self._finish(claim, state, reason, report=report, error=error)
 
     async def _finish(
@@ -137,38 +148,39 @@ class RunSettler:
         state: RunState,
         reason: str,
         *,
-        report: Mapping[str, Any] | None = None,
-        error: Mapping[str, Any] | None = None,
+        report: RunReport | None = None,
+        error: RunError | None = None,
     ) -> Run | None:
         fail_at("finish.before_state")
         report = report if report is not None else claim.work.completed()
-        counts, told = (report or {}).get("counts", {}), error or {}
+        counts = report.counts if report is not None else Counts()
         finished = RunFinished(
-            *claim.ids,
-            state=state.value,
-            rows_read=counts.get("read", 0),
-            rows_used=counts.get("used", 0),
+            claim.origin,
+            status=state.value,
+            reason=reason,
+            rows_read=counts.read,
+            record_count=counts.used,
             duration_seconds=claim.seconds,
-            code=told.get("code"),
-            message=told.get("message"),
+            error_type=error.code if error is not None else None,
+            error_message=error.message if error is not None else None,
+            complete_as_of=report.complete_as_of if report is not None else None,
         )
-        failures = [BatchFailed(*claim.ids, claim.run.id, told["code"], told["message"])] if told else []
         finish = Finish(claim.run.id, claim.fence, state, reason, report, error)
-        return await _persistently(lambda: self._gathered.ask((finish, (*failures, finished))))
+        return await _persistently(lambda: self._gathered.ask((claim.run.scope, finish, finished)))
 
     @cached_property
-    def _gathered(self) -> Gathered[tuple[Finish, tuple[Event, ...]], Run | None]:
-        return Gathered(self._finish_all)
+    def _gathered(self) -> Gathered[tuple[Scope, Finish, RunFinished], Run | None]:
+        return Gathered(self._finish_all, apart=itemgetter(0))
 
-    async def _finish_all(self, ends: Sequence[tuple[Finish, tuple[Event, ...]]]) -> Sequence[Run | None]:
-        async with self.records.unit() as unit:
-            finished = {run.id: run for run in await unit.runs.finish_many([finish for finish, _ in ends])}
-            await unit.events.add(*(event for finish, told in ends if finish.run_id in finished for event in told))
+    async def _finish_all(self, ends: Sequence[tuple[Scope, Finish, RunFinished]]) -> Sequence[Run | None]:
+        async with self.records.unit(ends[0][0]) as unit:
+            finished = {run.id: run for run in await unit.runs.finish_many([finish for _, finish, _ in ends])}
+            await unit.events.add(*(told for _, finish, told in ends if finish.run_id in finished))
             rings = await unit.runs.next_in_lanes(list(finished))
             await unit.commit()
         self.announcer.nudge()
         await self.doorbell.ring(rings)
-        return [finished.get(finish.run_id) for finish, _ in ends]
+        return [finished.get(finish.run_id) for _, finish, _ in ends]
 
 
 async def _persistently(write: Callable[[], Awaitable[T]]) -> T:
@@ -192,10 +204,7 @@ def pause_before_retry(run: Run, backoff: timedelta) -> timedelta:
     return timedelta(seconds=min(doubled * spread, _LONGEST_PAUSE.total_seconds()))
 
 
-def _told(error: PlatformError) -> dict[str, Any]:
-    return {
-        "code": error.code,
-        "message": error.message,
-        "retryable": error.retryable,
-        "unavailable": isinstance(error, UnavailableError),
-    }
+def _about(error: PlatformError) -> _About:
+    if not isinstance(error, WorkFailedError):
+        return _About()
+    return _About(error.first_errors, error.results if isinstance(error, QualityRejectedError) else ())

@@ -7,29 +7,28 @@ holds none of that, rather than a list of what is taken away.
 
 import hashlib
 import re
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from domain.errors import PlatformError, UnavailableError, WorkFailedError
 from domain.identity.policy import Action, is_allowed
 from domain.identity.principal import Principal
-from domain.ports.unit_of_work import StoredEvent
+from domain.ports.records.events import StoredEvent
+from domain.runs.report import ReadSetPart, RunReport
 from domain.runs.run import Run, Transition
 
 _REPORT = frozenset(
     [
         "read_set", "adopted", "complete_as_of", "published", "way", "snapshots", "counts", "bytes_read", "batches",
-        "retries", "seconds", "rows_per_second", "rules", "landed", "merged", "stream", "state", "seq", "rows_read",
-        "interrupted",
+        "retries", "seconds", "spent", "rows_per_second", "rules", "landed", "merged", "stream", "state", "seq",
+        "rows_read", "interrupted",
     ]
 )  # fmt: skip
 _NESTED = ("streams", "read_sets")
 _EVENT = frozenset(
     [
-        "organization", "pipeline", "run_id", "batch_id", "rows_read", "rows_used", "duration_seconds",
-        "rows_per_second", "code", "rule", "verdict", "violations", "violation", "affected_rows", "reason", "retry",
-        "pause_seconds", "attempt", "fence", "state", "cause",
+        "organization", "subject", "run_id", "trace", "correlation_id", "batch_id", "rows_read", "record_count",
+        "duration_seconds", "records_per_second", "error_type", "rule", "verdict", "violation", "affected_rows",
+        "reason", "retry", "pause_seconds", "attempt", "fence", "status", "cause",
     ]
 )  # fmt: skip
 # A watermark is a value of the cursor; of a time or number nothing is learned but how far the table is complete.
@@ -58,7 +57,7 @@ _GENERAL = {
     "query": "What is read is not as the pipeline expects it.",
     "disk_full": "A disk is full.",
 }
-_BUSY = "worker.busy"  # So many ask at a time, whatever for.
+_OF_NO_STORE = ("worker.busy", "worker.killed")  # So many ask at a time, or there is so little memory, whatever for.
 _WHO_MAY_SEE = " Who may preview the pipeline sees what it was."
 
 
@@ -78,7 +77,7 @@ def said_to(principal: Principal | None, error: PlatformError) -> str:
     not look into stores.
     """
     is_of_store = isinstance(error, UnavailableError | WorkFailedError) or error.code.partition(".")[0] in _OF_STORES
-    is_of_store = is_of_store and error.code != _BUSY
+    is_of_store = is_of_store and error.code not in _OF_NO_STORE
     is_hidden = principal is not None and not sees_all(principal) and is_of_store
     return general(error.code) if is_hidden else error.message
 
@@ -89,12 +88,7 @@ def run_for(principal: Principal, run: Run) -> Run:
         return run
     error = run.error
     if error is not None:
-        code = str(error.get("code"))
-        error = {
-            "code": code,
-            "message": general(code),
-            **{name: error[name] for name in ("retryable", "unavailable") if name in error},
-        }
+        error = replace(error, message=general(error.code))
     return replace(run, error=error, report=_report(run.report) if run.report is not None else None)
 
 
@@ -113,19 +107,31 @@ def event_for(principal: Principal, event: StoredEvent) -> StoredEvent:
     if sees_all(principal):
         return event
     payload = {name: value for name, value in event.payload.items() if name in _EVENT}
-    if event.payload.get("message") is not None:
-        payload["message"] = general(str(payload.get("code")))
+    if event.payload.get("error_message") is not None:
+        payload["error_message"] = general(str(payload.get("error_type")))
     return replace(event, payload=payload)
 
 
-def _report(report: Mapping[str, Any]) -> dict[str, Any]:
-    shown = {name: value for name, value in report.items() if name in _REPORT}
-    watermark = report.get("watermark")
-    if "watermark" in report:
-        shown["watermark"] = watermark if _TIME_OR_NUMBER.fullmatch(str(watermark)) else None
-    for name in _NESTED:
-        if name in report:
-            shown[name] = [_report(part) for part in report[name]]
-    if report.get("completed_first"):
-        shown["completed_first"] = _report(report["completed_first"])
-    return shown
+def _report(report: RunReport) -> RunReport:
+    shown, said = report.only(_REPORT), report.names
+    first = _report(report.completed_first) if report.completed_first is not None else None
+    of_values = ("watermark",) if "watermark" in said else ()
+    nested = tuple(name for name in _NESTED if name in said)
+    return replace(
+        shown,
+        names=(*shown.names, *of_values, *nested, *(("completed_first",) if first is not None else ())),
+        watermark=_watermark(report.watermark),
+        streams=tuple(stream.only(_REPORT) for stream in report.streams),
+        read_sets=tuple(_part(part) for part in report.read_sets),
+        completed_first=first,
+    )
+
+
+def _part(part: ReadSetPart) -> ReadSetPart:
+    shown = part.only(_REPORT)
+    of_values = ("watermark",) if "watermark" in part.names else ()
+    return replace(shown, names=(*shown.names, *of_values), watermark=_watermark(part.watermark))
+
+
+def _watermark(watermark: str | None) -> str | None:
+    return watermark if _TIME_OR_NUMBER.fullmatch(str(watermark)) else None

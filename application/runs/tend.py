@@ -7,8 +7,9 @@ from datetime import timedelta
 from application.events.announce import Announcer
 from application.runs.doorbell import RUNS_TOPIC, Doorbell
 from domain.errors import UnavailableError
+from domain.identity.scope import PLATFORM
 from domain.ports.message_queue import IMessageQueue
-from domain.ports.unit_of_work import IRecords
+from domain.ports.records.unit_of_work import IRecords
 from domain.runs.run import Ring
 
 
@@ -27,7 +28,7 @@ class RunTender:
         """At the start of a process whose queue begins empty: what was rung for is due again at once."""
         if self.queue.outlives_process:
             return
-        async with self.records.unit() as unit:
+        async with self.records.unit(PLATFORM) as unit:
             await unit.runs.forget_rings()
             await unit.commit()
 
@@ -42,7 +43,7 @@ class RunTender:
         self.announcer.nudge()
         if limit < 1:
             return []
-        async with self.records.unit() as unit:
+        async with self.records.unit(PLATFORM) as unit:
             due = await unit.runs.claimable(unrung_since=self.ring_again_after, limit=limit)
             await unit.runs.stamp_rung([ring.run_id for ring in due])
             await unit.commit()

@@ -6,15 +6,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
 
 from domain.errors import FencedError, StoreUnavailableError
+from domain.events import Origin
 from domain.pipelines.spec import RetryOptions
 from domain.ports.engine import OnProgress
+from domain.ports.records.runs import ILease
+from domain.ports.records.unit_of_work import IRecords
 from domain.ports.runtime import IClock
-from domain.ports.unit_of_work import ILease, IRecords
 from domain.runs.lane import Lane
+from domain.runs.report import RunReport
 from domain.runs.run import Run
+from domain.runs.work import WorkKind
 
 MAX_RAISED = 10
 """How often a claim goes above what a destination remembers; an older copy of the records takes one."""
@@ -50,12 +53,12 @@ class Claim:
     @property
     def lane(self) -> Lane:
         """The lane of the run."""
-        return Lane(self.run.organization, self.run.pipeline, self.run.lane)
+        return Lane(self.run.organization, self.run.work.name, self.run.lane)
 
     @property
-    def ids(self) -> tuple[str, str, str]:
-        """What every event begins with."""
-        return self.run.organization, self.run.pipeline, self.run.id
+    def origin(self) -> Origin:
+        """Where its events come from."""
+        return Origin.of(self.run)
 
     @property
     def seconds(self) -> float:
@@ -79,7 +82,7 @@ class Claim:
                 "was at work: let only one installation load this table, or give the pipelines different names.",
                 code="run.contested",
             ) from error
-        async with records.unit() as unit:
+        async with records.unit(self.run.scope) as unit:
             raised = await unit.runs.raise_fence(self.run.id, self.fence, above=error.fence)
             if raised is None:
                 raise error
@@ -102,7 +105,7 @@ class Sealed:
     """
 
     is_done: bool
-    report: Mapping[str, Any] | None
+    report: RunReport | None
 
 
 class IWork(ABC):
@@ -118,7 +121,7 @@ class IWork(ABC):
         """How long an attempt may take."""
 
     @abstractmethod
-    async def perform(self, claim: Claim, on_progress: OnProgress) -> Mapping[str, Any]:
+    async def perform(self, claim: Claim, on_progress: OnProgress) -> RunReport:
         """Do the work to its published end, going on where an attempt before has left it; return the run's report.
 
         Raises:
@@ -135,7 +138,7 @@ class IWork(ABC):
         """
 
     @abstractmethod
-    def completed(self) -> Mapping[str, Any] | None:
+    def completed(self) -> RunReport | None:
         """The report of what the claim has completed so far, for an end that has none of its own."""
 
 
@@ -145,3 +148,13 @@ class IWorks(ABC):
     @abstractmethod
     async def of(self, run: Run) -> IWork:
         """The work of a claimed run, at the revision that it was asked for with."""
+
+
+@dataclass(frozen=True)
+class WorksByKind(IWorks):
+    """Asks who knows the kind of work that a run is a run of."""
+
+    kinds: Mapping[WorkKind, IWorks]
+
+    async def of(self, run: Run) -> IWork:
+        return await self.kinds[run.work.kind].of(run)

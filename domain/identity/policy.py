@@ -18,19 +18,20 @@ class Action(StrEnum):
     WRITE_CONNECTION = "write_connection"
     MANAGE_KEYS = "manage_keys"
     OPERATE = "operate"
+    READ_METRICS = "read_metrics"
 
 
 _VIEWER = frozenset({Action.READ})
 _RUNNER = _VIEWER | {Action.TRIGGER}
 _ENGINEER = _VIEWER | {Action.PREVIEW, Action.WRITE_SPEC}
-_ADMIN = frozenset(Action) - {Action.OPERATE}
+_ADMIN = frozenset(Action) - {Action.OPERATE, Action.READ_METRICS}
 
 PERMISSIONS: dict[Role, frozenset[Action]] = {
     Role.VIEWER: _VIEWER,
     Role.RUNNER: _RUNNER,
     Role.DATA_ENGINEER: _ENGINEER,
     Role.PIPELINE_ADMIN: _ADMIN,
-    # Workers serve every organization, so only who acts in all of them may stop one.
+    # Workers serve every organization, and count what they do for each: only who acts in all may stop or read them.
     Role.PLATFORM_ADMIN: frozenset(Action),
 }
 

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from domain.identity.scope import Scope
+
 DEFAULT_ORGANIZATION = "default"
 
 
@@ -24,3 +26,8 @@ class Principal:
     organization: str
     roles: frozenset[Role]
     email: str | None = None
+
+    @property
+    def scope(self) -> Scope:
+        """What of the records they act in."""
+        return Scope(self.organization)

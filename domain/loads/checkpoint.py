@@ -1,13 +1,14 @@
 """What a destination remembers about each stream, in the transaction of the rows."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
-from domain.loads.horizon import ReadEnd
-from domain.quality.measures import Counts, merge_stats
+from domain.loads.memory import LaneMemory
+from domain.quality.measures import Counts, Measures, RowChanges
 
 HEAD = "head"
+
+IDLE, LOADING, DONE, SEALED = "idle", "loading", "done", "sealed"
+"""States: of a lane idle or loading; of a stream loading, done, or sealed until the next take-over."""
 
 Position = tuple[str, ...]
 """Values of (cursor, key) of the last committed row as text, or (file index, rows) for files."""
@@ -25,23 +26,22 @@ class StreamState:
     stream: str
     seq: int = 0
     position: Position | None = None
-    state: str = "loading"
+    state: str = LOADING
     counts: Counts = field(default_factory=Counts)
-    stats: Mapping[str, Any] = field(default_factory=dict)
+    measures: Measures = field(default_factory=Measures)
     format: int = POSITION_FORMAT
 
     @property
     def is_done(self) -> bool:
         """A done stream has read up to its end."""
-        return self.state == "done"
+        return self.state == DONE
 
 
 @dataclass(frozen=True)
 class LaneState:
     """What the take-over read: the lane's watermark, its latest read set, and that read set's streams.
 
-    `stats` of the head hold the stored read set (`read_set`), the spec's `fingerprint` and, once published, the
-    `verdicts` of the rules and the `end` of the read. `generation` grows with every opening, publication and reset.
+    `generation` grows with every opening, publication and reset.
     `token` is the writer's: each take-over puts a new one beside its fence, so that two attempts under one fence are
     told apart.
     """
@@ -50,7 +50,7 @@ class LaneState:
     fence: int
     watermark: str | None = None
     read_set_id: str | None = None
-    stats: Mapping[str, Any] = field(default_factory=dict)
+    memory: LaneMemory = field(default_factory=LaneMemory)
     streams: tuple[StreamState, ...] = ()
     generation: int = 0
     token: str | None = None
@@ -58,19 +58,7 @@ class LaneState:
     @property
     def is_loading(self) -> bool:
         """True while a read set is open and not published."""
-        return self.state == "loading"
-
-    @property
-    def end(self) -> ReadEnd | None:
-        """Why the lane's latest read by a cursor ends where it does."""
-        found = ((self.stats.get("read_set") or {}).get("plan") or {}).get("end") or self.stats.get("end")
-        return ReadEnd.from_json(found) if found else None
-
-    @property
-    def profiles(self) -> Mapping[str, Any] | None:
-        """The profiles of what is published, also while a read set is open."""
-        found = self.stats.get("profiles") or (self.stats.get("read_set") or {}).get("baseline")
-        return found if found is None else dict(found)
+        return self.state == LOADING
 
     @property
     def seq(self) -> int:
@@ -103,10 +91,10 @@ class Merged:
         return Counts(deduplicated=self.repeated)
 
     @property
-    def stats(self) -> Mapping[str, Any]:
+    def measures(self) -> Measures:
         """What it adds to the measures of the rows."""
-        done = {"inserted": self.inserted, "updated": self.updated, "deleted": self.deleted}
-        return {"merged": done} if self.is_counted else {}
+        done = RowChanges(self.inserted, self.updated, self.deleted)
+        return Measures(merged=done) if self.is_counted else Measures()
 
 
 @dataclass(frozen=True)
@@ -116,9 +104,14 @@ class CheckpointUpdate:
     seq: int
     position: Position | None
     counts: Counts
-    stats: Mapping[str, Any]
+    measures: Measures
     is_last: bool
+
+    def moved(self, stream: str) -> StreamState:
+        """How its stream stands once it is committed."""
+        state = DONE if self.is_last else LOADING
+        return StreamState(stream, self.seq, self.position, state, self.counts, self.measures)
 
     def with_merged(self, merged: Merged) -> "CheckpointUpdate":
         """The same, with what merging the batch did."""
-        return replace(self, counts=self.counts + merged.counts, stats=merge_stats(self.stats, merged.stats))
+        return replace(self, counts=self.counts + merged.counts, measures=self.measures + merged.measures)

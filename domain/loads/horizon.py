@@ -8,7 +8,7 @@ lowest floor.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -187,7 +187,8 @@ class ReadEnd:
     held_back: tuple[str, ...] = ()
     assumed: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
-    horizon: Mapping[str, Any] | None = None
+    horizon: Horizon | None = None
+    """What the next plan goes on from."""
 
     @property
     def sentences(self) -> tuple[str, ...]:
@@ -195,9 +196,10 @@ class ReadEnd:
         return (*self.held_back, *self.assumed, *self.unknown)
 
     @property
-    def followed(self) -> Horizon | None:
-        """The horizon that the next plan goes on from."""
-        return Horizon.from_json(self.horizon) if self.horizon is not None else None
+    def words(self) -> Mapping[str, tuple[str, ...]]:
+        """The same by what they are about."""
+        told = {"held_back": self.held_back, "assumed": self.assumed, "unknown": self.unknown}
+        return {name: sentences for name, sentences in told.items() if sentences}
 
     def since(self, before: "ReadEnd | None") -> "ReadEnd":
         """The same, complete at least as of what an earlier one was."""
@@ -206,13 +208,17 @@ class ReadEnd:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
-        return asdict(self)
+        words = {name: list(getattr(self, name)) for name in ("held_back", "assumed", "unknown")}
+        return {**vars(self), **words, "horizon": self.horizon.to_json() if self.horizon is not None else None}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "ReadEnd":
         """Rebuild what `to_json` gave."""
-        words = {name: tuple(value[name]) for name in ("held_back", "assumed", "unknown")}
-        return cls(value["complete_as_of"], **words, horizon=value["horizon"])
+        words = {name: tuple(value.get(name) or ()) for name in ("held_back", "assumed", "unknown")}
+        horizon = value.get("horizon")
+        return cls(
+            value.get("complete_as_of"), **words, horizon=Horizon.from_json(horizon) if horizon is not None else None
+        )
 
 
 def microseconds(span: timedelta) -> int:

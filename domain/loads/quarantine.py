@@ -49,7 +49,7 @@ class RefusedRow:
     """One refused row.
 
     `place` are the values of PLACE as text; `record` is the row as it was read, as a JSON object, and `columns` the
-    JSON that says of which types its values are.
+    JSON that says of which types its values are, of several rows of a batch perhaps told by the first alone.
     """
 
     place: Position
@@ -58,7 +58,7 @@ class RefusedRow:
     rule: str | None
     reason: str
     record: str
-    columns: str
+    columns: str | None
     state: RefusedState
     settled_by: str | None
     refused_at: datetime

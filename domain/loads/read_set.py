@@ -1,11 +1,17 @@
 """What one run reads: planned once, stored, and never planned again on a resume."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import pairwise
 from typing import Any
 
 from domain.loads.horizon import ReadEnd
+from domain.quality.profile import Profile
+from domain.runs.report import RunReport
+from domain.runs.run import WorkPlan
+
+BATCH_BYTES = 64 * 1024 * 1024
+"""A batch has about so many bytes where nobody says otherwise."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +66,34 @@ class SourcePlan:
     is_proved: bool | None = None
     untrusted: str | None = None
 
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values; shallow by hand, as `asdict` copies every column deeply."""
+        return {
+            **vars(self),
+            "streams": [vars(stream) for stream in self.streams],
+            "files": [vars(file) for file in self.files],
+            "end": self.end.to_json() if self.end is not None else None,
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "SourcePlan":
+        """Rebuild what `to_json` gave, in this version or another."""
+        found = {known.name: value[known.name] for known in fields(cls) if known.name in value}
+        names = {name: tuple(value.get(name) or ()) for name in ("order", "warnings", "guessed", "unproved")}
+        return cls(
+            **{
+                **found,
+                **names,
+                "columns": tuple((name, kind) for name, kind in value["columns"]),
+                "streams": tuple(Stream(**stream) for stream in value["streams"]),
+                "files": tuple(SourceFile(**file) for file in value.get("files") or ()),
+                "end": ReadEnd.from_json(value["end"]) if value.get("end") else None,
+            }
+        )
+
 
 @dataclass(frozen=True)
-class ReadSet:
+class ReadSet(WorkPlan):
     """The stored plan of one run's read; `lo <= cursor < hi` where there is a cursor.
 
     `fingerprint` ties it to the source, cursor, key and destination of the spec: only a spec with the same one may
@@ -70,7 +101,8 @@ class ReadSet:
     `baseline` the profiles that `distribution` does. `generation` is the lane's when it was planned: once the lane has
     moved on, this read set is over and is never opened (again), whatever the records say. `is_adopted`: an earlier run
     planned it and did not finish it. `completed_first` tells of such a read set that the same run has completed before
-    it planned this one.
+    it planned this one. `full_refresh`: it reads everything again, to take the table's place; None where an earlier
+    version did not say it.
     """
 
     id: str
@@ -79,11 +111,12 @@ class ReadSet:
     batch_rows: int
     shadow: str | None = None
     expected: Mapping[str, int] | None = None
-    baseline: Mapping[str, Any] | None = None
+    baseline: Mapping[str, Profile] | None = None
     generation: int | None = None
-    batch_bytes: int = 64 * 1024 * 1024
+    batch_bytes: int = BATCH_BYTES
     is_adopted: bool = False
-    completed_first: Mapping[str, Any] | None = None
+    completed_first: RunReport | None = None
+    full_refresh: bool | None = None
 
     @property
     def is_whole(self) -> bool:
@@ -91,49 +124,25 @@ class ReadSet:
         return self.plan.lo is None and self.plan.limit is None
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values; shallow by hand, as `asdict` copies every column deeply."""
-        plan = vars(self.plan) | {
-            "streams": [vars(stream) for stream in self.plan.streams],
-            "files": [vars(file) for file in self.plan.files],
-            "end": vars(self.plan.end) if self.plan.end is not None else None,
+        """Return plain JSON values."""
+        profiles = self.baseline
+        return {
+            **vars(self),
+            "plan": self.plan.to_json(),
+            "baseline": None if profiles is None else {name: found.to_json() for name, found in profiles.items()},
+            "completed_first": self.completed_first.to_json() if self.completed_first is not None else None,
         }
-        return {**vars(self), "plan": plan}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "ReadSet":
-        """Rebuild what `to_json` gave."""
-        plan = value["plan"]
-        return cls(
-            id=value["id"],
-            fingerprint=value["fingerprint"],
-            batch_rows=value["batch_rows"],
-            shadow=value["shadow"],
-            expected=value["expected"],
-            baseline=value.get("baseline"),
-            generation=value.get("generation"),
-            batch_bytes=value.get("batch_bytes", 64 * 1024 * 1024),
-            is_adopted=value.get("is_adopted", False),
-            completed_first=value.get("completed_first"),
-            plan=SourcePlan(
-                columns=tuple((name, kind) for name, kind in plan["columns"]),
-                streams=tuple(Stream(**stream) for stream in plan["streams"]),
-                ordered=plan["ordered"],
-                order=tuple(plan["order"]),
-                lo=plan["lo"],
-                hi=plan["hi"],
-                files=tuple(SourceFile(**file) for file in plan["files"]),
-                limit=plan["limit"],
-                is_text=plan["is_text"],
-                note=plan["note"],
-                warnings=tuple(plan.get("warnings", ())),
-                partition=plan.get("partition"),
-                end=ReadEnd.from_json(plan["end"]) if plan.get("end") else None,
-                guessed=tuple(plan.get("guessed", ())),
-                unproved=tuple(plan.get("unproved", ())),
-                is_proved=plan.get("is_proved"),
-                untrusted=plan.get("untrusted"),
-            ),
-        )
+        """Rebuild what `to_json` gave, in this version or another."""
+        found = {known.name: value[known.name] for known in fields(cls) if known.name in value}
+        profiles = value.get("baseline")
+        if profiles is not None:
+            found["baseline"] = {name: Profile.from_json(profile) for name, profile in profiles.items()}
+        if first := value.get("completed_first"):
+            found["completed_first"] = RunReport.from_json(first)
+        return cls(**{**found, "plan": SourcePlan.from_json(value["plan"])})
 
 
 def split(low: int, high: int, count: int) -> list[int]:

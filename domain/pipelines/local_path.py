@@ -18,6 +18,12 @@ def is_hidden(name: str) -> bool:
     return name != "." and folded(name).startswith(".")
 
 
+class PathAstrayError(ValueError):
+    """A path leads out of where it belongs, or to what is hidden."""
+
+    code = "path.forbidden"
+
+
 def leads_astray(relative: str) -> bool:
     """Say whether a path or pattern leads elsewhere by its spelling alone, or to something hidden."""
     return (

@@ -1,11 +1,10 @@
 """Rows on their way between stores: as read, as they travel undecoded, and as they were judged."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from domain.loads.checkpoint import Merged, Position
-from domain.quality.measures import Counts
+from domain.quality.measures import Counts, Measures
 
 
 class Batch(Protocol):
@@ -22,6 +21,8 @@ class Batch(Protocol):
 
 LARGE_ROW = 512 * 1024
 """Bytes of a row, on average, from which on few travel at a time: each is in memory in several forms."""
+LARGE_BYTES = 16 * 1024 * 1024
+"""What a batch of such rows has, or one row."""
 
 
 def are_large(rows: Batch) -> bool:
@@ -121,7 +122,7 @@ class JudgedBatch:
     accepted: Batch
     refused: Batch
     counts: Counts
-    stats: Mapping[str, Any]
+    measures: Measures
     origins: tuple[Position, ...] | None = None
     source: Batch | None = None
     """The rows as they were read: what earlier runs have refused of them is read again."""

@@ -1,10 +1,9 @@
 """The port to a store that rows go to: fenced writes, atomic publication."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Any
 
 from domain.loads.checkpoint import CheckpointUpdate, LaneState, Position
 from domain.loads.read_set import ReadSet, SourcePlan, Stream
@@ -12,8 +11,8 @@ from domain.loads.way import Passage, Wire
 from domain.pipelines.spec import DeleteMissing, Mode, SourceSpec
 from domain.ports.batches import Batch, Committed, Conversions, EncodedRows, JudgedBatch, TextRows
 from domain.ports.store import IStore
-from domain.quality.measures import Counts
-from domain.quality.rules import Judgement, Measures, StagedChecks
+from domain.quality.measures import Counts, Measures
+from domain.quality.rules import Evidence, Judgement, StagedChecks
 from domain.runs.lane import Lane
 from domain.stores.table import Column, TableName
 
@@ -59,7 +58,7 @@ class Publication:
 
     judgement: Judgement
     counts: Counts
-    stats: Mapping[str, Any] = field(default_factory=dict)
+    measures: Measures = field(default_factory=Measures)
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ def passage_of(target: Target, seen: tuple[str, ...] = ()) -> Passage:
     )
 
 
-Judge = Callable[[Measures], Judgement]
+Judge = Callable[[Evidence], Judgement]
 
 
 class IWriter(ABC):
@@ -185,7 +184,7 @@ class IOwner(ABC):
 
     @abstractmethod
     async def seal(self) -> None:
-        """Stop every writer of the open read set for good; the next take-over opens it again. What the read set has
+        """Stop every writer of the open read set until the next take-over, which opens it again. What the read set has
         made and nothing landed in is dropped, if that is to be had.
         """
 

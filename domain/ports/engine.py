@@ -52,6 +52,33 @@ class Progress:
     rows_read: int
     rows_used: int
     seconds: float
+    rows_quarantined: int = 0
+
+
+@dataclass(frozen=True)
+class BatchLost:
+    """A batch was refused, or could not be committed."""
+
+    stream: str
+    seq: int
+    rows: int
+    error: Exception
+
+
+@dataclass(frozen=True)
+class StreamBegun:
+    """A stream begins, where an attempt before it has left it."""
+
+    stream: str
+
+
+@dataclass(frozen=True)
+class StreamEnded:
+    """A stream has ended by itself, or by an error."""
+
+    stream: str
+    report: StreamReport | None = None
+    error: BaseException | None = None
 
 
 Stop = Callable[[], str | None]
@@ -59,7 +86,10 @@ Stop = Callable[[], str | None]
 
 OnProgress = Callable[[Progress], None]
 
-RunStream = Callable[[StreamTask, Stop, OnProgress], Awaitable[StreamReport]]
+News = Progress | BatchLost | StreamBegun | StreamEnded
+OnNews = Callable[[News], None]
+
+RunStream = Callable[[StreamTask, Stop, OnNews], Awaitable[StreamReport]]
 
 
 class IEngine(ABC):
@@ -73,6 +103,6 @@ class IEngine(ABC):
 
     @abstractmethod
     async def run(
-        self, tasks: Sequence[StreamTask], *, parallelism: int, stop: Stop, on_progress: OnProgress
+        self, tasks: Sequence[StreamTask], *, parallelism: int, stop: Stop, on_news: OnNews
     ) -> list[StreamReport]:
         """Run the streams of one read set."""

@@ -1,7 +1,6 @@
-"""The ports to time, identity and telemetry, so that none of them is ambient."""
+"""The ports to time and identity, so that neither is ambient."""
 
 from abc import ABC, abstractmethod
-from contextlib import AbstractContextManager
 from datetime import datetime
 
 
@@ -27,15 +26,3 @@ class IIdentifiers(ABC):
     @abstractmethod
     def new_secret(self) -> str:
         """Return 32 random bytes as URL-safe text."""
-
-
-class ITelemetry(ABC):
-    """Traces of use cases. A trace travels as the text of a W3C `traceparent`."""
-
-    @abstractmethod
-    def span(self, name: str, *, trace: str | None = None) -> AbstractContextManager[None]:
-        """Measure a block under a name, as a part of the trace given, else of the current one, else of a new one."""
-
-    @abstractmethod
-    def current_trace(self) -> str | None:
-        """Return the trace that the caller is in, to be handed to another process."""

@@ -1,11 +1,19 @@
 """The ports that keep the doors: keys and whose they are, and what a user's SQL may be."""
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 
 from domain.stores.connection import ConnectionSpec
 
 TOO_LARGE = "query.too_large"
 """The code of what takes too much memory or time to be looked at."""
+
+
+@dataclass
+class Cost:
+    """How many seconds of a processor something has taken until now."""
+
+    seconds: float = 0.0
 
 
 class IApiKeys(ABC):
@@ -38,7 +46,12 @@ class IQueryGuard(ABC):
     4. The relations of a query are those it reads, without its own CTEs; of what cannot be parsed none are known.
     5. What takes too much memory or time to be judged is refused (`query.too_large`), and the event loop goes on
     meanwhile.
+    6. What judging takes of a processor is counted, also of what is refused.
     """
+
+    @abstractmethod
+    def counting(self, cost: Cost) -> "IQueryGuard":
+        """Give this guard, which adds what it takes to a cost."""
 
     @abstractmethod
     async def relations(self, query: str) -> frozenset[str]:

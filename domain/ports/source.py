@@ -6,6 +6,7 @@ from contextlib import AbstractAsyncContextManager
 
 from domain.loads.checkpoint import Position
 from domain.loads.horizon import ReadEnd
+from domain.loads.read_set import BATCH_BYTES as BATCH_BYTES
 from domain.loads.read_set import SourcePlan, Stream
 from domain.loads.way import Wire
 from domain.pipelines.spec import SourceSpec
@@ -13,8 +14,6 @@ from domain.ports.batches import Batch
 from domain.ports.reading import IReader
 from domain.ports.store import IStore
 from domain.runs.lane import LaneOwner
-
-BATCH_BYTES = 64 * 1024 * 1024
 
 
 class ISource(IStore):
@@ -30,14 +29,16 @@ class ISource(IStore):
         source: SourceSpec,
         *,
         lo: str | None,
+        hi: str | None = None,
         limit: int | None,
         before: ReadEnd | None = None,
         waits: bool = True,
     ) -> SourcePlan:
         """Fix what a run will read: columns, order, bounds, streams.
 
-        A read by a cursor ends below everything that may still commit; `before` is where the lane's last one ended and
-        why. With `waits` the store may wait some seconds for transactions that have only just begun.
+        A read by a cursor ends below everything that may still commit, and below `hi` if that is lower; `before` is
+        where the lane's last one ended and why. With `waits` the store may wait some seconds for transactions that have
+        only just begun.
 
         Raises:
             NotFoundError: no such table or file.

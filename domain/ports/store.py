@@ -4,20 +4,30 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from domain.errors import PlatformError
+from domain.stores.capabilities import Capabilities
 from domain.stores.table import TableName, TableSchema
 
 
 @dataclass(frozen=True)
 class StoreHealth:
-    """Whether a store works; `step` names the first one that failed: name, network, tls, sign_in, query, write."""
+    """Whether a store works; `step` names the first one that failed: name, network, tls, sign_in, query, write. `error`
+    is what whoever uses it now would be told.
+    """
 
     is_healthy: bool
     step: str | None = None
     detail: str | None = None
+    error: PlatformError | None = None
 
 
 class IStore(ABC):
     """A place of the users' tables; the clauses are `IDataStore`'s."""
+
+    @property
+    @abstractmethod
+    def capabilities(self) -> Capabilities:
+        """What it promises beside its methods."""
 
     @abstractmethod
     async def open(self) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from domain.quality.measures import Counts
 from domain.quality.profile import Profile, drift
+from domain.rule_results import RuleResult
 from domain.stores.table import TableName, check_identifier
 
 
@@ -109,21 +110,7 @@ class Rule:
 
 
 @dataclass(frozen=True)
-class RuleResult:
-    """What became of one rule in one run."""
-
-    rule: str
-    scope: str
-    on_violation: str
-    verdict: str
-    checks: int
-    violations: int
-    value: float | None = None
-    threshold: float | None = None
-
-
-@dataclass(frozen=True)
-class Measures:
+class Evidence:
     """Everything a publication is judged by, summed over the streams of the read set.
 
     `violations` are per row rule, `nulls` per column, `duplicates` per tuple of columns, `dangling` per reference;
@@ -157,33 +144,33 @@ class Judgement:
         return tuple(result for result in self.results if result.verdict == "fail")
 
 
-def judge(rules: Sequence[Rule], measures: Measures) -> Judgement:
+def judge(rules: Sequence[Rule], evidence: Evidence) -> Judgement:
     """Judge every rule over the measures of a finished read set; rules keep their order."""
-    return Judgement(tuple(_judge_one(index, rule, measures) for index, rule in enumerate(rules)))
+    return Judgement(tuple(_judge_one(index, rule, evidence) for index, rule in enumerate(rules)))
 
 
-def _judge_one(index: int, rule: Rule, measures: Measures) -> RuleResult:
-    counts = measures.counts
+def _judge_one(index: int, rule: Rule, evidence: Evidence) -> RuleResult:
+    counts = evidence.counts
     value: float | None = None
     threshold: float | None = rule.threshold
     if rule.is_row_rule:
-        violations = measures.violations.get(rule_key(index, rule), 0)
+        violations = evidence.violations.get(rule_key(index, rule), 0)
         checks = counts.read - counts.failed - counts.filtered
         return _result(rule, "row", checks, violations, float(violations), None)
     match rule.kind:
         case "unique":
-            violations = measures.duplicates.get(rule.columns, 0)
+            violations = evidence.duplicates.get(rule.columns, 0)
             value = float(violations)
         case "duplicate_rate":
-            repeated = measures.duplicates.get(rule.columns, 0)
+            repeated = evidence.duplicates.get(rule.columns, 0)
             value = repeated / counts.used if counts.used else 0.0
             threshold = float(rule.maximum)
             violations = repeated if value > threshold else 0
         case "references":
-            violations = measures.dangling.get(rule.reference, 0) if rule.reference else 0
+            violations = evidence.dangling.get(rule.reference, 0) if rule.reference else 0
             value = float(violations)
         case "freshness":
-            value = _age_seconds(measures, rule.column or "")
+            value = _age_seconds(evidence, rule.column or "")
             threshold = rule.max_age.total_seconds() if rule.max_age else 0.0
             violations = int(value is not None and value > threshold)
         case "row_count":
@@ -193,16 +180,16 @@ def _judge_one(index: int, rule: Rule, measures: Measures) -> RuleResult:
             violations = int(below or above)
             threshold = float(rule.minimum if rule.minimum is not None else rule.maximum)
         case "completeness":
-            expected = measures.expected.get(index, 0)
+            expected = evidence.expected.get(index, 0)
             value = counts.used / expected if expected else 1.0
             violations = 0 if value >= (threshold or 0.0) else expected - counts.used
         case "null_rate":
-            nulls = measures.nulls.get(rule.column or "", 0)
+            nulls = evidence.nulls.get(rule.column or "", 0)
             value = nulls / counts.used if counts.used else 0.0
             threshold = float(rule.maximum)
             violations = nulls if value > threshold else 0
         case "distribution":
-            value = _drift(measures, rule.column or "")
+            value = _drift(evidence, rule.column or "")
             threshold = float(rule.maximum)
             violations = int(value is not None and value > threshold)
         case _:
@@ -210,22 +197,22 @@ def _judge_one(index: int, rule: Rule, measures: Measures) -> RuleResult:
     return _result(rule, "run", max(1, counts.used), violations, value, threshold)
 
 
-def _drift(measures: Measures, column: str) -> float | None:
+def _drift(evidence: Evidence, column: str) -> float | None:
     """How far a column is from what it was in the run before; None when there was none."""
-    now, before = measures.profiles.get(column), measures.baseline.get(column)
+    now, before = evidence.profiles.get(column), evidence.baseline.get(column)
     return drift(now, before) if now is not None and before is not None else None
 
 
-def _age_seconds(measures: Measures, column: str) -> float | None:
+def _age_seconds(evidence: Evidence, column: str) -> float | None:
     """How old the newest value of a column is; None when there was no row. Where a cursor found no later row, nothing
     is older than the time up to which it looked.
     """
-    newest = measures.newest.get(column) or measures.complete.get(column)
-    if newest is None or measures.now is None:
+    newest = evidence.newest.get(column) or evidence.complete.get(column)
+    if newest is None or evidence.now is None:
         return None
     moment = datetime.fromisoformat(newest)
     aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return round((measures.now - aware).total_seconds(), 3)
+    return round((evidence.now - aware).total_seconds(), 3)
 
 
 def _result(
@@ -247,5 +234,5 @@ def _result(
 
 
 def rule_key(index: int, rule: Rule) -> str:
-    """The key under which a stream's `stats` keep a row rule's violations."""
+    """The key under which a stream's measures keep a row rule's violations."""
     return f"{index}:{rule.kind}"

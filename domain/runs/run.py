@@ -2,11 +2,17 @@
 
 import math
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
+
+from domain.errors import PlatformError, UnavailableError
+from domain.identity.scope import Scope
+from domain.runs.report import RunReport
+from domain.runs.work import WorkRef
 
 LONGEST_PARAMETER = 10_000
 
@@ -74,19 +80,65 @@ class RunRequest:
     replay: str | None = None
 
 
+class WorkPlan(ABC):
+    """What a run has planned to do: stored with it, and never planned again on a resume. Only the work that has planned
+    it knows what it says.
+    """
+
+    @abstractmethod
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+
+
+class DamagedPlan(WorkPlan):
+    """What stands in the place of a plan and is none: somebody has changed the records. Its run is told so; the others
+    that are claimed or shown with it are not concerned.
+    """
+
+    def to_json(self) -> dict[str, Any]:
+        return {}
+
+
+@dataclass(frozen=True)
+class RunError:
+    """Why a run failed: a code, a sentence, whether trying again may help, and whether something was not to be
+    reached; None where an earlier version did not note it.
+    """
+
+    code: str
+    message: str
+    retryable: bool | None = None
+    unavailable: bool | None = None
+
+    @classmethod
+    def of(cls, error: PlatformError) -> "RunError":
+        """What is kept of an error."""
+        return cls(error.code, error.message, error.retryable, isinstance(error, UnavailableError))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values of what is known."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "RunError":
+        """Rebuild what `to_json` gave, in this version or an earlier one."""
+        return cls(str(value.get("code")), str(value.get("message")), value.get("retryable"), value.get("unavailable"))
+
+
 @dataclass(frozen=True)
 class Run:
-    """One execution of one revision over one declared read set. Times are UTC.
+    """One execution of one revision of its work over one declared read set. Times are UTC.
 
     `progress` is the number of batches that the destination had when a claim last began to load, `fruitless` how many
     claims in a row began there and brought none (R4). `retries` counts the tries after retryable failures, `due_in`
-    the seconds until a queued run may be claimed. `cause` is the run whose commit caused this one (S3).
+    the seconds until a queued run may be claimed. `cause` is the run whose commit caused this one (S3). `read_set` is
+    its stored plan, which may be large: only who claims a run is given it. `trace` and `correlation_id` are those of
+    the request that asked for it.
     """
 
     id: str
     organization: str
-    pipeline: str
-    revision: int
+    work: WorkRef
     lane: str
     state: RunState
     request: RunRequest
@@ -98,15 +150,21 @@ class Run:
     due_in: float = 0.0
     cause: str | None = None
     trace: str | None = None
+    correlation_id: str | None = None
     reason: str | None = None
-    read_set: Mapping[str, Any] | None = None
-    report: Mapping[str, Any] | None = None
-    error: Mapping[str, Any] | None = None
+    read_set: WorkPlan | None = None
+    report: RunReport | None = None
+    error: RunError | None = None
     requested_by: str = ""
     cancel_requested: bool = False
     created_at: datetime | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
+
+    @property
+    def scope(self) -> Scope:
+        """What of the records its writers touch."""
+        return Scope(self.organization)
 
     @property
     def waits_to_retry(self) -> bool:
@@ -131,13 +189,15 @@ class Finish:
     fence: int
     state: RunState
     reason: str
-    report: Mapping[str, Any] | None = None
-    error: Mapping[str, Any] | None = None
+    report: RunReport | None = None
+    error: RunError | None = None
 
 
 @dataclass(frozen=True)
 class Transition:
-    """One line of a run's history: who moved it, when, under which fence, and why (R6)."""
+    """One line of a run's history: who moved it, when, under which fence, and why (R6). Later ones have a greater
+    `place`.
+    """
 
     run_id: str
     before: str | None
@@ -146,3 +206,4 @@ class Transition:
     actor: str
     reason: str
     at: datetime
+    place: int = 0

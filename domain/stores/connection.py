@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from domain.errors import PlatformError
+from domain.errors import PlatformError, StoreUnavailableError
 
 _STEPS = {
     "connection.host_forbidden": "name",
@@ -42,4 +42,9 @@ class ConnectionSpec:
 
 def failing_step(error: PlatformError) -> str:
     """Name the step of reaching a store that an error tells of: name, network, tls or sign_in."""
-    return _STEPS.get(error.code, "network")
+    return known_step(error) or "network"
+
+
+def known_step(error: PlatformError) -> str | None:
+    """The same of an error that may tell of something else."""
+    return "network" if error.code == StoreUnavailableError.code else _STEPS.get(error.code)

@@ -13,13 +13,13 @@ DefaultKindName = Literal["duckdb", "memory", "postgres"]
 class StoreKind:
     """What holds for every store of a kind.
 
-    `dialect` says whose SQL its queries are, None where it has none. Several processes may have one that `is_shared`
-    open. `secrets` are what its connections may refer to, and `extra` is what `pip install headrace[…]` brings for it.
+    Several processes may have one that `is_shared` open; what is in one that `is_lasting` outlives its process.
+    `secrets` are what its connections may refer to, and `extra` is what `pip install headrace[…]` brings for it.
     """
 
     name: StoreKindName
-    dialect: Literal["postgres", "duckdb"] | None = None
     is_shared: bool = False
+    is_lasting: bool = True
     secrets: tuple[str, ...] = ()
     extra: str | None = None
 
@@ -28,10 +28,15 @@ class StoreKind:
         """Whether the settings may choose it."""
         return self.name in get_args(DefaultKindName)
 
+    @property
+    def has_one_process(self) -> bool:
+        """Whether what it holds can be reached by the process alone that has it open."""
+        return self.is_lasting and not self.is_shared
 
-POSTGRES = StoreKind("postgres", dialect="postgres", is_shared=True, secrets=("password",), extra="postgres")
-DUCKDB = StoreKind("duckdb", dialect="duckdb")
+
+POSTGRES = StoreKind("postgres", is_shared=True, secrets=("password",), extra="postgres")
+DUCKDB = StoreKind("duckdb")
 FILES = StoreKind("files", is_shared=True)
-MEMORY = StoreKind("memory")
+MEMORY = StoreKind("memory", is_lasting=False)
 
 KINDS: dict[str, StoreKind] = {kind.name: kind for kind in (POSTGRES, DUCKDB, FILES, MEMORY)}

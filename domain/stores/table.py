@@ -31,6 +31,12 @@ RESERVED = (
 )
 
 
+class ReservedNameError(ValueError):
+    """A name is Headrace's or the database's own."""
+
+    code = "identifier.reserved"
+
+
 @dataclass(frozen=True)
 class Column:
     """One column: its name as stored, its type in our names. The table itself works out what `is_computed`."""
@@ -61,9 +67,9 @@ class TableName:
         for part in parts:
             check_identifier(part)
         if len(parts) == 2 and is_reserved_schema(parts[0]):
-            raise ValueError(f"the schema belongs to Headrace or the database ({RESERVED})")
+            raise ReservedNameError(f"the schema belongs to Headrace or the database ({RESERVED})")
         if parts[-1].lower().startswith(INTERNAL_PREFIX):
-            raise ValueError(f"the table belongs to Headrace or the database ({RESERVED})")
+            raise ReservedNameError(f"the table belongs to Headrace or the database ({RESERVED})")
         return cls(table=parts[-1], schema=parts[0] if len(parts) == 2 else None)
 
     def beside(self, table: str) -> "TableName":

@@ -8,11 +8,14 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
 
 from domain.errors import InvalidInputError
-from domain.ports.unit_of_work import Page
+from domain.ports.records.page import Page
 
 _MARK_BYTES = 16
 _PLACE = re.compile(r"[A-Za-z0-9_.:-]{1,100}")
 _CODE = "request.cursor"
+_NONE = "The cursor is none that a page of this list has given; begin again without one."
+_LARGEST = 2**31 - 1
+"""No number of ours is larger, and a database would refuse one."""
 
 
 def cursor_of(organization: str, kind: str, place: Sequence[str] | None) -> str | None:
@@ -39,10 +42,18 @@ def place_of(organization: str, kind: str, cursor: str | None, parts: int = 1) -
         place = ()
     is_place = len(place) == parts and all(_PLACE.fullmatch(part) for part in place)
     if not is_place or cursor_of(organization, kind, place) != cursor:
-        raise InvalidInputError(
-            "The cursor is none that a page of this list has given; begin again without one.", code=_CODE
-        )
+        raise InvalidInputError(_NONE, code=_CODE)
     return place
+
+
+def numbers_of(organization: str, kind: str, cursor: str | None, parts: int) -> tuple[int, ...] | None:
+    """As `place_of`, of a list whose places are numbers."""
+    place = place_of(organization, kind, cursor, parts)
+    if place is None:
+        return None
+    if not all(part.isdecimal() for part in place):
+        raise InvalidInputError(_NONE, code=_CODE)
+    return tuple(min(int(part), _LARGEST) for part in place)
 
 
 def single_place_of(organization: str, kind: str, cursor: str | None) -> str | None:

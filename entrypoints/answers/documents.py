@@ -5,11 +5,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from application.answers import AnswerLimits
-from domain.ports.unit_of_work import Page, StoredDocument
+from domain.ports.records.documents import StoredDocument
+from domain.ports.records.page import Page
 from entrypoints.answers.cursors import following
-
-_PAGE_CHARACTERS = 1024 * 1024
 
 
 class Document(BaseModel):
@@ -27,13 +25,6 @@ class DocumentPage(BaseModel):
 
     items: list[Document]
     next_cursor: str | None
-
-
-def page_characters(limits: AnswerLimits) -> int:
-    """What an answer holds of documents, within what any answer may have: each may be large, and who only reads must
-    not make a process hold hundreds.
-    """
-    return min(_PAGE_CHARACTERS, limits.answer_bytes)
 
 
 def document_body(stored: StoredDocument) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from application.identity.access import IssuedKey
-from domain.ports.identity import StoredKey
+from domain.ports.records.identity import StoredKey
 
 
 def key_body(key: StoredKey, state: str) -> dict[str, Any]:

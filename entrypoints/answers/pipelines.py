@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from application.answers import AnswerLimits
-from application.loads.report import end_body
-from application.pipelines.inspect import PipelineStatus, Preview
+from application.pipelines.preview import Preview
+from application.pipelines.state import PipelineStatus
 from application.plain_rows import rows_of
 from domain.loads.checkpoint import LaneState
 from domain.loads.horizon import ReadEnd
@@ -25,8 +25,8 @@ def preview_body(preview: Preview, limits: AnswerLimits) -> dict[str, Any]:
     return {
         "columns": [{"name": name, "type": kind} for name, kind in preview.columns],
         "rows": rows,
-        "counts": preview.counts.as_dict(),
-        "first_errors": preview.stats.get("first_errors", []),
+        "counts": preview.counts.to_json(),
+        "first_errors": [error.to_json() for error in preview.measures.first_errors],
         **({"note": "; ".join(notes)} if notes else {}),
     }
 
@@ -43,11 +43,11 @@ def _rows(preview: Preview) -> Iterator[dict[str, Any]]:
 def status_body(status: PipelineStatus) -> dict[str, Any]:
     """Where a pipeline stands."""
     last = status.last_run
-    report = (last.report or {}) if last else {}
+    report = last.report if last is not None else None
     return {
         "pipeline": status.name,
         "revision": status.revision,
-        "watermark": report.get("watermark"),
+        "watermark": report.watermark if report is not None else None,
         "last_run": run_body(last) if last else None,
     }
 
@@ -58,20 +58,26 @@ def state_body(name: str, state: LaneState) -> dict[str, Any]:
         "pipeline": name,
         "state": state.state,
         "watermark": state.watermark,
-        **end_body((None if state.is_loading else state.end) or ReadEnd()),
+        **_end_body((None if state.is_loading else state.memory.latest_end) or ReadEnd()),
         "fence": state.fence,
-        "counts": state.counts.as_dict(),
+        "counts": state.counts.to_json(),
         "streams": [
             {
                 "stream": stream.stream,
                 "state": stream.state,
                 "seq": stream.seq,
                 "position": list(stream.position) if stream.position else None,
-                "counts": stream.counts.as_dict(),
+                "counts": stream.counts.to_json(),
             }
             for stream in state.streams
         ],
     }
+
+
+def _end_body(end: ReadEnd) -> dict[str, Any]:
+    """Why a read by a cursor ended where it did."""
+    words = {name: list(sentences) for name, sentences in end.words.items()}
+    return {"complete_as_of": end.complete_as_of, **({"cursor": words} if words else {})}
 
 
 def _plain(value: Any) -> Any:

@@ -1,16 +1,14 @@
-"""Runs, their history and their logs."""
+"""Runs, as they are shown and listed."""
 
-from collections.abc import Sequence
 from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
 from application.answers import AnswerLimits
-from domain.ports.unit_of_work import Page, StoredEvent
+from domain.ports.records.page import Page
 from domain.runs import run as runs
-from domain.runs.run import Transition
 from entrypoints.answers.cursors import following, single_place_of
-from entrypoints.answers.sizes import fitted, listed
+from entrypoints.answers.sizes import fitted
 
 _LIST = "run"
 
@@ -31,6 +29,7 @@ class Run(BaseModel):
     retries: int
     cause: str | None
     trace: str | None
+    correlation_id: str | None
     created_at: str | None
     started_at: str | None
     finished_at: str | None
@@ -78,8 +77,8 @@ def run_body(run: runs.Run) -> dict[str, Any]:
     """All that is told of a run."""
     return {
         "id": run.id,
-        "pipeline": run.pipeline,
-        "revision": run.revision,
+        "pipeline": run.work.name,
+        "revision": run.work.revision,
         "lane": run.lane,
         "state": run.state.value,
         "attempt": run.attempt,
@@ -96,46 +95,10 @@ def run_body(run: runs.Run) -> dict[str, Any]:
         "retries": run.retries,
         "cause": run.cause,
         "trace": run.trace,
+        "correlation_id": run.correlation_id,
         "created_at": run.created_at.isoformat() if run.created_at else None,
         "started_at": run.started_at.isoformat() if run.started_at else None,
         "finished_at": run.finished_at.isoformat() if run.finished_at else None,
-        "report": run.report,
-        "error": run.error,
+        "report": run.report.to_json() if run.report is not None else None,
+        "error": run.error.to_json() if run.error is not None else None,
     }
-
-
-def transition_body(transition: Transition) -> dict[str, Any]:
-    """A line of a run's history."""
-    return {
-        "from": transition.before,
-        "to": transition.after,
-        "fence": transition.fence,
-        "actor": transition.actor,
-        "reason": transition.reason,
-        "at": transition.at.isoformat(),
-    }
-
-
-def transitions_body(transitions: Sequence[Transition], limits: AnswerLimits) -> dict[str, Any]:
-    """A run's history, oldest first, as far as there is room."""
-    return listed({"items": [transition_body(line) for line in transitions]}, "items", limits.answer_bytes)
-
-
-def logs_body(transitions: Sequence[Transition], events: Sequence[StoredEvent], limits: AnswerLimits) -> dict[str, Any]:
-    """A run's history together with its stored events, oldest first, as far as there is room."""
-    return listed({"items": _log_lines(transitions, events)}, "items", limits.answer_bytes)
-
-
-def _log_lines(transitions: Sequence[Transition], events: Sequence[StoredEvent]) -> list[dict[str, Any]]:
-    """The history and the stored events of a run as lines, oldest first."""
-    lines = [{"at": line.at.isoformat(), "event": f"run.{line.after}", **transition_body(line)} for line in transitions]
-    kept = ("organization", "pipeline", "run_id")
-    lines += [
-        {
-            "at": event.created_at.isoformat(),
-            "event": event.event_type,
-            **{name: value for name, value in event.payload.items() if name not in kept and value is not None},
-        }
-        for event in events
-    ]
-    return sorted(lines, key=lambda line: line["at"])

@@ -1,12 +1,11 @@
-"""The processes of the installation, and whether it is ready."""
+"""The processes of the installation."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from pydantic import BaseModel
 
-from application.operations.health import Readiness
-from domain.ports.unit_of_work import WorkerRecord
+from domain.ports.records.workers import WorkerRecord
 
 
 class Worker(BaseModel):
@@ -52,8 +51,3 @@ def workers_body(workers: Sequence[WorkerRecord], depth: int | None) -> dict[str
 def draining_body(worker_id: str) -> dict[str, str]:
     """A process that was asked to drain."""
     return {"worker": worker_id, "state": "draining"}
-
-
-def readiness_body(readiness: Readiness) -> dict[str, Any]:
-    """Whether work can be taken, and each part's trouble."""
-    return {"ready": readiness.is_ready, "parts": dict(readiness.parts)}

@@ -95,10 +95,10 @@ class Cli:
             BusyError: naming the call that works.
         """
         from domain.errors import BusyError
-        from domain.stores.kinds import DUCKDB
+        from domain.stores.kinds import KINDS
 
         server = self.server()
-        if server is not None and self.loaded.settings.store.kind == DUCKDB.name:
+        if server is not None and KINDS[self.loaded.settings.store.kind].has_one_process:
             raise BusyError(
                 f"headrace up (process {server.pid}) owns the DuckDB file. Ask it instead: {server.curl(instead)}",
                 code="store.in_use",

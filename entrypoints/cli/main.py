@@ -103,12 +103,11 @@ def main() -> None:
 
 
 def _show_crash(error: Exception) -> NoReturn:
-    import structlog
-
     from entrypoints.composition.start import ensure_logs
+    from entrypoints.log import log
 
     ensure_logs()
-    structlog.get_logger("headrace").error("command.crashed", exc_info=error)
+    log.error("command.crashed", exc_info=error)
     say(f"error: something unexpected failed ({type(error).__name__}); please report it [internal]", to_stderr=True)
     sys.exit(1)
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from entrypoints.answers.health import parts_rows
 from entrypoints.cli.context import Cli
 from entrypoints.cli.render import AsJson, print_json, print_table
 
@@ -61,7 +62,8 @@ def health(context: typer.Context, as_json: AsJson = False) -> None:
     if as_json:
         print_json(found)
     else:
-        print_table(["part", "trouble"], [[name, trouble or "none"] for name, trouble in found["parts"].items()])
+        rows = [(name, trouble, remedy) for name, _, trouble, remedy in parts_rows(found)]
+        print_table(["part", "trouble", "what to do"], rows)
     if not found["ready"]:
         raise typer.Exit(3)
 
@@ -80,8 +82,10 @@ def doctor(context: typer.Context, as_json: AsJson = False) -> None:
     else:
         rows = findings(loaded.settings, cli.paths, cli.server() is not None)
         with cli.client() as client:
-            parts = client.readiness()["parts"]
-        rows += [(name, trouble is None, trouble or "works") for name, trouble in parts.items()]
+            parts = parts_rows(client.readiness())
+        rows += [
+            (name, is_well, "works" if is_well else f"{trouble}: {remedy}") for name, is_well, trouble, remedy in parts
+        ]
     if as_json:
         print_json([{"check": name, "ok": is_ok, "detail": detail} for name, is_ok, detail in rows])
     else:

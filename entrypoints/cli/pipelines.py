@@ -64,7 +64,6 @@ def reset(
 ) -> None:
     """Forget the unfinished load and move the watermark; rows at the destination stay."""
     cli: Cli = context.obj
-    cli.refuse_beside_server(f"POST /v1/pipelines/{name}/reset")
     if not yes:
         where = f"from {to}" if to else "from the beginning"
         typer.confirm(

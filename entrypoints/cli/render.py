@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,9 +11,12 @@ import typer
 from domain.plain_text import in_one_line
 from entrypoints.cli.output import is_live, say, say_json, say_over
 from entrypoints.client.protocol import Listener
+from entrypoints.composition.clock import CLOCK
 
 if TYPE_CHECKING:
     from domain.ports.engine import Progress
+
+_STAGES = {"read": "waiting for the source", "judge": "judging", "write": "committing"}
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -81,6 +84,23 @@ def print_report(run: Mapping[str, Any]) -> None:
     print_cursor(report)
 
 
+def print_times(run: Mapping[str, Any]) -> None:
+    """Print where the seconds of a run went, and its trace."""
+    if (spent := (run.get("report") or {}).get("spent")) is not None:
+        stages = ", ".join(f"{spent[stage]:g} s {what}" for stage, what in _STAGES.items())
+        say(f"seconds: {_waited(run)}{stages} (stages and streams overlap)")
+    if run.get("trace"):
+        say(f"trace: {run['trace'].split('-')[1]}")
+
+
+def _waited(run: Mapping[str, Any]) -> str:
+    """How long a run waited for a worker."""
+    if not run.get("created_at") or not run.get("started_at"):
+        return ""
+    waited = datetime.fromisoformat(run["started_at"]) - datetime.fromisoformat(run["created_at"])
+    return f"{max(0.0, waited.total_seconds()):.3f} s waiting to begin, "
+
+
 def _print_quality(report: Mapping[str, Any]) -> None:
     if rules := report.get("rules"):
         print_table(
@@ -132,11 +152,11 @@ def _cell(value: Any) -> str:
 
 def progress_line(name: str) -> Callable[[Progress], None]:
     """Return a callback that shows batches: one live line on a terminal, else a line every two seconds."""
-    started = time.monotonic()
+    started = CLOCK.monotonic()
     state = {"read": 0, "told": started}
 
     def show(progress: Progress) -> None:
-        now = time.monotonic()
+        now = CLOCK.monotonic()
         state["read"] += progress.rows_read
         rate = round(state["read"] / (now - started)) if now > started else 0
         text = f"{name}: batch {progress.seq}, {state['read']:,} rows read, {rate:,} rows/s"

@@ -10,7 +10,7 @@ from domain.plain_text import in_one_line
 from entrypoints.cli.context import Cli
 from entrypoints.cli.ending import finish
 from entrypoints.cli.output import say
-from entrypoints.cli.render import AsJson, listening, print_json, print_report, print_table
+from entrypoints.cli.render import AsJson, listening, print_json, print_report, print_table, print_times
 
 _LINE_HEAD = ("at", "event", "to")
 
@@ -55,6 +55,7 @@ def show_run(context: typer.Context, run_id: str, as_json: AsJson = False) -> No
         say(f"error: {found['error']['message']} [{found['error']['code']}]")
     rows = [[_time(t["at"]), t["from"] or "", t["to"], t["fence"], t["reason"]] for t in history["items"]]
     print_table(["at", "from", "to", "fence", "reason"], rows, title="history")
+    print_times(found)
 
 
 @app.command("cancel")
@@ -103,6 +104,8 @@ def show_logs(context: typer.Context, run_id: str, as_json: AsJson = False) -> N
     if as_json:
         print_json(found)
         return
+    if "note" in found:
+        say(found["note"])
     for line in found["items"]:
         fields = " ".join(f"{name}={in_one_line(str(value))}" for name, value in line.items() if name not in _LINE_HEAD)
         say(f"{line['at'][:23]}  {line['event']:<22} {fields}")

@@ -5,17 +5,30 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import uuid
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from application.runs.launch import TriggerRun
-from domain.errors import UnavailableError
+from domain.errors import PlatformError, UnavailableError
 from domain.loads.quarantine import RefusedState
 from domain.pipelines.spec import PipelineSpec
-from entrypoints.answers import connections, documents, keys, pipelines, plans, quarantine, runs, workers
-from entrypoints.client.protocol import MOST_OF_A_PAGE, NOBODY, Body, IClient, Listener
+from entrypoints.answers import (
+    connections,
+    documents,
+    health,
+    histories,
+    keys,
+    pipelines,
+    plans,
+    quarantine,
+    runs,
+    workers,
+)
+from entrypoints.client.protocol import MOST_OF_A_PAGE, NOBODY, Body, IClient, Listener, newest_pages
 from entrypoints.composition.lifecycle import running
+from entrypoints.log import bound
 
 if TYPE_CHECKING:
     from application.catalog.documents import PutDocument
@@ -23,6 +36,7 @@ if TYPE_CHECKING:
     from application.runs.here import RanHere
     from domain.identity.principal import Principal
     from domain.ports.data_store import IDataStore
+    from domain.ports.telemetry import ISpan
     from domain.runs.run import RunRequest
     from entrypoints.composition.container import Container
     from entrypoints.use_cases import UseCases
@@ -40,6 +54,8 @@ class InProcessClient(IClient):
         self._runner: asyncio.Runner | None = None
         self._open = AsyncExitStack()
         self._use_cases: UseCases | None = None
+        self._span: ISpan | None = None
+        self._correlation_id = uuid.uuid4().hex
 
     def call(self, action: Callable[[UseCases], Awaitable[T]]) -> T:
         """Do one thing."""
@@ -47,11 +63,25 @@ class InProcessClient(IClient):
         async def called() -> T:
             if self._use_cases is None:
                 self._use_cases = await self._open.enter_async_context(running(self._container(), with_store=False))
-            with _draining_on_signals(self._use_cases):
-                return await action(self._use_cases)
+                # Whoever runs the command, as a scheduler does, may have a trace that this is a part of.
+                span = self._use_cases.telemetry.span("command", trace=os.environ.get("TRACEPARENT"))
+                self._span = self._open.enter_context(span)
+            with self._failing(), _draining_on_signals(self._use_cases), bound(correlation_id=self._correlation_id):
+                async with self._use_cases.scopes.create_scope(self._principal.scope):
+                    return await action(self._use_cases)
 
         self._runner = self._runner or asyncio.Runner()
         return self._runner.run(called())
+
+    @contextmanager
+    def _failing(self) -> Iterator[None]:
+        """Let the span of the command have the error that ends it."""
+        try:
+            yield
+        except PlatformError as error:
+            if self._span is not None:
+                self._span.fail(error.code, error.message)
+            raise
 
     def close(self) -> None:
         """Close the system."""
@@ -74,7 +104,7 @@ class InProcessClient(IClient):
             items: list[Any] = []
             after: str | None = None
             while True:
-                size = documents.page_characters(cases.answers)
+                size = cases.answers.page_characters
                 page = await cases.catalog.page(
                     self._principal, kind, after=after, limit=MOST_OF_A_PAGE, most_characters=size
                 )
@@ -134,11 +164,11 @@ class InProcessClient(IClient):
 
     def state(self, name: str) -> Body:
         """Position and watermark at the destination."""
-        return pipelines.state_body(name, self.call(lambda cases: cases.inspector.state(self._principal, name)))
+        return pipelines.state_body(name, self.call(lambda cases: cases.states.state(self._principal, name)))
 
     def reset(self, name: str, to: str | None) -> Body:
         """Forget the unfinished load and move the watermark."""
-        return pipelines.state_body(name, self.call(lambda cases: cases.inspector.reset(self._principal, name, to)))
+        return pipelines.state_body(name, self.call(lambda cases: cases.states.reset(self._principal, name, to)))
 
     def preview(self, name: str, documents: Sequence[PutDocument], *, limit: int | None, rows: bool) -> Body:
         """The first rows of a pipeline, which is stored or given with the connections that it names."""
@@ -146,11 +176,11 @@ class InProcessClient(IClient):
         async def previewed(cases: UseCases) -> Body:
             spec = next((PipelineSpec.from_document(d.body) for d in documents if d.kind == "pipeline"), None)
             if spec is None:
-                spec = await cases.inspector.spec_of(self._principal, name)
+                spec = await cases.states.spec_of(self._principal, name)
             else:
                 named = [document for document in documents if document.kind == "connection"]
                 await cases.catalog.apply(self._principal, named, prune=False)
-            found = await cases.inspector.preview(self._principal, spec, limit=limit, keep_rows=rows)
+            found = await cases.previewer.preview(self._principal, spec, limit=limit, keep_rows=rows)
             return pipelines.preview_body(found, cases.answers)
 
         return self.call(previewed)
@@ -161,7 +191,7 @@ class InProcessClient(IClient):
         async def listed(cases: UseCases) -> Body:
             organization = self._principal.organization
             after = runs.run_place_of(organization, cursor)
-            page = await cases.inspector.runs(self._principal, pipeline=pipeline, limit=limit, after=after)
+            page = await cases.history.runs(self._principal, pipeline=pipeline, limit=limit, after=after)
             return runs.runs_body(organization, page, cases.answers)
 
         return self.call(listed)
@@ -170,32 +200,38 @@ class InProcessClient(IClient):
         """A run."""
 
         async def found(cases: UseCases) -> Body:
-            return runs.shown_run(await cases.inspector.run(self._principal, run_id), cases.answers)
+            return runs.shown_run(await cases.history.run(self._principal, run_id), cases.answers)
 
         return self.call(found)
 
     def transitions(self, run_id: str) -> Body:
         """A run's history, oldest first."""
 
-        async def found(cases: UseCases) -> Body:
-            return runs.transitions_body(await cases.inspector.transitions(self._principal, run_id), cases.answers)
+        async def page(cases: UseCases, cursor: str | None) -> Body:
+            own, size = self._principal.organization, MOST_OF_A_PAGE
+            before = histories.transition_place_of(own, run_id, cursor)
+            found = await cases.history.transitions(self._principal, run_id, before=before, newest=size + 1)
+            return histories.transitions_body(own, run_id, found, size, cases.answers)
 
-        return self.call(found)
+        return newest_pages(lambda cursor: self.call(lambda cases: page(cases, cursor)))
 
     def logs(self, run_id: str) -> Body:
         """A run's history together with its stored events, oldest first."""
 
-        async def found(cases: UseCases) -> Body:
-            return runs.logs_body(*await cases.inspector.logs(self._principal, run_id), cases.answers)
+        async def page(cases: UseCases, cursor: str | None) -> Body:
+            own, size = self._principal.organization, MOST_OF_A_PAGE
+            before = histories.log_place_of(own, run_id, cursor)
+            found = await cases.history.logs(self._principal, run_id, before=before, newest=size + 1)
+            return histories.logs_body(own, run_id, found, size, cases.answers)
 
-        return self.call(found)
+        return newest_pages(lambda cursor: self.call(lambda cases: page(cases, cursor)))
 
     def wait_for(self, run_id: str) -> Body:
         """A run once it is at its end, or as it is when this process is to stop."""
 
         async def waited(cases: UseCases) -> Body:
             while True:
-                found = await cases.inspector.run(self._principal, run_id)
+                found = await cases.history.run(self._principal, run_id)
                 if found.state.is_terminal or cases.life.is_draining:
                     return runs.shown_run(found, cases.answers)
                 await asyncio.sleep(_LOOK_EVERY_SECONDS)
@@ -298,7 +334,7 @@ class InProcessClient(IClient):
 
     def readiness(self) -> Body:
         """Whether work could be taken by this process, and each part's trouble."""
-        return workers.readiness_body(self.call(lambda cases: cases.health.readiness()))
+        return health.readiness_body(self.call(lambda cases: cases.health.readiness()))
 
     def _ran(self, action: Callable[[UseCases], Awaitable[RanHere]], listener: Listener) -> Body:
         """Run, and say what else was done and left: without a running `headrace up` nobody takes what runs after it."""
@@ -309,7 +345,7 @@ class InProcessClient(IClient):
 
         found, body = self.call(ran)
         for follower in found.followers:
-            listener.note(f"{follower} runs after {found.run.pipeline}; go on with: headrace run {follower}")
+            listener.note(f"{follower} runs after {found.run.work.name}; go on with: headrace run {follower}")
         if found.resumed:
             listener.note(f"resumed run {found.run.id}, which an earlier process left unfinished")
         return body

@@ -19,6 +19,22 @@ Body = dict[str, Any]
 MOST_OF_A_PAGE = 500
 """So many items the API gives at once."""
 
+_MOST_PAGES = 40
+
+
+def newest_pages(page: Callable[[str | None], Body]) -> Body:
+    """The lines of a list whose first page has the newest, oldest first; of a very long one the newest pages."""
+    pages: list[Any] = []
+    cursor: str | None = None
+    for _ in range(_MOST_PAGES):
+        body = page(cursor)
+        pages, cursor = [body["items"], *pages], body["next_cursor"]
+        if cursor is None:
+            break
+    items = [line for lines in pages for line in lines]
+    more = {} if cursor is None else {"note": f"Only the newest {len(items):,} are shown."}
+    return {"items": items, **more}
+
 
 def _nothing(_: object) -> None:
     """Nobody listens."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
-from entrypoints.client.protocol import MOST_OF_A_PAGE, NOBODY, Body, IClient, Listener
+from entrypoints.client.protocol import MOST_OF_A_PAGE, NOBODY, Body, IClient, Listener, newest_pages
 
 if TYPE_CHECKING:
     from application.catalog.documents import PutDocument
@@ -93,11 +93,13 @@ class RemoteClient(IClient):
 
     def transitions(self, run_id: str) -> Body:
         """A run's history, oldest first."""
-        return self._get(f"/v1/runs/{_part(run_id)}/transitions")
+        path = f"/v1/runs/{_part(run_id)}/transitions"
+        return newest_pages(lambda cursor: self._get(path, limit=MOST_OF_A_PAGE, cursor=cursor))
 
     def logs(self, run_id: str) -> Body:
         """A run's history together with its stored events, oldest first."""
-        return self._get(f"/v1/runs/{_part(run_id)}/logs")
+        path = f"/v1/runs/{_part(run_id)}/logs"
+        return newest_pages(lambda cursor: self._get(path, limit=MOST_OF_A_PAGE, cursor=cursor))
 
     def wait_for(self, run_id: str) -> Body:
         """A run once it is at its end."""

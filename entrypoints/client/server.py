@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from domain import errors
@@ -27,11 +29,12 @@ _BY_NAME: dict[str, type[errors.PlatformError]] = {"work_failed": errors.WorkFai
 
 @dataclass(frozen=True)
 class RemoteServer:
-    """An address and a key."""
+    """An address and a key, and the id that all requests of a command bear."""
 
     url: str
     pid: int
     key: str
+    correlation_id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def curl(self, call: str) -> str:
         """Write a call such as `GET /v1/runs` for a person to copy."""
@@ -54,7 +57,10 @@ class RemoteServer:
         """
         import urllib3  # Which takes its time, and most homes have no server.
 
-        headers = {"Authorization": f"Bearer {self.key}"}
+        headers = {"Authorization": f"Bearer {self.key}", "X-Request-ID": self.correlation_id}
+        trace = os.environ.get("TRACEPARENT", "")  # Of whoever runs the command, as a scheduler does.
+        if trace.isascii() and trace.replace("-", "").isalnum():
+            headers["traceparent"] = trace
         content = None
         if body is not None:
             headers["Content-Type"] = "application/json"

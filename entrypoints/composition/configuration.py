@@ -3,7 +3,8 @@
 from dataclasses import fields
 
 from entrypoints.documents.limits import DocumentLimits
-from infrastructure.settings.sources import catalog, reference, schema, shown
+from infrastructure.settings.reference import catalog, reference, schema
+from infrastructure.settings.sources import shown
 from infrastructure.settings.tree import Settings
 
 __all__ = ["catalog", "document_limits", "reference", "schema", "shown"]

@@ -2,7 +2,6 @@
 
 import importlib.util
 import platform
-import shutil
 import stat
 import sys
 
@@ -10,8 +9,6 @@ from domain.stores.kinds import KINDS
 from entrypoints.composition.paths import Paths
 from infrastructure.settings.rules import SHARED, shares_credentials
 from infrastructure.settings.tree import Settings
-
-_FREE_SHARE = 0.1
 
 
 def findings(settings: Settings, paths: Paths, is_served: bool) -> list[tuple[str, bool, str]]:
@@ -21,7 +18,6 @@ def findings(settings: Settings, paths: Paths, is_served: bool) -> list[tuple[st
         ("settings", True, f"environment {settings.app.environment}, store {settings.store.kind}"),
         ("server", True, "headrace up is running" if is_served else "not running"),
         _extra(settings),
-        _disk(paths),
     ]
     if shares_credentials(settings):
         rows.append(("credentials", True, f"warning: HEADRACE_METADATA__USER {SHARED}"))
@@ -40,10 +36,3 @@ def _extra(settings: Settings) -> tuple[str, bool, str]:
     is_needed |= settings.metadata.kind == "postgres"
     detail = "installed" if has_driver else "not installed: pip install 'headrace[postgres]' for Postgres"
     return "extra postgres", has_driver or not is_needed, detail
-
-
-def _disk(paths: Paths) -> tuple[str, bool, str]:
-    folder = next(parent for parent in (paths.home, *paths.home.parents) if parent.exists())
-    usage = shutil.disk_usage(folder)
-    share = usage.free / usage.total
-    return "disk", share >= _FREE_SHARE, f"{share:.0%} free"

@@ -26,10 +26,11 @@ from infrastructure.metadata.records import SqlRecords, sqlite_url
 from infrastructure.queues.kafka import KafkaAddress, KafkaMessageQueue
 from infrastructure.queues.memory import InMemoryMessageQueue
 from infrastructure.queues.redis_streams import RedisAddress, RedisStreamsMessageQueue
+from infrastructure.scoping import ContextScopes
 from infrastructure.secrets.environment import EnvironmentSecretProvider
 from infrastructure.secrets.files import FileSecretProvider
+from infrastructure.settings.reference import is_setting_name
 from infrastructure.settings.rules import records_sign_in, store_sign_in
-from infrastructure.settings.sources import is_setting_name
 from infrastructure.settings.tree import Settings
 from infrastructure.stores.duckdb.file import DuckDBOptions
 from infrastructure.stores.duckdb.store import DuckDBDataStore
@@ -152,7 +153,8 @@ def files_connection(
     spec: ConnectionSpec, secrets: Mapping[str, Secret], paths: Paths, settings: Settings, bench: Calls
 ) -> FilesSource:
     """A folder of files."""
-    limits = FileLimits(settings.limits.page_bytes, settings.limits.file_ratio)
+    chosen = settings.limits
+    limits = FileLimits(chosen.page_bytes, chosen.file_ratio, chosen.footer_bytes)
     return FilesSource(paths.confinement.place(spec.options["root"]), paths.confinement, limits, bench)
 
 
@@ -177,6 +179,7 @@ class Gateways(containers.DeclarativeContainer):
 
     settings = providers.Dependency(instance_of=Settings)
     paths = providers.Dependency(instance_of=Paths)
+    scopes = providers.Singleton(ContextScopes)
     clock: providers.Dependency[IClock] = providers.Dependency(instance_of=IClock)  # type: ignore[type-abstract]
 
     bench = providers.Singleton(checking_bench, settings)
@@ -238,8 +241,9 @@ class Gateways(containers.DeclarativeContainer):
         max_overflow=settings.provided.database.max_overflow,
         timeout_seconds=settings.provided.database.pool_timeout_seconds,
         upgrade_on_open=settings.provided.metadata.upgrade_on_open,
+        admit=scopes.provided.refuse_beyond,
     )
-    unit_of_work = providers.Factory(SqlRecords.unit, records)
+    unit_of_work = providers.Callable(ContextScopes.unit_of_work, scopes, records.provided.unit)
     secrets = providers.List(
         providers.Singleton(
             EnvironmentSecretProvider,

@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from application.connections.open_stores import DEFAULT_SPEC
 from application.operations.health import LifeState
+from domain.identity.scope import Scope
 from entrypoints.composition.container import Container
 from entrypoints.composition.paths import Paths
 from entrypoints.use_cases import UseCases
@@ -23,6 +24,8 @@ async def running(container: Container, *, with_store: bool) -> AsyncIterator[Us
     gateways = container.gateways
     use_cases: UseCases = container.use_cases.everything()
     async with AsyncExitStack() as stack:
+        stack.push_async_callback(use_cases.telemetry.close)
+        await use_cases.telemetry.open()  # First, and closed last: it says how long all else took.
         stack.push_async_callback(gateways.bench().close)
         stack.push_async_callback(gateways.running_bench().close)
         records, stores = gateways.records(), container.use_cases.stores()
@@ -30,7 +33,7 @@ async def running(container: Container, *, with_store: bool) -> AsyncIterator[Us
             stack.push_async_callback(part.close)
             await part.open()
         stack.push_async_callback(stores.close)
-        async with records.unit() as unit:
+        async with records.unit(Scope(use_cases.organization)) as unit:
             await unit.identity.ensure_organization(use_cases.organization)
             await unit.commit()
         if with_store:

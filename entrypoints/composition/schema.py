@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from domain.ports.unit_of_work import IRecords
+from domain.ports.records.unit_of_work import IRecords
 from entrypoints.composition.container import Container
 
 T = TypeVar("T")

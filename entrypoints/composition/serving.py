@@ -17,6 +17,7 @@ class Serving:
     """Where it listens, how much it takes, and what is to be said of it. The names are those of the settings."""
 
     title: str
+    api_version: str
     host: str
     port: int
     probes_host: str
@@ -54,6 +55,7 @@ def serving_of(settings: Settings, paths: Paths, *, alone: str | None) -> Servin
     )  # fmt: skip
     return Serving(
         title=settings.app.name,
+        api_version=settings.app.api_version,
         host=http.host,
         port=http.port,
         probes_host=settings.worker.host,

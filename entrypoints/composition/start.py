@@ -6,11 +6,11 @@ from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 
-import structlog
-
 from domain.errors import UnavailableError
 from entrypoints.composition.failpoints import arm_from
-from infrastructure.observability.logs import configure_logs
+from infrastructure.known_secrets import remember
+from infrastructure.observability.logs import configure_logs, is_configured
+from infrastructure.settings.rules import secrets_of
 from infrastructure.settings.sources import LoadedSettings, load_settings
 
 _PACKAGES = ("domain", "application", "infrastructure", "entrypoints")
@@ -42,6 +42,8 @@ def start(root: Path | None, flags: Mapping[str, str], *, quiet: bool) -> Loaded
         version=version("headrace"),
         environment=settings.app.environment,
     )
+    for value in secrets_of(settings):
+        remember(value)
     arm_from(os.environ.get("HEADRACE_FAILPOINT"))
     return loaded
 
@@ -50,7 +52,7 @@ def ensure_logs() -> None:
     """Set logs up for a failure that comes before the settings are known: by themselves they would show every value in
     the frames of its traceback, the environment among them.
     """
-    if not structlog.is_configured():
+    if not is_configured():
         configure_logs(level="error", as_json=False, service="headrace", version=version("headrace"), environment="")
 
 

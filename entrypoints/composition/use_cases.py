@@ -1,7 +1,6 @@
 """What the system does, built from the gateways."""
 
 import socket
-from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from importlib.metadata import version
 
@@ -10,10 +9,13 @@ from dependency_injector import containers, providers
 from application.answers import AnswerLimits
 from application.catalog.documents import Catalog
 from application.catalog.forecast import PlanForecaster
-from application.connections.open_stores import DEFAULT_SPEC, OpenStores
+from application.connections.open_stores import OpenStores
 from application.connections.probe import ConnectionProbe
-from application.events.announce import Announcer, log_event
+from application.events.announce import Announcer
 from application.events.follow import FollowerStarter
+from application.events.freshness import Freshness
+from application.events.outbox import ReactionDelivery, SubscriberDelivery
+from application.events.telemetry import EventTelemetry
 from application.identity.access import Authenticator, KeyKeeper
 from application.loads.landing import LandingPlanner
 from application.loads.load import ReadSetLoader
@@ -22,24 +24,31 @@ from application.loads.plan_read import ReadPlanner
 from application.loads.stream import StreamRunner
 from application.loads.work import PipelineWorks
 from application.operations.health import HealthMonitor, Life
+from application.operations.measure import Measurer
+from application.operations.metrics import MetricsReader
 from application.operations.workers import WorkerRegistry
-from application.pipelines.inspect import PipelineInspector
+from application.pipelines.preview import Previewer
 from application.pipelines.quarantine import QuarantineReviewer
 from application.pipelines.rehearse import Rehearsal
 from application.pipelines.spec_tests import SpecTester
+from application.pipelines.state import PipelineStates
 from application.pipelines.turns import Turns
 from application.runs.claim import RunClaimer
 from application.runs.control import RunController
 from application.runs.doorbell import Doorbell
 from application.runs.execute import RunExecutor
 from application.runs.here import RunsHere
+from application.runs.history import RunHistory
 from application.runs.launch import RunLauncher
 from application.runs.settle import RunSettler
 from application.runs.tend import RunTender
-from domain.errors import PlatformError
-from domain.ports.runtime import IIdentifiers, ITelemetry
-from domain.ports.unit_of_work import WorkerRecord
-from domain.stores.connection import failing_step
+from application.runs.work import WorksByKind
+from domain.ports.records.workers import WorkerRecord
+from domain.ports.runtime import IIdentifiers
+from domain.ports.telemetry import IMetricsPage, ITelemetry
+from domain.runs.work import WorkKind
+from entrypoints.composition.parts import authentication_health, disk_health, migrations_health, needed, store_health
+from entrypoints.composition.telemetry import with_spans
 from entrypoints.use_cases import UseCases as AllUseCases
 from infrastructure.engines.local import LocalEngine
 from infrastructure.metadata.leases import this_process
@@ -48,26 +57,10 @@ from infrastructure.security.query_guard import SqlQueryGuard
 from infrastructure.settings.tree import Settings
 
 
-def store_trouble(stores: OpenStores, organization: str) -> Callable[[], Awaitable[str | None]]:
-    """Readiness of the default store: opened if it is not, and tried. Whoever asks has no key, so only the step is
-    told.
-    """
-
-    async def check() -> str | None:
-        try:
-            store = await stores.get(organization, DEFAULT_SPEC)
-        except PlatformError as error:
-            return f"failed at {failing_step(error)} [{error.code}]; see: headrace connections test default"
-        health = await store.health_check()
-        return None if health.is_healthy else f"failed at {health.step}; see: headrace connections test default"
-
-    return check
-
-
-def own_process(identifiers: IIdentifiers, concurrency: int) -> WorkerRecord:
+def own_process(process_id: str, concurrency: int) -> WorkerRecord:
     """Describe this process for the registry."""
     return WorkerRecord(
-        id=identifiers.new_id(),
+        id=process_id,
         roles="",
         host=socket.gethostname(),
         process=this_process(),
@@ -83,7 +76,9 @@ class UseCases(containers.DeclarativeContainer):
 
     settings = providers.Dependency(instance_of=Settings)
     identifiers: providers.Dependency[IIdentifiers] = providers.Dependency()
+    process_id: providers.Dependency[str] = providers.Dependency()
     telemetry: providers.Dependency[ITelemetry] = providers.Dependency()
+    metrics_page: providers.Dependency[IMetricsPage] = providers.Dependency()
     gateways = providers.DependenciesContainer()
 
     lease = providers.Singleton(timedelta, seconds=settings.provided.run.lease_seconds)
@@ -96,15 +91,33 @@ class UseCases(containers.DeclarativeContainer):
         build=gateways.connection_stores,
         secrets=gateways.secrets,
     )
-    doorbell = providers.Singleton(Doorbell, records=gateways.records, queue=gateways.queue)
+    doorbell = providers.Singleton(Doorbell, records=gateways.records, queue=gateways.queue, telemetry=telemetry)
+    freshness = providers.Singleton(Freshness)
+    event_telemetry = providers.Singleton(
+        EventTelemetry, telemetry=telemetry, clock=gateways.clock, freshness=freshness
+    )
     follower_starter = providers.Singleton(FollowerStarter, identifiers=identifiers)
     announcer = providers.Singleton(
         Announcer,
-        records=gateways.records,
-        subscribers=providers.List(providers.Object(log_event)),
-        reactions=providers.List(follower_starter),
-        ring=doorbell.provided.ring,
-        bound=follower_starter.provided.first,
+        deliveries=providers.List(
+            providers.Singleton(
+                ReactionDelivery,
+                records=gateways.records,
+                name="followers",
+                react=follower_starter,
+                bound=follower_starter.provided.first,
+                ring=doorbell.provided.ring,
+            ),
+            providers.Singleton(
+                SubscriberDelivery,
+                records=gateways.records,
+                name="telemetry",
+                tell=event_telemetry,
+                clock=gateways.clock,
+                holder=providers.Callable(lambda ids: ids.new_id(), identifiers),
+            ),
+        ),
+        listeners=providers.List(event_telemetry),
     )
     patience = providers.Singleton(
         Patience, limit=providers.Singleton(timedelta, seconds=settings.provided.run.query_timeout_seconds)
@@ -120,7 +133,12 @@ class UseCases(containers.DeclarativeContainer):
     )
     landings = providers.Singleton(LandingPlanner, transformer=gateways.checking_transformer)
     stream_runner = providers.Singleton(
-        StreamRunner, stores=stores, transformer=gateways.running_transformer, patience=patience, clock=gateways.clock
+        StreamRunner,
+        stores=stores,
+        transformer=gateways.running_transformer,
+        patience=patience,
+        clock=gateways.clock,
+        telemetry=telemetry,
     )
     engine = providers.Singleton(LocalEngine, run_stream=stream_runner.provided.run)
     claimer = providers.Singleton(RunClaimer, records=gateways.records, announcer=announcer, owner=owner, lease=lease)
@@ -134,11 +152,13 @@ class UseCases(containers.DeclarativeContainer):
         announcer=announcer,
         identifiers=identifiers,
         clock=gateways.clock,
+        telemetry=telemetry,
         parallelism=settings.provided.run.parallelism,
         max_parallelism=settings.provided.run.max_parallelism,
         most_bytes=settings.provided.run.batches_bytes,
     )
-    works = providers.Singleton(PipelineWorks, records=gateways.records, stores=stores, loader=loader)
+    pipeline_works = providers.Singleton(PipelineWorks, records=gateways.records, stores=stores, loader=loader)
+    works = providers.Singleton(WorksByKind, kinds=providers.Dict({WorkKind.PIPELINE: pipeline_works}))
     settler = providers.Singleton(
         RunSettler,
         records=gateways.records,
@@ -177,16 +197,15 @@ class UseCases(containers.DeclarativeContainer):
         answer_bytes=settings.provided.limits.answer_bytes,
         cell_bytes=settings.provided.limits.cell_bytes,
     )
-    inspector = providers.Singleton(
-        PipelineInspector,
-        records=gateways.records,
+    states = providers.Singleton(PipelineStates, records=gateways.records, stores=stores)
+    previewer = providers.Singleton(
+        Previewer,
         stores=stores,
         reads=reads,
         transformer=gateways.checking_transformer,
         max_preview_bytes=providers.Callable(lambda size: size * 1024**2, settings.provided.checks.answer_mb),
         turns=providers.Singleton(Turns, settings.provided.checks.previews),
         patience=looking,
-        answers=answers,
     )
     catalog = providers.Singleton(
         Catalog,
@@ -211,22 +230,31 @@ class UseCases(containers.DeclarativeContainer):
         records=gateways.records,
         queue=gateways.queue,
         life=life,
-        own=providers.Singleton(own_process, identifiers, settings.provided.run.concurrency),
+        own=providers.Singleton(own_process, process_id, settings.provided.run.concurrency),
         alive_within=lease,
     )
     health = providers.Singleton(
         HealthMonitor,
         life=life,
         time_limit=providers.Singleton(timedelta, seconds=settings.provided.http.ready_timeout_seconds),
+        clock=gateways.clock,
+        every=providers.Singleton(timedelta, seconds=settings.provided.health.interval_seconds),
         parts=providers.Dict(
-            records=gateways.records.provided.health_check,
-            store=providers.Factory(store_trouble, stores, settings.provided.app.organization),
-            queue=gateways.queue.provided.health_check,
-            cache=gateways.cache.provided.health_check,
+            records=providers.Factory(needed, gateways.records.provided.health_check),
+            store=providers.Factory(store_health, stores, settings.provided.app.organization),
+            queue=providers.Factory(needed, gateways.queue.provided.health_check),
+            cache=providers.Factory(needed, gateways.cache.provided.health_check),
+            authentication=providers.Factory(authentication_health, gateways.records),
+            migrations=providers.Factory(migrations_health, gateways.records),
+            disk=providers.Factory(
+                disk_health,
+                providers.List(gateways.paths.provided.home, gateways.paths.provided.scratch),
+                settings.provided.health.least_free_mb,
+            ),
         ),
     )
     api_keys = providers.Singleton(ApiKeys)
-    everything = providers.Singleton(
+    without_spans = providers.Singleton(
         AllUseCases,
         catalog=catalog,
         planner=providers.Singleton(
@@ -251,9 +279,11 @@ class UseCases(containers.DeclarativeContainer):
         ),
         claimer=claimer,
         executor=executor,
-        inspector=inspector,
+        history=providers.Singleton(RunHistory, records=gateways.records, answers=answers),
+        states=states,
+        previewer=previewer,
         quarantine=providers.Singleton(
-            QuarantineReviewer, stores=stores, inspector=inspector, launcher=launcher, answers=answers
+            QuarantineReviewer, stores=stores, states=states, launcher=launcher, answers=answers
         ),
         rehearsal=providers.Singleton(Rehearsal, records=gateways.records, stores=stores),
         tester=providers.Singleton(SpecTester, transformer=gateways.checking_transformer),
@@ -264,11 +294,28 @@ class UseCases(containers.DeclarativeContainer):
         announcer=announcer,
         health=health,
         life=life,
+        measurer=providers.Singleton(
+            Measurer,
+            records=gateways.records,
+            telemetry=telemetry,
+            health=health,
+            freshness=freshness,
+            clock=gateways.clock,
+            organization=settings.provided.app.organization,
+            every=providers.Singleton(timedelta, seconds=settings.provided.metrics.interval_seconds),
+        ),
+        metrics=providers.Singleton(MetricsReader, page=metrics_page),
         workers=workers,
         telemetry=telemetry,
+        scopes=gateways.scopes,
         doorbell=doorbell,
         answers=answers,
         organization=settings.provided.app.organization,
         concurrency=settings.provided.run.concurrency,
         tick=providers.Singleton(timedelta, seconds=settings.provided.run.tick_seconds),
+    )
+    everything: providers.Selector[AllUseCases] = providers.Selector(
+        settings.provided.telemetry.exporter,
+        none=without_spans,
+        otlp=providers.Singleton(with_spans, without_spans, telemetry),
     )

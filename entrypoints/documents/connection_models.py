@@ -5,9 +5,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
-from domain.pipelines.local_path import leads_astray
+from domain.pipelines.local_path import PathAstrayError, leads_astray
 from domain.stores.kinds import DUCKDB, FILES, KINDS, MEMORY, POSTGRES, StoreKindName
-from domain.stores.table import is_reserved_schema
+from domain.stores.table import ReservedNameError, is_reserved_schema
 from entrypoints.documents.models import Name, identifier
 from entrypoints.documents.strict import Model, Version
 
@@ -44,7 +44,7 @@ class PostgresOptions(Model):
     def _schemas(cls, value: list[str] | None) -> list[str] | None:
         for name in value or ():
             if is_reserved_schema(identifier(name)):
-                raise ValueError(f"the schema {name} belongs to Headrace or the database")
+                raise ReservedNameError(f"the schema {name} belongs to Headrace or the database")
         return value
 
     @model_validator(mode="after")
@@ -78,7 +78,9 @@ class MemoryOptions(Model):
 
 def _relative(value: str) -> str:
     if leads_astray(value):
-        raise ValueError("a path is relative to the project, stays inside it, and has no name that begins with a dot")
+        raise PathAstrayError(
+            "a path is relative to the project, stays inside it, and has no name that begins with a dot"
+        )
     return value
 
 

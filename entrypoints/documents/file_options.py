@@ -29,8 +29,8 @@ ENCODINGS = (
     "euc-kr",
 )
 _TYPE = re.compile(
-    r"bool|u?int(8|16|32|64)|float(32|64)|decimal\([0-9]{1,2},[0-9]{1,2}\)|string|binary|date|time|timestamp|timestamptz"
-    r"|uuid|json"
+    r"bool|u?int(8|16|32|64)|float(32|64)|decimal\([0-9]{1,2},[0-9]{1,2}\)|string|binary|date|time|timestamp"
+    r"|timestamptz|uuid|json"
 )
 
 

@@ -5,7 +5,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, Field, StringConstraints, field_validator, model_validator
 
-from domain.pipelines.local_path import leads_astray
+from domain.pipelines.local_path import PathAstrayError, leads_astray
 from domain.pipelines.spec import FOREVER, parse_duration, parse_size
 from domain.quality.rules import RUN_RULES, Reference
 from domain.stores.table import TableName, check_identifier
@@ -125,7 +125,7 @@ class Source(Model):
     @classmethod
     def _inside(cls, value: str | None) -> str | None:
         if value is not None and leads_astray(value):
-            raise ValueError(
+            raise PathAstrayError(
                 "a path is relative, stays inside the folder of its connection, and has no name that begins with a dot"
             )
         return value

@@ -113,13 +113,10 @@ def _check(
     try:
         checked = model.model_validate(value)
     except ValidationError as error:
-        for item in error.errors(include_input=False, include_url=False, include_context=False):
+        for item in error.errors(include_input=False, include_url=False, include_context=True):
             _note(parsed, item, above, model)
         return None
     return checked.model_dump(mode="json", exclude_none=True, by_alias=True)
-
-
-_CODES = {"stays inside": "path.forbidden", "belongs to Headrace or the database": "identifier.reserved"}
 
 
 def _note(parsed: ParsedText, item: Any, above: tuple[str | int, ...], model: type[BaseModel]) -> None:
@@ -132,7 +129,7 @@ def _note(parsed: ParsedText, item: Any, above: tuple[str | int, ...], model: ty
         case "missing":
             code, message = "spec.missing", "is required"
         case "value_error":
-            code = next((code for words, code in _CODES.items() if words in message), "spec.value")
+            code = getattr(item["ctx"]["error"], "code", "spec.value")
         case _:
             code = "spec.value"
     parsed.add(path, code, message[:1].lower() + message[1:])

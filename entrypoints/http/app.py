@@ -7,6 +7,7 @@ from typing import Any
 
 from fastapi import APIRouter, Depends, FastAPI, Response
 from fastapi.routing import APIRoute
+from fastapi.telemetry import TelemetryConfig
 from starlette.routing import Route
 
 from entrypoints.documents.connection_models import ConnectionDocument
@@ -25,6 +26,13 @@ _PROBLEM: dict[str, Any] = {
     "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemBody"}}},
 }
 
+_NO_SECOND_SPANS: TelemetryConfig = {
+    "tracing": False, "metrics": False, "logs": False, "operation_spans": False, "auto_configure": False,
+}  # fmt: skip
+"""Requests are measured by our middleware, which knows whose word on sampling counts; FastAPI would do it again, for
+whoever has set a provider for the whole process.
+"""
+
 _READ_BY_ROUTES = (
     PipelineDocument,
     ConnectionDocument,
@@ -42,20 +50,25 @@ def create_app(
     *,
     title: str,
     max_body_bytes: int,
+    api_version: str = "v1",
     limits: DocumentLimits | None = None,
     hosts: AllowedHosts | None = None,
+    is_local: bool = False,
 ) -> FastAPI:
-    """Build the API over a set of use cases. The API page comes with a later version; /openapi.json is there."""
+    """Build the API over a set of use cases; `is_local` says that no other machine reaches it. The API page comes with
+    a later version; /openapi.json is there.
+    """
     app = FastAPI(
         title=title,
-        version=version("headrace"),
+        version=api_version,
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
         redirect_slashes=False,
+        telemetry=_NO_SECOND_SPANS,
         generate_unique_id_function=_operation_id,
     )
-    app.state.use_cases = use_cases
+    app.state.use_cases, app.state.is_local = use_cases, is_local
     app.state.bodies = BodyReader(limits or DocumentLimits(), max_body_bytes)
     app.state.places = Places()
     app.state.places_in_stores = Places()  # A store that is silent keeps nobody from what the records tell.
@@ -77,10 +90,17 @@ def create_app(
     return app
 
 
-def create_probes(use_cases: UseCases) -> FastAPI:
+def create_probes(use_cases: UseCases, *, is_local: bool = False) -> FastAPI:
     """Build the probes of a process that only works."""
-    app = FastAPI(title="probes", version=version("headrace"), docs_url=None, redoc_url=None, openapi_url=None)
-    app.state.use_cases = use_cases
+    app = FastAPI(
+        title="probes",
+        version=version("headrace"),
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        telemetry=_NO_SECOND_SPANS,
+    )
+    app.state.use_cases, app.state.is_local = use_cases, is_local
     app.add_middleware(RequestContext, use_cases=use_cases, max_body_bytes=1024, hosts=AllowedHosts())
     errors.register(app)
     app.include_router(probes.router)
@@ -122,6 +142,9 @@ def _with_problem_schema(app: FastAPI) -> None:
                 for operation in operations.values():
                     if path.startswith("/v1/"):
                         operation["security"] = [{"key": []}]
+                    elif path == "/metrics":
+                        operation["security"] = [{}, {"key": []}]
+                        operation["responses"] |= dict.fromkeys(("401", "403"), _PROBLEM)
                     statuses = (400, *((413, 415) if "requestBody" in operation else ()))
                     operation["responses"] |= {str(status): _PROBLEM for status in statuses}
                     operation["responses"] = dict(sorted(operation["responses"].items()))

@@ -10,7 +10,7 @@ from entrypoints.documents.connection_models import ConnectionDocument
 from entrypoints.http.bodies import document_schema
 from entrypoints.http.dependencies import Bodies, Caller, Cases, ConnectionWriter, Place, Previewer
 from entrypoints.http.documents import get_document, list_documents, put_document
-from entrypoints.http.pipelines import Cursor, Limit
+from entrypoints.http.paging import Cursor, Limit
 
 router = APIRouter(prefix="/v1/connections", tags=["connections"])
 

@@ -1,7 +1,7 @@
 """What routes ask for: the use cases, the caller and what they may, and what reads bodies."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Annotated, Any
 
@@ -9,10 +9,10 @@ from fastapi import Depends, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BeforeValidator
 
-from domain.errors import UnauthenticatedError
 from domain.identity.policy import Action, require
 from domain.identity.principal import Principal
 from entrypoints.http.body_reader import BodyReader
+from entrypoints.http.callers import caller_of
 from entrypoints.http.leaving import Places
 from entrypoints.use_cases import UseCases
 
@@ -23,15 +23,15 @@ async def use_cases(request: Request) -> UseCases:
     return found
 
 
-async def principal(request: Request) -> Principal:
-    """Who is calling, from exactly one `Authorization: Bearer` header."""
-    given = request.headers.getlist("authorization")
-    scheme, _, key = given[0].partition(" ") if len(given) == 1 else ("", "", "")
-    if scheme.lower() != "bearer":
-        raise UnauthenticatedError("Send a valid key: Authorization: Bearer <key>.")
+async def principal(request: Request) -> AsyncIterator[Principal]:
+    """Who is calling, from exactly one `Authorization: Bearer` header; the request is in the scope of their
+    organization from then on.
+    """
     found: UseCases = request.app.state.use_cases
-    request.state.caller = await found.authenticator.principal_of(key)
-    return request.state.caller  # type: ignore[no-any-return]
+    caller = await caller_of(request.scope["state"], request.headers, found)
+    request.state.caller = caller
+    async with found.scopes.create_scope(caller.scope):
+        yield caller
 
 
 _NEEDED: dict[Callable[..., Any] | None, Action] = {}

@@ -7,7 +7,7 @@ from fastapi import Response
 from application.catalog.documents import PutDocument
 from domain.identity.principal import Principal
 from entrypoints.answers.cursors import single_place_of
-from entrypoints.answers.documents import document_body, documents_body, page_characters
+from entrypoints.answers.documents import document_body, documents_body
 from entrypoints.http.dependencies import Place
 from entrypoints.http.large import large
 from entrypoints.use_cases import UseCases
@@ -35,6 +35,6 @@ async def list_documents(
     after = single_place_of(caller.organization, kind, cursor)
     async with turn:
         page = await cases.catalog.page(
-            caller, kind, after=after, limit=limit, most_characters=page_characters(cases.answers)
+            caller, kind, after=after, limit=limit, most_characters=cases.answers.page_characters
         )
         return await large(lambda: documents_body(caller.organization, kind, page))

@@ -8,9 +8,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-import structlog
-
 from entrypoints.http.hosts import PROBES
+from entrypoints.log import log
 
 _BEGINNINGS = tuple(f"GET {path} ".encode() for path in PROBES)
 _HEAD_OF_A_PROBE = 4096
@@ -148,7 +147,5 @@ class Entrance:
             connection.recv(65536)  # What was sent and not read would have the answer taken back.
         self._refused += 1
         if self._loop.time() >= self._line_after:
-            structlog.get_logger("headrace").info(
-                "http.refused", status=503, code="server.connections", count=self._refused
-            )
+            log.info("http.refused", status=503, code="server.connections", count=self._refused)
             self._refused, self._line_after = 0, self._loop.time() + _LINE_SECONDS

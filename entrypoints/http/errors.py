@@ -4,7 +4,6 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -13,6 +12,7 @@ from starlette.responses import Response
 
 from application.runs.showing import said_to
 from domain import errors
+from entrypoints.log import log
 
 STATUS: dict[type[errors.PlatformError], int] = {
     errors.InvalidInputError: 422,
@@ -30,6 +30,7 @@ STATUS: dict[type[errors.PlatformError], int] = {
     errors.ConversionError: 422,
     errors.SchemaMismatchError: 422,
     errors.SourceChangedError: 409,
+    errors.ScopeError: 500,
     errors.UnavailableError: 503,
     errors.StoreUnavailableError: 503,
     errors.StoreRefusedError: 503,
@@ -139,7 +140,7 @@ def register(app: FastAPI) -> None:
         return problem(request, 400, "request.cut_off", "The body ended before it was complete.")
 
     async def unexpected(request: Request, error: Exception) -> Response:
-        structlog.get_logger("headrace").error("request.failed", exc_info=error, path=shown(request.scope["path"]))
+        log.error("request.failed", exc_info=error, path=shown(request.scope["path"]))
         return problem(request, 500, "internal", "Something unexpected failed; the log has the details.")
 
     app.add_exception_handler(errors.PlatformError, ours)

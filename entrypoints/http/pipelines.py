@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Request, Response
 from application.runs.launch import TriggerRun
 from domain.failpoints import fail_at
 from domain.runs.run import RunRequest
-from entrypoints.answers.documents import Document, DocumentPage, page_characters, revisions_body
+from entrypoints.answers.documents import Document, DocumentPage, revisions_body
 from entrypoints.answers.pipelines import preview_body, state_body, status_body
 from entrypoints.answers.runs import Run, run_body
 from entrypoints.documents.models import PipelineDocument
@@ -16,12 +16,9 @@ from entrypoints.http.dependencies import Bodies, Caller, Cases, Digits, Place, 
 from entrypoints.http.documents import get_document, list_documents, put_document
 from entrypoints.http.large import large
 from entrypoints.http.leaving import while_asked
+from entrypoints.http.paging import Cursor, Limit
 
 router = APIRouter(prefix="/v1/pipelines", tags=["pipelines"])
-
-Limit = Annotated[int, Query(ge=1, le=500), Digits]
-# Not checked by the framework, whose answer would be 422: a cursor is ours, or the request is malformed.
-Cursor = Annotated[str | None, Query(json_schema_extra={"pattern": "^[A-Za-z0-9_-]{1,600}$"})]
 
 
 @router.get("", response_model=DocumentPage)
@@ -62,7 +59,7 @@ async def list_revisions(
     """List a pipeline's revisions, newest first; of large documents fewer than `limit`, and `before` goes on."""
     async with turn:
         found = await cases.catalog.revisions(
-            caller, "pipeline", name, before=before, limit=limit, most_characters=page_characters(cases.answers)
+            caller, "pipeline", name, before=before, limit=limit, most_characters=cases.answers.page_characters
         )
         return await large(lambda: revisions_body(found))
 
@@ -85,23 +82,27 @@ async def trigger(
     return run_body(run)
 
 
-@router.get("/{name}/status")
-async def status(name: str, cases: Cases, caller: Caller) -> dict[str, Any]:
+@router.get("/{name}/status", response_model=dict[str, Any])
+async def status(name: str, cases: Cases, caller: Caller, turn: Place) -> Any:
     """Show the last run and the watermark."""
-    return status_body(await cases.inspector.status(caller, name))
+    if (found := await cases.states.status_unless_large(caller, name)) is not None:
+        return status_body(found)
+    async with turn:
+        large_one = await cases.states.status(caller, name)
+        return await large(lambda: status_body(large_one))
 
 
 @router.get("/{name}/state")
 async def state(name: str, cases: Cases, caller: Previewer) -> dict[str, Any]:
     """Show position and watermark at the destination, which is opened for it; needs the right to preview."""
-    return state_body(name, await cases.inspector.state(caller, name))
+    return state_body(name, await cases.states.state(caller, name))
 
 
 @router.post("/{name}/reset", openapi_extra=bodies.request_schema(bodies.ResetBody))
 async def reset(name: str, request: Request, cases: Cases, caller: Resetter, reader: Bodies) -> dict[str, Any]:
     """Forget the unfinished load and move the watermark; rows stay."""
     wanted = await reader.json(request, bodies.ResetBody)
-    return state_body(name, await cases.inspector.reset(caller, name, wanted.to))
+    return state_body(name, await cases.states.reset(caller, name, wanted.to))
 
 
 @router.post(
@@ -114,9 +115,9 @@ async def reset(name: str, request: Request, cases: Cases, caller: Resetter, rea
 async def preview(name: str, request: Request, cases: Cases, caller: Previewer, reader: Bodies) -> Any:
     """Show the first rows after transforms and rules."""
     wanted = await reader.json(request, bodies.PreviewBody)
-    spec = await cases.inspector.spec_of(caller, name)
+    spec = await cases.states.spec_of(caller, name)
     found = await while_asked(
         request,
-        cases.inspector.preview(caller, spec, limit=wanted.limit, keep_rows=wanted.rows and wanted.limit is not None),
+        cases.previewer.preview(caller, spec, limit=wanted.limit, keep_rows=wanted.rows and wanted.limit is not None),
     )
     return await large(lambda: preview_body(found, cases.answers))

@@ -10,7 +10,7 @@ from entrypoints.answers.runs import Run, run_body
 from entrypoints.http import bodies
 from entrypoints.http.dependencies import Bodies, Cases, PlaceInStores, Previewer, Starter
 from entrypoints.http.large import large
-from entrypoints.http.pipelines import Cursor, Limit
+from entrypoints.http.paging import Cursor, Limit
 
 router = APIRouter(prefix="/v1/quarantine", tags=["quarantine"])
 

@@ -5,20 +5,19 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 
 from domain.runs.run import RunState
+from entrypoints.answers.histories import log_place_of, logs_body, transition_place_of, transitions_body
 from entrypoints.answers.runs import (
     Run,
     RunPage,
-    logs_body,
     run_body,
     run_place_of,
     runs_body,
     shown_run,
-    transitions_body,
 )
 from entrypoints.http import bodies
 from entrypoints.http.dependencies import Bodies, Caller, Canceller, Cases, Place, Starter
 from entrypoints.http.large import large
-from entrypoints.http.pipelines import Cursor, Limit
+from entrypoints.http.paging import Cursor, Limit
 
 router = APIRouter(prefix="/v1/runs", tags=["runs"])
 
@@ -36,30 +35,42 @@ async def list_runs(
     """List runs, newest first; of those with large reports fewer than `limit`."""
     after = run_place_of(caller.organization, cursor)
     async with turn:
-        page = await cases.inspector.runs(caller, pipeline=pipeline, state=state, after=after, limit=limit)
+        page = await cases.history.runs(caller, pipeline=pipeline, state=state, after=after, limit=limit)
         return await large(lambda: runs_body(caller.organization, page, cases.answers))
 
 
 @router.get("/{run_id}", response_model=Run)
-async def get_run(run_id: str, cases: Cases, caller: Caller) -> Any:
+async def get_run(run_id: str, cases: Cases, caller: Caller, turn: Place) -> Any:
     """Show a run; sentences and names that tell of data are for those who may preview."""
-    return shown_run(await cases.inspector.run(caller, run_id), cases.answers)
+    if (run := await cases.history.run_unless_large(caller, run_id)) is not None:
+        return shown_run(run, cases.answers)
+    async with turn:
+        large_run = await cases.history.run(caller, run_id)
+        return await large(lambda: shown_run(large_run, cases.answers))
 
 
 @router.get("/{run_id}/transitions", response_model=dict[str, Any])
-async def list_transitions(run_id: str, cases: Cases, caller: Caller, turn: Place) -> Any:
-    """Show a run's history, oldest first."""
+async def list_transitions(
+    run_id: str, cases: Cases, caller: Caller, turn: Place, limit: Limit = 500, cursor: Cursor = None
+) -> Any:
+    """Show a run's history: the newest `limit` lines, oldest first, and with `next_cursor` those before them."""
+    own, before = caller.organization, transition_place_of(caller.organization, run_id, cursor)
     async with turn:
-        found = await cases.inspector.transitions(caller, run_id)
-        return await large(lambda: transitions_body(found, cases.answers))
+        found = await cases.history.transitions(caller, run_id, before=before, newest=limit + 1)
+        return await large(lambda: transitions_body(own, run_id, found, limit, cases.answers))
 
 
 @router.get("/{run_id}/logs", response_model=dict[str, Any])
-async def list_logs(run_id: str, cases: Cases, caller: Caller, turn: Place) -> Any:
-    """Show a run's history together with its stored events, oldest first."""
+async def list_logs(
+    run_id: str, cases: Cases, caller: Caller, turn: Place, limit: Limit = 500, cursor: Cursor = None
+) -> Any:
+    """Show a run's history together with its stored events: the newest `limit` lines, oldest first, and with
+    `next_cursor` those before them.
+    """
+    own, before = caller.organization, log_place_of(caller.organization, run_id, cursor)
     async with turn:
-        transitions, events = await cases.inspector.logs(caller, run_id)
-        return await large(lambda: logs_body(transitions, events, cases.answers))
+        found = await cases.history.logs(caller, run_id, before=before, newest=limit + 1)
+        return await large(lambda: logs_body(own, run_id, found, limit, cases.answers))
 
 
 @router.post("/{run_id}/cancel", status_code=202, response_model=Run)

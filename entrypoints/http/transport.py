@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import httptools
-import structlog
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from entrypoints.http.pace import AT_ONCE, Pace, Reading
+from entrypoints.log import log
 
 _ABSOLUTE = re.compile(rb"https?://([^/?#]+)", re.IGNORECASE)
 _MOST_IN_A_ROW = 16
@@ -290,7 +290,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.cycle is None or self.cycle.response_complete:
             is_silent = status == 408 and not self._head_bytes  # A connection on which nothing was begun is no request.
             if not is_silent:
-                structlog.get_logger("headrace").info("http.refused", status=status, code=code)
+                log.info("http.refused", status=status, code=code)
                 self.transport.write(_answer(status, code, sentence))
         elif not self.pipeline and not self.cycle.response_started:
             self.transport.write(_answer(status, code, sentence))

@@ -3,7 +3,7 @@
 import resource
 from contextlib import suppress
 
-import structlog
+from entrypoints.log import log
 
 _BESIDE_CONNECTIONS = 1536
 """For connections that wait for a place and probes, and for stores, records, files and children."""
@@ -23,7 +23,7 @@ def allow_connections(connections: int) -> None:
             f"(HEADRACE_HTTP__MAX_CONNECTIONS) and all else need {wanted:,}: raise the limit of open files, or lower "
             "the setting."
         )
-        structlog.get_logger("headrace").warning("server.descriptors", message=sentence)
+        log.warning("server.descriptors", message=sentence)
 
 
 def _allowed(wanted: int) -> int:

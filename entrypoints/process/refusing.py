@@ -3,7 +3,8 @@
 import contextlib
 import selectors
 import socket
-import time
+
+from entrypoints.composition.clock import CLOCK
 
 _SECONDS = 1.0
 _MOST = 2048  # As many as may wait; those that come meanwhile are reset when the socket is closed.
@@ -20,7 +21,7 @@ def refuse_waiting(listener: socket.socket) -> None:
     """Answer connections that wait to be accepted, as closing the socket would reset them; blocking, for a second at
     most.
     """
-    ends = time.monotonic() + _SECONDS
+    ends = CLOCK.monotonic() + _SECONDS
     listener.setblocking(False)
     with listener, contextlib.ExitStack() as opened, selectors.DefaultSelector() as selector:
         left = set[socket.socket]()
@@ -33,7 +34,7 @@ def refuse_waiting(listener: socket.socket) -> None:
             connection.setblocking(False)
             selector.register(connection, selectors.EVENT_READ, _GOING_AWAY)
             left.add(connection)
-        while left and (seconds := ends - time.monotonic()) > 0:
+        while left and (seconds := ends - CLOCK.monotonic()) > 0:
             for key, _ in selector.select(seconds):
                 heard = key.fileobj
                 assert isinstance(heard, socket.socket)

@@ -7,7 +7,6 @@ import os
 import socket
 from collections.abc import AsyncIterator
 
-import structlog
 import uvicorn
 
 from application.operations.health import Life
@@ -18,11 +17,13 @@ from entrypoints.composition.lifecycle import ensure_admin_key, running
 from entrypoints.composition.paths import Paths
 from entrypoints.composition.serving import Serving
 from entrypoints.http.app import create_app, create_probes
-from entrypoints.http.hosts import AllowedHosts
+from entrypoints.http.hosts import AllowedHosts, is_loopback
 from entrypoints.http.server import Server
 from entrypoints.http.transport import TransportLimits, protocol_within
 from entrypoints.http.turnstile import Turnstile
+from entrypoints.log import log
 from entrypoints.process.descriptors import allow_connections
+from entrypoints.process.heap import give_back_large
 from entrypoints.process.listener import bound, url_of
 from entrypoints.process.refusing import refuse_waiting
 from entrypoints.process.server_file import read_server, remove_server, write_server
@@ -40,6 +41,7 @@ _LINGER_SECONDS = 0.3
 
 def serve(container: Container, serving: Serving, roles: str) -> int:
     """Serve until a signal or a wish to drain; return the exit code."""
+    give_back_large()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(_Process(container, serving, roles).run())
 
@@ -86,9 +88,9 @@ class _Process:
             if listener is not None:
                 allow_connections(self._serving.max_connections)
             for sentence in self._serving.reachable if listener is not None else ():
-                structlog.get_logger("headrace").warning("server.remote", message=sentence)
+                log.warning("server.remote", message=sentence)
             for sentence in self._serving.shared:
-                structlog.get_logger("headrace").warning("records.credentials_shared", message=sentence)
+                log.warning("records.credentials_shared", message=sentence)
             self._container.gateways.bench().warm()  # It gets ready while stores are opened.
             async with running(self._container, with_store=True) as use_cases:
                 if life.is_draining:
@@ -107,10 +109,10 @@ class _Process:
             ticker = Ticker(use_cases, worker, self._roles, self._serving.drain_file)
             background.keep(ticker.run, name="tick")
             background.keep(use_cases.announcer.keep_telling, name="tell")
+            background.keep(use_cases.health.watch, name="health")
+            background.keep(use_cases.measurer.watch, name="measure")
             consuming = background.keep(worker.consume, name="consume") if worker else None
-            structlog.get_logger("headrace").info(
-                "process.ready", roles=self._roles, url=url, worker_id=use_cases.workers.own.id
-            )
+            log.info("process.ready", roles=self._roles, url=url, worker_id=use_cases.workers.own.id)
             await use_cases.life.wait_for_shutdown()
             fail_at("drain.start")
             if consuming is not None:
@@ -139,17 +141,20 @@ class _Process:
             yield None
             return
         http = self._serving
+        is_local = is_loopback(str(listener.getsockname()[0]))
         if API in self._roles:
             await ensure_admin_key(use_cases, self._paths)
             app = create_app(
                 use_cases,
                 title=http.title,
+                api_version=http.api_version,
                 max_body_bytes=http.max_body_bytes,
                 limits=http.documents,
                 hosts=AllowedHosts(http.allowed_hosts),
+                is_local=is_local,
             )
         else:
-            app = create_probes(use_cases)
+            app = create_probes(use_cases, is_local=is_local)
         config = uvicorn.Config(
             Turnstile(app, inside=http.max_requests, wait_seconds=http.request_wait_seconds),
             lifespan="off",
@@ -170,7 +175,7 @@ class _Process:
         if self._roles == UP:
             write_server(self._paths.server, url)
         if API in self._roles:
-            structlog.get_logger("headrace").info("server.listening", url=url, key_file=str(self._paths.admin_key))
+            log.info("server.listening", url=url, key_file=str(self._paths.admin_key))
         try:
             yield url
         finally:

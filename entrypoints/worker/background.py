@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
-import structlog
+from entrypoints.log import log
 
 _START_AGAIN_SECONDS = 1.0
 
@@ -35,7 +35,7 @@ class BackgroundTasks:
                     await work()
                     return
                 except Exception as error:  # noqa: BLE001 - a replica without its clock would look alive and do nothing
-                    structlog.get_logger("headrace").error("task.failed", task=name, exc_info=error)
+                    log.error("task.failed", task=name, exc_info=error)
                     await asyncio.sleep(_START_AGAIN_SECONDS)
 
         return self.start(again(), name=name)
@@ -56,4 +56,4 @@ class BackgroundTasks:
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
-            structlog.get_logger("headrace").error("task.failed", task=task.get_name(), exc_info=task.exception())
+            log.error("task.failed", task=task.get_name(), exc_info=task.exception())

@@ -5,11 +5,10 @@ from collections.abc import Coroutine, Sequence
 from contextlib import aclosing
 from typing import Any
 
-import structlog
-
 from domain.errors import PlatformError, UnavailableError
 from domain.ports.message_queue import IDelivery
 from domain.runs.run import Ring
+from entrypoints.log import log
 from entrypoints.use_cases import UseCases
 from entrypoints.worker.background import BackgroundTasks
 from entrypoints.worker.handlers import RunHandler
@@ -40,7 +39,7 @@ class Worker:
     def accept(self, rings: Sequence[Ring]) -> None:
         """Execute runs that the tender of this process found."""
         for ring in rings:
-            self._start(self._handler.handle_ring(ring.run_id), ring.run_id)
+            self._start(self._handler.handle_ring(ring), ring.run_id)
 
     async def consume(self) -> None:
         """Take rings until cancelled; a broker that is gone is subscribed to again once it is back."""
@@ -57,7 +56,7 @@ class Worker:
                         await self._take(delivery)
             except UnavailableError as error:
                 if not is_in_trouble:
-                    structlog.get_logger("headrace").warning("queue.lost", code=error.code, message=error.message)
+                    log.warning("queue.lost", code=error.code, message=error.message)
                 is_in_trouble = True
                 await asyncio.sleep(_SUBSCRIBE_AGAIN_SECONDS)
 
@@ -65,7 +64,7 @@ class Worker:
         """Wait for the runs in hand to reach a batch border; interrupt those that do not. False if one hangs on."""
         if await self._runs.finish(grace_seconds):
             return True
-        structlog.get_logger("headrace").warning("drain.interrupts", runs=self.running)
+        log.warning("drain.interrupts", runs=self.running)
         return await self._runs.cancel(margin_seconds)
 
     async def _take(self, delivery: IDelivery) -> None:
@@ -76,7 +75,7 @@ class Worker:
         try:
             await self._handler.pass_on(delivery)
         except PlatformError as error:
-            structlog.get_logger("headrace").warning("pass_on.failed", code=error.code)
+            log.warning("pass_on.failed", code=error.code)
 
     async def _room(self) -> bool:
         """Wait until a run could be taken; with a broker whose messages wait for this consumer alone, not for long."""

@@ -4,9 +4,8 @@ import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 
-import structlog
-
 from domain.errors import PlatformError
+from entrypoints.log import log
 from entrypoints.use_cases import UseCases
 from entrypoints.worker.main import Worker
 
@@ -28,7 +27,7 @@ class Ticker:
         seen, due, is_in_trouble, has_begun = -1, 0.0, False, False
         while True:
             if not self.use_cases.life.is_draining and self.drain_file.exists():
-                structlog.get_logger("headrace").info("drain.file", path=str(self.drain_file))
+                log.info("drain.file", path=str(self.drain_file))
                 self.use_cases.life.begin_shutdown()
             try:
                 if not has_begun:
@@ -45,7 +44,7 @@ class Ticker:
                 is_in_trouble = False
             except PlatformError as error:
                 if not is_in_trouble:
-                    structlog.get_logger("headrace").warning("tend.failed", code=error.code, message=error.message)
+                    log.warning("tend.failed", code=error.code, message=error.message)
                 is_in_trouble = True
             await asyncio.sleep(_LOOK_EVERY_SECONDS)
 

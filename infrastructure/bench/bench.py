@@ -3,24 +3,26 @@
 import asyncio
 import contextlib
 import threading
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, ParamSpec, TypeVar
 
-import structlog
-
 from domain.errors import PlatformError, UnavailableError
+from domain.ports.security import Cost
+from infrastructure.bench.deadline import StarvedError
 from infrastructure.bench.in_process import Calls
 from infrastructure.bench.process import (
     ChildEndedError,
     ChildLimits,
     ChildProcess,
     CrashedError,
+    KilledError,
     OutgrownError,
     OverdueError,
 )
+from infrastructure.clock import monotonic
+from infrastructure.log import log
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -31,9 +33,12 @@ _WAIT_SECONDS = 30.0
 class _Call:
     """One call on its way: whoever made it may give it up from another thread."""
 
-    def __init__(self, answers: Callable[..., Any] | None, cpu_seconds: float | None = None) -> None:
+    def __init__(
+        self, answers: Callable[..., Any] | None, cpu_seconds: float | None = None, cost: Cost | None = None
+    ) -> None:
         self.answers = answers
         self.cpu_seconds = cpu_seconds
+        self.cost = cost or Cost()
         self._guard = threading.Lock()
         self._child: ChildProcess | None = None
         self.is_given_up = False
@@ -60,9 +65,9 @@ class Bench(Calls):
     """Calls functions in children.
 
     A child starts when it is first needed, or by `warm`, and is kept. One that was outgrown, overdue or broken is
-    ended, and another takes its place. Where one is kept warm, it has imported `modules` before it is asked. `refused`
-    makes an error of ours of what became of a call, which is memory, answer, time or end: a sentence that a person can
-    act on.
+    ended, and another takes its place, which also tries once more what one did that somebody else has killed. Where one
+    is kept warm, it has imported `modules` before it is asked. `refused` makes an error of ours of what became of a
+    call, which is memory, answer, time or end: a sentence that a person can act on.
     """
 
     def __init__(
@@ -97,7 +102,7 @@ class Bench(Calls):
         """Call a function and wait for it.
 
         Raises:
-            PlatformError: what it has raised, what `refused` says, or `worker.busy`.
+            PlatformError: what it has raised, what `refused` says, `worker.busy` or `worker.killed`.
         """
         return self._called(_Call(None), function, args, kwargs)
 
@@ -114,6 +119,9 @@ class Bench(Calls):
     def within(self, cpu_seconds: float) -> "Within":
         """This bench for what takes little: a call may work for so long."""
         return Within(self, cpu_seconds)
+
+    def counting(self, cost: Cost) -> "Within":
+        return Within(self, None, cost)
 
     def _called(self, call: _Call, function: Callable[..., T], args: Sequence[Any], kwargs: dict[str, Any]) -> T:
         self._admit(call)
@@ -183,10 +191,21 @@ class Bench(Calls):
 
     def _run(self, call: _Call, function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         try:
-            child = self._taken(call, args[0] if args else None)
-        except BaseException:
-            self._leave(call, None)
-            raise
+            try:
+                return self._tried(call, function, args, kwargs)
+            except KilledError:
+                if not (call.is_given_up or self._is_closed):
+                    log.warning("bench.killed", function=function.__name__)
+                return self._tried(call, function, args, kwargs)
+        except KilledError as error:
+            raise _killed() from error
+        finally:
+            with self._changed:
+                self._admitted[call.is_light] -= 1
+                self._changed.notify_all()
+
+    def _tried(self, call: _Call, function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        child = self._taken(call, function.__module__, args[0] if args else None)
         is_sound = False
         try:
             result = child.call(function, args, kwargs, call.answers, call.cpu_seconds) if call.on(child) else None
@@ -196,26 +215,27 @@ class Bench(Calls):
             is_sound = not child.is_spent
             raise
         except CrashedError as error:
-            structlog.get_logger("headrace").error(
-                "bench.crashed", function=function.__name__, error=error.args[0], place=error.args[-1]
-            )
+            log.error("bench.crashed", function=function.__name__, error=error.args[0], place=error.args[-1])
             raise PlatformError(f"Something unexpected failed ({error.args[0]}); the log has the details.") from error
         except OutgrownError as error:
             raise self._refused(str(error), self.limits) from error
         except OverdueError as error:
             raise self._refused("time", replace(self.limits, seconds=error.seconds)) from error
+        except StarvedError as error:
+            raise _starved() from error
         except ChildEndedError as error:
             raise self._refused("end", self.limits) from error
         finally:
             call.on(None)
+            call.cost.seconds += child.worked_seconds
             self._leave(call, child, is_sound=is_sound and not call.is_given_up)
 
-    def _taken(self, call: _Call, subject: object) -> ChildProcess:
+    def _taken(self, call: _Call, module: str, subject: object) -> ChildProcess:
         """Take a child that waits for work, or start one; wait for a place. One that worked on the same is better."""
-        until = time.monotonic() + _WAIT_SECONDS
+        until = monotonic() + _WAIT_SECONDS
         with self._changed:
             while not self._has_room(call):
-                if call.is_given_up or self._is_closed or not self._changed.wait(until - time.monotonic()):
+                if call.is_given_up or self._is_closed or not self._changed.wait(until - monotonic()):
                     raise _busy()
             if call.is_given_up or self._is_closed:
                 raise _busy()
@@ -226,23 +246,23 @@ class Bench(Calls):
                 if not child.is_alive:
                     child.close()
                     child = None
-            child = child or self._started()
+            if child is None:
+                child = self._started()
+                child.load((module,))
             child.subject = subject
             self._working.add(child)
             self._heavy += not call.is_light
             return child
 
-    def _leave(self, call: _Call, child: ChildProcess | None, *, is_sound: bool = False) -> None:
+    def _leave(self, call: _Call, child: ChildProcess, *, is_sound: bool) -> None:
         with self._changed:
-            self._admitted[call.is_light] -= 1
-            if child is not None:
-                self._working.discard(child)
-                self._heavy -= not call.is_light
-            if child is not None and is_sound and not self._is_closed:
+            self._working.discard(child)
+            self._heavy -= not call.is_light
+            is_kept = is_sound and not self._is_closed
+            if is_kept:
                 self._idle.append(child)
-                child = None
             self._changed.notify_all()
-        if child is not None:
+        if not is_kept:
             child.close()
             if self._is_kept_warm:
                 self._start_one_more()
@@ -264,14 +284,17 @@ class Bench(Calls):
 
 
 class Within(Calls):
-    """A bench for what takes little: calls end earlier, and need not wait behind those that take long."""
+    """A bench for what takes little: calls end earlier, and need not wait behind those that take long. With no
+    `cpu_seconds`, all the time of the bench.
+    """
 
-    def __init__(self, bench: Bench, cpu_seconds: float) -> None:
+    def __init__(self, bench: Bench, cpu_seconds: float | None, cost: Cost | None = None) -> None:
         self._bench = bench
         self._cpu_seconds = cpu_seconds
+        self._cost = cost
 
     def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        return self._bench._called(_Call(None, self._cpu_seconds), function, args, kwargs)
+        return self._bench._called(_Call(None, self._cpu_seconds, self._cost), function, args, kwargs)
 
     async def acall(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await self.acall_answering(None, function, *args, **kwargs)
@@ -280,12 +303,31 @@ class Within(Calls):
         self, answers: Callable[..., Any] | None, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """As that of the bench."""
-        return await self._bench._acalled(_Call(answers, self._cpu_seconds), function, args, kwargs)
+        return await self._bench._acalled(_Call(answers, self._cpu_seconds, self._cost), function, args, kwargs)
+
+    def counting(self, cost: Cost) -> "Within":
+        return Within(self._bench, self._cpu_seconds, cost)
 
 
 def _heard(future: "asyncio.Future[Any]") -> None:
     if not future.cancelled():
         future.exception()
+
+
+def _starved() -> UnavailableError:
+    return UnavailableError(
+        "The process that looks at queries, steps and files had too little of this machine's time: try again when the "
+        "machine has less to do.",
+        code="worker.busy",
+    )
+
+
+def _killed() -> UnavailableError:
+    return UnavailableError(
+        "The process that looks at queries, steps and files was killed from outside, twice: see whether this machine, "
+        "or what bounds this program in it, is short of memory, and try again.",
+        code="worker.killed",
+    )
 
 
 def _busy() -> UnavailableError:

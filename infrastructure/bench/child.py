@@ -19,6 +19,7 @@ from domain.errors import PlatformError
 from infrastructure.bench import asking
 from infrastructure.bench.answers import error_as_value, written
 from infrastructure.bench.frames import receive, send
+from infrastructure.clock import worked_seconds
 
 _F_SETSIG = 10  # Linux
 _MEBIBYTE = 1024 * 1024
@@ -35,7 +36,9 @@ def main(arguments: Sequence[str]) -> None:
     with contextlib.suppress(EOFError, OSError):
         while True:
             request = receive(requests, most_bytes=sys.maxsize)
+            begun = worked_seconds()
             answer = _answered(request)
+            answer["worked_seconds"] = worked_seconds() - begun
             if _resident_bytes() > memory_mb * _MEBIBYTE // 2:
                 answer["is_spent"] = True
             del request

@@ -2,8 +2,9 @@
 
 import socket
 import struct
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+
+from infrastructure.bench.deadline import Deadline
 
 _COUNT = struct.Struct(">I")
 _LENGTH = struct.Struct(">Q")
@@ -14,26 +15,27 @@ class TooLongError(Exception):
     """A message with more parts or bytes than may be sent here."""
 
 
-def send(to: socket.socket, parts: Sequence[bytes | bytearray | memoryview], *, until: float | None = None) -> None:
+def send(to: socket.socket, parts: Sequence[bytes | bytearray | memoryview], *, until: Deadline | None = None) -> None:
     """Send a message.
 
     Raises:
-        TimeoutError: it was not taken until then, by the monotonic clock.
+        TimeoutError, StarvedError: it was not taken until then.
         OSError: nobody takes it any more.
     """
     views = [memoryview(part).cast("B") for part in parts]
     head = _COUNT.pack(len(views)) + b"".join(_LENGTH.pack(view.nbytes) for view in views)
     for view in (memoryview(head), *views):
-        _wait_until(to, until)
-        to.sendall(view)
+        begun = 0
+        while begun < view.nbytes:
+            begun += _in_time(to, until, to.send, view[begun:])
 
 
-def receive(source: socket.socket, *, most_bytes: int, until: float | None = None) -> list[bytearray]:
+def receive(source: socket.socket, *, most_bytes: int, until: Deadline | None = None) -> list[bytearray]:
     """Wait for a message.
 
     Raises:
         TooLongError: it is longer than `most_bytes`; nothing of it was read.
-        TimeoutError: it has not come until then.
+        TimeoutError, StarvedError: it has not come until then.
         EOFError, OSError: nobody sends any more.
     """
     (count,) = _COUNT.unpack(_exactly(source, _COUNT.size, until))
@@ -46,23 +48,24 @@ def receive(source: socket.socket, *, most_bytes: int, until: float | None = Non
     return [_exactly(source, length, until) for length in lengths]
 
 
-def _exactly(source: socket.socket, count: int, until: float | None) -> bytearray:
+def _exactly(source: socket.socket, count: int, until: Deadline | None) -> bytearray:
     found = bytearray(count)
     view, begun = memoryview(found), 0
     while begun < count:
-        _wait_until(source, until)
-        taken = source.recv_into(view[begun:])
+        taken = _in_time(source, until, source.recv_into, view[begun:])
         if not taken:
             raise EOFError
         begun += taken
     return found
 
 
-def _wait_until(connection: socket.socket, until: float | None) -> None:
-    if until is None:
-        connection.settimeout(None)
-        return
-    left = until - time.monotonic()
-    if left <= 0:
-        raise TimeoutError
-    connection.settimeout(left)
+def _in_time(
+    connection: socket.socket, until: Deadline | None, move: Callable[[memoryview], int], view: memoryview
+) -> int:
+    while True:
+        connection.settimeout(None if until is None else until.left())
+        try:
+            return move(view)
+        except TimeoutError:
+            if until is None:
+                raise

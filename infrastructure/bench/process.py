@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +15,15 @@ from typing import Any
 from domain.errors import PlatformError
 from infrastructure.bench import asking
 from infrastructure.bench.answers import UnreadableAnswerError, error_of_value, read
+from infrastructure.bench.deadline import Deadline, StarvedError
 from infrastructure.bench.frames import TooLongError, receive, send
 from infrastructure.bench.loading import load
 
 _START_SECONDS = 30.0
+# A crash has other signals, and none of a child's limits ends it by these: the kernel that is short of memory does, or
+# whoever stops all that belongs to this program.
+_FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
+_END_SECONDS = 5.0
 _MEBIBYTE = 1024 * 1024
 # Read by loaders and by the interpreter; all else, secrets above all, stays here.
 _KEPT = ("LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONHOME", "SYSTEMROOT")
@@ -35,7 +39,11 @@ _QUIET = {
 
 
 class ChildEndedError(Exception):
-    """A child that is there no more, by itself or since something killed it."""
+    """A child that is there no more, by what it did."""
+
+
+class KilledError(Exception):
+    """A child that somebody else has ended, by a signal, which says nothing of what it did."""
 
 
 class OutgrownError(Exception):
@@ -69,14 +77,15 @@ class ChildProcess:
 
     def __init__(self, limits: ChildLimits, modules: Sequence[str]) -> None:
         self._limits = limits
-        self._is_ready = False
+        self._loads = 0
         self.is_spent = False
+        self.worked_seconds = 0.0
         self.subject: object = None
         self._connection, theirs = socket.socketpair()
         try:
             with theirs:
                 self._process = execute(theirs.fileno(), limits.memory_mb, _environment())
-            self._send((None, load, (tuple(modules),), {}), until=None)
+            self.load(modules)
         except BaseException:
             self._connection.close()
             raise
@@ -91,6 +100,11 @@ class ChildProcess:
         """It has not ended."""
         return self._process.poll() is None
 
+    def load(self, modules: Sequence[str]) -> None:
+        """Let it import these before its first call, whose time that is not."""
+        self._send((None, load, (tuple(modules),), {}), until=None)
+        self._loads += 1
+
     def call(
         self,
         function: Callable[..., Any],
@@ -103,25 +117,28 @@ class ChildProcess:
 
         Raises:
             PlatformError: what it has raised.
-            ChildEndedError, OutgrownError, OverdueError: the child is of no use any more.
+            ChildEndedError, KilledError, OutgrownError, OverdueError, StarvedError: the child is of no use any more.
             CrashedError: it has raised something else.
         """
+        self.worked_seconds = 0.0
+        self._get_ready()
         seconds = self._limits.seconds
+        until = None if seconds is None else Deadline(seconds, self.pid)
         try:
-            if not self._is_ready:
-                self._answer(time.monotonic() + _START_SECONDS, None)
-                self._is_ready = True
-            until = None if seconds is None else time.monotonic() + seconds
             self._send((cpu_seconds or seconds, function, args, kwargs), until)
             return self._answer(until, answers)
         except TooLongError as error:
             raise OutgrownError("answer") from error
         except TimeoutError as error:
+            if cpu_seconds is not None and cpu_seconds < (seconds or 0):
+                raise StarvedError from error  # Had it worked, its timer would have ended it.
             raise OverdueError(seconds or 0) from error
-        except (EOFError, OSError, UnreadableAnswerError) as error:
-            if self._has_worked_too_long():
-                raise OverdueError(cpu_seconds or seconds or 0) from error
+        except UnreadableAnswerError as error:
             raise ChildEndedError from error
+        except (EOFError, OSError) as error:
+            if self._signal() == signal.SIGPROF:
+                raise OverdueError(cpu_seconds or seconds or 0) from error
+            raise self._ended() from error
 
     def kill(self) -> None:
         """End it, whatever it does."""
@@ -136,18 +153,35 @@ class ChildProcess:
             self._process.stdin.close()
         self._process.wait()
 
-    def _has_worked_too_long(self) -> bool:
+    def _get_ready(self) -> None:
+        """Wait until it has imported what it was started for, which says nothing of what it is asked."""
         try:
-            return self._process.wait(timeout=1) == -signal.SIGPROF
-        except subprocess.TimeoutExpired:
-            return False
+            while self._loads:
+                self._answer(Deadline(_START_SECONDS, self.pid), None)
+                self._loads -= 1
+        except TimeoutError as error:
+            raise StarvedError from error
+        except UnreadableAnswerError as error:
+            raise ChildEndedError from error
+        except (EOFError, OSError) as error:
+            raise self._ended() from error
 
-    def _send(self, request: tuple[Any, ...], until: float | None) -> None:
+    def _ended(self) -> Exception:
+        return KilledError() if self._signal() in _FROM_OUTSIDE else ChildEndedError()
+
+    def _signal(self) -> int | None:
+        """Which signal has ended it, where one has."""
+        try:
+            return -self._process.wait(timeout=_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def _send(self, request: tuple[Any, ...], until: Deadline | None) -> None:
         aside: list[pickle.PickleBuffer] = []  # Rows are sent as they lie, and lie there as they came.
         pickled = pickle.dumps(request, protocol=5, buffer_callback=aside.append)
         send(self._connection, [pickled, *(buffer.raw() for buffer in aside)], until=until)
 
-    def _answer(self, until: float | None, answers: Callable[..., Any] | None) -> Any:
+    def _answer(self, until: Deadline | None, answers: Callable[..., Any] | None) -> Any:
         while True:
             answer = read(receive(self._connection, most_bytes=self._limits.answer_mb * _MEBIBYTE, until=until))
             if not isinstance(answer, dict):
@@ -158,6 +192,8 @@ class ChildProcess:
 
     def _outcome(self, answer: dict[str, Any]) -> Any:
         self.is_spent = bool(answer.get("is_spent"))
+        worked = answer.get("worked_seconds")
+        self.worked_seconds = worked if isinstance(worked, float) else 0.0
         if "value" in answer:
             return answer["value"]
         if "error" in answer:

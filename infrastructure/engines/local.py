@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from domain.letting_go import let_go
 from domain.loads.report import StreamReport
-from domain.ports.engine import IEngine, OnProgress, RunStream, Stop, StreamTask
+from domain.ports.engine import IEngine, OnNews, RunStream, Stop, StreamTask
 
 
 class LocalEngine(IEngine):
@@ -15,7 +15,7 @@ class LocalEngine(IEngine):
         self._run_stream = run_stream
 
     async def run(
-        self, tasks: Sequence[StreamTask], *, parallelism: int, stop: Stop, on_progress: OnProgress
+        self, tasks: Sequence[StreamTask], *, parallelism: int, stop: Stop, on_news: OnNews
     ) -> list[StreamReport]:
         gate = asyncio.Semaphore(parallelism)
         failures: list[BaseException] = []
@@ -28,7 +28,7 @@ class LocalEngine(IEngine):
                 if failures:
                     return None
                 try:
-                    return await self._run_stream(task, stop_when_failed, on_progress)
+                    return await self._run_stream(task, stop_when_failed, on_news)
                 except BaseException as error:  # noqa: BLE001 - raised again below, once the siblings have stopped
                     let_go(error)
                     failures.append(error)

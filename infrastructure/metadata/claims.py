@@ -1,53 +1,51 @@
 """Claims and every write under a claim, in sets: one transaction serves all runs that ask at the same time (M1)."""
 
-import time
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import (
-    ColumnElement,
-    Row,
-    and_,
-    bindparam,
-    case,
-    exists,
-    func,
-    insert,
-    literal,
-    literal_column,
-    or_,
-    select,
-    tuple_,
-    update,
-)
+from sqlalchemy import ColumnElement, Row, and_, case, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.failpoints import fail_at
-from domain.runs.run import Finish, Ring, Run, RunRequest, RunState
+from domain.identity.scope import Scope
+from domain.loads.read_set import ReadSet
+from domain.runs.report import RunReport
+from domain.runs.run import DamagedPlan, Finish, Ring, Run, RunError, RunRequest, RunState, WorkPlan
+from domain.runs.work import WorkKind, WorkName, WorkRef
+from infrastructure.clock import utc_now, wall_seconds
+from infrastructure.metadata.claim_statements import (
+    ALL_BUT_PLAN,
+    FINISH,
+    RUNNING,
+    STORE_PLAN,
+    claim_statements,
+)
 from infrastructure.metadata.clocks import lease_clock, wall_clock
+from infrastructure.metadata.fences import SqlFences
 from infrastructure.metadata.leases import is_gone
-from infrastructure.metadata.tables import pipelines, run_transitions, runs
+from infrastructure.metadata.scopes import named, within
+from infrastructure.metadata.tables import run_transitions, runs
+from infrastructure.metadata.undamaged import undamaged
 
-# Later than any time: the tender looks at such runs never, the end of the lane's holder sets it back.
-WAITS_FOR_LANE = 1e18
-# In the statement's text, not bound: partial indexes serve only conditions that the planner can read.
-QUEUED: ColumnElement[str] = literal_column("'queued'")
-RUNNING: ColumnElement[str] = literal_column("'running'")
-UNFINISHED = (QUEUED, RUNNING)
+# How what a run has planned is read, by the kind of its work.
+_PLANS: Mapping[WorkKind, Callable[[Mapping[str, Any]], WorkPlan]] = {WorkKind.PIPELINE: ReadSet.from_json}
 
 
 class SqlRunClaims:
     """The half of the run records that workers use. Every write carries `state = 'running' AND fence = :mine` (R3)."""
 
-    def __init__(self, connection: AsyncConnection) -> None:
+    def __init__(self, connection: AsyncConnection, scope: Scope) -> None:
         self._connection = connection
+        self._scope = scope
         self._is_sqlite = connection.dialect.name == "sqlite"
+        self._fences = SqlFences(connection)
+        self._statements = claim_statements(is_sqlite=self._is_sqlite, is_bounded=scope.organization is not None)
 
     async def claim_many(self, run_ids: Sequence[str], *, owner: str, lease: timedelta) -> Sequence[Run]:
         if self._is_sqlite:
-            await self._expire_gone(runs.c.id.in_(run_ids))
+            await self._expire_gone(named(self._scope, run_ids))
         candidates = await self._candidates(run_ids)
         if len(candidates) < len(run_ids):
             await self._wait_for_lanes(set(run_ids) - {row.id for row in candidates})
@@ -69,40 +67,17 @@ class SqlRunClaims:
 
     async def _candidates(self, run_ids: Sequence[str]) -> list[Row[Any]]:
         """Lock what may be claimed: due or left behind, one per lane, none in a lane that another run holds."""
-        is_due = and_(runs.c.state == QUEUED, runs.c.not_before <= self._wall_clock())
-        query = (
-            select(runs.c.id, runs.c.org_id, runs.c.pipeline, runs.c.lane, runs.c.state)
-            .where(runs.c.id.in_(run_ids), or_(is_due, self._lease_is_over()), ~_lane_is_held())
-            .order_by(runs.c.id)
-            .with_for_update(of=runs, key_share=True)
-        )
-        by_lane: dict[tuple[str, str, str], Any] = {}
-        for row in (await self._connection.execute(query)).all():
-            by_lane.setdefault((row.org_id, row.pipeline, row.lane), row)
+        by_lane: dict[tuple[str, WorkName, str], Any] = {}
+        values = self._statements.values(self._scope, run_ids)
+        for row in (await self._connection.execute(self._statements.candidates, values)).all():
+            by_lane.setdefault((row.org_id, work_of(row), row.lane), row)
         return list(by_lane.values())
 
     async def _claim(self, candidates: Sequence[Row[Any]], owner: str, lease: timedelta) -> list[Run]:
-        await self._raise_fences({(row.org_id, row.pipeline) for row in candidates})
-        fence = (
-            select(pipelines.c.fence)
-            .where(pipelines.c.org_id == runs.c.org_id, pipelines.c.name == runs.c.pipeline)
-            .scalar_subquery()
-        )
-        claim = (
-            update(runs)
-            .where(runs.c.id.in_([row.id for row in candidates]), runs.c.state.in_(UNFINISHED))
-            .values(
-                state=RunState.RUNNING.value,
-                fence=fence,
-                attempt=runs.c.attempt + 1,
-                lease_until=self._lease_clock() + lease.total_seconds(),
-                lease_owner=owner,
-                reason=None,
-                started_at=func.coalesce(runs.c.started_at, literal(datetime.now(UTC), runs.c.started_at.type)),
-            )
-            .returning(runs)
-        )
-        claimed = (await self._connection.execute(claim)).all()
+        await self._fences.raise_each({(row.org_id, work_of(row)) for row in candidates})
+        values = self._statements.values(self._scope, [row.id for row in candidates])
+        values |= {"lease_seconds": lease.total_seconds(), "claimed_by": owner, "now": utc_now()}
+        claimed = (await self._connection.execute(self._statements.claim, values)).all()
         before = {row.id: row.state for row in candidates}
         notes = []
         for row in claimed:
@@ -117,11 +92,7 @@ class SqlRunClaims:
         row = await self._write(run_id, fence, {"fence": raised})
         if row is None:
             return None
-        await self._connection.execute(
-            update(pipelines)
-            .where(pipelines.c.org_id == row.org_id, pipelines.c.name == row.pipeline, pipelines.c.fence < raised)
-            .values(fence=raised)
-        )
+        await self._fences.raise_to(row.org_id, work_of(row), raised)
         await self._note_all([note(row, RunState.RUNNING, RunState.RUNNING, raised, row.lease_owner, "fence_raised")])
         return raised
 
@@ -131,15 +102,15 @@ class SqlRunClaims:
             return "fenced"
         return "cancelled" if row.cancel_requested else None
 
-    async def store_read_sets(self, read_sets: Mapping[tuple[str, int], Mapping[str, Any]]) -> Sequence[str]:
+    async def store_read_sets(self, read_sets: Mapping[tuple[str, int], WorkPlan]) -> Sequence[str]:
         held = {row.id for row in await self._held(list(read_sets))}
         values = [
-            {"key": run_id, "mine": fence, "read_set": dict(read_set)}
+            {"key": run_id, "mine": fence, "plan": read_set.to_json()}
             for (run_id, fence), read_set in read_sets.items()
             if run_id in held
         ]
         if values:
-            await self._connection.execute(_mine().values(read_set=bindparam("read_set")), values)
+            await self._connection.execute(STORE_PLAN, values)
         return sorted(held)
 
     async def finish_many(self, finishes: Sequence[Finish]) -> Sequence[Run]:
@@ -147,27 +118,20 @@ class SqlRunClaims:
         held = await self._held({(finish.run_id, finish.fence) for finish in finishes})
         if not held:
             return []
-        now = datetime.now(UTC)
+        now = utc_now()
         ends = [
             {
                 "key": row.id,
                 "mine": row.fence,
                 "to_state": by_id[row.id].state.value,
                 "to_reason": by_id[row.id].reason[:200],
-                "to_report": by_id[row.id].report,
-                "to_error": by_id[row.id].error,
+                "to_report": _json(by_id[row.id].report),
+                "to_error": _json(by_id[row.id].error),
+                "now": now,
             }
             for row in held
         ]
-        statement = _mine().values(
-            state=bindparam("to_state"),
-            reason=bindparam("to_reason"),
-            report=bindparam("to_report"),
-            error=bindparam("to_error"),
-            finished_at=now,
-            lease_until=None,
-        )
-        await self._connection.execute(statement, ends)
+        await self._connection.execute(FINISH, ends)
         await self._note_all(
             note(row, RunState.RUNNING, by_id[row.id].state, row.fence, row.lease_owner, by_id[row.id].reason)
             for row in held
@@ -189,8 +153,8 @@ class SqlRunClaims:
         if row is None:
             return False
         # Coming back to the queue raises the fence, so the one who gave it back cannot write any more (R1).
-        raised = await self._raise_fences({(row.org_id, row.pipeline)})
-        fence_now = raised[row.org_id, row.pipeline]
+        mine = (row.org_id, work_of(row))
+        fence_now = (await self._fences.raise_each({mine}))[mine]
         await self._note_all([note(row, RunState.RUNNING, RunState.QUEUED, fence_now, row.lease_owner, reason)])
         return True
 
@@ -209,30 +173,12 @@ class SqlRunClaims:
         return True
 
     async def next_in_lanes(self, run_ids: Sequence[str]) -> Sequence[Ring]:
-        first = runs.alias()
-        waiting = (
-            select(runs.c.id)
-            .where(
-                runs.c.org_id == first.c.org_id,
-                runs.c.pipeline == first.c.pipeline,
-                runs.c.lane == first.c.lane,
-                runs.c.state == QUEUED,
-            )
-            .order_by(runs.c.id)
-            .limit(1)
-            .correlate(first)
-            .scalar_subquery()
-        )
-        found = await self._connection.execute(select(waiting).where(first.c.id.in_(run_ids)).distinct())
+        values = self._statements.values(self._scope, run_ids)
+        found = await self._connection.execute(self._statements.next_in_lanes, values)
         ids = [run_id for (run_id,) in found.all() if run_id is not None]
         if not ids:
             return []
-        woken = await self._connection.execute(
-            update(runs)
-            .where(runs.c.id.in_(ids), runs.c.state == QUEUED)
-            .values(rung_at=0.0)
-            .returning(runs.c.org_id, runs.c.id, runs.c.trace)
-        )
+        woken = await self._connection.execute(self._statements.wake, {"run_ids": ids})
         return [Ring(row.org_id, row.id, row.trace) for row in woken.all()]
 
     async def _wait_for_lanes(self, run_ids: Iterable[str]) -> None:
@@ -241,59 +187,26 @@ class SqlRunClaims:
         `rung_at > 0` keeps a wake-up that comes at the same time: it sets 0, and is looked at again under the row's
         lock.
         """
-        await self._connection.execute(
-            update(runs)
-            .where(
-                runs.c.id.in_(sorted(run_ids)),
-                runs.c.state == QUEUED,
-                runs.c.rung_at > 0,
-                _lane_is_held(),
-            )
-            .values(rung_at=WAITS_FOR_LANE)
-        )
+        values = self._statements.values(self._scope, sorted(run_ids))
+        await self._connection.execute(self._statements.wait_for_lanes, values)
 
-    async def next_fence(self, organization: str, pipeline: str, *, above: int = 0) -> int:
-        await self._connection.execute(
-            update(pipelines)
-            .where(pipelines.c.org_id == organization, pipelines.c.name == pipeline, pipelines.c.fence < above)
-            .values(fence=above)
-        )
-        return (await self._raise_fences({(organization, pipeline)}))[organization, pipeline]
+    async def next_fence(self, organization: str, work: WorkName, *, above: int = 0) -> int:
+        self._scope.admit(organization)
+        await self._fences.raise_to(organization, work, above)
+        return (await self._fences.raise_each({(organization, work)}))[organization, work]
 
     async def _held(self, claims: Iterable[tuple[str, int]]) -> Sequence[Row[Any]]:
         """Lock the runs that are still claimed under the fences given, in one order for everybody."""
         fences = dict(claims)
-        query = (
-            select(runs)
-            .where(runs.c.id.in_(list(fences)), runs.c.state == RUNNING)
-            .order_by(runs.c.id)
-            .with_for_update(key_share=True)
-        )
-        return [row for row in (await self._connection.execute(query)).all() if row.fence == fences[row.id]]
+        values = self._statements.values(self._scope, list(fences))
+        found = (await self._connection.execute(self._statements.held, values)).all()
+        return [row for row in found if row.fence == fences[row.id]]
 
     async def _write(self, run_id: str, fence: int, values: Mapping[str, Any]) -> Row[Any] | None:
-        mine = (runs.c.id == run_id, runs.c.state == RUNNING, runs.c.fence == fence)
-        result = await self._connection.execute(update(runs).where(*mine).values(values).returning(runs))
+        mine = (runs.c.id == run_id, within(self._scope, runs), runs.c.state == RUNNING, runs.c.fence == fence)
+        result = await self._connection.execute(update(runs).where(*mine).values(values).returning(*ALL_BUT_PLAN))
         row: Row[Any] | None = result.first()
         return row
-
-    async def _raise_fences(self, names: set[tuple[str, str]]) -> dict[tuple[str, str], int]:
-        """Raise the fences of pipelines, locked in one order for everybody."""
-        key = tuple_(pipelines.c.org_id, pipelines.c.name)
-        chosen = select(pipelines.c.org_id, pipelines.c.name).where(key.in_(sorted(names)))
-        if len(names) > 1 and not self._is_sqlite:
-            chosen = chosen.order_by(pipelines.c.org_id, pipelines.c.name).with_for_update(key_share=True)
-            locked = chosen.cte("locked")
-            where = key.in_(select(locked.c.org_id, locked.c.name))
-        else:
-            where = key.in_(sorted(names))
-        raised = await self._connection.execute(
-            update(pipelines)
-            .where(where)
-            .values(fence=pipelines.c.fence + 1)
-            .returning(pipelines.c.org_id, pipelines.c.name, pipelines.c.fence)
-        )
-        return {(row.org_id, row.name): row.fence for row in raised.all()}
 
     async def _expire_gone(self, where: ColumnElement[bool]) -> None:
         """On one host a lease whose process is gone, or whose boot is another, is over at once (L2)."""
@@ -333,18 +246,21 @@ def note(row: Any, before: RunState | None, after: RunState, fence: int, actor: 
         "fence": fence,
         "actor": (actor or "")[:200],
         "reason": reason[:200],
-        "at": datetime.now(UTC),
+        "at": utc_now(),
     }
 
 
+def _json(value: RunReport | RunError | None) -> dict[str, Any] | None:
+    return value.to_json() if value is not None else None
+
+
 def run_of(row: Row[Any], *, finish: Finish | None = None, finished_at: datetime | None = None) -> Run:
-    """Read a row of runs, as it stands or as it is after `finish`."""
+    """Read a row of runs, with its plan or without, as it stands or as it is after `finish`."""
     request = row.request
     return Run(
         id=row.id,
         organization=row.org_id,
-        pipeline=row.pipeline,
-        revision=row.revision,
+        work=WorkRef(WorkKind(row.work_kind), row.work_name, row.revision),
         lane=row.lane,
         state=finish.state if finish else RunState(row.state),
         request=RunRequest(**request),
@@ -353,13 +269,14 @@ def run_of(row: Row[Any], *, finish: Finish | None = None, finished_at: datetime
         progress=row.progress,
         fruitless=row.fruitless,
         retries=row.retries,
-        due_in=max(0.0, row.not_before - time.time()) if row.not_before else 0.0,
+        due_in=max(0.0, row.not_before - wall_seconds()) if row.not_before else 0.0,
         cause=row.cause,
         trace=row.trace,
+        correlation_id=row.correlation_id,
         reason=finish.reason if finish else row.reason,
-        read_set=row.read_set,
-        report=finish.report if finish else row.report,
-        error=finish.error if finish else row.error,
+        read_set=undamaged(_PLANS[WorkKind(row.work_kind)], row._mapping.get(runs.c.read_set), DamagedPlan()),
+        report=finish.report if finish else undamaged(RunReport.from_json, row.report, None),
+        error=finish.error if finish else undamaged(RunError.from_json, row.error, None),
         requested_by=row.requested_by,
         cancel_requested=row.cancel_requested,
         created_at=row.created_at,
@@ -368,26 +285,11 @@ def run_of(row: Row[Any], *, finish: Finish | None = None, finished_at: datetime
     )
 
 
-def _lane_is_held() -> ColumnElement[bool]:
-    """Another run of the same lane was claimed and is unfinished: it works, or waits to go on, and comes first.
-
-    Were it overtaken, its read set would be completed by another run and then loaded again by itself.
-    """
-    other = runs.alias()
-    return exists().where(
-        other.c.state.in_(UNFINISHED),
-        other.c.attempt > literal_column("0"),
-        other.c.org_id == runs.c.org_id,
-        other.c.pipeline == runs.c.pipeline,
-        other.c.lane == runs.c.lane,
-        other.c.id != runs.c.id,
-    )
+def work_of(row: Any) -> WorkName:
+    """Whose run a row is, whatever the revision."""
+    return WorkName(WorkKind(row.work_kind), row.work_name)
 
 
-def _mine() -> Any:
-    """An UPDATE of a claimed run, for a set of (key, mine)."""
-    return update(runs).where(
-        runs.c.id == bindparam("key"),
-        runs.c.state == RUNNING,
-        runs.c.fence == bindparam("mine"),
-    )
+def is_of(work: WorkName) -> ColumnElement[bool]:
+    """Whether a run is one of some work."""
+    return and_(runs.c.work_kind == work.kind.value, runs.c.work_name == work.name)

@@ -2,14 +2,17 @@
 
 import json
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Row, Text, cast, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.identity.principal import Principal, Role
-from domain.ports.identity import IIdentityRecords, StoredKey
+from domain.identity.scope import Scope
+from domain.ports.records.identity import IIdentityRecords, StoredKey
+from infrastructure.clock import utc_now
+from infrastructure.metadata.scopes import within
 from infrastructure.metadata.tables import api_keys, organizations
 
 # As text: what somebody else has written there may be no JSON at all.
@@ -22,18 +25,21 @@ _KEY = (
 class SqlIdentityRecords(IIdentityRecords):
     """Organizations and API keys."""
 
-    def __init__(self, connection: AsyncConnection) -> None:
+    def __init__(self, connection: AsyncConnection, scope: Scope) -> None:
         self._connection = connection
+        self._scope = scope
 
     async def ensure_organization(self, slug: str) -> None:
         if not await self.has_organization(slug):
-            await self._connection.execute(insert(organizations).values(id=slug, created_at=datetime.now(UTC)))
+            await self._connection.execute(insert(organizations).values(id=slug, created_at=utc_now()))
 
     async def has_organization(self, slug: str) -> bool:
+        self._scope.admit(slug)
         found = await self._connection.execute(select(organizations.c.id).where(organizations.c.id == slug))
         return found.first() is not None
 
     async def add_key(self, principal: Principal, *, prefix: str, digest: str, expires_at: datetime | None) -> None:
+        self._scope.admit(principal.organization)
         await self._connection.execute(
             insert(api_keys).values(
                 org_id=principal.organization,
@@ -41,14 +47,15 @@ class SqlIdentityRecords(IIdentityRecords):
                 digest=digest,
                 subject=principal.subject,
                 roles=sorted(principal.roles),
-                created_at=datetime.now(UTC),
+                created_at=utc_now(),
                 expires_at=expires_at,
             )
         )
 
     async def find_key(self, prefix: str) -> tuple[str, Principal] | None:
-        is_live = or_(api_keys.c.expires_at.is_(None), api_keys.c.expires_at > datetime.now(UTC))
+        is_live = or_(api_keys.c.expires_at.is_(None), api_keys.c.expires_at > utc_now())
         query = select(*_KEY).where(api_keys.c.prefix == prefix, api_keys.c.revoked_at.is_(None), is_live)
+        query = query.where(within(self._scope, api_keys))
         row = (await self._connection.execute(query)).first()
         if row is None:
             return None
@@ -57,15 +64,17 @@ class SqlIdentityRecords(IIdentityRecords):
         return row.digest, Principal(row.subject, row.org_id, roles)
 
     async def keys(self, organization: str) -> Sequence[StoredKey]:
+        self._scope.admit(organization)
         query = select(*_KEY).where(api_keys.c.org_id == organization)
         rows = (await self._connection.execute(query.order_by(api_keys.c.created_at, api_keys.c.prefix))).all()
         return [_stored(row) for row in rows]
 
     async def revoke_key(self, organization: str, prefix: str) -> bool:
+        self._scope.admit(organization)
         done = await self._connection.execute(
             update(api_keys)
             .where(api_keys.c.org_id == organization, api_keys.c.prefix == prefix, api_keys.c.revoked_at.is_(None))
-            .values(revoked_at=datetime.now(UTC))
+            .values(revoked_at=utc_now())
         )
         return done.rowcount > 0
 

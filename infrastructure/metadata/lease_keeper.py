@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-import time
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -11,7 +10,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from domain.errors import PlatformError
 from domain.failpoints import fail_at
-from domain.ports.unit_of_work import ILease
+from domain.identity.scope import PLATFORM
+from domain.ports.records.runs import ILease
+from infrastructure.clock import monotonic
+from infrastructure.metadata.events import Horizon
 from infrastructure.metadata.unit_of_work import SqlUnitOfWork
 
 _LONGEST_PAUSE_SECONDS = 1.0
@@ -24,13 +26,13 @@ class HeldLease(ILease):
         self.run_id = run_id
         self.fence = fence
         self.lease = lease
-        self.renewed_at = self.tried_at = time.monotonic()
+        self.renewed_at = self.tried_at = monotonic()
         self.reason: str | None = None
 
     def stop_reason(self) -> str | None:
         if self.reason is not None:
             return self.reason
-        return "lease_lost" if time.monotonic() - self.renewed_at > self.lease.total_seconds() else None
+        return "lease_lost" if monotonic() - self.renewed_at > self.lease.total_seconds() else None
 
     def moved_to(self, fence: int) -> None:
         self.fence = fence
@@ -77,7 +79,7 @@ class LeaseKeeper:
             while not self._stop.is_set():
                 with self._guard:
                     held = list(self._held)
-                now = time.monotonic()
+                now = monotonic()
                 for lease in held:
                     if now - lease.tried_at >= _renew_every(lease):
                         await self._renew(engine, lease)
@@ -88,11 +90,11 @@ class LeaseKeeper:
             await engine.dispose()
 
     async def _renew(self, engine: AsyncEngine, lease: HeldLease) -> None:
-        started = lease.tried_at = time.monotonic()
+        started = lease.tried_at = monotonic()
         fence = lease.fence
         try:
             fail_at("lease.renew_lost")
-            async with SqlUnitOfWork(lambda: engine) as unit:
+            async with SqlUnitOfWork(lambda: engine, PLATFORM, Horizon()) as unit:
                 reason = await unit.runs.renew(lease.run_id, fence, lease=lease.lease)
                 await unit.commit()
         except (PlatformError, SQLAlchemyError, OSError):

@@ -1,7 +1,6 @@
 """Who holds a lease, and whether that process still lives on this host."""
 
 import os
-import time
 from pathlib import Path
 
 
@@ -11,11 +10,6 @@ def boot_id() -> str:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         return "unknown"
-
-
-def boot_time() -> float:
-    """Seconds since boot, sleep included: a clock that nobody sets."""
-    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 def this_process() -> str:

@@ -3,8 +3,7 @@
 import asyncio
 import os
 import sqlite3
-import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -14,10 +13,16 @@ import aiosqlite
 from sqlalchemy import Connection, event, text, update
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError, DisconnectionError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.ext import asyncio as alchemy
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.pool import QueuePool
 
 from domain.errors import MissingExtraError, PlatformError, StoreRefusedError, UnavailableError
-from domain.ports.unit_of_work import ILease, IRecords, IUnitOfWork
+from domain.identity.scope import Scope
+from domain.ports.records.runs import ILease
+from domain.ports.records.unit_of_work import IRecords, IUnitOfWork
+from infrastructure.clock import monotonic
+from infrastructure.metadata.events import Horizon
 from infrastructure.metadata.lease_keeper import HeldLease, LeaseKeeper
 from infrastructure.metadata.records_errors import records_ahead, records_error, records_pooled
 from infrastructure.metadata.tables import workers
@@ -27,7 +32,7 @@ from infrastructure.postgres.settings import pinned
 from infrastructure.postgres.sign_in import sign_in_of, signed_in
 from infrastructure.room import lacks_room
 
-HEAD_REVISION = "0003"
+HEAD_REVISION = "0007"
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _SCHEMA = "headrace"
 _IDLE_SECONDS = 1.0
@@ -47,13 +52,17 @@ class SqlRecords(IRecords):
         max_overflow: int = 10,
         timeout_seconds: float = 10.0,
         upgrade_on_open: bool = True,
+        admit: Callable[[Scope], None] = lambda _scope: None,
     ) -> None:
+        """`admit` raises where a scope may not be had by whoever asks."""
         self._url = make_url(url)
         self._pool_size = pool_size
         self._max_overflow = max_overflow
         self._timeout_seconds = timeout_seconds
         self._upgrade_on_open = upgrade_on_open
+        self._admit = admit
         self._engine: AsyncEngine | None = None
+        self._horizon = Horizon()
         self._keeper = LeaseKeeper(self._create_engine)
         self._watcher: aiosqlite.Connection | None = None
         self._is_write_refused = False
@@ -156,11 +165,13 @@ class SqlRecords(IRecords):
             raise records_error(error) from error
         return revision, HEAD_REVISION
 
-    def unit(self) -> IUnitOfWork:
-        return SqlUnitOfWork(self._opened, self._note)
+    def unit(self, scope: Scope) -> IUnitOfWork:
+        self._admit(scope)
+        return SqlUnitOfWork(self._opened, scope, self._horizon, self._note)
 
-    def view(self) -> IUnitOfWork:
-        return SqlUnitOfWork(self._opened, self._note, is_view=True)
+    def read(self, scope: Scope) -> IUnitOfWork:
+        self._admit(scope)
+        return SqlUnitOfWork(self._opened, scope, self._horizon, self._note, only_reads=True)
 
     def _note(self, trouble: PlatformError) -> None:
         self._is_write_refused = self._is_write_refused or trouble.code in _WRITES_REFUSED
@@ -173,6 +184,12 @@ class SqlRecords(IRecords):
             yield held
         finally:
             self._keeper.remove(held)
+
+    def connections(self) -> tuple[int, int]:
+        pool = self._engine.pool if self._engine is not None else None
+        if not isinstance(pool, QueuePool):
+            return 0, 0
+        return pool.checkedout(), pool.size() + max(0, pool._max_overflow)
 
     async def changes(self) -> int:
         if self._url.get_backend_name() != "sqlite":
@@ -197,7 +214,7 @@ class SqlRecords(IRecords):
         if self._url.get_backend_name() == "sqlite":
             return _sqlite_engine(self._url, self._timeout_seconds)
         try:
-            engine = create_async_engine(
+            engine = alchemy.create_async_engine(
                 self._url,
                 pool_size=pool_size or self._pool_size,
                 max_overflow=self._max_overflow,
@@ -228,11 +245,11 @@ def _ping_when_idle(engine: AsyncEngine) -> None:
 
     @event.listens_for(engine.sync_engine, "checkin")
     def note(_connection: Any, record: Any) -> None:
-        record.info["used_at"] = time.monotonic()
+        record.info["used_at"] = monotonic()
 
     @event.listens_for(engine.sync_engine, "checkout")
     def ping(connection: Any, record: Any, _proxy: Any) -> None:
-        if time.monotonic() - record.info.get("used_at", time.monotonic()) < _IDLE_SECONDS:
+        if monotonic() - record.info.get("used_at", monotonic()) < _IDLE_SECONDS:
             return
         try:
             engine.sync_engine.dialect.do_ping(connection)
@@ -259,7 +276,9 @@ def _make_file(path: Path) -> None:
 
 
 def _sqlite_engine(url: URL, timeout_seconds: float) -> AsyncEngine:
-    engine = create_async_engine(url, hide_parameters=True, pool_size=5, connect_args={"timeout": timeout_seconds})
+    engine = alchemy.create_async_engine(
+        url, hide_parameters=True, pool_size=5, connect_args={"timeout": timeout_seconds}
+    )
 
     @event.listens_for(engine.sync_engine, "connect")
     def prepare(connection: Any, _record: Any) -> None:

@@ -2,38 +2,45 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
-from sqlalchemy import and_, insert, or_, select, true, update
+from sqlalchemy import ColumnElement, and_, func, insert, or_, select, update
 
-from domain.ports.unit_of_work import IRunRecords, Page
+from domain.ports.records.page import Page
+from domain.ports.records.runs import IRunRecords, Waiting
 from domain.runs.run import RETRY, Ring, Run, RunState, Transition
-from infrastructure.metadata.claims import QUEUED, RUNNING, UNFINISHED, SqlRunClaims, note, run_of
-from infrastructure.metadata.sizes import fitting
+from domain.runs.work import WorkName
+from infrastructure.clock import utc_now
+from infrastructure.metadata.claim_statements import ALL_BUT_PLAN, QUEUED, RUNNING, UNFINISHED
+from infrastructure.metadata.claims import SqlRunClaims, is_of, note, run_of, work_of
+from infrastructure.metadata.scopes import named, within
+from infrastructure.metadata.sizes import fitting, size_of
 from infrastructure.metadata.tables import run_transitions, runs
 
-# A run whose destination is away for weeks says so again and again.
-_NEWEST_TRANSITIONS = 10_000
-_LARGE = (runs.c.request, runs.c.read_set, runs.c.report, runs.c.error)
+_RING = (runs.c.org_id, runs.c.id, runs.c.trace)
+_LARGE = (runs.c.request, runs.c.report, runs.c.error)
 
 
 class SqlRunRecords(SqlRunClaims, IRunRecords):
     """All of the run records on one connection."""
 
     async def insert_many(self, asked: Sequence[Run]) -> None:
-        now = datetime.now(UTC)
+        self._scope.admit(*(run.organization for run in asked))
+        now = utc_now()
         rows = [
             {
                 "org_id": run.organization,
                 "id": run.id,
-                "pipeline": run.pipeline,
-                "revision": run.revision,
+                "work_kind": run.work.kind.value,
+                "work_name": run.work.name,
+                "revision": run.work.revision,
                 "lane": run.lane,
                 "state": RunState.QUEUED.value,
                 "request": {**asdict(run.request), "parameters": dict(run.request.parameters)},
                 "requested_by": run.requested_by,
                 "cause": run.cause,
                 "trace": run.trace,
+                "correlation_id": run.correlation_id,
                 "rung_at": 0.0,
                 "created_at": now,
             }
@@ -57,12 +64,15 @@ class SqlRunRecords(SqlRunClaims, IRunRecords):
             ],
         )
 
-    async def caused_by(self, causes: Sequence[str]) -> set[tuple[str, str]]:
-        query = select(runs.c.pipeline, runs.c.cause).where(runs.c.cause.in_(causes))
-        return {(row.pipeline, row.cause) for row in (await self._connection.execute(query)).all()}
+    async def caused_by(self, causes: Sequence[str]) -> set[tuple[WorkName, str]]:
+        query = select(runs.c.work_kind, runs.c.work_name, runs.c.cause).where(
+            runs.c.cause.in_(causes), within(self._scope, runs)
+        )
+        return {(work_of(row), row.cause) for row in (await self._connection.execute(query)).all()}
 
     async def get(self, organization: str, run_id: str) -> Run | None:
-        query = select(runs).where(runs.c.org_id == organization, runs.c.id == run_id)
+        self._scope.admit(organization)
+        query = select(*ALL_BUT_PLAN).where(runs.c.org_id == organization, runs.c.id == run_id)
         row = (await self._connection.execute(query)).first()
         return run_of(row) if row else None
 
@@ -70,21 +80,22 @@ class SqlRunRecords(SqlRunClaims, IRunRecords):
         self,
         organization: str,
         *,
-        pipeline: str | None,
+        work: WorkName | None,
         state: RunState | None,
         after: str | None,
         limit: int,
         most_characters: int | None = None,
     ) -> Page:
-        query = select(runs).where(runs.c.org_id == organization).order_by(runs.c.id.desc())
-        if pipeline is not None:
-            query = query.where(runs.c.pipeline == pipeline)
+        self._scope.admit(organization)
+        query = select(*ALL_BUT_PLAN).where(runs.c.org_id == organization).order_by(runs.c.id.desc())
         if state is not None:
-            query = query.where(runs.c.state == state.value)
+            query = query.where(_stands(state, work))
+        elif work is not None:
+            query = query.where(is_of(work))
         if after is not None:
             query = query.where(runs.c.id < after)
         if most_characters is not None:
-            limit = await fitting(self._connection, query.limit(limit), _LARGE, most_characters)
+            limit = await fitting(self._connection, query, _LARGE, most_characters, limit)
         rows = (await self._connection.execute(query.limit(limit + 1))).all()
         items = [run_of(row) for row in rows[:limit]]
         return Page(items, items[-1].id if len(rows) > limit else None)
@@ -98,7 +109,7 @@ class SqlRunRecords(SqlRunClaims, IRunRecords):
         cancelled = await self._connection.execute(
             update(runs)
             .where(never_claimed)
-            .values(state=RunState.CANCELLED.value, reason="cancelled", finished_at=datetime.now(UTC))
+            .values(state=RunState.CANCELLED.value, reason="cancelled", finished_at=utc_now())
         )
         if cancelled.rowcount == 1:
             await self._note_all([note(row, RunState.QUEUED, RunState.CANCELLED, 0, actor, "cancelled")])
@@ -113,20 +124,33 @@ class SqlRunRecords(SqlRunClaims, IRunRecords):
         await self._note_all([note(row, run.state, run.state, run.fence, actor, "cancel_requested")])
         return run.state
 
-    async def transitions(self, organization: str, run_id: str) -> Sequence[Transition]:
+    async def transitions(
+        self, organization: str, run_id: str, *, newest: int = 500, before: int | None = None
+    ) -> Sequence[Transition]:
+        self._scope.admit(organization)
         table = run_transitions
         query = select(table).where(table.c.org_id == organization, table.c.run_id == run_id)
-        query = query.order_by(table.c.id.desc()).limit(_NEWEST_TRANSITIONS)
-        rows = reversed((await self._connection.execute(query)).all())
-        return [Transition(row.run_id, row.before, row.after, row.fence, row.actor, row.reason, row.at) for row in rows]
+        if before is not None:
+            query = query.where(table.c.id < before)
+        rows = reversed((await self._connection.execute(query.order_by(table.c.id.desc()).limit(newest))).all())
+        return [
+            Transition(row.run_id, row.before, row.after, row.fence, row.actor, row.reason, row.at, row.id)
+            for row in rows
+        ]
 
     async def claimable(self, *, unrung_since: timedelta, limit: int) -> Sequence[Ring]:
         if self._is_sqlite:
-            await self._expire_gone(true())
-        left_behind = select(runs).where(self._lease_is_over()).order_by(runs.c.lease_until).limit(limit)
+            await self._expire_gone(within(self._scope, runs))
+        left_behind = (
+            select(*_RING)
+            .where(self._lease_is_over(), within(self._scope, runs))
+            .order_by(runs.c.lease_until)
+            .limit(limit)
+        )
         waiting = (
-            select(runs)
+            select(*_RING)
             .where(
+                within(self._scope, runs),
                 runs.c.state == QUEUED,
                 runs.c.rung_at < self._wall_clock() - unrung_since.total_seconds(),
                 runs.c.not_before <= self._wall_clock(),
@@ -141,26 +165,49 @@ class SqlRunRecords(SqlRunClaims, IRunRecords):
             found += [Ring(row.org_id, row.id, row.trace) for row in rows.all()]
         return found[:limit]
 
+    async def waiting(self, *, limit: int) -> Sequence[Waiting]:
+        whose = (runs.c.org_id, runs.c.work_kind, runs.c.work_name)
+        since = func.min(runs.c.created_at)
+        query = (
+            select(*whose, func.count().label("runs"), since.label("since"))
+            .where(within(self._scope, runs), runs.c.state == QUEUED)
+            .group_by(*whose)
+            .order_by(since)
+            .limit(limit)
+        )
+        rows = (await self._connection.execute(query)).all()
+        return [Waiting(row.org_id, work_of(row), row.runs, row.since) for row in rows]
+
     async def stamp_rung(self, run_ids: Sequence[str], *, has_rung: bool = True) -> None:
-        if run_ids:
-            rung_at = self._wall_clock() if has_rung else 0.0
-            await self._connection.execute(update(runs).where(runs.c.id.in_(run_ids)).values(rung_at=rung_at))
+        if run_ids and has_rung:
+            await self._connection.execute(self._statements.stamp, self._statements.values(self._scope, run_ids))
+        elif run_ids:
+            await self._connection.execute(update(runs).where(named(self._scope, run_ids)).values(rung_at=0.0))
 
     async def forget_rings(self) -> None:
         await self._connection.execute(
-            update(runs).where(runs.c.state == QUEUED, runs.c.rung_at > 0).values(rung_at=0.0)
+            update(runs)
+            .where(within(self._scope, runs), runs.c.state == QUEUED, runs.c.rung_at > 0)
+            .values(rung_at=0.0)
         )
 
-    async def last_of(self, organization: str, pipeline: str) -> Run | None:
-        page = await self.page(organization, pipeline=pipeline, state=None, after=None, limit=1)
-        return page.items[0] if page.items else None
+    async def last_of(self, organization: str, work: WorkName) -> Run | None:
+        self._scope.admit(organization)
+        row = (await self._connection.execute(select(*ALL_BUT_PLAN).where(*_one(organization, work)))).first()
+        return run_of(row) if row else None
 
-    async def unfinished(self, organization: str, pipeline: str, lane: str) -> Run | None:
+    async def characters_of(self, organization: str, run: str | WorkName) -> int:
+        self._scope.admit(organization)
+        found = await self._connection.execute(select(size_of(_LARGE)).where(*_one(organization, run)))
+        return found.scalar() or 0
+
+    async def unfinished(self, organization: str, work: WorkName, lane: str) -> Run | None:
+        self._scope.admit(organization)
         query = (
-            select(runs)
+            select(*ALL_BUT_PLAN)
             .where(
                 runs.c.org_id == organization,
-                runs.c.pipeline == pipeline,
+                is_of(work),
                 runs.c.lane == lane,
                 runs.c.state.in_(UNFINISHED),
             )
@@ -170,19 +217,43 @@ class SqlRunRecords(SqlRunClaims, IRunRecords):
         row = (await self._connection.execute(query)).first()
         return run_of(row) if row else None
 
-    async def holder(self, organization: str, pipeline: str, lane: str) -> Run | None:
-        of_lane = and_(runs.c.org_id == organization, runs.c.pipeline == pipeline, runs.c.lane == lane)
+    async def holder(self, organization: str, work: WorkName, lane: str) -> Run | None:
+        self._scope.admit(organization)
+        of_lane = and_(runs.c.org_id == organization, is_of(work), runs.c.lane == lane)
         if self._is_sqlite:
             await self._expire_gone(of_lane)
         works = and_(runs.c.state == RUNNING, ~self._lease_is_over())
         waits = and_(runs.c.state == QUEUED, runs.c.reason.startswith(RETRY), ~runs.c.cancel_requested)
-        query = select(runs).where(of_lane, or_(works, waits)).order_by(runs.c.state.desc(), runs.c.id).limit(1)
+        query = (
+            select(*ALL_BUT_PLAN).where(of_lane, or_(works, waits)).order_by(runs.c.state.desc(), runs.c.id).limit(1)
+        )
         row = (await self._connection.execute(query)).first()
         return run_of(row) if row else None
 
-    async def forget_plans(self, organization: str, pipeline: str, lane: str) -> None:
-        of_lane = (runs.c.org_id == organization, runs.c.pipeline == pipeline, runs.c.lane == lane)
+    async def forget_plans(self, organization: str, work: WorkName, lane: str) -> None:
+        self._scope.admit(organization)
+        of_lane = (runs.c.org_id == organization, is_of(work), runs.c.lane == lane)
         await self._connection.execute(update(runs).where(*of_lane, runs.c.state.in_(UNFINISHED)).values(read_set=None))
+
+
+def _stands(state: RunState, work: WorkName | None) -> ColumnElement[bool]:
+    """Whether a run is in a state, so that an index finds none but those: there may be few among millions."""
+    stands = runs.c.state == state.value
+    if work is None:
+        return stands
+    if state.is_terminal:  # As its index says it, which a database compares word for word.
+        return and_(is_of(work), stands, runs.c.state.not_in(UNFINISHED))
+    # Not at their end are few, so they are found by that alone: the index of all runs of the work is not for these.
+    kind, name = (func.coalesce(column, "") for column in (runs.c.work_kind, runs.c.work_name))
+    return and_(stands, kind == work.kind.value, name == work.name)
+
+
+def _one(organization: str, run: str | WorkName) -> tuple[ColumnElement[bool], ...]:
+    """The run of an id, or the newest of some work."""
+    if isinstance(run, str):
+        return (runs.c.org_id == organization, runs.c.id == run)
+    newest = select(func.max(runs.c.id)).where(runs.c.org_id == organization, is_of(run)).scalar_subquery()
+    return (runs.c.org_id == organization, runs.c.id == newest)
 
 
 class _Row:

@@ -49,7 +49,7 @@ organizations = Table(
 )
 
 
-def _documents(name: str, *extra: Column[Any]) -> tuple[Table, Table]:
+def _documents(name: str) -> tuple[Table, Table]:
     heads = Table(
         name,
         metadata,
@@ -57,7 +57,6 @@ def _documents(name: str, *extra: Column[Any]) -> tuple[Table, Table]:
         Column("name", String(63), primary_key=True),
         Column("revision", Integer, nullable=False),
         Column("is_deleted", Boolean, nullable=False, default=False),
-        *extra,
     )
     revisions = Table(
         f"{name[:-1]}_revisions",
@@ -73,16 +72,27 @@ def _documents(name: str, *extra: Column[Any]) -> tuple[Table, Table]:
     return heads, revisions
 
 
-# A deleted pipeline keeps its row: its fence must never go back while a destination remembers it.
-pipelines, pipeline_revisions = _documents("pipelines", Column("fence", Integer, nullable=False, default=0))
+pipelines, pipeline_revisions = _documents("pipelines")
 connections, connection_revisions = _documents("connections")
+
+# What there may be runs of, and the fence of its lanes. It stays when the document is deleted: a fence must never go
+# back while a destination remembers it.
+lanes = Table(
+    "lanes",
+    metadata,
+    _organization(),
+    Column("work_kind", String(20), primary_key=True),
+    Column("work_name", String(63), primary_key=True),
+    Column("fence", Integer, nullable=False, default=0),
+)
 
 runs = Table(
     "runs",
     metadata,
     _organization(),
     Column("id", String(36), primary_key=True),
-    Column("pipeline", String(63), nullable=False),
+    Column("work_kind", String(20), nullable=False),
+    Column("work_name", String(63), nullable=False),
     Column("revision", Integer, nullable=False),
     Column("lane", String(100), nullable=False),
     Column("state", String(12), nullable=False),
@@ -94,6 +104,7 @@ runs = Table(
     Column("retries", Integer, nullable=False, server_default="0"),
     Column("cause", String(36)),
     Column("trace", String(55)),
+    Column("correlation_id", String(100)),
     Column("reason", String(200)),
     Column("read_set", JSON(none_as_null=True)),
     Column("report", JSON(none_as_null=True)),
@@ -108,24 +119,30 @@ runs = Table(
     Column("started_at", UtcDateTime()),
     Column("finished_at", UtcDateTime()),
     UniqueConstraint("id"),
-    ForeignKeyConstraint(["org_id", "pipeline"], ["pipelines.org_id", "pipelines.name"]),
+    ForeignKeyConstraint(["org_id", "work_kind", "work_name"], ["lanes.org_id", "lanes.work_kind", "lanes.work_name"]),
     Index(
         "one_claimed_run_per_lane",
         "org_id",
-        "pipeline",
+        "work_kind",
+        "work_name",
         "lane",
         unique=True,
         sqlite_where=text("state = 'running'"),
         postgresql_where=text("state = 'running'"),
     ),
+    Index("runs_by_state", "org_id", "state", "id"),
+    Index("runs_of_some_work", "org_id", "work_kind", "work_name", "id"),
+    # Only of those that are at their end: what looks for others by their lanes is not to take this index for its own.
     Index(
-        "unfinished_runs",
+        "ended_runs_of_some_work",
+        "org_id",
+        "work_kind",
+        "work_name",
         "state",
-        "created_at",
-        sqlite_where=text("state IN ('queued', 'running')"),
-        postgresql_where=text("state IN ('queued', 'running')"),
+        "id",
+        sqlite_where=text("state NOT IN ('queued', 'running')"),
+        postgresql_where=text("state NOT IN ('queued', 'running')"),
     ),
-    Index("runs_of_a_pipeline", "org_id", "pipeline", "id"),
     Index(
         "queued_runs_by_ring",
         "rung_at",
@@ -141,7 +158,8 @@ runs = Table(
     Index(
         "queued_runs_of_a_lane",
         "org_id",
-        "pipeline",
+        "work_kind",
+        "work_name",
         "lane",
         "id",
         sqlite_where=text("state = 'queued'"),
@@ -150,7 +168,8 @@ runs = Table(
     Index(
         "begun_runs_of_a_lane",
         "org_id",
-        "pipeline",
+        "work_kind",
+        "work_name",
         "lane",
         sqlite_where=text("state IN ('queued', 'running') AND attempt > 0"),
         postgresql_where=text("state IN ('queued', 'running') AND attempt > 0"),
@@ -158,7 +177,8 @@ runs = Table(
     Index(
         "one_run_per_cause",
         "org_id",
-        "pipeline",
+        "work_kind",
+        "work_name",
         "cause",
         unique=True,
         sqlite_where=text("cause IS NOT NULL"),
@@ -219,9 +239,17 @@ events = Table(
     Column("run_id", String(36)),
     Column("payload", JSON, nullable=False),
     Column("created_at", UtcDateTime(), nullable=False),
-    Column("sent_at", UtcDateTime()),
-    Index("unsent_events", "id", sqlite_where=text("sent_at IS NULL"), postgresql_where=text("sent_at IS NULL")),
     Index("events_of_a_run", "org_id", "run_id", "id"),
+)
+
+# The last event that each subscriber was told. The newest event must stay: SQLite would give its id again.
+event_cursors = Table(
+    "event_cursors",
+    metadata,
+    Column("subscriber", String(60), primary_key=True),
+    Column("last", Integer, nullable=False),
+    Column("holder", String(200)),
+    Column("held_until", Float),
 )
 
 api_keys = Table(

@@ -1,24 +1,22 @@
 """IUnitOfWork on SQLAlchemy: one connection, one transaction."""
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
-from sqlalchemy import Row, insert, select, update
+from sqlalchemy import insert
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from domain.errors import ConflictError, PlatformError
-from domain.events import Event
 from domain.identity.principal import Principal
-from domain.ports.unit_of_work import (
-    IAuditRecords,
-    IEventOutbox,
-    IUnitOfWork,
-    StoredEvent,
-)
+from domain.identity.scope import Scope
+from domain.ports.records.audit import IAuditRecords
+from domain.ports.records.unit_of_work import IUnitOfWork
+from domain.runs.work import WorkKind
+from infrastructure.clock import utc_now
 from infrastructure.metadata.documents import SqlDocumentRecords
+from infrastructure.metadata.events import Horizon, SqlEventOutbox
 from infrastructure.metadata.identity import SqlIdentityRecords
 from infrastructure.metadata.records_errors import is_damaged, records_error
 from infrastructure.metadata.runs import SqlRunRecords
@@ -26,7 +24,6 @@ from infrastructure.metadata.tables import (
     audit,
     connection_revisions,
     connections,
-    events,
     pipeline_revisions,
     pipelines,
 )
@@ -37,25 +34,29 @@ ONLY_READS = "only_reads"
 
 
 class SqlUnitOfWork(IUnitOfWork):
-    """Begins when entered; leaving without `commit` rolls back. A view only reads."""
+    """Begins when entered; leaving without `commit` rolls back."""
 
     def __init__(
         self,
         engine: Callable[[], AsyncEngine],
+        scope: Scope,
+        horizon: Horizon,
         on_trouble: Callable[[PlatformError], None] = lambda _error: None,
         *,
-        is_view: bool = False,
+        only_reads: bool = False,
     ) -> None:
         self._engine = engine
+        self._scope = scope
+        self._horizon = horizon
         self._on_trouble = on_trouble
-        self._is_view = is_view
+        self._only_reads = only_reads
         self._connection: AsyncConnection | None = None
 
     async def __aenter__(self) -> Self:
         connection = self._engine().connect()
         try:
             await connection.start()
-            if self._is_view:
+            if self._only_reads:
                 await connection.execution_options(**{ONLY_READS: True})
             await connection.begin()
         except BaseException as error:
@@ -66,14 +67,15 @@ class SqlUnitOfWork(IUnitOfWork):
                 raise records_error(error) from error
             raise
         self._connection = connection
-        self.pipelines = SqlDocumentRecords(connection, pipelines, pipeline_revisions)
-        self.connections = SqlDocumentRecords(connection, connections, connection_revisions)
-        self.runs = SqlRunRecords(connection)
-        self.identity = SqlIdentityRecords(connection)
-        self.events = SqlEventOutbox(connection)
-        self.audit = SqlAuditRecords(connection)
+        scope = self._scope
+        self.pipelines = SqlDocumentRecords(connection, scope, pipelines, pipeline_revisions, WorkKind.PIPELINE)
+        self.connections = SqlDocumentRecords(connection, scope, connections, connection_revisions)
+        self.runs = SqlRunRecords(connection, scope)
+        self.identity = SqlIdentityRecords(connection, scope)
+        self.events = SqlEventOutbox(connection, scope, self._horizon)
+        self.audit = SqlAuditRecords(connection, scope)
         self.workers = SqlWorkerRecords(connection)
-        self.followers = SqlFollowerRecords(connection)
+        self.followers = SqlFollowerRecords(connection, scope)
         return self
 
     async def __aexit__(
@@ -81,7 +83,12 @@ class SqlUnitOfWork(IUnitOfWork):
     ) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            await connection.close()
+            try:
+                await connection.close()
+            except (DBAPIError, OSError) as lost:
+                if error is None and not _is_away(lost):
+                    raise
+                error = error or lost  # There is nothing any more that could be rolled back.
         if isinstance(error, IntegrityError):
             raise ConflictError(
                 "The records refuse this: a name is taken or something it refers to is gone."
@@ -93,59 +100,20 @@ class SqlUnitOfWork(IUnitOfWork):
 
     async def commit(self) -> None:
         assert self._connection is not None
-        assert not self._is_view
+        assert not self._only_reads
         await self._connection.commit()
-
-
-class SqlEventOutbox(IEventOutbox):
-    """Events in the transaction of the state that caused them."""
-
-    def __init__(self, connection: AsyncConnection) -> None:
-        self._connection = connection
-
-    async def add(self, *told: Event) -> None:
-        now = datetime.now(UTC)
-        rows = [
-            {
-                "org_id": event.organization,
-                "event_type": event.event_type,
-                "run_id": event.run_id,
-                "payload": event.payload(),
-                "created_at": now,
-            }
-            for event in told
-        ]
-        if rows:
-            await self._connection.execute(insert(events), rows)
-
-    async def unsent(self, *, limit: int) -> Sequence[StoredEvent]:
-        query = select(events).where(events.c.sent_at.is_(None)).order_by(events.c.id).limit(limit)
-        # Another replica tells what it has locked; nobody waits for it.
-        rows = (await self._connection.execute(query.with_for_update(skip_locked=True))).all()
-        return [_event(row) for row in rows]
-
-    async def of_run(self, organization: str, run_id: str, *, newest: int) -> Sequence[StoredEvent]:
-        query = select(events).where(events.c.org_id == organization, events.c.run_id == run_id)
-        rows = (await self._connection.execute(query.order_by(events.c.id.desc()).limit(newest))).all()
-        return [_event(row) for row in reversed(rows)]
-
-    async def mark_sent(self, ids: Sequence[int]) -> None:
-        if ids:
-            await self._connection.execute(update(events).where(events.c.id.in_(ids)).values(sent_at=datetime.now(UTC)))
-
-
-def _event(row: Row[Any]) -> StoredEvent:
-    return StoredEvent(row.id, row.org_id, row.event_type, row.payload, row.created_at)
 
 
 class SqlAuditRecords(IAuditRecords):
     """The audit trail."""
 
-    def __init__(self, connection: AsyncConnection) -> None:
+    def __init__(self, connection: AsyncConnection, scope: Scope) -> None:
         self._connection = connection
+        self._scope = scope
 
     async def add_many(self, deeds: Sequence[tuple[Principal, str, str]]) -> None:
-        now = datetime.now(UTC)
+        self._scope.admit(*(principal.organization for principal, _, _ in deeds))
+        now = utc_now()
         rows = [
             {
                 "org_id": principal.organization,

@@ -1,12 +1,15 @@
 """Processes of the installation and who follows whom, on SQLAlchemy."""
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from sqlalchemy import delete, insert, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from domain.ports.unit_of_work import IFollowerRecords, IWorkerRecords, WorkerRecord
+from domain.identity.scope import Scope
+from domain.ports.records.followers import IFollowerRecords
+from domain.ports.records.workers import IWorkerRecords, WorkerRecord
+from infrastructure.clock import utc_now
 from infrastructure.metadata.clocks import wall_clock
 from infrastructure.metadata.tables import followers, workers
 
@@ -36,7 +39,7 @@ class SqlWorkerRecords(IWorkerRecords):
         wanted = known.scalar()
         if wanted is None:
             await self._connection.execute(
-                insert(workers).values(id=worker.id, drain_requested=False, started_at=datetime.now(UTC), **values)
+                insert(workers).values(id=worker.id, drain_requested=False, started_at=utc_now(), **values)
             )
             await self._connection.execute(
                 delete(workers).where(workers.c.seen < wall_clock(self._connection) - _FORGET_AFTER_SECONDS)
@@ -78,10 +81,12 @@ class SqlWorkerRecords(IWorkerRecords):
 class SqlFollowerRecords(IFollowerRecords):
     """`schedule.after` by the pipeline that is waited for."""
 
-    def __init__(self, connection: AsyncConnection) -> None:
+    def __init__(self, connection: AsyncConnection, scope: Scope) -> None:
         self._connection = connection
+        self._scope = scope
 
     async def put(self, organization: str, pipeline: str, after: Sequence[str]) -> None:
+        self._scope.admit(organization)
         mine = (followers.c.org_id == organization, followers.c.pipeline == pipeline)
         await self._connection.execute(delete(followers).where(*mine))
         if after:
@@ -89,6 +94,7 @@ class SqlFollowerRecords(IFollowerRecords):
             await self._connection.execute(insert(followers), rows)
 
     async def of(self, names: Sequence[tuple[str, str]]) -> Mapping[tuple[str, str], Sequence[str]]:
+        self._scope.admit(*(organization for organization, _ in names))
         if not names:
             return {}
         query = select(followers).where(tuple_(followers.c.org_id, followers.c.after).in_(names))

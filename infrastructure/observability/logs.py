@@ -1,6 +1,5 @@
 """Structured logs: JSON for machines, a console for people, one line never more than one line."""
 
-import io
 import logging
 import re
 import sys
@@ -9,10 +8,19 @@ from typing import Any
 
 import structlog
 
-from domain.plain_text import escaped, in_one_line
+from domain.plain_text import escaped
+from infrastructure.observability.scrubbing import scrubbed_field, scrubbed_lines
 
-_SECRET_KEY = re.compile(r"password|passwd|secret|token|api_?key|authorization|credential|private_?key", re.IGNORECASE)
+# What the library keeps there for itself.
+_OURS = frozenset({"_record", "_from_structlog"})
+# What has lines of its own, which people read as such.
+_OF_LINES = frozenset({"exception", "stack"})
 _COLOR = re.compile(r"(\x1b\[[0-9;]*m)")
+
+
+def is_configured() -> bool:
+    """Whether logs have been set up."""
+    return structlog.is_configured()
 
 
 def configure_logs(*, level: str, as_json: bool, service: str, version: str, environment: str) -> None:
@@ -25,21 +33,21 @@ def configure_logs(*, level: str, as_json: bool, service: str, version: str, env
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        scrub,
     ]
     renderer: Any
     if as_json:
         shared.append(add_constants)
         renderer = structlog.processors.JSONRenderer(ensure_ascii=False)
     else:
-        renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=_no_locals)
+        renderer = structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
+    # The last before the line is written: errors and their traces are text by then, and nothing is JSON yet.
+    shared += [structlog.processors.format_exc_info, scrub]
     structlog.configure(
-        processors=[
-            *shared,
-            structlog.processors.format_exc_info,
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-        ],
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=False,
@@ -60,17 +68,16 @@ def configure_logs(*, level: str, as_json: bool, service: str, version: str, env
 
 
 def scrub(_logger: Any, _name: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Mask values whose key smells of a secret, and keep control characters from forging lines."""
-    for key, value in line.items():
-        if _SECRET_KEY.search(key):
-            line[key] = "***"
-        elif isinstance(value, str):
-            line[key] = in_one_line(value)
-    return line
+    """Take secrets out of the fields of a line, and keep control characters from forging lines."""
+    return {name: value if name in _OURS else _scrubbed(name, value) for name, value in line.items()}
+
+
+def _scrubbed(name: str, value: Any) -> Any:
+    return scrubbed_lines(value) if name in _OF_LINES and isinstance(value, str) else scrubbed_field(name, value)
 
 
 class _Plain(structlog.stdlib.ProcessorFormatter):
-    """Whatever a line was made of, what is not printable is escaped at the end, but for colors on a terminal."""
+    """Whatever a line was made of, what is not printable is escaped, but for colors on a terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = super().format(record)
@@ -78,9 +85,3 @@ class _Plain(structlog.stdlib.ProcessorFormatter):
             return escaped(line)
         parts = _COLOR.split(line)
         return "".join(part if number % 2 else escaped(part) for number, part in enumerate(parts))
-
-
-def _no_locals(sio: Any, exc_info: Any) -> None:
-    found = io.StringIO()
-    structlog.dev.plain_traceback(found, exc_info)
-    sio.write(escaped(found.getvalue()))

@@ -4,6 +4,7 @@ import math
 from datetime import UTC, date, datetime
 from typing import Any
 
+from infrastructure.clock import utc_now
 from infrastructure.queries.duckdb_parsing import fold
 
 Node = dict[str, Any]
@@ -104,4 +105,4 @@ def _interval(text: str) -> float | None:
 
 
 def _now() -> float:
-    return (datetime.now(UTC).date() - date(1970, 1, 1)).total_seconds() + 2 * 86400
+    return (utc_now().date() - date(1970, 1, 1)).total_seconds() + 2 * 86400

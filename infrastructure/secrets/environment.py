@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from domain.errors import InvalidInputError, NotFoundError
 from domain.ports.secrets import ISecretProvider, Secret
 from infrastructure.environment_names import NAME, is_of_the_process
+from infrastructure.known_secrets import remember
 
 
 class EnvironmentSecretProvider(ISecretProvider):
@@ -52,4 +53,4 @@ class EnvironmentSecretProvider(ISecretProvider):
         value = self._environment.get(name)
         if value is None:
             raise NotFoundError(f"The environment variable {name} of a secret is not set.", code="secret.not_found")
-        return Secret(value)
+        return Secret(remember(value))

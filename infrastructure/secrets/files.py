@@ -6,6 +6,7 @@ from pathlib import Path, PurePosixPath
 
 from domain.errors import InvalidInputError, NotFoundError
 from domain.ports.secrets import ISecretProvider, Secret
+from infrastructure.known_secrets import remember
 
 _MAX_BYTES = 64 * 1024
 
@@ -46,7 +47,7 @@ class FileSecretProvider(ISecretProvider):
             raise NotFoundError(f"The secret file:{name} cannot be read.", code="secret.not_found") from error
         if "\x00" in text:  # Drivers quote what they cannot send.
             raise InvalidInputError("A secret is a text without NUL.", code="secret.forbidden")
-        return Secret(text)
+        return Secret(remember(text))
 
 
 def _outside() -> InvalidInputError:

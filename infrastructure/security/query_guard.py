@@ -1,11 +1,12 @@
 """IQueryGuard: refuses early, at the door; each store checks again what it runs, with what its catalog says."""
 
+import copy
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable
 
 from domain.errors import InvalidInputError, MissingExtraError, QueryRefusedError
-from domain.ports.security import IQueryGuard
+from domain.ports.security import Cost, IQueryGuard
 from domain.stores.connection import ConnectionSpec
 from domain.stores.kinds import DUCKDB, POSTGRES
 from infrastructure.bench.in_process import Calls, InProcessBench
@@ -24,6 +25,11 @@ class SqlQueryGuard(IQueryGuard):
     def __init__(self, bench: Calls | None = None) -> None:
         self._bench = bench or InProcessBench()
         self._relations: OrderedDict[bytes, frozenset[str]] = OrderedDict()
+
+    def counting(self, cost: Cost) -> "SqlQueryGuard":
+        counting = copy.copy(self)  # What is remembered is remembered for all.
+        counting._bench = self._bench.counting(cost)
+        return counting
 
     async def check_source(self, query: str, connection: ConnectionSpec | None = None) -> None:
         kind = connection.kind if connection is not None else None

@@ -41,6 +41,11 @@ class LimitSettings(Section):
     page_bytes: Annotated[Int, Field(ge=1_048_576, le=2_147_483_647)] = setting(
         256 * 1024 * 1024, "What one page of a Parquet file may be unpacked to (file.page_too_large)."
     )
+    footer_bytes: Annotated[Int, Field(ge=65_536, le=1_073_741_824)] = setting(
+        16 * 1024 * 1024,
+        "What the footer of a Parquet file may have; while it is read it takes up to twenty times its bytes "
+        "(file.footer_too_large).",
+    )
     file_ratio: Annotated[Int, Field(ge=10, le=1_000_000)] = setting(
         1_000,
         "How many times their own bytes the lists of a Parquet row group may be unpacked to once they are larger "

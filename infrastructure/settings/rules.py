@@ -182,8 +182,9 @@ def problems_across(settings: Settings) -> Iterator[Problem]:
         yield Problem(f"{_METADATA}USER", "settings.production", f"{SHARED}; sharing is for development")
     if settings.app.debug:
         yield Problem("DEBUG", "settings.production", "is not allowed in production")
-    if settings.telemetry.sampling_rate < 0.1:
-        yield Problem("OTEL_SAMPLING_RATE", "settings.production", "is below 0.1, which production refuses")
+    if settings.telemetry.rate < 0.1:
+        name = "OTEL_SAMPLING_RATE" if settings.telemetry.sampling_rate < 0.1 else "OTEL_TRACES_SAMPLER"
+        yield Problem(name, "settings.production", "keeps fewer than 0.1 of the traces, which production refuses")
     yield from _known_passwords(settings)
 
 
@@ -209,6 +210,15 @@ def _texts(section: BaseModel, above: tuple[str, ...]) -> Iterator[tuple[str, st
             extra = field.json_schema_extra
             names = extra.get("env") if isinstance(extra, dict) else None
             yield str(names[0]) if isinstance(names, list) and names else f"HEADRACE_{'__'.join(path).upper()}", value
+
+
+def secrets_of(settings: Settings) -> Iterator[str]:
+    """The values of all settings that are secrets, and the passwords within addresses."""
+    for _, value in _texts(settings, ()):
+        text = value.get_secret_value() if isinstance(value, SecretStr) else value
+        if isinstance(value, SecretStr):
+            yield text
+        yield from _passwords_within(text)
 
 
 def _passwords_within(text: str) -> Iterator[str]:

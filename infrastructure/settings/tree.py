@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from domain.loads.read_set import BATCH_BYTES
 from domain.stores.kinds import DefaultKindName
 from infrastructure.environment_names import check_listed, check_prefix
 from infrastructure.settings.http import HttpSettings
@@ -23,6 +24,7 @@ from infrastructure.settings.parts import (
     listed,
     setting,
 )
+from infrastructure.settings.telemetry import TelemetrySettings
 
 _SERVERS = r"^[A-Za-z0-9.\-\[\]:]+:[0-9]{1,5}(,[A-Za-z0-9.\-\[\]:]+:[0-9]{1,5})*$"
 
@@ -166,25 +168,6 @@ class KafkaSettings(Section):
     )
 
 
-class TelemetrySettings(Section):
-    """OpenTelemetry, from the step that brings it."""
-
-    enabled: bool = setting(False, "Send traces and metrics.", env="OTEL_ENABLED", later=8)
-    service_name: str = setting("headrace", "The service's name.", env="OTEL_SERVICE_NAME", later=8)
-    exporter_endpoint: str | None = setting(
-        None, "Where to send.", env=("OTEL_EXPORTER_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"), later=8
-    )
-    protocol: Literal["grpc", "http/protobuf"] = setting(
-        "http/protobuf", "How to send.", env="OTEL_EXPORTER_OTLP_PROTOCOL", later=8
-    )
-    sampling_rate: Annotated[float, Field(ge=0, le=1)] = setting(
-        1.0, "Share of traces kept.", env=("OTEL_SAMPLING_RATE", "OTEL_TRACES_SAMPLER_ARG"), later=8
-    )
-    log_level: Annotated[LogLevel, Lower] = setting(
-        "info", "Level of OpenTelemetry's own logs.", env="OTEL_LOG_LEVEL", later=8
-    )
-
-
 class RunSettings(Section):
     """Defaults of runs."""
 
@@ -198,7 +181,7 @@ class RunSettings(Section):
         1_000_000, "The most rows per batch that a pipeline may ask for.", env="MAX_BATCH_SIZE"
     )
     batch_bytes: Annotated[Int, Field(ge=65_536, le=1_073_741_824)] = setting(
-        64 * 1024 * 1024, "Bytes per batch where a pipeline says nothing; a row that is larger fails its run."
+        BATCH_BYTES, "Bytes per batch where a pipeline says nothing; a row that is larger fails its run."
     )
     max_retries: Annotated[Int, Field(ge=0, le=100)] = setting(
         3, "Further attempts after a retryable failure, where a pipeline says nothing.", env="MAX_RETRIES"
@@ -296,11 +279,32 @@ class FlagSettings(Section):
     enable_rate_limiting: bool = setting(True, "Limit requests.", env="ENABLE_RATE_LIMITING", later=4)
 
 
+class HealthSettings(Section):
+    """What is looked at to know whether work can be taken."""
+
+    interval_seconds: Annotated[float, Field(gt=0, le=3600)] = setting(
+        30.0, "How often the parts are looked at for `GET /health`, which asks nobody."
+    )
+    least_free_mb: Annotated[Int, Field(ge=0)] = setting(
+        256, "Free megabytes on the disks of the home and of what is spilled, without which no work is taken."
+    )
+
+
+class MetricsSettings(Section):
+    """What `GET /metrics` shows of what nobody tells by itself."""
+
+    interval_seconds: Annotated[float, Field(gt=0, le=3600)] = setting(
+        15.0, "How often the queue, the freshness of destinations, connections and health are looked at for it."
+    )
+
+
 class LogSettings(Section):
     """Log lines on stderr."""
 
     format: Literal["auto", "console", "json"] = setting("auto", "`auto` is console in development and JSON elsewhere.")
-    level: Annotated[LogLevel, Lower] = setting("info", "Lowest level shown.")
+    level: Annotated[LogLevel, Lower] = setting(
+        "info", "Lowest level shown.", env=("HEADRACE_LOGS__LEVEL", "OTEL_LOG_LEVEL")
+    )
 
 
 class SecretSettings(Section):
@@ -358,6 +362,8 @@ class Settings(BaseSettings):
     worker: WorkerSettings = WorkerSettings()
     flags: FlagSettings = FlagSettings()
     http: HttpSettings = HttpSettings()
+    health: HealthSettings = HealthSettings()
+    metrics: MetricsSettings = MetricsSettings()
     logs: LogSettings = LogSettings()
     secrets: SecretSettings = SecretSettings()
     connections: ConnectionSettings = ConnectionSettings()

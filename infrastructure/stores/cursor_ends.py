@@ -1,12 +1,12 @@
 """The end of a read by a cursor from what was observed, and the sentences that tell of it; shared by the stores."""
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from domain.loads.horizon import MARGIN, STANDBY, Horizon, Moment, ReadEnd, Transaction, clock_text
+from infrastructure.clock import monotonic, utc_now
 from infrastructure.stores.cursor_axis import Axis, micros
 
 _NAMED = 3
@@ -74,7 +74,7 @@ class Ended:
             held_back=(*self._held_back(), *self.ahead),
             assumed=self._assumed(),
             unknown=(*self._put_back(before), *unknown),
-            horizon=self.horizon.to_json(),
+            horizon=self.horizon,
         )
         return CursorEnd(self.hi, why.since(before))
 
@@ -97,7 +97,7 @@ class Ended:
 
     def _put_back(self, before: ReadEnd | None) -> tuple[str, ...]:
         """A clock that was put back gives times below the watermark once more, which no end can help."""
-        was = before.followed if before is not None else None
+        was = before.horizon if before is not None else None
         if was is None or not self.axis.is_clock or was.axis != self.axis.name or was.at <= self.horizon.at + MARGIN:
             return ()
         return (
@@ -121,9 +121,9 @@ async def settled(
     Raises:
         InvalidInputError: as `ended`.
     """
-    started = time.monotonic()
+    started = monotonic()
     while True:
-        elapsed = time.monotonic() - started
+        elapsed = monotonic() - started
         found = ended(begin, horizon, transactions, int(elapsed * 1_000_000))
         if not begin.waits or elapsed > WAIT_SECONDS or not found.is_held_by_young:
             return found.close(begin.before, begin.unknown)
@@ -138,7 +138,7 @@ async def own_end(begin: Beginning, writing_since: Callable[[], datetime | None]
     Raises:
         InvalidInputError: as `ended`.
     """
-    axis, now = begin.axis, micros(datetime.now(UTC))
+    axis, now = begin.axis, micros(utc_now())
 
     def writer() -> list[Transaction]:
         since = writing_since()
@@ -153,7 +153,7 @@ async def own_end(begin: Beginning, writing_since: Callable[[], datetime | None]
     place = now if axis.is_clock else axis.above(begin.greatest) if begin.greatest is not None else None
     moment = Moment(axis.name, axis.is_clock, "process", 0, now, place, begin.greatest)
     found = writer()
-    before = begin.before.followed if begin.before is not None else None
+    before = begin.before.horizon if begin.before is not None else None
     return await settled(begin, Horizon.observed(before, moment, found), found, look_again)
 
 

@@ -1,17 +1,11 @@
 """Which columns a run writes, of its table and of its stage, and what is wrong with a landing table; in every store."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
-
 import pyarrow as pa
 
-from domain.errors import ConflictError, SchemaMismatchError
-from domain.loads.checkpoint import LaneState, Merged
-from domain.loads.read_set import ReadSet
-from domain.pipelines.spec import DeleteMissing, Mode
+from domain.errors import SchemaMismatchError
+from domain.loads.checkpoint import Merged
+from domain.pipelines.spec import DeleteMissing
 from domain.ports.data_store import Target
-from domain.runs.lane import Lane
 from domain.stores.table import DELETED, DELETED_AT, LOADED_AT, RUN_ID, SEQ, Column, TableName
 
 _ROW_BITS = 32
@@ -34,47 +28,6 @@ def landing_changed(table: TableName, column: str) -> SchemaMismatchError:
         "written.",
         code="destination.changed",
     )
-
-
-def refuse_second_writer(target: Target, lane: Lane, writers: Iterable[tuple[str, str, str]]) -> None:
-    """Refuse to open a load into a table of which these are known: organization, pipeline and mode of each writer.
-
-    Raises:
-        ConflictError: another pipeline writes it, and one of them replaces it (`destination.owned`).
-    """
-    for organization, pipeline, mode in writers:
-        is_other = (organization, pipeline) != (lane.organization, lane.pipeline)
-        if is_other and (mode == Mode.REPLACE or target.replaces):
-            raise ConflictError(
-                f"The table {target.table} is written by another pipeline ({pipeline}), and a table that is replaced "
-                "has one writer only.",
-                code="destination.owned",
-            )
-
-
-@dataclass(frozen=True)
-class Leftovers:
-    """What an open read set would leave: a stage from which nobody can go on, and a table that it made itself."""
-
-    stage: str | None = None
-    has_made_table: bool = False
-
-
-def leftovers(state: LaneState) -> Leftovers:
-    """What is left of a read set that is not published. A stage with committed batches in order is no leftover."""
-    read_set = state.stats.get("read_set")
-    if not state.is_loading or read_set is None:
-        return Leftovers()
-    stage = read_set.get("shadow")
-    is_of_use = state.seq > 0 and read_set["plan"]["ordered"]
-    return Leftovers(None if is_of_use else stage, bool(state.stats.get("made_table")) and state.seq == 0)
-
-
-def opened_stats(read_set: ReadSet, target: Target, previous: LaneState, *, is_new: bool) -> dict[str, Any]:
-    """What the head keeps of a read set while it is open; `made_table` says that the table was made for it."""
-    is_made = is_new and target.shadow is None  # A stage becomes the table only when it is published.
-    stats = {"read_set": read_set.to_json(), "fingerprint": read_set.fingerprint}
-    return stats | ({"made_table": True} if is_made or previous.stats.get("made_table") else {})
 
 
 def landed_columns(target: Target) -> list[Column]:

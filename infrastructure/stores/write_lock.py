@@ -1,7 +1,9 @@
 """The one write lock of an embedded store, which also tells since when it is held."""
 
 import threading
-from datetime import UTC, datetime
+from datetime import datetime
+
+from infrastructure.clock import utc_now
 
 
 class WriteLock:
@@ -17,7 +19,7 @@ class WriteLock:
         """Take the lock, as `threading.Lock.acquire` does."""
         if not self._lock.acquire(timeout=timeout):
             return False
-        self._since = datetime.now(UTC)
+        self._since = utc_now()
         return True
 
     def release(self) -> None:
@@ -27,6 +29,6 @@ class WriteLock:
 
     def held_since(self) -> datetime | None:
         """Since when it is held; None when it is free."""
-        now = datetime.now(UTC)
+        now = utc_now()
         # Whoever has just taken it has not looked at the clock yet.
         return (self._since or now) if self._lock.locked() else None

@@ -6,6 +6,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from domain.errors import SchemaMismatchError, WorkFailedError
+from domain.ports.batches import LARGE_BYTES
 from domain.ports.data_store import Batch, are_large
 from domain.stores.table import Column
 from infrastructure.tabular.arrow_texts import texts_of_decimals, texts_of_uuids
@@ -18,6 +19,7 @@ from infrastructure.tabular.nested_types import (
     item_of,
     struct_of,
 )
+from infrastructure.tabular.pieces import joined
 
 _SIMPLE: dict[str, pa.DataType] = {
     "bool": pa.bool_(),
@@ -43,7 +45,7 @@ _SIMPLE: dict[str, pa.DataType] = {
     "json": pa.string(),
     KEPT_JSON: pa.string(),
 }
-_OF_LARGE_ROWS = 16 * 1024 * 1024
+_OF_LARGE_ROWS = LARGE_BYTES
 _EXTENSIONS = {"arrow.uuid": "uuid", "arrow.json": KEPT_JSON}
 
 
@@ -260,7 +262,8 @@ def not_utf8(what: str) -> SchemaMismatchError:
 
 def rechunk(batches: Iterable[pa.RecordBatch], rows: int, size_bytes: int | None = None) -> Iterator[pa.Table]:
     """Join and cut record batches so that each table has exactly `rows` rows, the last one fewer; and fewer, too, where
-    they would have more than `size_bytes`, or are so large that few of them are enough.
+    they would have more than `size_bytes`, are so large that few of them are enough, or have much longer names than
+    values.
 
     Raises:
         WorkFailedError: a single row is larger (`source.row_too_large`).
@@ -268,6 +271,7 @@ def rechunk(batches: Iterable[pa.RecordBatch], rows: int, size_bytes: int | None
     waiting: list[pa.RecordBatch] = []
     count, waiting_bytes = 0, 0
     for batch in batches:
+        rows = _few_enough(rows, batch.schema, size_bytes)
         while batch.num_rows:
             part = batch.slice(0, rows - count)
             most = _room(part, size_bytes)
@@ -281,14 +285,21 @@ def rechunk(batches: Iterable[pa.RecordBatch], rows: int, size_bytes: int | None
             if count == rows or (
                 batch.num_rows and most is not None and waiting_bytes + batch.slice(0, 1).nbytes > most
             ):
-                table = pa.Table.from_batches(waiting)
+                table = joined(waiting)
                 waiting, count, waiting_bytes = [], 0, 0
                 yield table
                 if are_large(table):
                     del table, part
                     pa.default_memory_pool().release_unused()  # What the ones before have left behind.
     if waiting:
-        yield pa.Table.from_batches(waiting)
+        yield joined(waiting)
+
+
+def _few_enough(rows: int, schema: pa.Schema, size_bytes: int | None) -> int:
+    """So many rows that they take little more than `size_bytes` where they are refused, each with all names."""
+    if size_bytes is None:
+        return rows
+    return max(1, min(rows, 2 * size_bytes // sum((len(name) + 6 for name in schema.names), start=1)))
 
 
 def _room(part: pa.RecordBatch, size_bytes: int | None) -> int | None:

@@ -145,7 +145,7 @@ class BenchTransform(IPreparedTransform):
         names = [column.name for column in self.columns] + ([DELETED] if self._plan.deleted_when is not None else [])
         if accepted.column_names != names:
             raise pa.ArrowInvalid("other columns than those of the plan")
-        return JudgedBatch(accepted, refused, judged.counts, judged.stats)
+        return JudgedBatch(accepted, refused, judged.counts, judged.measures)
 
 
 def engine_limits(bench: Bench, threads: int) -> EngineLimits:

@@ -1,6 +1,7 @@
 """SQL expressions that convert a value without loss or give NULL: nothing is rounded, wrapped or guessed."""
 
 import re
+from collections.abc import Callable
 
 from infrastructure.sql import quote
 from infrastructure.tabular.exact import CLOCK, INTEGERS
@@ -30,6 +31,8 @@ _SIMPLE = {
 }
 _TEXTS = ("string", "uuid", "json")
 _JSON = ("json", KEPT_JSON)
+_QUOTE = "'"
+_MOST_LOOKED_AT = 512
 _SIGNIFICANT = {"float32": (6, "1e-30"), "float64": (15, "1e-290")}
 _ZONE = r".*([zZ]|[+-][0-9]{2}(:?[0-9]{2})?)"
 _PATTERNS = {
@@ -88,6 +91,10 @@ def _from_text(expression: str, wanted: str, target: str) -> str:
     tried = f"TRY_CAST({expression} AS {target})"
     if is_number_in_text(wanted):
         return _to_number(expression, wanted)
+    if is_nested(wanted):
+        return nested_from_text(expression, wanted, lambda item, kind: conversion(item, "string", kind))
+    if wanted == "interval":
+        return f"CASE WHEN NOT regexp_matches({expression}, '[.][0-9]{{6}}0*[1-9]') THEN {tried} END"
     if wanted in INTEGERS:
         return _when(expression, r"[+-]?[0-9]+", tried)
     if match := re.fullmatch(r"decimal\([0-9]+,([0-9]+)\)", wanted):
@@ -111,6 +118,63 @@ def _from_text(expression: str, wanted: str, target: str) -> str:
         is_meant = f"isfinite({tried}) OR regexp_full_match({expression}, '(?i) *[+-]?(inf(inity)?|nan) *')"
         return f"CASE WHEN ({is_meant}) AND NOT contains({expression}, '_') THEN {tried} END"
     return tried
+
+
+def nested_from_text(expression: str, wanted: str, read: Callable[[str, str], str]) -> str:
+    """Convert a text such as `[1, 2]` if each of the values in it is one that `read` reads: a cast would round them.
+    Where the type has very many parts, or is deep, it has to be spelled as DuckDB spells it.
+    """
+    if _weight(wanted) > _MOST_LOOKED_AT:
+        tried = f"TRY_CAST({expression} AS {sql_type(wanted)})"
+        given, spelled = (_bare(text) for text in (expression, f"CAST({tried} AS VARCHAR)"))
+        return f"CASE WHEN {spelled} = {given} THEN {tried} END"
+    parts = f"TRY_CAST({expression} AS {_of_texts(wanted)})"
+    return f"CASE WHEN {_is_read(parts, wanted, read, 0)} THEN TRY_CAST({expression} AS {sql_type(wanted)}) END"
+
+
+def _bare(text: str) -> str:
+    return f"regexp_replace({text}, '[\\s''\"]', '', 'g')"
+
+
+def _weight(wanted: str) -> int:
+    """What looking at each value takes: DuckDB looks at a lambda twice, and so at one within another four times."""
+    if (item := item_of(wanted)) is not None:
+        return 2 * _weight(item)
+    if (fields := fields_of(wanted)) is not None:
+        return 2 * sum(_weight(kind) for _, kind in fields)
+    return 4 * sum(map(_weight, entries)) if (entries := entries_of(wanted)) is not None else 1
+
+
+def _of_texts(wanted: str) -> str:
+    """The type with texts in the place of all values."""
+    if (item := item_of(wanted)) is not None:
+        return f"{_of_texts(item)}[]"
+    if (fields := fields_of(wanted)) is not None:
+        return f"STRUCT({', '.join(f'{quote(name)} {_of_texts(kind)}' for name, kind in fields)})"
+    if (entries := entries_of(wanted)) is not None:
+        return f"MAP({_of_texts(entries[0])}, {_of_texts(entries[1])})"
+    return "VARCHAR"
+
+
+def _is_read(parts: str, wanted: str, read: Callable[[str, str], str], depth: int) -> str:
+    """Say that all values of something are read, or none is there. What is looked at more than once has a name, so that
+    the statement grows no faster than the type.
+    """
+    name = f"_headrace_item_{depth}"
+    if (item := item_of(wanted)) is not None:
+        return _all_of(f"coalesce({parts}, [])", name, _is_read(name, item, read, depth + 1))
+    if (fields := fields_of(wanted)) is not None:
+        each = [(f"struct_extract({name}, '{field.replace(_QUOTE, 2 * _QUOTE)}')", kind) for field, kind in fields]
+        return _all_of(f"[{parts}]", name, " AND ".join(_is_read(*field, read, depth + 1) for field in each))
+    if (entries := entries_of(wanted)) is not None:
+        of_each = zip(("map_keys", "map_values"), entries, strict=True)
+        both = (_is_read(f"{function}({name})", f"list<{kind}>", read, depth + 1) for function, kind in of_each)
+        return _all_of(f"[{parts}]", name, " AND ".join(both))
+    return "true" if wanted == "string" else f"({parts} IS NULL OR {read(parts, wanted)} IS NOT NULL)"
+
+
+def _all_of(values: str, name: str, is_true: str) -> str:
+    return f"len(list_filter({values}, lambda {name}: NOT ({is_true}))) = 0"
 
 
 def _from_number(expression: str, wanted: str, target: str) -> str:

@@ -16,7 +16,7 @@ from domain.pipelines.steps import CastStep
 from domain.ports.data_store import Batch, Conversions, JudgedBatch
 from domain.ports.security import TOO_LARGE
 from domain.ports.transformer import IPreparedTransform, ITransformer, TransformPlan
-from domain.quality.measures import Counts
+from domain.quality.measures import Counts, Measures
 from domain.stores.table import DELETED, ORDINAL, Column
 from infrastructure.engine_words import said_by_duckdb
 from infrastructure.queries.duckdb_queries import IN_PROCESS
@@ -313,7 +313,7 @@ class DuckDBTransform(IPreparedTransform):
             accepted=accepted,
             refused=refused_table(batch, refused, self._shape),
             counts=counts,
-            stats=self._stats(batch, accepted, refused, violations),
+            measures=self._measures(batch, accepted, refused, violations),
         )
 
     def _looked_at(self, batch: pa.Table, refused: list[Refusal]) -> pa.Table | None:
@@ -356,7 +356,7 @@ class DuckDBTransform(IPreparedTransform):
 
     def _untouched(self, batch: pa.Table) -> JudgedBatch:
         counts = Counts(read=batch.num_rows, used=batch.num_rows, produced=batch.num_rows)
-        return JudgedBatch(batch, REFUSED.empty_table(), counts, self._stats(batch, batch, (), {}))
+        return JudgedBatch(batch, REFUSED.empty_table(), counts, self._measures(batch, batch, (), {}))
 
     def _ordinals(self, count: int) -> pa.Array:
         """0 … count - 1; batches are alike in size, so the numbers are kept."""
@@ -364,32 +364,27 @@ class DuckDBTransform(IPreparedTransform):
             self._numbers = pa.array(range(count), pa.int64())
         return self._numbers.slice(0, count)
 
-    def _stats(
+    def _measures(
         self, batch: pa.Table, accepted: pa.Table, refused: Sequence[Refusal], violations: dict[str, int]
-    ) -> dict[str, Any]:
-        stats: dict[str, Any] = {}
-        if violations:
-            stats["violations"] = violations
-        if self._null_columns:
-            stats["nulls"] = {name: accepted.column(name).null_count for name in self._null_columns}
-        if self._time_columns and accepted.num_rows:
-            stats["newest"] = {
-                name: newest for name in self._time_columns if (newest := newest_of(accepted.column(name))) is not None
-            }
-        if self._profiled and self._connection is not None:
-            stats["profiles"] = profiles(self._connection, accepted, self._profiled)
-        if unconverted := Counter(column for _, kind, column, _ in refused if kind == "conversion"):
-            stats["unconverted"] = dict(unconverted)
-        if refused:
-            stats["first_errors"] = first_errors(batch, refused, self._plan.rules)
-        return stats
+    ) -> Measures:
+        times = self._time_columns if accepted.num_rows else ()
+        newest = {name: newest_of(accepted.column(name)) for name in times}
+        is_profiled = self._profiled and self._connection is not None
+        return Measures(
+            violations=violations,
+            nulls={name: accepted.column(name).null_count for name in self._null_columns},
+            newest={name: time for name, time in newest.items() if time is not None},
+            profiles=profiles(self._connection, accepted, self._profiled) if is_profiled else {},
+            unconverted=dict(Counter(column for _, kind, column, _ in refused if kind == "conversion")),
+            first_errors=first_errors(batch, refused, self._plan.rules) if refused else (),
+        )
 
 
 def nothing_judged(columns: Sequence[Column], plan: TransformPlan) -> JudgedBatch:
     """What becomes of no rows."""
     columns = [*columns, *([Column(DELETED, "bool")] if plan.deleted_when is not None else [])]
     arrays = [pa.array([], arrow_type(column.type)) for column in columns]
-    return JudgedBatch(pa.table(arrays, names=_names(columns)), REFUSED.empty_table(), Counts(), {})
+    return JudgedBatch(pa.table(arrays, names=_names(columns)), REFUSED.empty_table(), Counts(), Measures())
 
 
 def _names(columns: Sequence[Column]) -> list[str]:

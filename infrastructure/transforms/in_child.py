@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from domain.pipelines.steps import PythonStep
 from domain.ports.transformer import TransformPlan
-from domain.quality.measures import Counts
+from domain.quality.measures import Counts, Measures
 from domain.stores.table import ORDINAL, Column
 from infrastructure.bench.asking import ask
 from infrastructure.tabular.arrow import not_utf8, to_table
@@ -54,7 +54,7 @@ class JudgedBytes:
     accepted: bytes
     refused: bytes
     counts: Counts
-    stats: dict[str, Any]
+    measures: Measures
 
 
 class AskedHook(Hook):
@@ -95,7 +95,7 @@ def judge(plan: TransformPlan, limits: EngineLimits, batch: pa.Buffer, keeps_row
         as_bytes(to_table(rows) if keeps_rows else to_table(rows).slice(0, 0)).to_pybytes()
         for rows in (judged.accepted, judged.refused)
     )
-    return JudgedBytes(accepted, refused, judged.counts, dict(judged.stats))
+    return JudgedBytes(accepted, refused, judged.counts, judged.measures)
 
 
 def _sound(batch: pa.Buffer) -> pa.Table:

@@ -2,13 +2,14 @@
 
 import base64
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import duckdb
 import pyarrow as pa
 
 from domain.errors import InvalidInputError
-from domain.quality.profile import GAMMA, KEPT_TOP, REGISTER_BITS
+from domain.quality.profile import GAMMA, KEPT_TOP, REGISTER_BITS, Profile
 from domain.quality.rules import Rule
 
 _VIEW = "_headrace_profiled"
@@ -16,7 +17,6 @@ _NUMBERS = ("int", "uint", "float", "decimal(")
 _TEXTS = ("string", "bool", "uuid")
 _LONGEST_VALUE = 100
 _REST_BITS = 64 - REGISTER_BITS
-_NOTHING = base64.b64encode(bytes(2**REGISTER_BITS)).decode()
 
 
 def profiled_columns(rules: Sequence[Rule]) -> list[str]:
@@ -37,9 +37,9 @@ def check_profiled(rule: Rule, kind: str) -> None:
         )
 
 
-def profiles(connection: duckdb.DuckDBPyConnection, rows: pa.Table, columns: Sequence[str]) -> dict[str, Any]:
+def profiles(connection: duckdb.DuckDBPyConnection, rows: pa.Table, columns: Sequence[str]) -> dict[str, Profile]:
     """Profile columns of a batch; blocking."""
-    found: dict[str, Any] = {}
+    found: dict[str, Profile] = {}
     for name in columns:
         column = rows.column(name)
         connection.register(_VIEW, pa.table({"v": column}))
@@ -50,37 +50,33 @@ def profiles(connection: duckdb.DuckDBPyConnection, rows: pa.Table, columns: Seq
     return found
 
 
-def _profile(connection: duckdb.DuckDBPyConnection, *, is_number: bool) -> dict[str, Any]:
+def _profile(connection: duckdb.DuckDBPyConnection, *, is_number: bool) -> Profile:
     def rows(sql: str) -> list[tuple[Any, ...]]:
         found: list[tuple[Any, ...]] = connection.execute(sql).fetchall()
         return found
 
     count, nulls = rows(f"SELECT count(v), count(*) - count(v) FROM {_VIEW}")[0]
-    profile: dict[str, Any] = {
-        "count": count, "nulls": nulls, "min": None, "max": None, "sum": 0.0, "buckets": {},
-        "registers": _NOTHING, "top": {},
-    }  # fmt: skip
+    profile = Profile(count, nulls)
     if not count:
         return profile
     if is_number:
         finite = f"SELECT CAST(v AS DOUBLE) AS v FROM {_VIEW} WHERE isfinite(CAST(v AS DOUBLE))"
-        profile["min"], profile["max"], total = rows(f"SELECT min(v), max(v), fsum(v) FROM ({finite})")[0]
-        profile["sum"] = total or 0.0
+        least, greatest, total = rows(f"SELECT min(v), max(v), fsum(v) FROM ({finite})")[0]
         place = f"CAST(ceil(ln(abs(v)) / ln({GAMMA!r})) AS BIGINT)"
         bucket = f"CASE WHEN v = 0 THEN 'z' WHEN v > 0 THEN 'p' || {place} ELSE 'n' || {place} END"
-        profile["buckets"] = dict(rows(f"SELECT {bucket}, count(*) FROM ({finite}) GROUP BY 1 ORDER BY 1"))
+        buckets = dict(rows(f"SELECT {bucket}, count(*) FROM ({finite}) GROUP BY 1 ORDER BY 1"))
+        profile = replace(profile, min=least, max=greatest, sum=total or 0.0, buckets=buckets)
     registers = bytearray(2**REGISTER_BITS)
     rest = f"(h & {2**_REST_BITS - 1}::UBIGINT)"
     rank = f"CASE WHEN {rest} = 0 THEN {_REST_BITS + 1} ELSE {_REST_BITS} - CAST(floor(log2({rest})) AS INTEGER) END"
     hashes = f"SELECT hash(v) AS h FROM {_VIEW} WHERE v IS NOT NULL"
     for place, highest in rows(f"SELECT h >> {_REST_BITS}, max({rank}) FROM ({hashes}) GROUP BY 1"):
         registers[place] = max(0, min(highest, 255))
-    profile["registers"] = base64.b64encode(registers).decode()
     text = f"left(CAST(v AS VARCHAR), {_LONGEST_VALUE})"
-    profile["top"] = dict(
-        rows(f"SELECT {text}, count(*) FROM {_VIEW} WHERE v IS NOT NULL GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT {KEPT_TOP}")
+    top = rows(
+        f"SELECT {text}, count(*) FROM {_VIEW} WHERE v IS NOT NULL GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT {KEPT_TOP}"
     )
-    return profile
+    return replace(profile, registers=base64.b64encode(registers).decode(), top=dict(top))
 
 
 def _is_number(kind: pa.DataType) -> bool:

@@ -1,12 +1,13 @@
 """Rows that were refused, as they go to quarantine: with their place, the reason, and the row as it was read."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import pyarrow as pa
 
 from domain.errors import QualityRejectedError
+from domain.first_errors import FirstError
 from domain.quality.rules import Rule
+from domain.rule_results import RuleResult
 from infrastructure.tabular.json_rows import encoded
 from infrastructure.transforms.shapes import shape_of_scalar
 
@@ -19,7 +20,7 @@ REFUSED = pa.schema(
         ("rule", pa.string()),
         ("reason", pa.string()),
         ("record", pa.string()),
-        ("columns", pa.string()),
+        ("columns", pa.dictionary(pa.int32(), pa.string())),
     ]
 )
 Refusal = tuple[int, str, str, str]
@@ -34,7 +35,8 @@ def refused_table(batch: pa.Table, refused: Sequence[Refusal], types: str) -> pa
     records = pa.chunked_array(list(_records(batch, [ordinal for ordinal, *_ in ordered])), pa.string())
     ordinals, kinds, subjects, reasons = zip(*ordered, strict=True)
     rules = [subject if kind == "rule" else None for kind, subject in zip(kinds, subjects, strict=True)]
-    values = [list(ordinals), list(kinds), rules, list(reasons), records, [types] * len(records)]
+    shapes = pa.DictionaryArray.from_arrays(pa.repeat(0, len(records)).cast(pa.int32()), pa.array([types]))
+    values = [list(ordinals), list(kinds), rules, list(reasons), records, shapes]
     return pa.table(values, schema=REFUSED)
 
 
@@ -51,21 +53,17 @@ def _records(batch: pa.Table, ordinals: list[int]) -> Iterator[pa.Array]:
     yield pa.array(encoded(rows), pa.string())
 
 
-def first_errors(batch: pa.Table, refused: Sequence[Refusal], rules: Sequence[Rule]) -> list[dict[str, Any]]:
+def first_errors(batch: pa.Table, refused: Sequence[Refusal], rules: Sequence[Rule]) -> tuple[FirstError, ...]:
     """A few refusals of a batch for its report, conversions before rules: each with its column and the shape of the
     value there, never with the value; the ordinal counts the batch's rows.
     """
     columns = {rule.label: rule.column for rule in rules}
     found = []
     for ordinal, kind, subject, reason in sorted(refused, key=_conversions_first)[:_FIRST_ERRORS]:
-        error: dict[str, Any] = {"kind": kind, "message": reason, "ordinal": ordinal}
         column = subject if kind == "conversion" else columns.get(subject)
-        if column is not None:
-            error["column"] = column
-        if column in batch.column_names:
-            error["shape"] = shape_of_scalar(batch.column(column)[ordinal])
-        found.append(error)
-    return found
+        shape = shape_of_scalar(batch.column(column)[ordinal]) if column in batch.column_names else None
+        found.append(FirstError(kind, reason, ordinal, column, shape))
+    return tuple(found)
 
 
 def _conversions_first(refusal: Refusal) -> tuple[bool, int]:
@@ -80,4 +78,7 @@ def rejected(rule: Rule, count: int, batch: pa.Table, ordinals: Sequence[int]) -
     )
     refused = [(ordinal, "rule", rule.label, f"{rule.label} was violated") for ordinal in ordinals[:_FIRST_ERRORS]]
     error.first_errors = first_errors(batch, refused, [rule])
+    error.results = (
+        RuleResult(rule.label, "row", rule.on_violation.value, "fail", batch.num_rows, count, value=float(count)),
+    )
     return error

@@ -17,7 +17,7 @@ from infrastructure.tabular.duckdb_types import logical_of
 from infrastructure.tabular.exact import NOT_CONVERTED, exact, is_plain_number
 from infrastructure.tabular.nested_types import is_text_on_the_way
 from infrastructure.tabular.numbers_in_text import is_number_in_text
-from infrastructure.transforms.conversions import catalog_type, conversion, sql_type
+from infrastructure.transforms.conversions import catalog_type, conversion, is_nested, nested_from_text, sql_type
 
 Pair = tuple[str, str, str]
 """A column's name, its type, and the type that it is to have."""
@@ -248,6 +248,8 @@ def converting(name: str, kind: str, *, is_guess: bool) -> str:
 
 
 def _read(column: str, given: str, wanted: str, *, is_exact: bool) -> str:
+    if is_exact and is_nested(wanted):
+        return nested_from_text(column, wanted, lambda item, kind: _read(item, given, kind, is_exact=True))
     result = (exact(column, wanted) if is_exact else None) or conversion(column, given, wanted)
     return (
         f"CASE WHEN {is_plain_number(column)} THEN {result} END" if is_exact and is_number_in_text(wanted) else result

@@ -1,5 +1,6 @@
 """Every provider under every setting, lifetimes, readable errors, and swapping by override."""
 
+import asyncio
 import itertools
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,13 @@ from dependency_injector.errors import Error
 
 from application.catalog.documents import PutDocument
 from application.runs.launch import TriggerRun
+from domain.errors import ScopeError
 from domain.identity.principal import Principal, Role
+from domain.identity.scope import PLATFORM, Scope
 from domain.ports.data_store import IDataStore
-from domain.ports.unit_of_work import IUnitOfWork
+from domain.ports.records.unit_of_work import IUnitOfWork
+from domain.runs.work import WorkKind
+from entrypoints.composition import container as composed
 from entrypoints.composition.checking import CircularDependencyError, UnregisteredDependencyError, check_container
 from entrypoints.composition.container import Container, build_container
 from entrypoints.composition.lifecycle import running
@@ -66,6 +71,16 @@ def test_circular_dependency_is_named() -> None:
         check_container(Circle())
 
 
+def test_program_does_not_start_with_what_nobody_registered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Incomplete(Container):
+        forgotten: providers.Dependency[Any] = providers.Dependency()
+
+    monkeypatch.setattr(composed, "Container", Incomplete)
+
+    with pytest.raises(UnregisteredDependencyError, match="forgotten"):
+        container_of(tmp_path)
+
+
 def test_singletons_are_one_and_units_of_work_are_new(tmp_path: Path) -> None:
     container = container_of(tmp_path, HEADRACE_STORE__KIND="memory")
     other = container_of(tmp_path, HEADRACE_STORE__KIND="memory")
@@ -77,17 +92,49 @@ def test_singletons_are_one_and_units_of_work_are_new(tmp_path: Path) -> None:
     ) is not container.gateways.connection_store("memory", spec=None, secrets={})
 
 
-async def test_unit_of_work_is_scoped_to_its_block(tmp_path: Path) -> None:
+async def test_unit_of_work_lives_as_long_as_its_scope(tmp_path: Path) -> None:
     container = container_of(tmp_path)
     async with running(container, with_store=False) as use_cases:
-        first: IUnitOfWork = container.gateways.unit_of_work()
-        second: IUnitOfWork = container.gateways.unit_of_work()
-        assert first is not second
-        async with first:
-            await first.identity.ensure_organization("other")
-            await first.commit()
-        async with use_cases.launcher.records.unit() as third:
-            assert third is not first
+        with pytest.raises(ScopeError, match="create_scope"):
+            container.gateways.unit_of_work()
+        async with use_cases.scopes.create_scope(Scope("default")):
+            first: IUnitOfWork = container.gateways.unit_of_work()
+            assert container.gateways.unit_of_work() is first
+            await first.__aenter__()
+            await first.identity.ensure_organization("default")
+            elsewhere = [asyncio.create_task(unit_in(container, Scope("default"))) for _ in range(2)]
+            assert len({id(unit) for unit in [first, *await asyncio.gather(*elsewhere)]}) == 3
+        with pytest.raises(ScopeError):
+            container.gateways.unit_of_work()
+        with pytest.raises(Exception, match="closed"):  # As its scope is.
+            await first.identity.ensure_organization("default")
+
+
+async def test_scope_is_kept_to_one_organization(tmp_path: Path) -> None:
+    container = container_of(tmp_path)
+    async with running(container, with_store=False) as use_cases:
+        records, scopes = use_cases.launcher.records, use_cases.scopes
+        async with scopes.create_scope(Scope("default")):
+            assert scopes.current() == Scope("default")
+            for mine in (Scope("default"), PLATFORM):
+                async with records.unit(mine), records.read(mine):
+                    pass
+            with pytest.raises(ScopeError):
+                records.unit(Scope("other"))
+            with pytest.raises(ScopeError):
+                records.read(Scope("other"))
+            with pytest.raises(ScopeError):
+                async with scopes.create_scope(Scope("other")):
+                    pass
+        async with records.read(Scope("other")) as unit:
+            assert await unit.runs.last_of("other", WorkKind.PIPELINE.named("any")) is None
+
+
+async def unit_in(container: Container, scope: Scope) -> IUnitOfWork:
+    container.use_cases.everything()
+    async with container.gateways.scopes().create_scope(scope):
+        unit: IUnitOfWork = container.gateways.unit_of_work()
+        return unit
 
 
 @pytest.mark.parametrize("kind", list(BACKENDS))
@@ -122,7 +169,7 @@ async def test_override_swaps_default_and_named_store_under_one_test(
             assert described is not None
             assert [c.name for c in described.columns][:3] == ["id", "note", "twice"]
             assert finished.report is not None
-            assert finished.report["counts"]["used"] == 3
+            assert finished.report.counts.used == 3
 
 
 def read_table(name: str) -> Any:

@@ -14,7 +14,8 @@ def test_doors_get_use_cases_and_no_records_queue_or_stores() -> None:
     behind = {
         name: kind.__module__
         for name, kind in given.items()
-        if kind is OpenStores or (kind.__module__.startswith(f"{ports.__name__}.") and name != "telemetry")
+        if kind is OpenStores
+        or (kind.__module__.startswith(f"{ports.__name__}.") and name not in ("telemetry", "scopes"))
     }
     assert len(given) > 15
     assert behind == {}

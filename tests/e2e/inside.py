@@ -48,7 +48,7 @@ class Inside:
         """Run a pipeline that succeeds."""
         run = await self.ran(name, **changes)
         assert run.state is RunState.SUCCEEDED, run.error
-        return dict(run.report or {})
+        return run.report.to_json() if run.report is not None else {}
 
     async def store(self, connection: str = "default") -> IDataStore:
         """The store of a connection."""

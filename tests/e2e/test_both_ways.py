@@ -73,6 +73,7 @@ doctor
 test
 config check
 db current
+pipelines reset people --yes
 pipelines delete broken --yes
 plan --prune
 """.strip().splitlines()
@@ -82,7 +83,6 @@ HERE_ONLY = {
     "crashtest": "kills processes of its own, which need the stores to themselves",
     "config show": "tells the settings of this process", "config reference": "the same everywhere",
     "config schema": "the same everywhere", "db upgrade": "the server has done it",
-    "pipelines reset": "refused beside a server that holds the DuckDB file, with the call that works",
     "workers list": "the server is one",
 }  # fmt: skip
 _PIPELINE = """version: 1
@@ -93,8 +93,8 @@ destination: {{table: {0}}}
 """
 # What differs from one run to the next, and who it was that asked: the user of the command line, or a key's.
 _OWN = {
-    "seconds", "rows_per_second", "trace", "requested_by", "updated_by", "actor", "key", "prefix", "subject",
-    "duration_seconds", "snapshots",
+    "seconds", "spent", "rows_per_second", "trace", "correlation_id", "requested_by", "updated_by", "actor", "key",
+    "prefix", "subject", "duration_seconds", "snapshots",
 }  # fmt: skip
 _CHANGING = (
     (re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)"), "<time>"),
@@ -113,7 +113,7 @@ class Ids:
 
     def plain(self, value: Any, name: str = "") -> Any:
         """An answer without what is its own."""
-        if isinstance(value, dict):
+        if isinstance(value, dict) and name not in _OWN:
             return {key: self.plain(item, key) for key, item in value.items()}
         if isinstance(value, list):
             return [self.plain(item) for item in value]

@@ -51,7 +51,7 @@ async def test_value_that_breaks_a_guess_fails_the_run_by_name_before_anything_i
 
     assert any(note.startswith("publish: run") and "types: {id: int64, code: int64}" in note for note in notes), notes
     assert broken.state is RunState.FAILED
-    message = str(broken.error and broken.error["message"])
+    message = str(broken.error and broken.error.message)
     assert (
         "codes.csv, line 16: the value of code (text of 3 characters: digits) is not exactly one of type int64"
         in message
@@ -81,7 +81,7 @@ async def test_rows_that_break_a_guess_go_to_quarantine_where_on_error_allows_it
 
     assert (counts["read"], counts["used"], counts["failed"]) == (15, 14, 1)
     assert replayed.report is not None
-    assert (replayed.report["counts"]["read"], replayed.report["counts"]["used"]) == (1, 0)
+    assert (replayed.report.counts.read, replayed.report.counts.used) == (1, 0)
     assert sorted(row["code"] for row in await here.rows("codes")) == list(range(14))
 
 
@@ -95,8 +95,8 @@ async def test_declared_types_are_published_by_batch_and_guesses_never(here: Ins
 
     assert report["published"] == "batch"
     assert refused.error is not None
-    assert refused.error["code"] == "spec.contradiction"
-    assert "types: {id: int64, code: int64}" in refused.error["message"]
+    assert refused.error.code == "spec.contradiction"
+    assert "types: {id: int64, code: int64}" in refused.error.message
 
 
 async def test_guess_that_saw_everything_is_published_by_batch(here: Inside, project: Path) -> None:
@@ -208,7 +208,7 @@ async def test_encoding_is_declared_in_the_document_and_a_wrong_one_is_no_docume
     await here.report("a")
 
     assert refused.error is not None
-    assert (refused.error["code"], "line 1" in refused.error["message"]) == ("file.encoding", True)
+    assert (refused.error.code, "line 1" in refused.error.message) == ("file.encoding", True)
     assert [row["straße"] for row in await here.rows("a")] == ["Zürich"]
     for wrong in ("encoding: rot13", "encoding: punycode", "delimiter: ';;'", "delimiter: '\"'"):
         with pytest.raises((PlatformError, AssertionError)):

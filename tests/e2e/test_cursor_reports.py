@@ -56,20 +56,20 @@ async def test_who_holds_a_read_back_is_told_until_it_is_over(
                 await use_cases.catalog.put(ME, command)
             [_, planned] = await use_cases.planner.plan(ME, commands, prune=False)
             held = await ran(use_cases)
-            during = state_body("events", await use_cases.inspector.state(ME, "events"))
+            during = state_body("events", await use_cases.states.state(ME, "events"))
             late.does("COMMIT")
             after = await ran(use_cases)
-            now = state_body("events", await use_cases.inspector.state(ME, "events"))
+            now = state_body("events", await use_cases.states.state(ME, "events"))
 
     session = f"session {pid} (user postgres, application till)"
     assert any(note.startswith("cursor: Held back since") and session in note for note in planned.notes)
     assert held.report is not None
-    assert held.report["counts"]["read"] == 0
-    assert session in held.report["cursor"]["held_back"][0]
-    assert during["cursor"] == held.report["cursor"]
+    assert held.report.counts.read == 0
+    assert session in held.report.cursor["held_back"][0]
+    assert during["cursor"] == held.report.to_json()["cursor"]
     assert after.report is not None
-    assert after.report["counts"]["read"] == 2
+    assert after.report.counts.read == 2
     assert "cursor" not in now
-    assert now["complete_as_of"] == after.report["complete_as_of"] > during["complete_as_of"]
+    assert now["complete_as_of"] == after.report.complete_as_of > during["complete_as_of"]
     print_report(run_body(held))
     assert session in capsys.readouterr().out

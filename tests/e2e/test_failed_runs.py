@@ -49,7 +49,7 @@ async def test_failed_run_leaves_no_table_and_the_mended_one_just_runs(
         run = await installation.ran("orders")
 
         assert run.error is not None
-        assert (run.state, run.error["code"]) == (RunState.FAILED, code), run.error
+        assert (run.state, run.error.code) == (RunState.FAILED, code), run.error
         assert await tables(installation) == []
 
         # Both ways to mend it: the file, and the document.
@@ -127,11 +127,13 @@ async def test_failed_batch_tells_its_first_errors_though_nothing_of_it_is_commi
     ):
         assert run.error is not None
         assert run.report is not None
-        assert run.error["code"] == code
-        first = run.report["first_errors"][0]
+        assert run.error.code == code
+        first = run.report.to_json()["first_errors"][0]
         assert (first["kind"], first["place"]) == (kind, place)
         assert SECRET not in str(run.report) + str(run.error)
-    assert "amount (text of 8 characters: digits, letters and a comma)" in (unconverted.error or {})["message"]
+    assert "amount (text of 8 characters: digits, letters and a comma)" in (
+        unconverted.error and unconverted.error.message
+    )
 
 
 @pytest.mark.parametrize(
@@ -163,9 +165,9 @@ async def test_statement_that_fails_on_a_value_says_whether_it_is_a_step_or_a_ru
         run = await installation.ran("orders")
 
     assert run.error is not None
-    assert run.error["code"] == "transform.failed"
-    assert run.error["message"].startswith(f"{blamed} failed on a value of note that does not convert to INT32")
-    assert "s3kr1t" not in run.error["message"]
+    assert run.error.code == "transform.failed"
+    assert run.error.message.startswith(f"{blamed} failed on a value of note that does not convert to INT32")
+    assert "s3kr1t" not in run.error.message
 
 
 async def test_date_that_a_format_does_not_read_says_the_function_that_does_without(project: Path) -> None:
@@ -178,10 +180,10 @@ async def test_date_that_a_format_does_not_read_says_the_function_that_does_with
         run = await installation.ran("orders")
 
     assert run.error is not None
-    assert run.error["code"] == "transform.failed"
-    assert run.error["message"].startswith("A step failed on a text that strptime does not read by its format")
-    assert "try_strptime gives NULL instead" in run.error["message"]
-    assert "s3kr1t" not in run.error["message"]
+    assert run.error.code == "transform.failed"
+    assert run.error.message.startswith("A step failed on a text that strptime does not read by its format")
+    assert "try_strptime gives NULL instead" in run.error.message
+    assert "s3kr1t" not in run.error.message
 
 
 async def test_first_errors_of_a_table_name_the_row_of_the_batch(project: Path, postgres_database: str) -> None:
@@ -245,7 +247,7 @@ async def test_full_refresh_keeps_the_types_of_a_table_on_which_other_things_han
             file.write_text("id,amount\n1,five\n")
             run = await installation.ran("kept", full_refresh=True)
             assert run.error is not None
-            assert (run.error["code"], "kept" in run.error["message"]) == ("run.conversion", True), run.error
+            assert (run.error.code, "kept" in run.error.message) == ("run.conversion", True), run.error
             assert [row["amount"] for row in await installation.rows("kept")] == [5]
             postgres(postgres_database, gone)
 
@@ -270,7 +272,7 @@ async def test_what_an_abandoned_load_leaves_in_the_table_is_told(
             file.write_text("id,note\n" + "".join(f"{n},{n // 25 * 999}\n" for n in range(30)))
             failed = await installation.ran(name)
             assert failed.error is not None
-            assert failed.error["code"] == "quality.rejected"
+            assert failed.error.code == "quality.rejected"
             stay = len(await installation.rows(name)) if told else 0
             file.write_text("id,note\n" + "".join(f"{n},1\n" for n in range(30)))
 
@@ -297,7 +299,7 @@ async def test_load_that_was_too_large_for_its_batches_goes_on_with_larger_ones(
         await installation.pipeline("large", source, wanted, "run: {batch_bytes: 64KiB, batch_rows: 1}\n")
         failed = await installation.ran("large")
         assert failed.error is not None
-        assert failed.error["code"] == code
+        assert failed.error.code == code
         assert 0 < len(await installation.rows("t")) < 10
 
         await installation.pipeline("large", source, wanted, "run: {batch_bytes: 16MiB, batch_rows: 1}\n")

@@ -46,7 +46,7 @@ async def test_columns_of_folders_land_with_their_types_and_come_back_from_quara
     await here.report("days", replay="all")
 
     assert refused.state is RunState.FAILED
-    assert (refused.error or {})["code"] == "source.folders"
+    assert (refused.error and refused.error.code) == "source.folders"
     assert (report["counts"]["used"], report["counts"]["quarantined"]) == (4, 1)
     january, february = date(2024, 1, 31), date(2024, 2, 1)
     found = sorted((row["id"], row["day"]) for row in await here.rows("landed", connection))

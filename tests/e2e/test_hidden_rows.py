@@ -97,3 +97,34 @@ async def test_policies_that_hide_rows_of_the_source_are_told_by_plan_and_report
     finally:
         postgres(postgres_database, f"drop owned by {role}")
         postgres(postgres_database, f"drop role {role}")
+
+
+async def test_rows_that_policies_hide_from_a_merge_are_told(project: Path, postgres_database: str) -> None:
+    postgres(postgres_database, "create table source as select g::bigint as id, g as n from generate_series(1, 3) g")
+    mark = "_headrace_loaded_at timestamptz, _headrace_run_id uuid"
+    role = f"writer_{postgres_database.rsplit('/', 1)[1]}"
+    postgres(postgres_database, f"create role {role} login")
+    try:
+        postgres(postgres_database, f"grant create on schema public to {role}")
+        postgres(postgres_database, f"grant create on database {postgres_database.rsplit('/', 1)[1]} to {role}")
+        for name in ("hidden", "shown"):
+            postgres(postgres_database, f"create table {name} (id bigint, n int, {mark})")
+            postgres(postgres_database, f"insert into {name} values (1, 0), (2, 7)")
+            postgres(postgres_database, f"grant all on {name}, source to {role}")
+        postgres(postgres_database, "alter table hidden enable row level security")
+        postgres(postgres_database, "create policy own on hidden using (n > 0)")
+        async with inside(project, **postgres_environment(postgres_database)) as installation:
+            seen_by = postgres_connection(postgres_database, "there").replace("user: postgres", f"user: {role}")
+            await installation.put(seen_by)
+            told = {}
+            for name in ("hidden", "shown"):
+                destination = f"connection: there, table: {name}, mode: merge, key: [id]"
+                await installation.pipeline(name, "connection: there, table: source, key: [id]", destination)
+                told[name] = (await installation.report(name)).get("warnings", [])
+    finally:
+        postgres(postgres_database, f"drop owned by {role}")
+        postgres(postgres_database, f"drop role {role}")
+
+    assert postgres(postgres_database, "select count(*) from hidden where id = 1") == [(2,)]
+    assert (len(told["hidden"]), told["shown"]) == (1, [])
+    assert "a key of theirs may be there twice" in told["hidden"][0]

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from domain.quality.measures import Counts, merge_stats
-from domain.quality.rules import Measures, OnViolation, Reference, Rule, judge
+from domain.quality.measures import Counts, Measures
+from domain.quality.rules import Evidence, OnViolation, Reference, Rule, judge
 from domain.stores.table import TableName
 from tests.e2e.api import headrace
 from tests.e2e.projects import postgres_connection, postgres_environment, write
@@ -38,7 +38,7 @@ NOW = datetime(2026, 1, 2, 12, tzinfo=UTC)
     ],
 )
 def test_rules_over_the_run_are_judged_by_what_was_measured(rule: Rule, verdict: str, value: float | None) -> None:
-    measures = Measures(
+    measures = Evidence(
         Counts(10, 10, 0, 10),
         duplicates={("id",): 2},
         dangling={Reference("id", TableName("t"), "k"): 3},
@@ -53,11 +53,9 @@ def test_rules_over_the_run_are_judged_by_what_was_measured(rule: Rule, verdict:
 
 
 def test_newest_time_of_streams_and_batches_is_kept() -> None:
-    merged = merge_stats(
-        {"newest": {"a": "2026-01-01", "b": "2026-01-05"}}, {"newest": {"a": "2026-01-03", "c": "2026"}}
-    )
+    merged = Measures(newest={"a": "2026-01-01", "b": "2026-01-05"}) + Measures(newest={"a": "2026-01-03", "c": "2026"})
 
-    assert merged["newest"] == {"a": "2026-01-03", "b": "2026-01-05", "c": "2026"}
+    assert merged.newest == {"a": "2026-01-03", "b": "2026-01-05", "c": "2026"}
 
 
 def ruled(project: Path, rules: str, *, more: str = "") -> None:

@@ -85,11 +85,14 @@ async def drawn(content: str, options: str) -> tuple[Any, ...]:
             for name, more in (("converted", ""), ("row_by_row", ROW_BY_ROW)):
                 await here.pipeline(name, f"{FILES}{options}", f"table: {name}", more)
                 run = await here.ran(name)
-                assert run.state is not RunState.SUCCEEDED or (run.report or {})["way"] == ("arrow" if more else "text")
+                assert run.state is not RunState.SUCCEEDED or (run.report and run.report.way) == (
+                    "arrow" if more else "text"
+                )
                 table = await (await here.store()).describe(TableName(name))
                 rows = await here.rows(name) if table else []
                 types = [(column.name, column.type) for column in table.columns] if table else []
-                error = {**(run.error or {}), "message": str((run.error or {}).get("message")).replace(name, "")}
+                told = run.error.to_json() if run.error is not None else {}
+                error = {**told, "message": str(told.get("message")).replace(name, "")}
                 found.append((run.state, error, types, shown(rows)))
             return tuple(found)
     finally:
@@ -132,7 +135,7 @@ async def test_value_in_a_later_part_is_told_or_put_aside_by_who_looks_at_every_
 
     failed = await here.ran("notes")
 
-    message = str(failed.error and failed.error["message"])
+    message = str(failed.error and failed.error.message)
     assert failed.state is RunState.FAILED
     assert "b.csv, line 3" in message
     assert "one" not in message
@@ -161,7 +164,7 @@ async def test_file_that_breaks_off_is_told_with_its_line_and_nothing_of_its_par
 
     failed = await here.ran("notes")
 
-    message = str(failed.error and failed.error["message"])
+    message = str(failed.error and failed.error.message)
     assert failed.state is RunState.FAILED
     assert "b.csv" in message
     assert words in message

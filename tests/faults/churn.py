@@ -293,12 +293,12 @@ async def _runs(use_cases: UseCases, pipeline: Pipeline) -> None:
     run = await use_cases.executor.execute_to_end(claimed)
     assert run.state is RunState.SUCCEEDED, (pipeline.name, run.error)
     pipeline.runs += 1
-    pipeline.said |= set((run.report or {}).get("cursor", {}))
+    pipeline.said |= set(run.report.cursor if run.report is not None else ())
 
 
 async def _compare(use_cases: UseCases, owner: Any, pipeline: Pipeline, result: Round) -> None:
     source = Counter(row["id"] for row in await owner.fetch(f"SELECT id FROM {pipeline.table}"))
-    spec = await use_cases.inspector.spec_of(ME, pipeline.name)
+    spec = await use_cases.states.spec_of(ME, pipeline.name)
     landed: Counter[int] = Counter()
     for row, count in (await use_cases.rehearsal.content(ME, spec)).rows.items():
         landed[int(row.strip("[]").split(",")[0])] += count

@@ -228,10 +228,12 @@ AUDITS = {
         "(SELECT min(c.id) FROM run_transitions c WHERE c.run_id = a.run_id AND c.id > a.id) WHERE b.before <> a.after"
     ),
     "S3": (
-        "SELECT pipeline, cause FROM runs WHERE cause IS NOT NULL GROUP BY pipeline, cause HAVING count(*) > 1"
+        "SELECT work_name, cause FROM runs WHERE cause IS NOT NULL GROUP BY work_kind, work_name, cause "
+        "HAVING count(*) > 1"
     ),
     "lanes": (
-        "SELECT pipeline, lane FROM runs WHERE state = 'running' GROUP BY org_id, pipeline, lane HAVING count(*) > 1"
+        "SELECT work_name, lane FROM runs WHERE state = 'running' GROUP BY org_id, work_kind, work_name, lane "
+        "HAVING count(*) > 1"
     ),
     "ended": "SELECT id FROM runs WHERE state IN ('succeeded', 'failed', 'cancelled') AND finished_at IS NULL",
 }  # fmt: skip

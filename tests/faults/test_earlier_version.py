@@ -92,7 +92,7 @@ async def test_lane_that_the_first_version_left_goes_on_or_says_why_not(
 
     async with running(build_container(settings, project), with_store=False) as use_cases:
         await put(use_cases, postgres_connection(postgres_database, "shop"), text)
-        spec = await use_cases.inspector.spec_of(ME, "sold")
+        spec = await use_cases.states.spec_of(ME, "sold")
         source = await use_cases.probe.stores.named("default", spec.source.connection)
         keyed = await use_cases.planner.reads.with_key(source, spec)
         assert FINGERPRINTS.get((lane, connection), keyed.fingerprint) == keyed.fingerprint
@@ -101,7 +101,7 @@ async def test_lane_that_the_first_version_left_goes_on_or_says_why_not(
         else:
             with duckdb.connect(str(path)) as opened:
                 left_behind(opened.execute, order, place, keyed.fingerprint)
-        before = await use_cases.inspector.state(ME, "sold")
+        before = await use_cases.states.state(ME, "sold")
         run = await use_cases.executor.execute_to_end(await use_cases.launcher.launch_claimed(ME, TriggerRun("sold")))
 
     assert (before.fence, before.streams[0].position) == (1, tuple(place))
@@ -111,5 +111,5 @@ async def test_lane_that_the_first_version_left_goes_on_or_says_why_not(
         assert (run.state.value, run.error) == ("succeeded", None)
         assert found == Counter(range(1, 11))
     else:
-        assert (run.state.value, (run.error or {})["code"]) == ("failed", "run.place_unclear")
+        assert (run.state.value, (run.error and run.error.code)) == ("failed", "run.place_unclear")
         assert found == Counter([1, 2, 3])

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from application.runs.launch import TriggerRun
+from domain.identity.scope import PLATFORM
 from domain.ports.message_queue import IDelivery, Message
 from domain.runs.run import RunState
 from entrypoints.composition.lifecycle import running
@@ -26,7 +27,7 @@ class WatchfulDelivery(IDelivery):
         return Message(self._body)
 
     async def acknowledge(self) -> None:
-        async with self._use_cases.launcher.records.unit() as unit:
+        async with self._use_cases.launcher.records.unit(PLATFORM) as unit:
             run = await unit.runs.get("default", str(self._body["run_id"]))
         self.seen.append(run.state if run else "unknown")
 

@@ -193,8 +193,8 @@ async def test_file_that_is_no_duckdb_ends_the_run_at_once(
         run = await installation.ran("people")
 
     assert run.error is not None
-    assert (run.state, run.error["code"], run.retries) == (RunState.FAILED, code, 0), run.error
-    assert run.error["unavailable"]
+    assert (run.state, run.error.code, run.retries) == (RunState.FAILED, code, 0), run.error
+    assert run.error.unavailable
 
 
 @pytest.mark.parametrize("name", ["data.duckdb", "link.duckdb", "../data/data.duckdb"])
@@ -268,7 +268,7 @@ async def test_postgres_that_turns_us_away_ends_the_run_at_once(
         run = await installation.ran("people")
 
     assert run.error is not None
-    assert (run.state, run.error["code"], run.retries) == (RunState.FAILED, code, 0), run.error
+    assert (run.state, run.error.code, run.retries) == (RunState.FAILED, code, 0), run.error
 
 
 @pytest.mark.parametrize(
@@ -307,7 +307,7 @@ async def test_folder_of_files_that_is_missing_ends_the_run_at_once(project: Pat
         run = await installation.ran("people")
 
     assert run.error is not None
-    assert (run.error["code"], run.retries) == ("source.folder_missing", 0)
+    assert (run.error.code, run.retries) == ("source.folder_missing", 0)
 
 
 async def test_cursor_on_a_table_that_is_not_there_says_so(project: Path, postgres_database: str) -> None:
@@ -322,4 +322,4 @@ async def test_cursor_on_a_table_that_is_not_there_says_so(project: Path, postgr
             await installation.pipeline(name, source + ", cursor: {column: at}", f"table: {name}")
             run = await installation.ran(name)
             assert run.error is not None
-            assert (run.error["code"], "does not exist" in run.error["message"]) == ("table.not_found", True), run.error
+            assert (run.error.code, "does not exist" in run.error.message) == ("table.not_found", True), run.error

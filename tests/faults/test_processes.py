@@ -139,6 +139,7 @@ def test_drain_by_api_and_by_file_releases_runs_for_others(
         ready = next(line for line in first.lines() if line.get("event") == "process.ready")
         assert urllib3.request("GET", f"{ready['url']}/ready").status == 200
         assert urllib3.request("GET", f"{ready['url']}/health").status == 200
+        assert urllib3.request("GET", f"{ready['url']}/metrics").status == 200
         trigger(server, "copy0")
         while made.query("SELECT count(*) FROM pg_class WHERE relname = 'copy0'") == [(0,)]:
             time.sleep(0.01)

@@ -15,6 +15,7 @@ from application.catalog.documents import PutDocument
 from application.runs.launch import TriggerRun
 from domain.errors import UnavailableError
 from domain.identity.principal import Principal, Role
+from domain.identity.scope import PLATFORM
 from domain.pipelines.spec import SourceSpec
 from domain.ports.message_queue import IDelivery, IMessageQueue, Message
 from domain.runs.run import RunState
@@ -80,8 +81,8 @@ async def put(use_cases: UseCases, text: str, principal: Principal = ME) -> None
 async def until_done(use_cases: UseCases, count: int, organization: str = "default") -> list[RunState]:
     async with asyncio.timeout(40):
         while True:
-            async with use_cases.launcher.records.unit() as unit:
-                page = await unit.runs.page(organization, pipeline=None, state=None, after=None, limit=500)
+            async with use_cases.launcher.records.unit(PLATFORM) as unit:
+                page = await unit.runs.page(organization, work=None, state=None, after=None, limit=500)
             if len(page.items) >= count and all(run.state.is_terminal for run in page.items):
                 return [run.state for run in page.items]
             await asyncio.sleep(0.02)
@@ -131,7 +132,7 @@ async def test_organizations_take_turns(tmp_path: Path) -> None:
     container = container_of(tmp_path, HEADRACE_RUN__CONCURRENCY="1")
     other = Principal("you", "other", frozenset({Role.PLATFORM_ADMIN}))
     async with running(container, with_store=True) as use_cases:
-        async with use_cases.launcher.records.unit() as unit:
+        async with use_cases.launcher.records.unit(PLATFORM) as unit:
             await unit.identity.ensure_organization("other")
             await unit.commit()
         await container.gateways.data_store().write(TableName("source"), [pa.table({"id": [1]})])
@@ -150,9 +151,9 @@ async def test_organizations_take_turns(tmp_path: Path) -> None:
         await until_done(use_cases, 20)
         await until_done(use_cases, 1, "other")
 
-        async with use_cases.launcher.records.unit() as unit:
-            mine = (await unit.runs.page("default", pipeline=None, state=None, after=None, limit=100)).items
-            theirs = (await unit.runs.page("other", pipeline=None, state=None, after=None, limit=100)).items
+        async with use_cases.launcher.records.unit(PLATFORM) as unit:
+            mine = (await unit.runs.page("default", work=None, state=None, after=None, limit=100)).items
+            theirs = (await unit.runs.page("other", work=None, state=None, after=None, limit=100)).items
         before = [run for run in mine if run.started_at < theirs[0].started_at]
         assert len(before) <= 3  # Twenty were asked for before it.
         await background.cancel(5)

@@ -244,7 +244,7 @@ async def ended(use_cases: UseCases) -> Run:
     left = await use_cases.launcher.unfinished(ME, command)
     claimed = None if left else await use_cases.launcher.launch_claimed(ME, command)
     for _ in range(100):
-        claimed = claimed or (await use_cases.claimer.claim(left.id) if left else None)
+        claimed = claimed or (await use_cases.claimer.claim(left.scope, left.id) if left else None)
         if claimed is not None:
             break
         await asyncio.sleep(0.05)  # What nobody could seal is left to its lease.
@@ -275,7 +275,7 @@ async def run_until_done(folder: Path, chance: random.Random) -> list[Run]:
         if runs and runs[-1].state is RunState.SUCCEEDED:
             return runs
         assert not runs or runs[-1].state in (RunState.FAILED, RunState.RUNNING), runs[-1]
-        assert not runs or not runs[-1].error or runs[-1].error["retryable"], runs[-1].error
+        assert not runs or not runs[-1].error or runs[-1].error.retryable, runs[-1].error
     raise AssertionError(runs[-1])
 
 
@@ -309,7 +309,8 @@ async def test_random_pipeline_holds_what_the_model_holds(seed: int, project: Pa
         done = await run_until_done(project, chance)
         model.run(source.rows, source.moments)
 
-        counts = (done[-1].report or {})["counts"]
+        assert done[-1].report is not None
+        counts = done[-1].report.counts.to_json()
         assert counts["read"] == sum(counts[name] for name in ("used", "filtered", "quarantined", "failed")), counts
         found = landed(project, postgres_database, shape, number)
         told = [(run.id, run.state.value, run.reason, run.attempt, run.error) for run in done]

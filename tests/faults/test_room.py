@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from domain.errors import UnavailableError
-from domain.ports.unit_of_work import IRecords
+from domain.identity.scope import PLATFORM
+from domain.ports.records.unit_of_work import IRecords
 from infrastructure.metadata.records import SqlRecords, sqlite_url
 from infrastructure.stores.duckdb.file import DuckDBOptions
 from infrastructure.stores.duckdb.store import DuckDBDataStore
@@ -15,7 +16,7 @@ _FULL = "The disk of the platform's records is full."
 
 
 async def write_to(records: IRecords) -> None:
-    async with records.unit() as unit:
+    async with records.unit(PLATFORM) as unit:
         await unit.identity.ensure_organization("one")
         await unit.commit()
 
@@ -71,7 +72,7 @@ async def test_records_that_refuse_a_write_are_not_ready_until_one_lands(
         assert await records.health_check() is None
 
         with pytest.raises(UnavailableError):
-            async with records.unit() as unit:
+            async with records.unit(PLATFORM) as unit:
                 await unit.identity.ensure_organization("two")
                 await unit.commit()
         assert [await records.health_check(), await records.health_check()] == [told, told]

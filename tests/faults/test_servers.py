@@ -285,7 +285,11 @@ def test_process_whose_disk_was_full_works_again_once_there_is_room(project: Pat
         "version: 1\npipeline: big\nsource: {connection: landing, path: big.csv, key: [id]}\n"
         "destination: {table: big}\nrun: {batch_rows: 5000}\nretry: {attempts: 0}\n",
     )
-    settings = {"HEADRACE_HOME": str(small_disk / "home"), "HEADRACE_RUN__LEASE_SECONDS": "2"}
+    settings = {
+        "HEADRACE_HOME": str(small_disk / "home"),
+        "HEADRACE_RUN__LEASE_SECONDS": "2",
+        "HEADRACE_HEALTH__LEAST_FREE_MB": "0",
+    }
     assert headrace(project, "apply", "--yes", **settings).returncode == 0
     with contextlib.ExitStack() as stack:
         home = settings.pop("HEADRACE_HOME")

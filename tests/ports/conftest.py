@@ -10,6 +10,24 @@ from infrastructure.stores.postgres.store import PostgresDataStore
 from tests.ports.backends import BACKENDS, Backend, address_of
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Ask of a backend what it promises, and what is written in its SQL."""
+    left_out = [item for item in items if not _is_promised(item)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if _is_promised(item)]
+
+
+def _is_promised(item: pytest.Item) -> bool:
+    backend = getattr(item, "callspec", None) and item.callspec.params.get("backend")  # type: ignore[attr-defined]
+    if backend is None:
+        return True
+    needed = [name for marker in item.iter_markers("needs") for name in marker.args]
+    return all(backend.name in marker.args for marker in item.iter_markers("only")) and all(
+        getattr(backend.promises, name) for name in needed
+    )
+
+
 @pytest.fixture(params=BACKENDS.values(), ids=list(BACKENDS))
 def backend(request: pytest.FixtureRequest) -> Backend:
     return request.param

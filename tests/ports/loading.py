@@ -5,16 +5,18 @@ from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
+import pytest
 
+from domain.errors import SchemaMismatchError
 from domain.loads.checkpoint import CheckpointUpdate, LaneState
 from domain.loads.read_set import ReadSet, SourcePlan, Stream
 from domain.pipelines.spec import Mode, SourceSpec
 from domain.ports.data_store import IDataStore, JudgedBatch, Target
-from domain.quality.measures import Counts
+from domain.quality.measures import Counts, Measures
 from domain.quality.rules import Judgement, StagedChecks
 from domain.runs.lane import Lane
 from domain.stores.table import Column, TableName
-from infrastructure.tabular.arrow import columns_of
+from infrastructure.tabular.arrow import columns_of, logical_type
 from infrastructure.tabular.json_rows import shape_of
 from infrastructure.transforms.refused import REFUSED
 
@@ -36,7 +38,7 @@ def refusal(ordinal: int, record: str = "{}") -> dict[str, Any]:
 def batch(data: pa.Table, *, refused: int = 0) -> JudgedBatch:
     records = [refusal(n) for n in range(refused)]
     counts = Counts(read=data.num_rows + refused, used=data.num_rows, produced=data.num_rows, quarantined=refused)
-    return JudgedBatch(data, pa.Table.from_pylist(records, REFUSED), counts, {})
+    return JudgedBatch(data, pa.Table.from_pylist(records, REFUSED), counts, Measures())
 
 
 def read_set(*, shadow: bool = False, name: str = "r1", hi: str | None = None, streams: int = 1) -> ReadSet:
@@ -85,7 +87,7 @@ async def commit(
     async with store.writer(
         lane, target(planned, mode=mode), planned.id, stream, fence, await token_of(store, lane)
     ) as writer:
-        await writer.commit(data, CheckpointUpdate(seq, (str(seq),), data.counts, {}, is_last))
+        await writer.commit(data, CheckpointUpdate(seq, (str(seq),), data.counts, Measures(), is_last))
 
 
 async def published(
@@ -105,8 +107,23 @@ async def replaced(store: IDataStore, table: TableName, data: pa.Table) -> None:
         await owner.take_over()
         await owner.open_read_set(planned, wanted)
         async with store.writer(lane, wanted, planned.id, "0", fence, await token_of(store, lane, table)) as writer:
-            await writer.commit(batch(data), CheckpointUpdate(1, ("1",), batch(data).counts, {}, True))
+            await writer.commit(batch(data), CheckpointUpdate(1, ("1",), batch(data).counts, Measures(), True))
         await owner.publish(planned, wanted, StagedChecks(), lambda _: ACCEPTED)
+
+
+async def holds(store: IDataStore, kind: pa.DataType) -> bool:
+    """Whether a store has a type (`spell`); a table of one that it does not have is refused."""
+    if store.spell(logical_type(kind)) is not None:
+        return True
+    with pytest.raises(SchemaMismatchError):
+        await store.write(TableName("unheld"), [pa.table({"v": pa.nulls(1, kind)})])
+    assert await store.describe(TableName("unheld")) is None
+    return False
+
+
+async def held_by(store: IDataStore, data: pa.Table) -> pa.Table:
+    """The columns of a table whose types a store has."""
+    return data.select([field.name for field in data.schema if await holds(store, field.type)])
 
 
 async def content(store: IDataStore, table: TableName = TABLE) -> list[dict[str, Any]]:

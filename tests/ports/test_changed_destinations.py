@@ -15,15 +15,14 @@ from domain.errors import ConflictError, PlatformError
 from domain.loads.checkpoint import CheckpointUpdate
 from domain.pipelines.spec import Mode, SourceSpec
 from domain.ports.data_store import IDataStore, Target, passage_of
-from domain.quality.measures import Counts
+from domain.quality.measures import Counts, Measures
 from domain.quality.rules import StagedChecks
 from domain.stores.table import TableName
 from infrastructure.stores.duckdb.file import DuckDBOptions
 from infrastructure.stores.duckdb.store import DuckDBDataStore
-from infrastructure.stores.memory.store import InMemoryDataStore
 from infrastructure.stores.postgres.session import PostgresSession
 from infrastructure.stores.postgres.store import PostgresDataStore
-from tests.ports.backends import address_of
+from tests.ports.backends import Backend, address_of
 from tests.ports.loading import ACCEPTED, LANE, TABLE, batch, ids, read_set, rows, target, token_of
 
 AGAIN = "CREATE TABLE {t} (LIKE {t}_old INCLUDING ALL)"
@@ -73,7 +72,7 @@ class Load:
             seq = 0
             while True:
                 seq += 1
-                checkpoint = CheckpointUpdate(seq, (str(seq),), Counts(seq, seq, 0, seq), {}, seq == 4)
+                checkpoint = CheckpointUpdate(seq, (str(seq),), Counts(seq, seq, 0, seq), Measures(), seq == 4)
                 if self.is_undecoded:
                     await writer.commit_encoded(await self._encoded(seq), checkpoint)
                 else:
@@ -100,29 +99,19 @@ async def refused(work: Awaitable[None]) -> None:
     assert isinstance(told.value, PlatformError)
 
 
-async def emptied(store: IDataStore, table: TableName) -> None:
-    """Delete every row, as somebody else with the same store does."""
-    if isinstance(store, InMemoryDataStore):
-        async with store.transaction() as content:
-            columns, found = content.tables[str(table)]
-            content.tables[str(table)] = (columns, found.slice(0, 0))
-    elif isinstance(store, DuckDBDataStore):
-        async with store._session() as (session, thread):
-            await thread.call(session.execute, f'DELETE FROM "{table}"')
-    else:
-        assert isinstance(store, PostgresDataStore)
-        async with store._session("somebody") as (session, thread):
-            await thread.call(session.execute, f'DELETE FROM "{table}"')
+WAYS = ["appended", pytest.param("merged", marks=pytest.mark.needs("merges")), "staged", "bare"]
 
 
 @pytest.mark.clause("IDataStore", 33)
-@pytest.mark.parametrize("way", ["appended", "merged", "staged", "bare"])
-async def test_load_whose_rows_others_delete_is_told_and_goes_no_further(way: str, store: IDataStore) -> None:
+@pytest.mark.parametrize("way", WAYS)
+async def test_load_whose_rows_others_delete_is_told_and_goes_no_further(
+    way: str, store: IDataStore, backend: Backend
+) -> None:
     load = await Load(store, way).opened()
     async with aclosing(load.batches()) as batches:
         await anext(batches)
         await anext(batches)
-        await emptied(store, load.landing)
+        await backend.empties(store, load.landing)
 
         await refused(anext(batches))
 
@@ -132,13 +121,15 @@ async def test_load_whose_rows_others_delete_is_told_and_goes_no_further(way: st
 
 
 @pytest.mark.clause("IDataStore", 33)
-@pytest.mark.parametrize("way", ["appended", "merged", "staged", "bare"])
-async def test_load_whose_rows_others_delete_after_the_last_batch_is_not_published(way: str, store: IDataStore) -> None:
+@pytest.mark.parametrize("way", WAYS)
+async def test_load_whose_rows_others_delete_after_the_last_batch_is_not_published(
+    way: str, store: IDataStore, backend: Backend
+) -> None:
     load = await Load(store, way).opened()
     async with aclosing(load.batches()) as batches:
         for _ in range(4):
             await anext(batches)
-    await emptied(store, load.landing)
+    await backend.empties(store, load.landing)
 
     await refused(load.published())
 
@@ -151,7 +142,7 @@ async def test_load_without_a_row_is_published_into_an_empty_table(store: IDataS
     load = await Load(store, "appended").opened()
     token = await token_of(store)
     async with store.writer(LANE, load.target, load.planned.id, "0", 1, token) as writer:
-        await writer.commit(batch(rows()), CheckpointUpdate(1, ("4",), Counts(4, filtered=4), {}, True))
+        await writer.commit(batch(rows()), CheckpointUpdate(1, ("4",), Counts(4, filtered=4), Measures(), True))
 
     await load.published()
 
@@ -169,7 +160,7 @@ async def test_load_goes_on_in_a_store_that_was_opened_again(store: IDataStore) 
 
     token = await token_of(store)
     async with store.writer(LANE, load.target, load.planned.id, "0", 1, token) as writer:
-        await writer.commit(batch(rows(2)), CheckpointUpdate(2, ("2",), Counts(2, 2, 0, 2), {}, True))
+        await writer.commit(batch(rows(2)), CheckpointUpdate(2, ("2",), Counts(2, 2, 0, 2), Measures(), True))
     await load.published()
 
     assert await ids(store) == [1, 2]
@@ -232,7 +223,7 @@ async def test_landing_table_that_is_emptied_or_exchanged_ends_the_load(
                     await anext(batches)
             token = await token_of(load.store)
             async with load.store.writer(LANE, load.target, load.planned.id, "0", 1, token) as writer:
-                checkpoint = CheckpointUpdate(2, ("2",), Counts(2, 2, 0, 2), {}, True)
+                checkpoint = CheckpointUpdate(2, ("2",), Counts(2, 2, 0, 2), Measures(), True)
                 await refused(writer.commit(batch(rows(2)), checkpoint))
 
 
@@ -288,7 +279,7 @@ async def test_table_that_only_takes_rows_is_no_sign_of_anything(postgres_databa
                 token = await token_of(plain)
                 async with plain.writer(LANE, load.target, load.planned.id, "0", 1, token) as writer:
                     for seq in (3, 4):
-                        checkpoint = CheckpointUpdate(seq, (str(seq),), Counts(seq, seq, 0, seq), {}, seq == 4)
+                        checkpoint = CheckpointUpdate(seq, (str(seq),), Counts(seq, seq, 0, seq), Measures(), seq == 4)
                         await writer.commit(batch(rows(seq)), checkpoint)
                 await plain.close()
             finally:
@@ -394,10 +385,10 @@ async def test_rows_of_each_run_that_loads_a_read_set_vouch_for_the_table(postgr
             await owner.fit(second)
             await owner.fit(second)
         async with load.store.writer(LANE, second, load.planned.id, "0", 2, await token_of(load.store)) as writer:
-            await writer.commit(batch(rows(2)), CheckpointUpdate(2, ("2",), Counts(2, 2, 0, 2), {}, False))
+            await writer.commit(batch(rows(2)), CheckpointUpdate(2, ("2",), Counts(2, 2, 0, 2), Measures(), False))
             # What the first has loaded is deleted as old; what the second has loaded is there.
             executed(postgres_database, "DELETE FROM orders WHERE id = 1; ALTER TABLE orders ALTER extra TYPE text")
-            await writer.commit(batch(rows(3)), CheckpointUpdate(3, ("3",), Counts(3, 3, 0, 3), {}, True))
+            await writer.commit(batch(rows(3)), CheckpointUpdate(3, ("3",), Counts(3, 3, 0, 3), Measures(), True))
         async with load.store.owner(LANE, TABLE, 2, token=await token_of(load.store)) as owner:
             await owner.publish(load.planned, second, StagedChecks(), lambda _: ACCEPTED)
         assert set(await ids(load.store)) == {2, 3, *range(90, 100)}
@@ -435,10 +426,14 @@ async def test_rows_that_the_database_hides_are_not_lost(hiding: str, postgres_d
                     admin.execute(f"GRANT ALL ON kept TO {role}")
                 plain = PostgresDataStore(address_of(postgres_database.replace("postgres@", f"{role}@")))
                 async with plain.writer(LANE, load.target, load.planned.id, "0", 1, await token_of(plain)) as writer:
-                    await writer.commit(batch(rows(1)), CheckpointUpdate(1, ("1",), Counts(1, 1, 0, 1), {}, False))
+                    await writer.commit(
+                        batch(rows(1)), CheckpointUpdate(1, ("1",), Counts(1, 1, 0, 1), Measures(), False)
+                    )
                     if "kept" not in hiding:
                         admin.execute("VACUUM FULL orders")
-                    await writer.commit(batch(rows(2)), CheckpointUpdate(2, ("2",), Counts(2, 2, 0, 2), {}, True))
+                    await writer.commit(
+                        batch(rows(2)), CheckpointUpdate(2, ("2",), Counts(2, 2, 0, 2), Measures(), True)
+                    )
                 if "POLICY" in hiding:
                     admin.execute("ALTER POLICY shown ON orders USING (false)")
                     admin.execute("VACUUM FULL orders")

@@ -15,6 +15,7 @@ from domain.errors import StoreUnavailableError
 from domain.loads.checkpoint import CheckpointUpdate
 from domain.loads.way import Passage
 from domain.pipelines.spec import SourceSpec
+from domain.quality.measures import Measures
 from domain.runs.lane import LaneOwner
 from domain.stores.table import TableName
 from infrastructure.stores.postgres import circles
@@ -61,7 +62,7 @@ async def writing(store: PostgresDataStore, way: str) -> Writes:
     async def passes() -> None:
         async with store.writer(LANE, target(read_set()), "r1", "0", 1, await token_of(store)) as writer:
             await writer.commit_encoded(
-                part, CheckpointUpdate(1, part.position, batch(rows(1, 2, 3)).counts, {}, False)
+                part, CheckpointUpdate(1, part.position, batch(rows(1, 2, 3)).counts, Measures(), False)
             )
 
     return passes

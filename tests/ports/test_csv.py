@@ -45,7 +45,7 @@ async def loaded(folder: Path, **options: Any) -> tuple[SourcePlan, list[dict[st
     ):
         async for batch in reader.batches(None):
             judged = await transform.apply(batch.data)
-            assert judged.counts.failed == 0, judged.stats
+            assert judged.counts.failed == 0, judged.measures
             found += pa.table(judged.accepted).to_pylist()
     return plan, found
 
@@ -406,8 +406,8 @@ async def test_step_of_a_note_fails_rows_of_another_form_by_their_column_and_no_
 
     assert pa.table(judged.accepted).column("at").to_pylist() == rows
     assert judged.counts.failed == failed + 1
-    error = judged.stats["first_errors"][-1]
-    assert (error["kind"], error["column"], error["shape"]) == ("conversion", "at", "text of 4 characters: letters")
+    error = judged.measures.first_errors[-1]
+    assert (error.kind, error.column, error.shape) == ("conversion", "at", "text of 4 characters: letters")
 
 
 async def test_dates_in_both_orders_have_no_step_that_reads_them(tmp_path: Path) -> None:

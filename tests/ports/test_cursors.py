@@ -90,6 +90,31 @@ async def test_limited_read_ends_in_the_order_of_the_cursor_whatever_its_name(
     assert plan.hi == "9"
 
 
+@pytest.mark.clause("IDataStore", 13)
+@pytest.mark.parametrize("kind", [pa.timestamp("us", "UTC"), pa.timestamp("us"), pa.int64()], ids=str)
+async def test_a_read_ends_where_it_is_told_to_or_where_all_can_be_seen(kind: pa.DataType, store: IDataStore) -> None:
+    values = pa.array([n * 1_000_000 for n in range(8, 13)], pa.int64()).cast(kind)
+    await store.write(TableName("s"), [pa.table({"id": pa.array(range(8, 13), pa.int64()), "at": values})])
+    source = SourceSpec(table=TableName("s"), cursor=CursorSpec("at"), key=("id",))
+
+    def at(second: int) -> str:
+        return f"{second}000000" if kind == pa.int64() else f"1970-01-01 00:00:{second:02}"
+
+    async def read(lo: str | None, hi: str | None, limit: int | None = None) -> tuple[list[int], bool]:
+        plan = await store.plan(source, lo=lo, hi=hi, limit=limit)
+        async with store.reader(source, plan, plan.streams[0], batch_rows=10) as reader:
+            batches = [pa.table(batch.data).column("id").to_pylist() async for batch in reader.batches(None)]
+        assert plan.end is not None
+        return [number for batch in batches for number in batch], plan.end.complete_as_of is not None
+
+    assert await read(None, None) == ([8, 9, 10, 11, 12], True)
+    assert await read(None, at(10)) == ([8, 9], False)  # As text, 9 is greater than 10.
+    assert await read(at(9), at(12)) == ([9, 10, 11], False)
+    assert await read(at(9), at(50)) == ([9, 10, 11, 12], True)
+    assert await read(at(9), at(12), limit=2) == ([9, 10], False)
+    assert await read(at(11), at(9)) == ([], False)
+
+
 @pytest.mark.clause("IDataStore", 30)
 @pytest.mark.parametrize("kind", [pa.timestamp("us", "UTC"), pa.timestamp("us"), pa.int64()], ids=str)
 async def test_a_read_ends_just_above_the_greatest_value_whatever_the_clock_says(
@@ -176,7 +201,7 @@ async def test_a_clock_that_was_put_back_is_told() -> None:
     lock = WriteLock()
     before = await own_end(Beginning(axis, greatest, None, None), lock.held_since)
     assert before.why.horizon is not None
-    ahead = {**before.why.horizon, "at": before.why.horizon["at"] + 3_600_000_000}
+    ahead = replace(before.why.horizon, at=before.why.horizon.at + 3_600_000_000)
 
     after = await own_end(Beginning(axis, greatest, before.hi, replace(before.why, horizon=ahead)), lock.held_since)
 

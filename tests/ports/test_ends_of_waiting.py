@@ -15,12 +15,14 @@ import pytest
 from application.runs.work import MAX_RAISED, Claim, IWork
 from domain.errors import FencedError, NotFoundError, SchemaMismatchError, StoreUnavailableError, UnavailableError
 from domain.failpoints import arm
+from domain.identity.scope import PLATFORM
 from domain.loads.checkpoint import CheckpointUpdate
 from domain.pipelines.spec import CursorSpec, SourceSpec
+from domain.quality.measures import Measures
 from domain.stores.table import TableName
+from infrastructure.clock import SystemClock
 from infrastructure.metadata.lease_keeper import HeldLease
 from infrastructure.metadata.records import SqlRecords, sqlite_url
-from infrastructure.runtime import SystemClock
 from infrastructure.stores.duckdb.file import DuckDBOptions
 from infrastructure.stores.duckdb.store import DuckDBDataStore
 from infrastructure.stores.postgres.replace import clear
@@ -38,7 +40,7 @@ from tests.somebody import Somebody, somebody_in
 async def test_claim_goes_above_others_so_often_and_then_says_what_to_do(tmp_path: Path) -> None:
     records = SqlRecords(sqlite_url(tmp_path / "records.db"))
     await records.open()
-    async with records.unit() as unit:
+    async with records.unit(PLATFORM) as unit:
         await unit.identity.ensure_organization("one")
         await unit.pipelines.put("one", "orders", {"pipeline": "orders"}, "me")
         await unit.commit()
@@ -132,7 +134,9 @@ async def test_writer_that_is_stopped_while_it_connects_again_writes_nothing(
         arm(strike)
         try:
             with pytest.raises(StoreUnavailableError):
-                await writer.commit(batch(rows(1)), CheckpointUpdate(1, ("1",), batch(rows(1)).counts, {}, True))
+                await writer.commit(
+                    batch(rows(1)), CheckpointUpdate(1, ("1",), batch(rows(1)).counts, Measures(), True)
+                )
         finally:
             arm(None)
 

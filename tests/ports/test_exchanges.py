@@ -7,6 +7,7 @@ import pytest
 
 from domain.errors import SchemaMismatchError
 from domain.ports.data_store import IDataStore
+from domain.quality.measures import RowChanges
 from infrastructure.stores.duckdb.store import DuckDBDataStore
 from infrastructure.stores.postgres.store import PostgresDataStore
 from tests.e2e.inside import inside
@@ -69,7 +70,7 @@ async def test_rows_that_exchange_unique_values_land(postgres: PostgresDataStore
             wanted = {key: value for key, value in rows.items() if key not in deleted}
             assert await held(postgres) == wanted, layout
             updated = 0 if layout == "trigger" else 6  # It suppresses updates that change nothing any more.
-            assert told.stats["merged"] == {"inserted": 2, "updated": updated, "deleted": 2}, layout
+            assert told.measures.merged == RowChanges(inserted=2, updated=updated, deleted=2), layout
             if layout == "not NULL":
                 found = somebody.does("SELECT id, mine FROM orders WHERE id BETWEEN 1 AND 99")
                 assert all(mine == f"of {key}" for key, mine in found)
@@ -77,15 +78,13 @@ async def test_rows_that_exchange_unique_values_land(postgres: PostgresDataStore
                 assert sorted(somebody.does("SELECT id FROM lines")) == [(k,) for k in before if k not in deleted]
 
 
+@pytest.mark.needs("merges")
+@pytest.mark.only("memory", "duckdb")
 @pytest.mark.clause("IDataStore", 21)
 @pytest.mark.parametrize("shadow", [False, True], ids=["batch", "run"])
-async def test_rows_of_duckdb_that_exchange_unique_values_land(
-    shadow: bool, store: IDataStore, backend: Backend
-) -> None:
+async def test_rows_of_duckdb_that_exchange_unique_values_land(shadow: bool, store: IDataStore) -> None:
     if isinstance(store, DuckDBDataStore):
         cursor_of(store).execute(f"{ID} NOT NULL UNIQUE)")
-    elif backend.needs_postgres:
-        return
     chance, before = random.Random(9), {number: f"v{number}" for number in range(1, 9)}
     first, second = read_set(shadow=shadow), read_set(shadow=shadow, name="r2")
     await load(store, 1, first, merging(first, deletes=True), noted(dict(before), deleted=()))
@@ -117,6 +116,7 @@ async def test_what_cannot_make_way_is_refused_with_the_remedy_and_changes_nothi
     assert somebody.does("SELECT * FROM lines") == [(1,)]
 
 
+@pytest.mark.only("duckdb", "postgres")
 @pytest.mark.clause("IDataStore", 15)
 async def test_unique_indexes_are_described(
     store: IDataStore, backend: Backend, request: pytest.FixtureRequest
@@ -130,8 +130,6 @@ async def test_unique_indexes_are_described(
         somebody.does(
             f"{script}; CREATE UNIQUE INDEX low ON orders (lower(note)); ALTER TABLE orders ADD UNIQUE (far) DEFERRABLE"
         )
-    else:
-        return
     described = await store.describe(TABLE)
 
     assert described is not None

@@ -10,12 +10,12 @@ from domain.errors import FencedError
 from domain.loads.checkpoint import CheckpointUpdate
 from domain.pipelines.spec import SourceSpec
 from domain.ports.data_store import IDataStore, IOwner, StreamSelection, passage_of
+from domain.quality.measures import Measures
 from domain.quality.rules import StagedChecks
 from domain.runs.lane import Lane
 from domain.stores.table import TableName
 from infrastructure.stores.sql.session import Session
 from infrastructure.stores.sql.writer import SqlWriter
-from tests.ports.backends import Backend
 from tests.ports.loading import ACCEPTED, LANE, TABLE, batch, commit, ids, opened, read_set, rows, target
 
 PLANNED = read_set()
@@ -68,7 +68,7 @@ async def test_of_two_attempts_under_one_fence_the_earlier_one_writes_nothing(st
     async with store.owner(LANE, TABLE, 1, token=earlier) as owner:
         later = (await owner.take_over()).token or ""
     data = batch(rows(1))
-    update = CheckpointUpdate(1, ("1",), data.counts, {}, is_last=True)
+    update = CheckpointUpdate(1, ("1",), data.counts, Measures(), is_last=True)
 
     async with (
         store.writer(LANE, target(PLANNED), PLANNED.id, "0", 1, earlier) as left,
@@ -85,12 +85,12 @@ async def test_of_two_attempts_under_one_fence_the_earlier_one_writes_nothing(st
     assert await ids(store) == [1]
 
 
+@pytest.mark.needs("selects_inside")
 @pytest.mark.clause("IDataStore", 29)
 async def test_selection_of_an_earlier_attempt_writes_nothing(store: IDataStore) -> None:
     await store.write(TableName("s"), [rows(1, 2)])
     source = SourceSpec(table=TableName("s"), key=("id",))
-    if not await store.may_run_inside(source):
-        return
+    assert await store.may_run_inside(source)
     earlier = (await opened(store, 1, PLANNED)).token or ""
     async with store.owner(LANE, TABLE, 1, token=earlier) as owner:
         await owner.take_over()
@@ -100,7 +100,7 @@ async def test_selection_of_an_earlier_attempt_writes_nothing(store: IDataStore)
     async with store.writer(LANE, target(PLANNED), PLANNED.id, "0", 1, earlier) as writer:
         with pytest.raises(FencedError):
             await writer.commit_selection(
-                selection, lambda _: CheckpointUpdate(1, None, batch(rows()).counts, {}, True)
+                selection, lambda _: CheckpointUpdate(1, None, batch(rows()).counts, Measures(), True)
             )
 
     assert await ids(store) == []
@@ -124,10 +124,9 @@ async def test_owner_of_an_earlier_attempt_does_nothing(store: IDataStore) -> No
     assert await ids(store) == [1]
 
 
+@pytest.mark.only("duckdb", "postgres")
 @pytest.mark.clause("IDataStore", 6)
-async def test_lane_of_an_earlier_version_is_read_and_taken_over(backend: Backend, store: IDataStore) -> None:
-    if backend.quirks.no_queries:
-        return  # What is in memory is never of an earlier version.
+async def test_lane_of_an_earlier_version_is_read_and_taken_over(store: IDataStore) -> None:
     await store.write(TABLE, [rows(1, 2)])
     await run_script(store, EARLIER)
 

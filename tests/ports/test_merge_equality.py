@@ -14,7 +14,7 @@ from domain.failpoints import arm
 from domain.loads.checkpoint import CheckpointUpdate
 from domain.pipelines.spec import DeleteMissing, Mode, SourceSpec
 from domain.ports.data_store import IDataStore, JudgedBatch, Publication, Target
-from domain.quality.measures import Counts
+from domain.quality.measures import Counts, Measures, RowChanges
 from domain.quality.rules import StagedChecks
 from domain.stores.table import Column, TableName
 from infrastructure.stores.duckdb.store import DuckDBDataStore
@@ -59,19 +59,19 @@ async def land(
         await owner.take_over()
         await owner.open_read_set(planned, target)
         await owner.take_over()
-        counts, stats = Counts(), dict[str, Any]()
+        counts, measures = Counts(), Measures()
         for seq, rows in enumerate(batches, start=1):
             last = last_of_each(rows, target.key)
             repeated = rows.num_rows - last.num_rows
             of_batch = Counts(rows.num_rows, rows.num_rows, 0, rows.num_rows, repeated)
-            judged = JudgedBatch(last, REFUSED.empty_table(), of_batch, {})
+            judged = JudgedBatch(last, REFUSED.empty_table(), of_batch, Measures())
             counts += of_batch
-            update = CheckpointUpdate(seq, (str(seq),), counts, stats, is_last=seq == len(batches))
+            update = CheckpointUpdate(seq, (str(seq),), counts, measures, is_last=seq == len(batches))
             async with store.writer(LANE, target, name, "0", fence, await token_of(store, table=TABLE)) as writer:
                 committed = await writer.commit(judged, update)
             if committed.merged is not None:
                 update = update.with_merged(committed.merged)
-                counts, stats = update.counts, dict(update.stats)
+                counts, measures = update.counts, update.measures
         return await owner.publish(planned, target, StagedChecks(), lambda _: ACCEPTED)
 
 
@@ -97,13 +97,13 @@ async def batches_of(store: IDataStore, table: str, rows: int) -> tuple[tuple[Co
     return tuple(Column(name, kind) for name, kind in plan.columns), found
 
 
+@pytest.mark.needs("merges")
+@pytest.mark.only("duckdb", "postgres")
 @pytest.mark.clause("IDataStore", 21)
 @pytest.mark.invariant("D6", "D8")
 async def test_last_row_of_what_the_database_holds_for_one_key_lands(
     store: IDataStore, backend: Backend, request: pytest.FixtureRequest
 ) -> None:
-    if backend.quirks.no_queries:
-        return
     somebody = request.getfixturevalue("somebody") if backend.needs_postgres else None
     database, chance, fence = Database(store, somebody), random.Random(4), 0
     if somebody is not None:
@@ -124,11 +124,13 @@ async def test_last_row_of_what_the_database_holds_for_one_key_lands(
             wanted = database.does(f"SELECT DISTINCT ON (k) {spelled}, n FROM s ORDER BY k, n DESC")
             found = database.does(f"SELECT {spelled}, n FROM merged ORDER BY k")
             assert str(found) == str(wanted), (kind, shadow)  # As text NaN is itself.
-            written = sum(told.stats["merged"].values())
+            assert told.measures.merged is not None
+            written = sum(told.measures.merged.to_json().values())
             assert told.counts.produced - told.counts.deduplicated == written, (kind, shadow, told)
             assert written >= len(wanted)
 
 
+@pytest.mark.needs("merges")
 @pytest.mark.clause("IDataStore", 21)
 @pytest.mark.parametrize("shadow", [False, True], ids=["batch", "run"])
 async def test_what_a_merge_inserted_updated_and_deleted_is_told_and_remembered(
@@ -136,7 +138,7 @@ async def test_what_a_merge_inserted_updated_and_deleted_is_told_and_remembered(
 ) -> None:
     first, second = read_set(shadow=shadow), read_set(shadow=shadow, name="r2")
     before = await load(store, 1, first, merging(first, deletes=True), noted({1: "a", 2: "b", 3: "c"}, deleted=()))
-    assert before.stats["merged"] == {"inserted": 3, "updated": 0, "deleted": 0}
+    assert before.measures.merged == RowChanges(inserted=3, updated=0, deleted=0)
 
     target = merging(second, deletes=True, **({"delete_missing": DeleteMissing.HARD} if shadow else {}))
     publication = await load(
@@ -144,15 +146,16 @@ async def test_what_a_merge_inserted_updated_and_deleted_is_told_and_remembered(
     )  # fmt: skip
 
     missing = 1 if shadow else 0  # The key 3 is not read any more.
-    assert publication.stats["merged"] == {"inserted": 1, "updated": 1, "deleted": 1 + missing}
+    assert publication.measures.merged == RowChanges(inserted=1, updated=1, deleted=1 + missing)
     state = await store.lane_state(LANE, first_table())
-    assert state.stats["stats"]["merged"] == publication.stats["merged"]
+    assert state.memory.measures.merged == publication.measures.merged
 
 
 def first_table() -> TableName:
     return TableName("orders")
 
 
+@pytest.mark.needs("merges")
 @pytest.mark.clause("IDataStore", 21)
 async def test_keys_that_are_no_numbers_are_one_key(store: IDataStore) -> None:
     """NaN is a key like any other, and zero has no sign."""
@@ -238,6 +241,7 @@ async def test_row_with_another_number_than_the_table_gave_it_is_refused_by_name
     assert await held(postgres) == {1: "a", 2: "b", 8: "c"}
 
 
+@pytest.mark.needs("merges")
 @pytest.mark.clause("IDataStore", 21)
 @pytest.mark.invariant("D3", "D6")
 @pytest.mark.parametrize("point", ["batch.commit_sent", "batch.before_commit", "batch.mid_rows"])
@@ -260,5 +264,5 @@ async def test_what_a_merge_did_is_told_once_however_its_commit_went(
         arm(None)
 
     assert struck == [point]
-    assert told.stats["merged"] == {"inserted": 3, "updated": 1, "deleted": 0}
+    assert told.measures.merged == RowChanges(inserted=3, updated=1, deleted=0)
     assert await held(store) == {1: "a", 2: "c", 3: "d"}

@@ -11,6 +11,7 @@ import pytest
 
 from domain.loads.checkpoint import CheckpointUpdate
 from domain.pipelines.spec import CursorSpec, DeleteMissing, Mode, Partitions, SourceSpec
+from domain.quality.measures import Measures
 from domain.quality.rules import Reference, StagedChecks
 from domain.stores.table import TableName
 from infrastructure.stores.postgres.session import PostgresSession
@@ -152,7 +153,7 @@ async def whole(store: PostgresDataStore, rows: int, fence: int, **changes: Any)
         await owner.take_over()
         batch = noted(dict.fromkeys(range(rows), "n"))
         async with store.writer(LANE, target, planned.id, "0", fence, await token_of(store)) as writer:
-            await writer.commit(batch, CheckpointUpdate(1, ("1",), batch.counts, {}, is_last=True))
+            await writer.commit(batch, CheckpointUpdate(1, ("1",), batch.counts, Measures(), is_last=True))
         await owner.publish(planned, target, CHECKS, lambda _: ACCEPTED)
 
 

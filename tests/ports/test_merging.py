@@ -11,7 +11,7 @@ from domain.loads.checkpoint import CheckpointUpdate
 from domain.loads.read_set import ReadSet
 from domain.pipelines.spec import CursorSpec, DeleteMissing, Mode, SourceSpec
 from domain.ports.data_store import IDataStore, JudgedBatch, Publication, Target
-from domain.quality.measures import Counts
+from domain.quality.measures import Counts, Measures
 from domain.quality.rules import StagedChecks
 from domain.stores.table import DELETED, Column, TableName
 from tests.ports.backends import Backend
@@ -32,7 +32,7 @@ def noted(notes: dict[int, str | None], deleted: tuple[int, ...] | None = None) 
         columns[DELETED] = pa.array([key in deleted for key in notes])
     count = len(notes)
     counts = Counts(read=count, used=count, produced=count)
-    return JudgedBatch(pa.table(columns), REFUSED.empty_table(), counts, {})
+    return JudgedBatch(pa.table(columns), REFUSED.empty_table(), counts, Measures())
 
 
 async def load(store: IDataStore, fence: int, planned: ReadSet, target: Target, *batches: JudgedBatch) -> Publication:
@@ -40,16 +40,16 @@ async def load(store: IDataStore, fence: int, planned: ReadSet, target: Target, 
         await owner.take_over()
         await owner.open_read_set(planned, target)
         await owner.take_over()
-        counts, stats = Counts(), dict[str, Any]()
+        counts, measures = Counts(), Measures()
         for seq, batch in enumerate(batches, start=1):
             counts += batch.counts
             is_last = seq == len(batches)
             async with store.writer(LANE, target, planned.id, "0", fence, await token_of(store)) as writer:
-                update = CheckpointUpdate(seq, (str(seq),), counts, stats, is_last)
+                update = CheckpointUpdate(seq, (str(seq),), counts, measures, is_last)
                 committed = await writer.commit(batch, update)
             if committed.merged is not None:
                 update = update.with_merged(committed.merged)
-                counts, stats = update.counts, dict(update.stats)
+                counts, measures = update.counts, update.measures
         return await owner.publish(planned, target, StagedChecks(), lambda _: ACCEPTED)
 
 
@@ -57,6 +57,7 @@ async def held(store: IDataStore) -> dict[int, str | None]:
     return {row["id"]: row["note"] for row in await content(store)}
 
 
+@pytest.mark.needs("merges")
 @pytest.mark.clause("IDataStore", 21)
 @pytest.mark.parametrize("shadow", [False, True], ids=["batch", "run"])
 async def test_last_row_of_each_key_is_what_the_table_holds(shadow: bool, store: IDataStore) -> None:
@@ -71,6 +72,7 @@ async def test_last_row_of_each_key_is_what_the_table_holds(shadow: bool, store:
     assert publication.counts.deduplicated == (1 if shadow else 0)
 
 
+@pytest.mark.needs("merges")
 @pytest.mark.clause("IDataStore", 21)
 @pytest.mark.parametrize("shadow", [False, True], ids=["batch", "run"])
 async def test_row_that_says_its_key_is_gone_deletes_it_and_inserts_nothing(shadow: bool, store: IDataStore) -> None:
@@ -85,6 +87,7 @@ async def test_row_that_says_its_key_is_gone_deletes_it_and_inserts_nothing(shad
     assert await held(store) == {2: "kept"}
 
 
+@pytest.mark.needs("merges")
 @pytest.mark.clause("IDataStore", 22)
 async def test_keys_that_a_full_read_lacks_are_deleted_or_marked_up_to_a_share(store: IDataStore) -> None:
     def planned(name: str) -> ReadSet:
@@ -109,21 +112,23 @@ async def test_keys_that_a_full_read_lacks_are_deleted_or_marked_up_to_a_share(s
     assert marked == {1: False, 2: False, 5: True}
 
 
+@pytest.mark.needs("merges")
 @pytest.mark.clause("IDataStore", 22)
 async def test_refused_rows_are_not_taken_for_missing(store: IDataStore) -> None:
     first, second = read_set(shadow=True), read_set(shadow=True, name="r2")
     await load(store, 1, first, merging(first), noted({1: "a", 2: "b"}))
     part = noted({1: "z"})
     refused = pa.Table.from_pylist([refusal(1)], REFUSED)
-    part = JudgedBatch(part.accepted, refused, Counts(read=2, used=1, produced=1, quarantined=1), {})
+    part = JudgedBatch(part.accepted, refused, Counts(read=2, used=1, produced=1, quarantined=1), Measures())
     hard = merging(second, delete_missing=DeleteMissing.HARD)
 
     publication = await load(store, 2, second, hard, part)
 
     assert await held(store) == {1: "z", 2: "b"}
-    assert "skipped" in publication.stats["delete_missing"]
+    assert "skipped" in (publication.measures.delete_missing or "")
 
 
+@pytest.mark.needs("merges")
 @pytest.mark.clause("IDataStore", 21)
 async def test_full_refresh_of_a_merge_leaves_the_last_of_each_key_only(store: IDataStore) -> None:
     first, second = read_set(shadow=True), read_set(shadow=True, name="r2")
@@ -136,7 +141,7 @@ async def test_full_refresh_of_a_merge_leaves_the_last_of_each_key_only(store: I
 
 @pytest.mark.clause("IDataStore", 23)
 @pytest.mark.invariant("D5")
-@pytest.mark.parametrize("mode", [Mode.APPEND, Mode.MERGE])
+@pytest.mark.parametrize("mode", [Mode.APPEND, pytest.param(Mode.MERGE, marks=pytest.mark.needs("merges"))])
 async def test_new_columns_are_added_once_and_open_loads_get_them_too(mode: Mode, store: IDataStore) -> None:
     first = read_set()
     wide = (*COLUMNS, Column("far", "bool"), Column("at", "timestamptz"))
@@ -151,7 +156,7 @@ async def test_new_columns_are_added_once_and_open_loads_get_them_too(mode: Mode
     assert described is not None
     assert [(column.name, column.type) for column in described.columns] == [(c.name, c.type) for c in wide]
     async with store.writer(LANE, narrow, first.id, "0", 1, await token_of(store)) as writer:
-        await writer.commit(noted({1: "a"}), CheckpointUpdate(1, ("1",), Counts(1, 1, 0, 1), {}, is_last=True))
+        await writer.commit(noted({1: "a"}), CheckpointUpdate(1, ("1",), Counts(1, 1, 0, 1), Measures(), is_last=True))
     assert await ids(store) == [1]
 
 

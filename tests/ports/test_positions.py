@@ -325,12 +325,12 @@ PROOFS_OF_POSTGRES = {
 }  # fmt: skip
 
 
+@pytest.mark.needs("knows_keys")
+@pytest.mark.only("duckdb", "postgres")
 @pytest.mark.clause("IDataStore", 32)
 async def test_key_is_proved_by_a_plain_constraint_on_columns_that_are_never_null(
     store: IDataStore, backend: Backend
 ) -> None:
-    if backend.quirks.no_keys:
-        return
     cases = {name: (*case, "") for name, case in PROOFS.items()}
     cases |= PROOFS_OF_POSTGRES if backend.name == "postgres" else {}
     for name, (columns, key, expected, after) in cases.items():

@@ -11,7 +11,7 @@ from domain.loads.checkpoint import CheckpointUpdate
 from domain.loads.read_set import ReadSet
 from domain.pipelines.spec import CursorSpec, Mode, SourceSpec
 from domain.ports.data_store import IDataStore, StreamSelection, Target, passage_of
-from domain.quality.measures import Counts
+from domain.quality.measures import Counts, Measures
 from domain.runs.lane import Lane
 from domain.stores.table import Column, TableName
 from infrastructure.metadata.records import SqlRecords
@@ -207,7 +207,7 @@ async def _inside(store: IDataStore, table: TableName) -> None:
         await owner.open_read_set(planned, target)
     async with store.writer(lane, target, planned.id, "0", 1, await token_of(store, lane, target.table)) as writer:
         selection = StreamSelection(spec, plan, plan.streams[0], None, passage_of(target))
-        await writer.commit_selection(selection, lambda count: CheckpointUpdate(1, None, Counts(), {}, True))
+        await writer.commit_selection(selection, lambda count: CheckpointUpdate(1, None, Counts(), Measures(), True))
 
 
 async def test_limited_read_ends_at_a_time_that_reads_back(store: PostgresDataStore, database: Database) -> None:

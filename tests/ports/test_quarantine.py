@@ -15,7 +15,7 @@ from domain.loads.quarantine import PLACE, Refusals, RefusedState
 from domain.loads.read_set import ReadSet
 from domain.pipelines.spec import Mode, SourceSpec
 from domain.ports.data_store import IDataStore, JudgedBatch, SourceBatch, Target
-from domain.quality.measures import Counts
+from domain.quality.measures import Counts, Measures
 from domain.quality.rules import StagedChecks
 from domain.runs.lane import Lane
 from domain.stores.table import RUN_ID, Column
@@ -49,7 +49,7 @@ def refusing(*refused: int, accepted: tuple[int, ...] = ()) -> JudgedBatch:
     data = pa.table({"id": pa.array(accepted, pa.int64()), "note": pa.array(["ok"] * len(accepted), pa.string())})
     records = [refusal(n, json.dumps({"id": number, "note": "refused"})) for n, number in enumerate(refused)]
     counts = Counts(len(refused) + len(accepted), len(accepted), 0, len(accepted), 0, len(refused))
-    return JudgedBatch(data, pa.Table.from_pylist(records, REFUSED), counts, {})
+    return JudgedBatch(data, pa.Table.from_pylist(records, REFUSED), counts, Measures())
 
 
 async def load(store: IDataStore, fence: int, name: str, *batches: JudgedBatch) -> None:
@@ -86,9 +86,9 @@ async def replayed(store: IDataStore, fence: int, *, again: tuple[int, ...] = ()
                 await land(store, fence, planned, target, batch, counts, again, len(read) + 1)
                 counts += _counts(batch, again)
                 read.append(batch)
-        empty = JudgedBatch(pa.table(batch.data).slice(0, 0), REFUSED.empty_table(), Counts(), {}, ())
+        empty = JudgedBatch(pa.table(batch.data).slice(0, 0), REFUSED.empty_table(), Counts(), Measures(), ())
         async with store.writer(REPLAYS, target, planned.id, "0", fence, await token_of(store, REPLAYS)) as writer:
-            await writer.commit(empty, CheckpointUpdate(len(read) + 1, None, counts, {}, is_last=True))
+            await writer.commit(empty, CheckpointUpdate(len(read) + 1, None, counts, Measures(), is_last=True))
         await owner.publish(planned, target, StagedChecks(), lambda _: ACCEPTED)
     return read
 
@@ -102,8 +102,8 @@ async def land(
     refused = pa.Table.from_pylist([refusal(n) for n in again if n < rows.num_rows], REFUSED)
     counts = _counts(batch, again)
     async with store.writer(REPLAYS, target, planned.id, "0", fence, await token_of(store, REPLAYS)) as writer:
-        judged = JudgedBatch(kept, refused, counts, {}, batch.origins)
-        await writer.commit(judged, CheckpointUpdate(seq, batch.position, before + counts, {}, is_last=False))
+        judged = JudgedBatch(kept, refused, counts, Measures(), batch.origins)
+        await writer.commit(judged, CheckpointUpdate(seq, batch.position, before + counts, Measures(), is_last=False))
 
 
 def _counts(batch: SourceBatch, again: tuple[int, ...]) -> Counts:
@@ -195,6 +195,21 @@ async def test_replay_marks_what_it_lands_in_the_same_transaction_and_leaves_the
     assert await ids(store) == [1, 2, 3, 4, 5, 9]
 
 
+@pytest.mark.clause("IDataStore", 27)
+@pytest.mark.invariant("D9")
+async def test_columns_of_refused_rows_are_known_whatever_became_of_others_of_their_batch(store: IDataStore) -> None:
+    shape = refusal(0)["columns"]
+    await load(store, 1, "r1", refusing(1, 2, 3, 4), refusing(5, 6))
+    assert await store.refused_shapes(OPEN) == [shape]
+
+    await replayed(store, 2, again=(1,))
+
+    assert await states(store, OPEN) == [(2, "open"), (4, "open"), (6, "open")]
+    assert await store.refused_shapes(OPEN) == [shape]
+    assert await store.refused_shapes(replace(MINE, state=RefusedState.WAITING)) == []
+    assert [pa.table(batch.data).to_pydict()["id"] for batch in await replayed(store, 3)] == [[2, 4], [6]]
+
+
 @pytest.mark.clause("IDataStore", 28)
 @pytest.mark.invariant("D9", "D3")
 async def test_batch_of_a_replay_that_another_run_has_dealt_with_is_refused_whole(store: IDataStore) -> None:
@@ -243,6 +258,7 @@ async def test_rows_that_a_later_run_has_read_again_are_superseded(store: IDataS
     assert await states(store) == [(1, "superseded"), (3, "open")]
 
 
+@pytest.mark.needs("merges")
 @pytest.mark.clause("IDataStore", 28)
 async def test_replayed_row_does_not_take_the_place_of_one_that_was_read_later(store: IDataStore) -> None:
     merging = {"mode": Mode.MERGE, "key": ("id",), "newest_by": "note", "metadata_columns": True}

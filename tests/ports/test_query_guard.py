@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from domain.errors import InvalidInputError, MissingExtraError, QueryRefusedError
+from domain.ports.security import Cost
 from domain.stores.connection import ConnectionSpec
 from infrastructure.bench.bench import Bench
 from infrastructure.bench.process import ChildLimits
@@ -90,6 +91,21 @@ async def test_what_takes_too_long_is_refused_and_others_go_on(guard: SqlQueryGu
     assert turns > 1
     await bench.close()
     await guard.check_transform(f"select {many} as d from batch")
+
+
+@pytest.mark.clause("IQueryGuard", 6)
+async def test_what_judging_takes_is_counted_also_of_what_is_refused(guard: SqlQueryGuard) -> None:
+    accepted, refused, nothing = Cost(), Cost(), Cost()
+    many = f"a in ({', '.join(map(str, range(3_500)))})"
+    guard.counting(nothing)
+
+    await guard.counting(accepted).check_source(f"select {many} as a from b")
+    with pytest.raises(InvalidInputError):
+        await guard.counting(refused).check_source(f"insert into b select {many} from a")
+
+    assert accepted.seconds > 0
+    assert refused.seconds > 0
+    assert nothing.seconds == 0
 
 
 async def test_install_without_postgres_still_has_queries_of_its_own_store(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from domain.loads.quarantine import Refusals, RefusedRow, RefusedState
 from domain.loads.read_set import ReadSet
 from domain.pipelines.spec import Mode
 from domain.ports.data_store import IDataStore, JudgedBatch, Target
-from domain.quality.measures import Counts
+from domain.quality.measures import Counts, Measures
 from domain.quality.rules import StagedChecks
 from domain.runs.lane import Lane
 from infrastructure.stores.replayed import ReadAgain
@@ -36,7 +36,7 @@ def judged(refused: list[int], accepted: list[int]) -> JudgedBatch:
     records = [refusal(n, json.dumps({"id": number, "note": "x"})) for n, number in enumerate(refused)]
     counts = Counts(len(refused) + len(accepted), len(accepted), 0, len(accepted), 0, len(refused))
     table = pa.Table.from_pylist(records, REFUSED)
-    return JudgedBatch(rows(accepted), table, counts, {}, source=rows([*refused, *accepted]))
+    return JudgedBatch(rows(accepted), table, counts, Measures(), source=rows([*refused, *accepted]))
 
 
 class Load:
@@ -63,7 +63,7 @@ class Load:
             counts = Counts()
             for seq, batch in enumerate(batches, start=1):
                 counts, is_last = counts + batch.counts, seq == len(batches)
-                await writer.commit(batch, CheckpointUpdate(seq, (str(seq),), counts, {}, is_last))
+                await writer.commit(batch, CheckpointUpdate(seq, (str(seq),), counts, Measures(), is_last))
         return self
 
     async def is_published(self) -> None:
@@ -83,6 +83,7 @@ async def found(store: IDataStore) -> list[tuple[int, str, str | None]]:
     return [(json.loads(row.record)["id"], str(row.state), by) for row, by in zip(rows, settled, strict=True)]
 
 
+@pytest.mark.needs("merges")
 @pytest.mark.clause("IDataStore", 27)
 @pytest.mark.parametrize("shadow", [False, True], ids=["by batch", "as a whole"])
 async def test_what_was_refused_is_superseded_by_a_run_that_reads_it_again(store: IDataStore, shadow: bool) -> None:
@@ -108,6 +109,7 @@ async def test_what_was_refused_is_superseded_by_a_run_that_reads_it_again(store
     assert states == [(1, "superseded"), (2, "superseded"), (3, "superseded"), (2, "superseded")]
 
 
+@pytest.mark.needs("merges")
 @pytest.mark.clause("IDataStore", 27)
 async def test_what_a_run_that_is_given_up_has_read_again_stays_open(store: IDataStore) -> None:
     await (await Load(store, "r1").commits(judged([1], []))).is_published()
@@ -118,6 +120,7 @@ async def test_what_a_run_that_is_given_up_has_read_again_stays_open(store: IDat
     assert await found(store) == [(1, "open", None), (1, "abandoned", None)]
 
 
+@pytest.mark.needs("merges")
 @pytest.mark.clause("IDataStore", 27)
 async def test_only_refusals_of_the_same_lane_and_key_are_superseded(store: IDataStore) -> None:
     """Another lane reads other rows; without a key, and where every version lands, nothing tells that a row is the

@@ -10,7 +10,7 @@ import pytest
 from domain.errors import InvalidInputError, SchemaMismatchError
 from domain.pipelines.spec import Mode
 from domain.ports.data_store import IDataStore, JudgedBatch
-from domain.quality.measures import Counts
+from domain.quality.measures import Counts, Measures
 from infrastructure.stores.duckdb.session import DuckDBSession
 from infrastructure.stores.postgres.connection import PostgresAddress
 from infrastructure.stores.postgres.session import PostgresSession
@@ -28,7 +28,7 @@ async def replaced(store: IDataStore, fence: int, *batches: dict[int, str | None
     landing = noted(batches[0])
     kept_aside = pa.Table.from_pylist([refusal(number) for number in range(refused)], REFUSED)
     counts = landing.counts + Counts(read=refused, quarantined=refused)
-    landing = JudgedBatch(landing.accepted, kept_aside, counts, {})
+    landing = JudgedBatch(landing.accepted, kept_aside, counts, Measures())
     more = [noted(rows) for rows in batches[1:]]
     await load(
         store, fence, planned, replace(merging(planned), mode=Mode.REPLACE, replaces=True, key=()), landing, *more

@@ -14,14 +14,15 @@ from domain.loads.read_set import Stream
 from domain.loads.report import StreamReport
 from domain.pipelines.spec import DestinationSpec, PipelineSpec, SourceSpec
 from domain.pipelines.steps import SqlStep
-from domain.ports.engine import OnProgress, Stop, StreamTask
+from domain.ports.engine import OnNews, Stop, StreamTask
 from domain.ports.secrets import ISecretProvider, Secret
 from domain.ports.transformer import TransformPlan
 from domain.quality.measures import Counts
 from domain.stores.connection import ConnectionSpec
 from domain.stores.table import Column
+from infrastructure.clock import SystemClock
 from infrastructure.engines.local import LocalEngine
-from infrastructure.runtime import RandomIdentifiers, SystemClock
+from infrastructure.runtime import RandomIdentifiers
 from infrastructure.secrets.environment import EnvironmentSecretProvider
 from infrastructure.secrets.files import FileSecretProvider
 from infrastructure.security.api_keys import ApiKeys
@@ -56,13 +57,13 @@ def kind(request: pytest.FixtureRequest) -> str:
 async def test_every_task_runs_once_and_reports_in_order(kind: str) -> None:
     ran: list[str] = []
 
-    async def run(given: StreamTask, stop: Stop, on_progress: OnProgress) -> StreamReport:
+    async def run(given: StreamTask, stop: Stop, on_news: OnNews) -> StreamReport:
         await asyncio.sleep(0.01 if given.stream.name == "0" else 0)
         ran.append(given.stream.name)
         return StreamReport(given.stream.name, Counts(), 1)
 
     reports = await LocalEngine(run).run(
-        [task("0"), task("1"), task("2")], parallelism=2, stop=lambda: None, on_progress=lambda _: None
+        [task("0"), task("1"), task("2")], parallelism=2, stop=lambda: None, on_news=lambda _: None
     )
 
     assert [report.stream for report in reports] == ["0", "1", "2"]
@@ -74,7 +75,7 @@ async def test_failing_stream_stops_the_others_and_is_raised(kind: str) -> None:
     stopped: list[str | None] = []
     has_begun = asyncio.Event()
 
-    async def run(given: StreamTask, stop: Stop, on_progress: OnProgress) -> StreamReport:
+    async def run(given: StreamTask, stop: Stop, on_news: OnNews) -> StreamReport:
         if given.stream.name == "0":
             await has_begun.wait()
             raise WorkFailedError("first")
@@ -85,7 +86,7 @@ async def test_failing_stream_stops_the_others_and_is_raised(kind: str) -> None:
         return StreamReport(given.stream.name, Counts(), 1, interrupted=True)
 
     with pytest.raises(WorkFailedError, match="first"):
-        await LocalEngine(run).run([task("0"), task("1")], parallelism=2, stop=lambda: None, on_progress=lambda _: None)
+        await LocalEngine(run).run([task("0"), task("1")], parallelism=2, stop=lambda: None, on_news=lambda _: None)
 
     assert stopped == ["sibling_failed"]
 
@@ -94,7 +95,7 @@ async def test_failing_stream_stops_the_others_and_is_raised(kind: str) -> None:
 async def test_streams_at_a_time_are_bounded(kind: str) -> None:
     running, most = 0, 0
 
-    async def run(given: StreamTask, stop: Stop, on_progress: OnProgress) -> StreamReport:
+    async def run(given: StreamTask, stop: Stop, on_news: OnNews) -> StreamReport:
         nonlocal running, most
         running += 1
         most = max(most, running)
@@ -104,7 +105,7 @@ async def test_streams_at_a_time_are_bounded(kind: str) -> None:
         return StreamReport(given.stream.name, Counts(), 1)
 
     tasks = [task(str(number)) for number in range(7)]
-    reports = await LocalEngine(run).run(tasks, parallelism=3, stop=lambda: None, on_progress=lambda _: None)
+    reports = await LocalEngine(run).run(tasks, parallelism=3, stop=lambda: None, on_news=lambda _: None)
 
     assert len(reports) == 7
     assert most == 3

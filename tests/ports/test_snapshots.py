@@ -105,6 +105,7 @@ async def postgres_store(url: str, *trusted: str) -> AsyncIterator[PostgresDataS
         await store.close()
 
 
+@pytest.mark.needs("shares_snapshots")
 @pytest.mark.clause("IDataStore", 18)
 @pytest.mark.parametrize("readers", [1, 2])
 async def test_table_replaced_between_streams_is_read_as_it_was(store: IDataStore, readers: int) -> None:
@@ -128,6 +129,7 @@ async def test_table_replaced_between_streams_is_read_as_it_was(store: IDataStor
     assert sorted(await read(store, SOURCES["table"], after, after.streams[0])) == [1001, 1002]
 
 
+@pytest.mark.needs("shares_snapshots")
 @pytest.mark.clause("IDataStore", 18)
 async def test_readers_of_one_snapshot_see_the_same_rows(store: IDataStore) -> None:
     await store.write(TableName("s"), [rows(*BEFORE)])

@@ -97,7 +97,7 @@ async def test_refused_row_is_kept_as_it_was_read(transformer: ITransformer) -> 
 
     assert [(row["ordinal"], row["kind"], row["rule"]) for row in refused(judged)] == [(1, "rule", "matches(name)")]
     assert json.loads(refused(judged)[0]["record"]) == {"id": 2, "name": "bob"}
-    assert judged.stats["first_errors"][0]["kind"] == "rule"
+    assert judged.measures.first_errors[0].kind == "rule"
 
 
 @pytest.mark.clause("ITransformer", 3)
@@ -258,7 +258,7 @@ async def test_violated_rule_fails_or_warns(transformer: ITransformer) -> None:
     judged = await applied(transformer, table, rules=(Rule("between", OnViolation.WARN, column="id", maximum=1),))
 
     assert judged.counts.used == 2
-    assert judged.stats["violations"] == {"0:between": 1}
+    assert judged.measures.violations == {"0:between": 1}
 
 
 async def test_failure_on_a_value_does_not_show_it(transformer: ITransformer) -> None:

@@ -20,7 +20,7 @@ from domain.pipelines.spec import Mode, SourceSpec
 from domain.pipelines.steps import SqlStep, Step
 from domain.ports.data_store import IDataStore, JudgedBatch, StreamSelection, Target, passage_of
 from domain.ports.transformer import TransformPlan
-from domain.quality.measures import Counts
+from domain.quality.measures import Counts, Measures
 from domain.quality.rules import Judgement, StagedChecks
 from domain.runs.lane import Lane
 from domain.stores.table import Column, TableName
@@ -297,7 +297,7 @@ async def load(
         ):
             [batch] = [batch async for batch in reader.batches(None)]
             judged = await transform.apply(batch.data)
-            await writer.commit(judged, CheckpointUpdate(1, batch.position, judged.counts, {}, True))
+            await writer.commit(judged, CheckpointUpdate(1, batch.position, judged.counts, Measures(), True))
 
 
 @pytest.fixture
@@ -469,11 +469,13 @@ async def landed_by(way: str, store: IDataStore) -> None:
         async with store.writer(lane, target, planned.id, "0", 1, await token_of(store, lane, table)) as writer:
             if way == "inside":
                 selection = StreamSelection(spec, plan, plan.streams[0], None, passage_of(target))
-                await writer.commit_selection(selection, lambda count: CheckpointUpdate(1, None, Counts(), {}, True))
+                await writer.commit_selection(
+                    selection, lambda count: CheckpointUpdate(1, None, Counts(), Measures(), True)
+                )
             else:
                 async with store.reader(spec, plan, plan.streams[0], batch_rows=100) as reader:
                     [batch] = [batch async for batch in reader.batches(None)]
-                judged = JudgedBatch(batch.data, REFUSED.empty_table(), Counts(), {})
-                await writer.commit(judged, CheckpointUpdate(1, batch.position, Counts(), {}, True))
+                judged = JudgedBatch(batch.data, REFUSED.empty_table(), Counts(), Measures())
+                await writer.commit(judged, CheckpointUpdate(1, batch.position, Counts(), Measures(), True))
         if mode is Mode.REPLACE:
             await owner.publish(planned, target, StagedChecks(), lambda _: Judgement(()))

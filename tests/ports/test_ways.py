@@ -13,7 +13,7 @@ from domain.loads.read_set import ReadSet, SourcePlan
 from domain.loads.way import TEXT_WIRE, Facts, Way, Wire, choose_way
 from domain.pipelines.spec import CursorSpec, Mode, Partitions, SourceSpec
 from domain.ports.data_store import IDataStore, StreamSelection, Target, passage_of
-from domain.quality.measures import Counts
+from domain.quality.measures import Counts, Measures
 from domain.stores.table import Column, TableName
 from tests.ports.backends import Backend, cursor_of
 from tests.ports.loading import LANE, content, rows, token_of
@@ -36,7 +36,7 @@ async def opened(
 
 
 def moved(seq: int, count: int, position: tuple[str, ...] | None, *, is_last: bool = False) -> CheckpointUpdate:
-    return CheckpointUpdate(seq, position, Counts(count, count, 0, count), {}, is_last)
+    return CheckpointUpdate(seq, position, Counts(count, count, 0, count), Measures(), is_last)
 
 
 @pytest.fixture
@@ -50,9 +50,9 @@ def other(postgres_database: str) -> Iterator[dbapi.Cursor]:
 async def test_rows_pass_undecoded_range_by_range_and_resume(store: IDataStore, backend: Backend) -> None:
     await store.write(TableName("s"), [rows(*range(1, 8))])
     wire = await store.wire(SOURCE)
-    if backend.name != "postgres":
+    if not store.capabilities.wires:
         assert wire is None
-        assert await store.landing_wire(COPIED, ()) == (TEXT_WIRE if backend.name == "duckdb" else None)
+        assert await store.landing_wire(COPIED, ()) == (TEXT_WIRE if store.capabilities.landing_wires else None)
         return
     plan = await store.plan(SOURCE, lo=None, limit=None)
     planned, target = await opened(store, plan, metadata=True)
@@ -89,7 +89,7 @@ async def test_ranges_have_every_row_once_however_the_keys_lie(
     keys: list[int], store: IDataStore, backend: Backend
 ) -> None:
     await store.write(TableName("s"), [rows(*keys)])
-    if backend.name != "postgres":
+    if not store.capabilities.wires:
         assert await store.wire(SOURCE) is None
         return
     plan = await store.plan(SOURCE, lo=None, limit=None)
@@ -115,7 +115,7 @@ async def test_ranges_have_every_row_once_however_the_keys_lie(
 async def test_rows_that_share_a_key_pass_together(store: IDataStore, backend: Backend) -> None:
     """A key that is not one after all costs the size of a batch, never a row."""
     await store.write(TableName("s"), [rows(1, 1, 1, 2, 3, 3, 3, 3, 3, 4, 5)])
-    if backend.name != "postgres":
+    if not store.capabilities.wires:
         assert await store.wire(SOURCE) is None
         return
     plan = await store.plan(SOURCE, lo=None, limit=None)
@@ -126,13 +126,12 @@ async def test_rows_that_share_a_key_pass_together(store: IDataStore, backend: B
     assert sum(part.num_rows for part in parts) == 11
 
 
+@pytest.mark.needs("selects_inside")
 @pytest.mark.clause("IDataStore", 25)
 @pytest.mark.invariant("D3", "R3")
-async def test_selection_of_one_store_lands_with_its_checkpoint(store: IDataStore, backend: Backend) -> None:
+async def test_selection_of_one_store_lands_with_its_checkpoint(store: IDataStore) -> None:
     await store.write(TableName("s"), [rows(*range(1, 8))])
-    if not await store.may_run_inside(SOURCE):
-        assert backend.name == "memory"
-        return
+    assert await store.may_run_inside(SOURCE)
     source = SourceSpec(table=TableName("s"), key=("id",), cursor=CursorSpec("id"))
     plan = await store.plan(source, lo="2", limit=None)
     planned, target = await opened(store, plan, metadata=True)
@@ -152,6 +151,8 @@ async def test_selection_of_one_store_lands_with_its_checkpoint(store: IDataStor
     assert (state.streams[0].counts.read, state.streams[0].is_done) == (4, True)
 
 
+@pytest.mark.needs("selects_inside")
+@pytest.mark.only("duckdb", "postgres")
 @pytest.mark.clause("IDataStore", 14)
 @pytest.mark.invariant("D3")
 @pytest.mark.parametrize(
@@ -166,9 +167,7 @@ async def test_selection_into_a_table_that_was_changed_under_it_writes_nothing(
     change: str, code: str, store: IDataStore, backend: Backend, request: pytest.FixtureRequest
 ) -> None:
     await store.write(TableName("s"), [rows(1, 2, 3)])
-    if not await store.may_run_inside(SOURCE):
-        assert backend.name == "memory"
-        return
+    assert await store.may_run_inside(SOURCE)
     plan = await store.plan(SOURCE, lo=None, limit=None)
     planned, target = await opened(store, plan)
     selection = StreamSelection(SOURCE, plan, plan.streams[0], None, passage_of(target))
@@ -184,14 +183,14 @@ async def test_selection_into_a_table_that_was_changed_under_it_writes_nothing(
     assert (state.streams[0].seq, state.streams[0].is_done) == (0, False)
 
 
+@pytest.mark.needs("selects_inside")
+@pytest.mark.only("duckdb", "postgres")
 @pytest.mark.clause("IDataStore", 25)
 @pytest.mark.line("10a")
 async def test_what_may_call_a_users_code_does_not_run_inside(
     store: IDataStore, backend: Backend, request: pytest.FixtureRequest
 ) -> None:
     await store.write(TableName("s"), [rows(1)])
-    if backend.quirks.no_queries:
-        return
     if backend.name == "postgres":
         other = request.getfixturevalue("other")
         other.execute("CREATE FUNCTION shout(text) RETURNS text LANGUAGE sql AS 'select upper($1)'")
@@ -234,9 +233,8 @@ async def test_row_larger_than_a_batch_is_refused_by_name(encoded: bool, store: 
         assert len([batch async for batch in batches]) == 1
 
 
+@pytest.mark.only("postgres")
 async def test_ranges_shrink_until_they_fit(store: IDataStore, backend: Backend) -> None:
-    if backend.name != "postgres":
-        return
     wide = pa.table({"id": pa.array(range(40), pa.int64()), "note": ["x" * 10_000] * 40})
     await store.write(TableName("s"), [wide])
     plan = await store.plan(SOURCE, lo=None, limit=None)
@@ -250,12 +248,11 @@ async def test_ranges_shrink_until_they_fit(store: IDataStore, backend: Backend)
     assert [part.after for part in parts][1:] == [part.position for part in parts][:-1]
 
 
+@pytest.mark.only("postgres")
 @pytest.mark.clause("IDataStore", 14)
 async def test_destination_that_changes_type_takes_no_undecoded_row(
     store: IDataStore, backend: Backend, request: pytest.FixtureRequest
 ) -> None:
-    if backend.name != "postgres":
-        return
     other = request.getfixturevalue("other")
     await store.write(TableName("s"), [rows(1, 2, 3)])
     plan = await store.plan(SOURCE, lo=None, limit=None)
@@ -274,10 +271,9 @@ async def test_destination_that_changes_type_takes_no_undecoded_row(
     assert await content(store, COPIED) == []
 
 
+@pytest.mark.only("postgres")
 @pytest.mark.clause("IDataStore", 17)
 async def test_undecoded_streams_cover_every_row_once(store: IDataStore, backend: Backend) -> None:
-    if backend.name != "postgres":
-        return
     await store.write(TableName("s"), [rows(*range(1, 101))])
     source = SourceSpec(table=TableName("s"), key=("id",), partitions=Partitions("id", 3))
     plan = await store.plan(source, lo=None, limit=None)

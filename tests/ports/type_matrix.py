@@ -16,7 +16,7 @@ from domain.loads.checkpoint import CheckpointUpdate
 from domain.loads.read_set import ReadSet
 from domain.pipelines.spec import Mode, SourceSpec
 from domain.ports.data_store import IDataStore, JudgedBatch, Target, passage_of
-from domain.quality.measures import Counts
+from domain.quality.measures import Counts, Measures
 from domain.runs.lane import Lane
 from domain.stores.table import Column, TableName
 from infrastructure.stores.duckdb.file import DuckDBOptions
@@ -206,11 +206,11 @@ async def load(source: IDataStore, destination: IDataStore, table: TableName, *,
     ):
         if undecoded:
             [rows] = [rows async for rows in reader.encoded(None, passage_of(target))]
-            await writer.commit_encoded(rows, CheckpointUpdate(1, rows.position, Counts(), {}, True))
+            await writer.commit_encoded(rows, CheckpointUpdate(1, rows.position, Counts(), Measures(), True))
         else:
             [batch] = [batch async for batch in reader.batches(None)]
-            judged = JudgedBatch(batch.data, REFUSED.empty_table(), Counts(), {})
-            await writer.commit(judged, CheckpointUpdate(1, batch.position, Counts(), {}, True))
+            judged = JudgedBatch(batch.data, REFUSED.empty_table(), Counts(), Measures())
+            await writer.commit(judged, CheckpointUpdate(1, batch.position, Counts(), Measures(), True))
 
 
 async def row_of(matrix: Matrix, kind: str) -> str:

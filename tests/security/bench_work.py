@@ -12,6 +12,7 @@ from typing import Any
 import duckdb
 
 from domain.errors import FencedError, Problem, QualityRejectedError, SpecError
+from domain.first_errors import FirstError
 from domain.quality.rules import OnViolation
 from domain.stores.table import Column
 from infrastructure.bench.asking import ask
@@ -51,7 +52,7 @@ def fenced() -> None:
 
 def rejected() -> None:
     error = QualityRejectedError("violated")
-    error.first_errors = [{"ordinal": 3}]
+    error.first_errors = [FirstError(ordinal=3)]
     raise error
 
 
@@ -93,6 +94,17 @@ def parsed_by_postgres(sql: str) -> int:
 def spin() -> None:
     while True:
         pass
+
+
+def spin_for(seconds: float) -> None:
+    until = time.process_time() + seconds
+    while time.process_time() < until:
+        pass
+
+
+def spin_and_refuse(seconds: float) -> None:
+    spin_for(seconds)
+    many_problems()
 
 
 def surroundings() -> dict[str, Any]:

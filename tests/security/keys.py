@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from domain.identity.principal import DEFAULT_ORGANIZATION, Principal, Role
+from domain.identity.scope import PLATFORM
 from infrastructure.metadata.records import SqlRecords, sqlite_url
 from infrastructure.security.api_keys import ApiKeys
 
@@ -20,7 +21,7 @@ def key_of(folder: Path, role: Role) -> str:
         records = SqlRecords(sqlite_url(folder / ".headrace/records.db"))
         await records.open()
         try:
-            async with records.unit() as unit:
+            async with records.unit(PLATFORM) as unit:
                 principal = Principal(role.value, DEFAULT_ORGANIZATION, frozenset({role}))
                 await unit.identity.add_key(principal, prefix=prefix, digest=digest, expires_at=None)
                 await unit.commit()

@@ -15,8 +15,8 @@ import pytest
 from application.answers import AnswerLimits
 from application.catalog import forecast
 from application.catalog.documents import PutDocument
-from application.pipelines.inspect import Preview
-from domain.quality.measures import Counts
+from application.pipelines.preview import Preview
+from domain.quality.measures import Counts, Measures
 from entrypoints.answers.pipelines import preview_body
 from entrypoints.answers.sizes import fitted, listed, size_of, written
 from entrypoints.documents.reading import read_text
@@ -181,7 +181,7 @@ def test_values_of_a_bit_each_are_no_gigabyte() -> None:
     """Arrow has eight of them in a byte; as JSON each has its column's name."""
     table = pa.table({f"column_{n}": pa.nulls(10_000, pa.bool_()) for n in range(500)})
     kinds = tuple((name, "bool") for name in table.column_names)
-    body = preview_body(Preview(kinds, (table,), Counts(), {}), AnswerLimits(answer_bytes=1_000_000))
+    body = preview_body(Preview(kinds, (table,), Counts(), Measures()), AnswerLimits(answer_bytes=1_000_000))
     assert len(written(body)) < 1_100_000
     assert 50 < len(body["rows"]) < 200
 

@@ -474,7 +474,7 @@ def test_roles_are_held_to_the_permission_table() -> None:
     assert PERMISSIONS[Role.VIEWER] == {Action.READ}
     assert PERMISSIONS[Role.RUNNER] == {Action.READ, Action.TRIGGER}
     assert PERMISSIONS[Role.DATA_ENGINEER] == {Action.READ, Action.PREVIEW, Action.WRITE_SPEC}
-    assert PERMISSIONS[Role.PIPELINE_ADMIN] == set(Action) - {Action.OPERATE}
+    assert PERMISSIONS[Role.PIPELINE_ADMIN] == set(Action) - {Action.OPERATE, Action.READ_METRICS}
     assert PERMISSIONS[Role.PLATFORM_ADMIN] == set(Action)
 
 

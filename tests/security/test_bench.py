@@ -10,7 +10,6 @@ import pickle
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from application.runs.showing import said_to
 from domain.errors import (
     FencedError,
     InvalidInputError,
@@ -26,6 +26,8 @@ from domain.errors import (
     SpecError,
     UnavailableError,
 )
+from domain.first_errors import FirstError
+from domain.identity.principal import Principal, Role
 from domain.quality.rules import OnViolation
 from domain.stores.table import Column
 from infrastructure.bench import answers, process
@@ -106,7 +108,7 @@ def test_errors_of_ours_come_back_as_themselves(bench: Bench) -> None:
     assert [problem.code for problem in spec.value.problems] == ["spec.value", "spec.other"]
     assert spec.value.code == "spec.invalid"
     assert fenced.value.fence == 7
-    assert rejected.value.first_errors == [{"ordinal": 3}]
+    assert rejected.value.first_errors == [FirstError(ordinal=3)]
 
 
 def test_a_bug_tells_its_kind_and_no_value(bench: Bench) -> None:
@@ -219,17 +221,54 @@ async def test_what_may_take_long_leaves_room_for_what_does_not() -> None:
     await bench.close()
 
 
-def test_a_child_killed_in_a_call_is_told_and_replaced(bench: Bench) -> None:
-    before = bench.call(bench_work.pid)
-    killer = threading.Timer(0.1, os.kill, [before, signal.SIGKILL])
-    killer.start()
+def _killing(bench: Bench, how: int, times: int) -> tuple[Callable[[str, int], str], list[int]]:
+    """What ends the children that ask, so many of them."""
+    asked = list[int]()
+
+    def answers(question: str, times_two: int) -> str:
+        [child] = bench._working
+        asked.append(child.pid)
+        if len(asked) <= times:
+            os.kill(child.pid, how)
+            _wait_until(lambda: not child.is_alive)
+        return question * times_two
+
+    return answers, asked
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
+async def test_what_a_child_did_that_somebody_killed_is_done_by_another(bench: Bench, how: int) -> None:
+    answers, asked = _killing(bench, how, 1)
+
+    done = await bench.acall_answering(answers, bench_work.asked, "a")
+
+    assert done == "aa"
+    assert len(set(asked)) == 2
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+async def test_who_is_killed_twice_is_told_so_and_is_not_too_large(bench: Bench, how: int) -> None:
+    answers, asked = _killing(bench, how, 2)
+
+    with pytest.raises(UnavailableError, match="killed from outside") as raised:
+        await bench.acall_answering(answers, bench_work.asked, "a")
+
+    assert (raised.value.code, raised.value.retryable) == ("worker.killed", True)
+    viewer = Principal("v", "o", frozenset([Role.VIEWER]))
+    assert said_to(viewer, raised.value) == raised.value.message  # Nothing of it is anybody's data.
+    assert len(set(asked)) == 2
+    assert bench.call(bench_work.pid) not in asked
+
+
+@pytest.mark.parametrize("how", [signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS])
+async def test_who_crashes_does_so_once(bench: Bench, how: int) -> None:
+    answers, asked = _killing(bench, how, 2)
 
     with pytest.raises(InvalidInputError, match="ended the process") as raised:
-        bench.call(bench_work.hold, 30)
+        await bench.acall_answering(answers, bench_work.asked, "a")
 
-    killer.join()
     assert raised.value.code == "query.too_large"
-    assert bench.call(bench_work.pid) != before
+    assert len(asked) == 1
 
 
 def test_a_child_killed_between_calls_is_not_noticed(bench: Bench) -> None:
@@ -281,7 +320,7 @@ async def test_closing_ends_all_children_and_their_calls() -> None:
     await bench.close()
 
     codes = [error.code for error in await asyncio.gather(*calls, return_exceptions=True)]  # type: ignore[union-attr]
-    assert sorted(codes) == ["query.too_large", "query.too_large", "worker.busy"]
+    assert codes == ["worker.busy"] * 3
     assert not any(map(_is_alive, pids))
     with pytest.raises(UnavailableError):
         bench.call(bench_work.pid)

@@ -16,6 +16,9 @@ from domain.errors import PlatformError
 from domain.ports.secrets import Secret
 from infrastructure.metadata.records import SqlRecords
 from infrastructure.stores.postgres.connection import PostgresAddress, connect
+from tests.collector import collecting
+from tests.e2e.inside import inside
+from tests.e2e.projects import new_project, write
 from tests.links import connected
 from tests.security.fake_postgres import (
     CLEAR,
@@ -285,3 +288,37 @@ async def test_sessions_are_the_same_whatever_surrounds_them(
 ) -> None:
     monkeypatch.setenv("PGSERVICE", "unknown")
     await sign_in(door, replace(ADDRESS, port=strict.port, user="scram"))
+
+
+async def test_secret_and_value_of_a_run_that_fails_are_in_no_span(
+    strict: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong, value = f"{CANARY}-wrong", "canary-of-a-row"
+    monkeypatch.setenv("SECRET_SHOP", wrong)
+    project = new_project(tmp_path / "project")
+    write(project, "data/rows.csv", f"id,name\n1,{value}\n")
+    with collecting() as collector:
+        async with inside(project, HEADRACE_STORE__KIND="memory", **collector.environment()) as made:
+            await made.put(
+                "version: 1\nconnection: shop\nkind: postgres\nsecrets: {password: 'env:SECRET_SHOP'}\n"
+                f"options: {{host: 127.0.0.1, port: {strict.port}, database: postgres, user: scram}}\n"
+            )
+            await made.put("version: 1\nconnection: landing\nkind: files\noptions: {root: data}\n")
+            await made.pipeline(
+                "away", "connection: shop, table: orders, key: [id]", "table: away", "retry: {attempts: 0}"
+            )
+            await made.pipeline(
+                "odd",
+                "connection: landing, path: rows.csv, key: [id]",
+                "table: odd",
+                f"transform: [{{sql: \"select cast(name as integer) as n from batch where name <> '{CANARY}'\"}}]\n",
+            )
+            ends = [await made.ran(name) for name in ("away", "odd")]
+            with pytest.raises(ValueError, match="no number"), made.use_cases.telemetry.span("a bug"):
+                raise ValueError(f"no number: postgresql://scram:{wrong}@h/d password={wrong}")
+
+    assert [run.state.value for run in ends] == ["failed", "failed"]
+    codes = {span.attributes["headrace.pipeline"]: span.attributes["error.type"] for span in collector.named("run")}
+    assert codes == {"away": ends[0].error and ends[0].error.code, "odd": ends[1].error and ends[1].error.code}
+    assert len(collector.spans) > 20
+    assert not collector.says("canary")

@@ -22,7 +22,7 @@ from entrypoints.http.middleware import RequestContext
 from entrypoints.http.server import Server
 from entrypoints.http.transport import TransportLimits, protocol_within
 from entrypoints.http.turnstile import IS_BUSY, Turnstile
-from infrastructure.runtime import ContextTelemetry
+from infrastructure.observability.telemetry import ContextTelemetry
 
 WORK = b"GET /work HTTP/1.1\r\nHost: localhost\r\n\r\n"
 PROBE = b"GET /health HTTP/1.1\r\nHost: 10.0.0.1\r\n\r\n"

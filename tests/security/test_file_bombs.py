@@ -179,3 +179,27 @@ def test_a_header_of_many_columns_is_checked_in_linear_time(tmp_path: Path) -> N
     (tmp_path / "wide.csv").write_text(f"{names},c5\n")
     with pytest.raises(InvalidInputError, match="two columns are named c5"):
         CsvFile(tmp_path / "wide.csv", "wide", Dialect()).header()
+
+
+@pytest.mark.parametrize("kind", ["plain", "struct", "struct in a struct", "list", "large list", "fixed list", "map"])
+async def test_a_long_text_that_rows_share_counts_for_each_wherever_it_is(tmp_path: Path, kind: str) -> None:
+    shared, places = repeated("x" * 20_000, 3000), pa.array(range(3001), pa.int32())
+    columns = {
+        "plain": lambda: shared,
+        "struct": lambda: pa.StructArray.from_arrays([shared], ["a"]),
+        "struct in a struct": lambda: pa.StructArray.from_arrays([pa.StructArray.from_arrays([shared], ["a"])], ["b"]),
+        "list": lambda: pa.ListArray.from_arrays(places, shared),
+        "large list": lambda: pa.LargeListArray.from_arrays(places.cast(pa.int64()), shared),
+        "fixed list": lambda: pa.FixedSizeListArray.from_arrays(shared, 1),
+        "map": lambda: pa.MapArray.from_arrays(places, pa.array([str(n) for n in range(3000)]), shared),
+    }
+    written(tmp_path, columns[kind]())
+    assert (tmp_path / "bomb.parquet").stat().st_size < 100_000
+    store, source = FilesSource(tmp_path, limits=FileLimits(ratio=10**9)), SourceSpec(path="bomb.parquet")
+    plan = await store.plan(source, lo=None, limit=None)
+    rows = 0
+    async with store.reader(source, plan, plan.streams[0], batch_rows=50_000, batch_bytes=MIB) as reader:
+        async for batch in reader.batches(None):
+            assert batch.data.nbytes <= 3 * MIB
+            rows += batch.data.num_rows
+    assert rows == 3000

@@ -15,13 +15,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from application.answers import AnswerLimits
-from application.pipelines.inspect import Preview
+from application.pipelines.preview import Preview
 from application.pipelines.spec_tests import SpecTester
 from domain.errors import InvalidInputError, SchemaMismatchError
 from domain.pipelines.spec import PipelineSpec
 from domain.pipelines.steps import SqlStep
 from domain.ports.transformer import TransformPlan
-from domain.quality.measures import Counts
+from domain.quality.measures import Counts, Measures
 from domain.quality.rules import OnViolation, Rule
 from domain.stores.table import Column
 from entrypoints.answers.pipelines import preview_body
@@ -53,7 +53,7 @@ def _texts(*values: bytes) -> pa.Array:
 
 
 def _shown(column: pa.Array) -> list[object]:
-    preview = Preview((("v", "…"),), (pa.table({"v": column}),), Counts(), {})
+    preview = Preview((("v", "…"),), (pa.table({"v": column}),), Counts(), Measures())
     return [row["v"] for row in preview_body(preview, _LIMITS)["rows"]]
 
 
@@ -123,7 +123,7 @@ def test_a_child_judges_far_times_and_refuses_what_is_no_text() -> None:
         plan = TransformPlan((Column("v", kind),), (SqlStep("select * from batch"),), (rule,) if kind == "date" else ())
         return in_child.judge(plan, in_child.EngineLimits(200, 1), as_bytes(pa.table({"v": column})), keeps_rows=True)
 
-    assert judged(_integers([2**31 - 2], pa.date32()), "date").stats["newest"] == {"v": "9999-12-31"}
+    assert judged(_integers([2**31 - 2], pa.date32()), "date").measures.newest == {"v": "9999-12-31"}
     assert of_bytes(judged(_integers([86_400_000_000], pa.time64("us")), "time").accepted).num_rows == 1
     assert of_bytes(judged(_texts("ü".encode()), "string").accepted).to_pylist() == [{"v": "ü"}]
     with pytest.raises(SchemaMismatchError) as refused:

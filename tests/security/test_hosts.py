@@ -156,7 +156,7 @@ async def test_name_of_a_forbidden_address_is_refused_wherever_it_would_be_diale
 
     assert (tried.is_healthy, tried.step) == (False, "name")
     assert run.error is not None
-    assert (run.state, run.error["code"], run.retries) == (RunState.FAILED, CODE, 0)
+    assert (run.state, run.error.code, run.retries) == (RunState.FAILED, CODE, 0)
     assert any(CODE in note for note in planned[0].notes), planned
     assert not any(address in str((tried.detail, run.error)) for address in answer)
     assert seen == []

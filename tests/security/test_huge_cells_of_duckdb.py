@@ -175,3 +175,25 @@ async def test_previews_of_large_values_take_turns(
     )
     assert all(isinstance(one, pa.Table | PlatformError) for one in found)
     assert (await read(store, large, size=64 * MIB, limit=5)).num_rows == 1
+
+
+async def test_rows_that_duckdb_cannot_unpack_together_are_told_with_the_memory_that_they_need(file: Path) -> None:
+    text = "repeat('x', 1499000) || range"
+    made(file, f"CREATE TABLE big AS SELECT range AS id, {text} AS v FROM range(40)")
+    source, code, said = SourceSpec(table=TableName("big")), "", ""
+    for limit in ("60MB", "150MB"):
+        store = DuckDBDataStore(DuckDBOptions(file, memory_limit=limit))
+        await store.open()
+        try:
+            plan = await store.plan(source, lo=None, limit=None)
+            async with store.reader(source, plan, plan.streams[0], batch_rows=1000) as reader:
+                found = sum([batch.data.num_rows async for batch in reader.batches(None)])
+            assert (limit, found) == ("150MB", 40)
+        except WorkFailedError as error:
+            assert limit == "60MB"
+            code, said = error.code, error.message
+        finally:
+            await store.close()
+    assert code == "store.memory"
+    assert "column v are so large, up to 1,499,00" in said
+    assert "MEMORY_LIMIT to 131 MB or more" in said

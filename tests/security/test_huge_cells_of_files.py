@@ -13,6 +13,7 @@ import pytest
 from domain.errors import PlatformError, UnavailableError, WorkFailedError
 from domain.pipelines.spec import SourceSpec
 from infrastructure.memory_room import Room
+from infrastructure.stores.files import csv_text
 from infrastructure.stores.files.csv_text import CsvFile, Dialect
 from infrastructure.stores.files.parquet_files import ParquetData
 from infrastructure.stores.files.store import FilesSource
@@ -122,3 +123,40 @@ def test_so_does_a_row_of_csv_that_is_larger_than_a_block(tmp_path: Path) -> Non
         assert sum(batch.num_rows for batch in plain.batches(room=room)) == 1
     for given in (room, None):
         assert sum(batch.num_rows for batch in huge.batches(room=given)) == 2
+
+
+def compressed(path: Path, text: bytes, longest_mb: int = 16) -> CsvFile:
+    with pa.CompressedOutputStream(str(path), {".zst": "zstd", ".gz": "gzip", ".lz4": "lz4"}[path.suffix]) as file:
+        file.write(text)
+    return CsvFile(path, path.name, Dialect(), longest_mb * MIB)
+
+
+def test_what_may_ask_for_a_large_window_waits_for_room_where_it_is_only_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = Room(most=200 * MIB, patience_seconds=0.01)
+    monkeypatch.setattr(csv_text, "ROOM", room)
+    windows = compressed(tmp_path / "a.csv.zst", b"id,v\n1,y\n")
+    ways = (lambda: list(windows.batches(room=room)), lambda: windows.beginning(1000), lambda: windows.line_of(1))
+    with room.taken(80 * MIB):
+        for way in ways:
+            with pytest.raises(UnavailableError) as caught:
+                way()
+            assert caught.value.code == "worker.busy"
+        assert sum(batch.num_rows for batch in windows.batches()) == 1  # A run does not wait.
+        for name in ("a.csv.gz", "a.csv.lz4"):
+            assert compressed(tmp_path / name, b"id,v\n1,y\n").beginning(1000)[0].num_rows == 1
+    for way in ways:
+        way()
+
+
+def test_a_row_that_is_too_long_is_told_although_looking_for_its_line_takes_room_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = Room(most=230 * MIB, patience_seconds=0.01)
+    monkeypatch.setattr(csv_text, "ROOM", room)
+    monkeypatch.setattr(csv_text, "_MOST_TO_UNPACK", {"zstd": 100 * MIB})
+    long = compressed(tmp_path / "a.csv.zst", b"id,v\n1," + b"x" * (52 * MIB) + b"\n", 25)
+    with pytest.raises(PlatformError, match="line 2: the row that begins here has more than") as caught:
+        list(long.batches(room=room))
+    assert caught.value.code == "source.row_too_large"

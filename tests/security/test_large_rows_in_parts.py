@@ -1,5 +1,8 @@
 """What is shown or kept of large rows is made in parts: as objects and as text they take several times their size."""
 
+import ctypes
+import subprocess
+import sys
 import tracemalloc
 from functools import partial
 from pathlib import Path
@@ -8,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from domain.errors import WorkFailedError
+from domain.errors import PlatformError, WorkFailedError
 from domain.loads.quarantine import RefusedRow
 from domain.ports import batches
 from domain.ports.transformer import TransformPlan
@@ -17,6 +20,7 @@ from domain.stores.table import Column
 from entrypoints.answers.sizes import cells, fitted, size_of
 from infrastructure.stores.duckdb.file import DuckDBOptions
 from infrastructure.stores.duckdb.store import DuckDBDataStore
+from infrastructure.stores.files import csv_parts, csv_text
 from infrastructure.stores.sql import quarantine as sql_quarantine
 from infrastructure.tabular import arrow
 from infrastructure.threads import OneThread
@@ -31,6 +35,8 @@ from tests.ports.test_quarantine import MINE, load, refusing
 pytestmark = pytest.mark.line("29")
 _LARGE = "x" * 8_000_000
 _MOST = 1_000
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
@@ -199,3 +205,71 @@ def test_of_rows_that_rules_look_at_only_what_they_say_comes_back(monkeypatch: p
     for name in ("id", "v"):
         given, passed = rows.column(name).chunk(0), looked_at[0].column(name).chunk(0)
         assert [b and b.address for b in passed.buffers()] == [b and b.address for b in given.buffers()]
+
+
+def test_a_row_that_is_larger_than_a_block_is_read_in_blocks_that_are_not_much_larger(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("id,v\n1,a\n2," + "x" * 600_000 + "\n3,b\n")
+    sizes = list[int]()
+    reader = csv_text.CsvFile._reader
+
+    def noted(self: csv_text.CsvFile, raw: pa.NativeFile, names: tuple[str, ...], size: int) -> object:
+        sizes.append(size)
+        return reader(self, raw, names, size)
+
+    monkeypatch.setattr(csv_text.CsvFile, "_reader", noted)
+    monkeypatch.setattr(csv_text, "_LARGE_BLOCK_BYTES", 1_000_000)
+    file = csv_text.CsvFile(path, "rows.csv", csv_text.Dialect(), longest_row_bytes=4_000_000)
+
+    rows = pa.Table.from_batches(file.batches(64_000))
+    assert rows.column("id").to_pylist() == ["1", "2", "3"]
+    assert sizes == [64_000, 1_000_000]
+
+    path.write_text("id,v\n1," + "x" * 3_000_000 + "\n")
+    for reading in (lambda: pa.Table.from_batches(file.batches(64_000)), lambda: file.beginning(64_000)[0]):
+        sizes.clear()
+        assert reading().num_rows == 1
+        assert sizes == [64_000, 1_000_000, 4_000_000]
+    path.write_text("id,v\n1," + "x" * 9_000_000 + "\n")
+    for reading in (lambda: list(file.batches(64_000)), lambda: file.beginning(64_000)):
+        with pytest.raises(PlatformError, match="more than 4,000,000 bytes"):
+            reading()
+
+
+def test_text_of_large_rows_lands_some_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(csv_parts, "LARGE_BYTES", 1_000_000)
+    large = pa.RecordBatch.from_pydict({"v": ["x" * 600_000]})
+    small = pa.RecordBatch.from_pydict({"v": ["y"] * 1_000})
+
+    def lengths(batches: list[pa.RecordBatch]) -> list[int]:
+        parts = csv_parts.TextParts(["v"], (rows for rows in [(("0", "1"), batch) for batch in batches]))
+        found = []
+        while parts.has_more():
+            found.append(pa.RecordBatchReader.from_stream(csv_parts.TextPart(parts, 10**9, 10**9)).read_all().num_rows)
+        return found
+
+    assert lengths([large] * 5) == [2, 2, 1]
+    assert lengths([small] * 5) == [5_000]
+
+
+_MAPPED = """
+import ctypes
+from entrypoints.process.heap import give_back_large
+library = ctypes.CDLL(None)
+library.malloc.restype = ctypes.c_void_p
+library.malloc.argtypes, library.free.argtypes = [ctypes.c_size_t], [ctypes.c_void_p]
+give_back_large()
+library.free(library.malloc(24_000_000))  # From then on glibc would take as much from its heap.
+found = library.malloc(12_000_000)
+print(ctypes.c_size_t.from_address(found - ctypes.sizeof(ctypes.c_size_t)).value & 2)
+"""
+
+
+def test_what_is_large_is_mapped_by_itself_and_so_given_back() -> None:
+    if not hasattr(ctypes.CDLL(None), "gnu_get_libc_version"):
+        pytest.skip("Only glibc has a threshold.")
+    # In a process of its own: where much was freed before, there is room for it in the heap.
+    found = subprocess.run([sys.executable, "-c", _MAPPED], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert found.stdout.strip() == "2"

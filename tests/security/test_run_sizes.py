@@ -46,4 +46,4 @@ async def test_streams_whose_batches_are_large_run_few_at_a_time(
         await installation.pipeline("many", _SOURCE, "table: t", "run: {batch_bytes: 2MiB}\n")
         refused = await installation.ran("many")
         assert refused.error is not None
-        assert refused.error["code"] == "spec.batch_bytes"
+        assert refused.error.code == "spec.batch_bytes"

@@ -21,10 +21,11 @@ import pytest
 
 from application.catalog.checks import Checks, problems_of
 from application.runs.launch import TriggerRun
-from domain.errors import InvalidInputError
+from domain.errors import InvalidInputError, Problem, UnavailableError
 from domain.pipelines.dialing import DialRules
 from domain.pipelines.spec import PipelineSpec
 from domain.pipelines.steps import SqlStep
+from domain.ports.security import Cost
 from domain.ports.transformer import TransformPlan
 from domain.runs.run import Run, RunRequest, RunState
 from domain.stores.table import Column
@@ -39,6 +40,7 @@ from infrastructure.transforms.sizes import keeps_size
 from tests.e2e.api import Server, headrace, serving
 from tests.e2e.inside import ME, Inside
 from tests.e2e.projects import new_project, write
+from tests.security import bench_work
 
 _DOUBLED = [f"select id, v || v as v from batch where {n} = {n}" for n in range(26)]
 _SLOW = ["select id, repeat(v, 300) as v from batch", "select id, levenshtein(v, reverse(v)) as v from batch"]
@@ -200,7 +202,7 @@ async def test_runs_end_by_name_and_the_process_goes_on(name: str, project: Path
         run = await inside.ran(document["pipeline"])
 
         assert run.state is RunState.FAILED
-        assert run.error["code"] == "transform.too_large"
+        assert run.error.code == "transform.too_large"
         await inside.put(json.dumps(_document("after", _TWINS[2])))
         assert (await inside.report("after"))["counts"]["used"] == 20
         rows = await inside.rows("after")
@@ -264,16 +266,20 @@ async def test_a_run_is_cancelled_in_the_middle_of_a_step(project: Path) -> None
             os.kill(pid, 0)
 
 
-async def test_a_run_whose_child_is_killed_ends_by_name(project: Path) -> None:
-    async with _installation(_with_words(project)) as (inside, container):
+async def test_a_run_whose_child_is_killed_goes_on_in_another_and_ends_by_name_with_that(project: Path) -> None:
+    async with _installation(_with_words(project), MAX_RETRIES="0") as (inside, container):
         task, pid, _ = await _begun(inside, container)
+        bench = container.gateways.running_bench()
 
         os.kill(pid, signal.SIGKILL)
+        await _until(lambda: bench.pids not in ([], [pid]))
+        assert not task.done()
+        os.kill(bench.pids[0], signal.SIGKILL)
 
         run = await task
         assert run.state is RunState.FAILED
         assert run.error is not None
-        assert run.error["code"] == "transform.too_large"
+        assert run.error.code == "worker.killed"
 
 
 async def test_time_bounds_previews(project: Path) -> None:
@@ -281,7 +287,7 @@ async def test_time_bounds_previews(project: Path) -> None:
         turns = 0
         spec = PipelineSpec.from_document(_document("slow", _SLOW))
 
-        task = asyncio.create_task(inside.use_cases.inspector.preview(ME, spec, limit=20))
+        task = asyncio.create_task(inside.use_cases.previewer.preview(ME, spec, limit=20))
         while not task.done():
             await asyncio.sleep(0.01)
             turns += 1
@@ -299,38 +305,56 @@ class _SlowGuard(SqlQueryGuard):
 
     async def check_transform(self, sql: str) -> None:
         self.seen.append(sql)
-        await asyncio.sleep(60 if sql == "slow" else 0)
+        if sql == "slow":
+            await self._bench.acall(bench_work.spin_for, 0.15)
+        if sql == "starved":
+            await asyncio.sleep(60)
         if sql == "large":
             raise InvalidInputError("large", code="query.too_large")
+
+
+async def _problems(guard: _SlowGuard, texts: list[str]) -> list[Problem]:
+    cost = Cost()
+    places = build_container(load_settings(root=None, environment={}).settings, Path.cwd()).gateways.places()
+    checks = Checks(guard.counting(cost), (), DialRules(), places).of_pipeline(_document("many", texts), {})
+    return await problems_of("pipeline many", checks, 0.1, cost)
 
 
 @pytest.mark.parametrize(("texts", "seen"), [(["a", "slow", "b"], 2), (["a", "large", "b"], 2), (["a"] * 50, 50)])
 async def test_all_texts_of_a_document_have_one_time(texts: list[str], seen: int) -> None:
     guard = _SlowGuard()
-    places = build_container(load_settings(root=None, environment={}).settings, Path.cwd()).gateways.places()
-    checks = Checks(guard, (), DialRules(), places).of_pipeline(_document("many", texts), {})
 
-    problems = await problems_of("pipeline many", checks, 0.1)
+    problems = await _problems(guard, texts)
 
     assert len(guard.seen) == seen
     assert [problem.code for problem in problems] == ["query.too_large"] * (seen < len(texts))
 
 
+async def test_a_document_that_waits_for_the_machine_is_tried_again_and_is_not_too_large() -> None:
+    begun = time.monotonic()
+
+    with pytest.raises(UnavailableError, match="pipeline many") as raised:
+        await _problems(_SlowGuard(), ["a", "starved", "b"])
+
+    assert (raised.value.code, raised.value.retryable) == ("worker.busy", True)
+    assert time.monotonic() - begun > 0.1 * 2
+
+
 @pytest.mark.line("29")
 async def test_previews_have_a_size_and_dry_runs_need_none(project: Path) -> None:
     async with _installation(_with_words(project), HEADRACE_CHECKS__ANSWER_MB="1") as (inside, _):
-        inspector = inside.use_cases.inspector
+        previewer = inside.use_cases.previewer
         for name, steps in (("child", ["select id, repeat(v, 400) as v from batch"]), ("here", [])):
             spec = PipelineSpec.from_document(_document(name, steps))
             if name == "here":
                 write(project, "data/words.csv", "id,v\n" + "".join(f"{n},{'w' * 100_000}\n" for n in range(20)))
 
             with pytest.raises(InvalidInputError, match="than 1 MB") as raised:
-                await inspector.preview(ME, spec, limit=20)
+                await previewer.preview(ME, spec, limit=20)
 
             assert raised.value.code == "query.too_large"
-            assert len((await inspector.preview(ME, spec, limit=2)).batches[0]) == 2
-            assert (await inspector.preview(ME, spec, limit=None, keep_rows=False)).counts.used == 20
+            assert len((await previewer.preview(ME, spec, limit=2)).batches[0]) == 2
+            assert (await previewer.preview(ME, spec, limit=None, keep_rows=False)).counts.used == 20
 
 
 async def test_python_steps_run_here_between_steps_in_the_child(project: Path) -> None:

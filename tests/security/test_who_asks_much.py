@@ -18,16 +18,16 @@ import uvicorn
 from starlette.requests import ClientDisconnect, Request
 
 from application.answers import AnswerLimits
-from application.operations.health import HealthMonitor, Life
+from application.operations.health import HealthMonitor, Life, PartHealth
 from application.runs.showing import said_to
 from domain.errors import UnavailableError
 from domain.identity.principal import Principal, Role
 from entrypoints.http.app import create_app
-from entrypoints.http.documents import page_characters
 from entrypoints.http.leaving import Places
 from entrypoints.http.server import Server
 from entrypoints.http.transport import TransportLimits, protocol_within
 from tests.e2e.api import serving
+from tests.fakes.clock import FakeClock
 from tests.security.keys import key_of
 
 GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -121,24 +121,26 @@ def _taken(connection: socket.socket) -> int:
 async def test_however_many_ask_whether_it_is_ready_the_parts_are_asked_once_at_a_time() -> None:
     asked = 0
 
-    async def part() -> str | None:
+    async def part() -> PartHealth:
         nonlocal asked
         asked += 1
         await asyncio.sleep(0.02)
-        return f"trouble {asked}"
+        return PartHealth.of(f"trouble {asked}")
 
     life = Life()
     life.started()
-    monitor = HealthMonitor(life, timedelta(seconds=5), {"part": part})
+    monitor = HealthMonitor(life, FakeClock(), timedelta(seconds=5), timedelta(seconds=30), {"part": part})
     waiting = [asyncio.create_task(monitor.readiness()) for _ in range(300)]
     await asyncio.sleep(0)
     waiting[0].cancel()
 
     answers = await asyncio.gather(*waiting, return_exceptions=True)
 
-    assert {answer.parts["part"] for answer in answers[1:] if not isinstance(answer, BaseException)} == {"trouble 1"}
+    assert {answer.parts["part"].detail for answer in answers[1:] if not isinstance(answer, BaseException)} == {
+        "trouble 1"
+    }
     assert sum(isinstance(answer, asyncio.CancelledError) for answer in answers) == 1
-    assert (await monitor.readiness()).parts["part"] == "trouble 2"  # Each answer is of now.
+    assert (await monitor.readiness()).parts["part"].detail == "trouble 2"  # Each answer is of now.
 
 
 def _asking(messages: "asyncio.Queue[Any]") -> Request:
@@ -221,7 +223,7 @@ async def test_the_description_is_written_once() -> None:
 @pytest.mark.line("36")
 def test_a_page_of_documents_is_no_larger_than_any_answer() -> None:
     for most, expected in ((65_536, 65_536), (16 * 1024 * 1024, 1024 * 1024)):
-        assert page_characters(AnswerLimits(answer_bytes=most)) == expected
+        assert AnswerLimits(answer_bytes=most).page_characters == expected
 
 
 @pytest.mark.line("36")

@@ -107,7 +107,7 @@ def test_many_columns_of_text_are_converted_some_at_a_time_and_alike(transform: 
     judged = prepared.judge(pa.table({name: pa.array(given, pa.string()) for name, given in columns.items()}))
     assert 0 < heard.columns_read_at_once() <= _MOST_PARTS
     assert (judged.counts.read, judged.counts.used, judged.counts.failed) == (4, 2, 2)
-    assert judged.stats["unconverted"] == {"c60": 1, "c3": 1}
+    assert judged.measures.unconverted == {"c60": 1, "c3": 1}
     few = [name for name in names if name in ("c0", "c1", "c2", "c3", "c60", "c120")]
     narrow, _ = transform(
         TransformPlan(
@@ -167,7 +167,7 @@ def test_many_casts_and_columns_of_a_table_are_converted_some_at_a_time_and_alik
     assert one.select(other.column_names).equals(other)
     assert wide.counts == narrow.counts
     assert (wide.counts.read, wide.counts.used, wide.counts.failed) == (5, 2, 3)
-    assert wide.stats["unconverted"] == narrow.stats["unconverted"] == {"c48": 1, "c0": 1, "c159": 1}
+    assert wide.measures.unconverted == narrow.measures.unconverted == {"c48": 1, "c0": 1, "c159": 1}
     refused = [name for name in to_table(wide.refused).column_names if name not in ("record", "columns")]
     assert to_table(wide.refused).select(refused).equals(to_table(narrow.refused).select(refused))
     found = {name: one.column(name).to_pylist() for name in one.column_names}

@@ -13,7 +13,7 @@ from typing import Any
 import duckdb
 
 from domain.errors import InvalidInputError, StoreRefusedError, StoreUnavailableError
-from infrastructure.confinement import Confinement
+from infrastructure.confinement import Confinement, is_held, real_path
 from infrastructure.queries.duckdb_names import ALLOWED, IMPLIED
 from infrastructure.room import lacks_room
 from infrastructure.stores.duckdb.errors import not_opened
@@ -176,9 +176,17 @@ class DuckDBFile:
             ) from error
 
     def _check_opened(self) -> None:
-        """Look again: a link may have come between the look and the opening."""
-        if self._options.path is not None:
-            self._check(self._options.path)
+        """Look again: a link may have come between the look and the opening, and gone after it."""
+        path = self._options.path
+        if path is None:
+            return
+        self._check(path)
+        if self._options.confinement is None:
+            return
+        real = real_path(path)
+        self._options.confinement.check(real)
+        if is_held(real) is False:
+            raise StoreUnavailableError("The DuckDB file was exchanged while it was opened; try again.")
 
     def _let_go(self) -> None:
         connection, self._connection = self._connection, None

@@ -20,7 +20,15 @@ from infrastructure.queries.duckdb_queries import IN_PROCESS, DuckDBQueries
 from infrastructure.sql import quote
 from infrastructure.stores.duckdb.cursor import natives_of
 from infrastructure.stores.duckdb.reserved import refuse_read
-from infrastructure.stores.duckdb.row_size import Sizes, is_met, measured, sizes_of, told, watched_above
+from infrastructure.stores.duckdb.row_size import (
+    Sizes,
+    is_met,
+    measured,
+    sizes_of,
+    told,
+    too_many_together,
+    watched_above,
+)
 from infrastructure.stores.duckdb.selection import belonging, from_item
 from infrastructure.stores.duckdb.session import named, translate
 from infrastructure.stores.planned import check_planned
@@ -75,8 +83,7 @@ class DuckDBReader(IReader):
         ties = plan.order if plan.ordered and not plan.is_proved else ()
         sizes = await self._thread.call(self._sizes, text, parameters, limit if where == _EVERYTHING else None)
         shown = measured(columns, watched_above(self._size[1]), sizes)
-        at_a_time = max(1, LARGE_ROW * 16 // sizes.longest) if sizes.longest > LARGE_ROW else None
-        rows = self._batches(query, {**parameters, **bound}, columns, shown, ties, at_a_time)
+        rows = self._batches(query, {**parameters, **bound}, columns, shown, ties, sizes)
         if limit is not None:  # A run must not fail since somebody looks at the file.
             rows = _in_turn(rows, sizes.most_bytes)
         async with aclosing(self._thread.iterate(rows, is_large=are_large)) as batches:
@@ -109,8 +116,9 @@ class DuckDBReader(IReader):
         columns: Sequence[Column],
         shown: str,
         ties: Sequence[str],
-        at_a_time: int | None,
+        sizes: Sizes,
     ) -> Generator[pa.Table]:
+        at_a_time = max(1, LARGE_ROW * 16 // sizes.longest) if sizes.longest > LARGE_ROW else None
         try:
             yield from batches_of(
                 self._cursor, query, parameters, *self._size, ties=ties, shown=shown, at_a_time=at_a_time
@@ -118,6 +126,8 @@ class DuckDBReader(IReader):
         except PlatformError as error:
             if isinstance(error.__cause__, duckdb.Error) and (said := told(error.__cause__, columns, self._size[1])):
                 raise said from error.__cause__
+            if error.code == "store.memory" and sizes.longest > LARGE_ROW:
+                raise too_many_together(sizes) from error.__cause__
             raise
 
     def _selected(self, text: str, where: str, natives: Mapping[str, str], limit: int | None) -> str:

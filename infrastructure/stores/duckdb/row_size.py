@@ -13,7 +13,7 @@ from typing import Any
 
 import duckdb
 
-from domain.errors import PlatformError
+from domain.errors import PlatformError, WorkFailedError
 from domain.stores.table import Column, TableName
 from infrastructure.sql import quote, quote_table
 from infrastructure.tabular.arrow import row_too_large
@@ -220,3 +220,16 @@ def told(error: duckdb.Error, columns: Sequence[Column], most: int | None) -> Pl
     if said is None or most is None or int(said[1]) >= len(columns):
         return None
     return row_too_large(most, columns[int(said[1])].name)
+
+
+def too_many_together(sizes: Sizes) -> WorkFailedError:
+    """Say that DuckDB has no room for the rows that it unpacks to give one, which nobody can have it do otherwise."""
+    column = f" of the column {sizes.column}" if sizes.column is not None else ""
+    # It takes room in powers of two, so what is counted for Arrow's copy may be its own.
+    most = 11 * sizes.most_bytes // 10_000_000
+    return WorkFailedError(
+        f"The values{column} are so large, up to {sizes.longest:,} bytes, that DuckDB has no room for the rows that it "
+        f"unpacks together, up to {_VECTOR_ROWS:,}: raise HEADRACE_STORE__DUCKDB__MEMORY_LIMIT to {most:,} MB or more, "
+        "or leave the column out.",
+        code="store.memory",
+    )

@@ -17,10 +17,11 @@ from domain.runs.lane import Lane
 from domain.stores.table import DELETED, SEQ, Column, TableName, TableSchema
 from infrastructure.queries.duckdb_queries import IN_PROCESS, DuckDBQueries
 from infrastructure.sql import quote, quote_table
+from infrastructure.stores.duckdb.capabilities import CAPABILITIES
 from infrastructure.stores.duckdb.catalog import bound_of, describe, natives_of_table
 from infrastructure.stores.duckdb.errors import translate as translate
 from infrastructure.stores.duckdb.internal import create_internal_tables
-from infrastructure.stores.duckdb.limits import as_arrow_has_them, refuse_cut_times
+from infrastructure.stores.duckdb.limits import as_arrow_has_them, refuse_cut_times, refuse_rounded_texts
 from infrastructure.stores.duckdb.reserved import refuse_read, refuse_reserved
 from infrastructure.stores.duckdb.selection import belonging, from_item
 from infrastructure.stores.duckdb.typed_texts import TypedTexts
@@ -39,6 +40,7 @@ class DuckDBSession(Session):
     """A cursor of the store's one connection."""
 
     owned = 'lower("table") = lower($1)'  # Two spellings of one table, to DuckDB.
+    capabilities = CAPABILITIES
     quarantine_columns = (*QUARANTINE_COLUMNS, RECORD_BYTES)
 
     def __init__(
@@ -207,6 +209,7 @@ class DuckDBSession(Session):
         landing = natives_of_table(self._run, table)
         given = {name: kind for name, kind in as_arrow_has_them(landing).items() if name in rows.column_names}
         refuse_cut_times(self._run, given, landing, "_headrace_rows")
+        refuse_rounded_texts(self._run, landing, rows.column_names, "_headrace_rows")
 
     def natives(self, table: TableName) -> dict[str, str]:
         """The types of a table's columns in DuckDB's own words; none where there is no table."""

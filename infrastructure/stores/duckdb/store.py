@@ -1,16 +1,16 @@
 """IDataStore on a DuckDB file: the embedded default. One process owns the file."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import replace
 
 import duckdb
 
-from domain.errors import InvalidInputError, PlatformError, SchemaMismatchError
+from domain.errors import PlatformError, SchemaMismatchError, StoreUnavailableError
 from domain.loads.checkpoint import LaneState, Position
 from domain.loads.horizon import ReadEnd
 from domain.loads.quarantine import Refusals, RefusedRow
-from domain.loads.read_set import SourcePlan, Stream, streams_between
+from domain.loads.read_set import SourcePlan, Stream
 from domain.loads.way import TEXT_WIRE, Wire
 from domain.pipelines.spec import SourceSpec
 from domain.ports.data_store import (
@@ -27,20 +27,19 @@ from domain.runs.lane import Lane, LaneOwner
 from domain.stores.table import INTERNAL_PREFIX, Column, TableName, TableSchema
 from infrastructure.bench.in_process import Calls
 from infrastructure.queries.duckdb_queries import DuckDBQueries
-from infrastructure.sql import quote
 from infrastructure.stores.cursor_ends import Beginning, CursorEnd, own_end
-from infrastructure.stores.cursors import looked_back
-from infrastructure.stores.duckdb.cursor import describe_selection, fetch, greatest_of, limited
+from infrastructure.stores.duckdb.asked import DuckDBAsked
+from infrastructure.stores.duckdb.capabilities import CAPABILITIES
+from infrastructure.stores.duckdb.cursor import describe_selection, fetch, greatest_of
 from infrastructure.stores.duckdb.file import DuckDBFile, DuckDBOptions
-from infrastructure.stores.duckdb.keys import check_place, is_proved, why_untrusted
+from infrastructure.stores.duckdb.keys import check_place
 from infrastructure.stores.duckdb.reading import DuckDBReader, batches_of
 from infrastructure.stores.duckdb.reserved import refuse_read
-from infrastructure.stores.duckdb.selection import bounds, bounds_of, from_item, plain_relations
+from infrastructure.stores.duckdb.selection import bounds_of, from_item, plain_relations
 from infrastructure.stores.duckdb.session import DuckDBSession
 from infrastructure.stores.duckdb.snapshot import SharedCursors
 from infrastructure.stores.duckdb.writer import DuckDBWriter
-from infrastructure.stores.partitions import check_column, is_partitioned, ranges
-from infrastructure.stores.positions import MAX_TIES
+from infrastructure.stores.planning import Wanted, planned
 from infrastructure.stores.replayed import RefusedReader, plan_refused
 from infrastructure.stores.sql.lanes import read_lane
 from infrastructure.stores.sql.owner import SqlOwner
@@ -54,6 +53,8 @@ from infrastructure.threads import OneThread
 
 class DuckDBDataStore(IDataStore):
     """Tables in one DuckDB file; writers take turns, readers see a snapshot."""
+
+    capabilities = CAPABILITIES
 
     batch_rows = 122_880
     """A whole row group: fewer rows would be written to the log first, and to their place when it is full."""
@@ -75,9 +76,10 @@ class DuckDBDataStore(IDataStore):
             async with self._session() as (session, thread):
                 await thread.call(session.execute, "SELECT 1")
         except PlatformError as error:
-            return StoreHealth(is_healthy=False, step="query", detail=error.message)
+            return StoreHealth(is_healthy=False, step="query", detail=error.message, error=error)
         if self._file.lacks_room():
-            return StoreHealth(is_healthy=False, step="write", detail="The disk of the DuckDB file is full.")
+            full = StoreUnavailableError("The disk of the DuckDB file is full.", code="disk_full")
+            return StoreHealth(is_healthy=False, step="write", detail=full.message, error=full)
         return StoreHealth(is_healthy=True)
 
     async def tables(self) -> Sequence[TableName]:
@@ -132,6 +134,7 @@ class DuckDBDataStore(IDataStore):
         source: SourceSpec,
         *,
         lo: str | None,
+        hi: str | None = None,
         limit: int | None,
         before: ReadEnd | None = None,
         waits: bool = True,
@@ -144,46 +147,10 @@ class DuckDBDataStore(IDataStore):
                 axis, greatest = await thread.call(greatest_of, cursor, source, self._queries)
             end = await own_end(Beginning(axis, greatest, lo, before, waits), self._write_lock.held_since)
         async with self._cursor() as (cursor, thread):
-            return await thread.call(self._plan, cursor, source, lo, limit, (end, before))
+            return await thread.call(self._plan, cursor, Wanted(source, lo, hi, limit, before), end)
 
-    def _plan(
-        self,
-        cursor: duckdb.DuckDBPyConnection,
-        source: SourceSpec,
-        lo: str | None,
-        limit: int | None,
-        ends: tuple[CursorEnd | None, ReadEnd | None],
-    ) -> SourcePlan:
-        end, before = ends
-        refuse_read(cursor, source, self._queries)
-        text, parameters = from_item(source, self._queries)
-        columns = describe_selection(cursor, text, parameters)
-        kinds = {column.name: column.type for column in columns}
-        for name in source.order:
-            if name not in kinds:
-                raise InvalidInputError(f"The source has no column {name}.", code="source.column_missing")
-        hi, why = (end.hi, end.why) if end is not None else (None, None)
-        if end is not None and source.cursor is not None and limit is not None:
-            cut = limited(cursor, source, kinds[source.cursor.column], (lo, end.hi), limit)
-            hi, why = end.cut(cut, before)
-        begin = looked_back(lo, source.cursor, kinds[source.cursor.column]) if source.cursor else None
-        proved = is_proved(cursor, source)
-        looks = limit is None or limit > MAX_TIES
-        untrusted = None if proved else why_untrusted(cursor, source, begin, hi, looks_for_ties=looks)
-        is_split = is_partitioned(source, limit) and untrusted is None
-        return SourcePlan(
-            columns=tuple((column.name, column.type) for column in columns),
-            streams=_streams(cursor, source, kinds, lo, hi) if is_split else streams_between(()),
-            partition=source.partitions.column if source.partitions and is_split else None,
-            ordered=bool(source.order) and untrusted is None,
-            is_proved=proved,
-            untrusted=untrusted,
-            order=source.order,
-            lo=begin,
-            hi=hi,
-            limit=None if source.cursor else limit,
-            end=why,
-        )
+    def _plan(self, cursor: duckdb.DuckDBPyConnection, wanted: Wanted, end: CursorEnd | None) -> SourcePlan:
+        return planned(wanted, end, DuckDBAsked(cursor, wanted.source, self._queries))
 
     async def count(self, source: SourceSpec, plan: SourcePlan) -> int:
         where, bound = bounds_of(source, plan)
@@ -287,19 +254,3 @@ class DuckDBDataStore(IDataStore):
                 if not thread.is_abandoned:
                     await thread.call(cursor.close)
                 thread.close()
-
-
-def _streams(
-    cursor: duckdb.DuckDBPyConnection, source: SourceSpec, kinds: Mapping[str, str], lo: str | None, hi: str | None
-) -> tuple[Stream, ...]:
-    assert source.partitions is not None
-    column, kind = source.partitions.column, check_column(source.partitions, kinds)
-    text, parameters = from_item(source)
-    cursor_column = source.cursor.column if source.cursor else None
-    where, bound = bounds(cursor_column, kinds[cursor_column], lo, hi) if cursor_column else ("true", {})
-    # The driver gives times with a zone through an extra library; in the session's zone, UTC, they need none.
-    name = f"CAST({quote(column)} AS TIMESTAMP)" if kind == "timestamptz" else quote(column)
-    # As text: what of a time has no place in the driver's own type comes in another one.
-    ends = f"CAST(min({name}) AS VARCHAR), CAST(max({name}) AS VARCHAR)"
-    found = fetch(cursor, f"SELECT {ends} FROM {text} WHERE {where}", {**parameters, **bound})
-    return ranges(source.partitions, kind, *found[0])

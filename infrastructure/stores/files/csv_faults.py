@@ -3,15 +3,16 @@
 import codecs
 import csv
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from itertools import chain
-from typing import TextIO
 
 import pyarrow as pa
 
 from domain.errors import InvalidInputError, NotFoundError, PlatformError, StoreUnavailableError
 from domain.stores.table import check_identifier
+from infrastructure.stores.files.csv_lines import Lines, RowTooLongError, TooManyValuesError
+from infrastructure.threads import stop_if_unwanted
 
 END = "\x1fheadrace: end of the file\x1f"
 """Written behind the last row: where it does not come back as a row of its own, a quote before it was never closed."""
@@ -71,6 +72,7 @@ def bad_character(raw: pa.NativeFile, name: str, encoding: str) -> PlatformError
     decoder = codecs.getincrementaldecoder(encoding)()
     line, column, fault = 1, 1, None
     while fault is None:
+        stop_if_unwanted()
         chunk: bytes = raw.read(_CHUNK_BYTES)
         try:
             text = decoder.decode(chunk, not chunk)
@@ -160,40 +162,6 @@ def check_header(names: Sequence[str], name: str, line: int) -> None:
             raise InvalidInputError(f"{name}, line {line}: {what}", code="file.malformed")
 
 
-class RowTooLongError(Exception):
-    """A row has more characters than a row may have; no more of it was read."""
-
-
-class Lines(Iterator[str]):
-    """The lines of a text, of which no more is in memory than the longest row may have: a text can be one line without
-    end.
-    """
-
-    def __init__(self, text: TextIO, longest_row: int) -> None:
-        self._text = text
-        self._longest_row = longest_row
-        self._taken = 0
-
-    def __next__(self) -> str:
-        line = self._text.readline(self._longest_row + 1)
-        self._taken += len(line)
-        if self._taken > self._longest_row:
-            raise RowTooLongError
-        if not line:
-            raise StopIteration
-        return line
-
-    def end_row(self) -> None:
-        """Begin to count anew."""
-        self._taken = 0
-
-    def skip(self, count: int) -> None:
-        """Read over lines, whatever their length."""
-        for _ in range(count):
-            while (part := self._text.readline(_CHUNK_BYTES)) and part[-1] not in "\r\n":
-                pass
-
-
 def bad_structure(lines: Lines, name: str, delimiter: str, width: int, skip: int = 0) -> PlatformError | None:
     """Find the first row that has not as many values as the header, or in which a quote is opened and never closed.
 
@@ -204,18 +172,25 @@ def bad_structure(lines: Lines, name: str, delimiter: str, width: int, skip: int
     lines.skip(skip)
     rows = csv.reader(chain(lines, ["\n", f"{END}\n"]), delimiter=delimiter)
     line = skip + 1
-    for row in rows:
-        lines.end_row()
-        if row == [END]:
-            break
-        if row and END in row[-1]:
-            return InvalidInputError(
-                f"{name}, line {line}: in the row that begins here a quote is never closed.", code="file.malformed"
-            )
-        width = width or len(row)
-        if row and len(row) != width:
-            return _ragged(f"{name}, line {line}", row, width, delimiter)
-        line = skip + rows.line_num + 1
+    try:
+        for row in rows:
+            lines.end_row()
+            if row == [END]:
+                break
+            if row and END in row[-1]:
+                return InvalidInputError(
+                    f"{name}, line {line}: in the row that begins here a quote is never closed.", code="file.malformed"
+                )
+            width = width or len(row)
+            if row and len(row) != width:
+                return _ragged(f"{name}, line {line}", row, width, delimiter)
+            line = lines.number + 1
+    except TooManyValuesError as error:
+        than = f" where the header has {width}" if width else ""
+        return InvalidInputError(
+            f"{name}, line {line}: more than {error.most:,} values{than}, separated by {delimiter!r}.",
+            code="file.malformed",
+        )
     return None
 
 
@@ -240,13 +215,13 @@ def line_of_row(lines: Lines, delimiter: str, row: int, skip: int = 0) -> int:
     """The line on which a row begins; the header is none, the first row is 0, and empty lines count as no row."""
     csv.field_size_limit(sys.maxsize)
     lines.skip(skip)
-    rows = csv.reader(lines, delimiter=delimiter)
-    begins, found = 1, -2
+    rows = csv.reader(lines.outlines(), delimiter=delimiter)
+    begins, found = skip + 1, -2
     with suppress(RowTooLongError):  # It is the one that is looked for.
         for values in rows:
             lines.end_row()
             found += bool(values)
             if found == row:
                 break
-            begins = rows.line_num + 1
-    return skip + begins
+            begins = lines.number + 1
+    return begins

@@ -5,6 +5,7 @@ from collections.abc import Generator, Sequence
 import pyarrow as pa
 
 from domain.loads.checkpoint import Position
+from domain.ports.batches import LARGE_BYTES, are_large
 
 Rows = tuple[Position, pa.RecordBatch]
 """Rows, and where a read goes on after them."""
@@ -33,7 +34,10 @@ class TextPart:
                     break
                 self.position, batch = found
                 self.num_rows, self.nbytes = self.num_rows + batch.num_rows, self.nbytes + batch.nbytes
+                if are_large(batch):
+                    max_bytes = min(max_bytes, LARGE_BYTES)
                 yield batch
+                del found, batch
             self.is_last = not self._rows.has_more()
         except Exception as error:  # Whoever pulls the rows would tell it in words of its own.
             self.error = error

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from domain.errors import InvalidInputError
+from domain.errors import InvalidInputError, SourceChangedError
 from infrastructure.stores.files.csv_guess import guess_types, notes_on_texts, told
 from infrastructure.stores.files.csv_text import CsvFile
 from infrastructure.stores.files.formats import differing
@@ -36,6 +36,7 @@ class CsvSample:
         Raises:
             InvalidInputError: a file is not well formed, has other columns than the first, or a declared column is not
             there.
+            SourceChangedError: a file was exchanged meanwhile.
         """
         names = files[0].header()
         for file in files[1:]:
@@ -50,6 +51,8 @@ class CsvSample:
         samples, is_everything = [], len(files) <= _SAMPLED_FILES
         for number, file in enumerate(files[:_SAMPLED_FILES]):
             rows, is_whole = file.beginning(_LATER_BYTES if number else _FIRST_BYTES)
+            if set(rows.column_names) != set(names):
+                raise SourceChangedError(f"The file {file.name} was exchanged while it was looked at; try again.")
             samples.append(rows.select(to_guess).cast(pa.schema([(name, pa.string()) for name in to_guess])))
             is_everything = is_everything and is_whole
         sample = pa.concat_tables(samples)

@@ -21,8 +21,6 @@ from infrastructure.memory_room import ROOM, Room
 from infrastructure.stores.files.csv_faults import (
     END,
     FaultyTextError,
-    Lines,
-    RowTooLongError,
     bad_character,
     bad_structure,
     check_beginning,
@@ -31,13 +29,19 @@ from infrastructure.stores.files.csv_faults import (
     row_too_large,
     unreadable,
 )
+from infrastructure.stores.files.csv_lines import Lines, RowTooLongError
+from infrastructure.stores.files.opening import FilePlace
+from infrastructure.threads import while_wanted
 
 # Small enough to stay in a core's cache between being split and being copied, which takes half the time of a large one.
 BLOCK_BYTES = 512 * 1024
+_LARGE_BLOCK_BYTES = 32 * 1024 * 1024
 _LONGEST_ROW_BYTES = 64 * 1024 * 1024
 _HEADER_BYTES = 1024 * 1024
 _COPIES = 5
 """How often a block is in memory while it is parsed."""
+_MOST_TO_UNPACK = {"zstd": 128 * 1024 * 1024}
+"""What a few bytes may ask for, to be unpacked, beside what comes of them: a window. Others have small ones."""
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 
 
@@ -66,8 +70,10 @@ class Dialect:
 class CsvFile:
     """One file; `name` is what people know it by. `longest_row_bytes` bounds a row that does not fit into a block."""
 
-    def __init__(self, path: Path, name: str, dialect: Dialect, longest_row_bytes: int = _LONGEST_ROW_BYTES) -> None:
-        self._path = path
+    def __init__(
+        self, place: Path | FilePlace, name: str, dialect: Dialect, longest_row_bytes: int = _LONGEST_ROW_BYTES
+    ) -> None:
+        self._place = FilePlace.of(place)
         self.name = name
         self._dialect = dialect
         self._longest_row_bytes = longest_row_bytes
@@ -78,7 +84,7 @@ class CsvFile:
         Raises:
             InvalidInputError: there is none, or a name is missing, doubled or not in the encoding.
         """
-        with self._faults(0), _opened(self._path, self.name) as raw:
+        with self._faults(0), _opened(self._place, self.name) as raw:
             check_beginning(raw.read(4), self.name, self._dialect.encoding)
         names = self._names(_HEADER_BYTES // 16)
         if names is None:
@@ -91,7 +97,7 @@ class CsvFile:
 
     def _names(self, size_bytes: int) -> tuple[str, ...] | None:
         """The header's values if it ends within so many bytes."""
-        with self._faults(0), _opened(self._path, self.name) as raw:
+        with self._faults(0), _opened(self._place, self.name) as raw:
             found = self._decoded(raw, b"\n").read(size_bytes)
             text = codecs.getincrementaldecoder("utf-8-sig")().decode(found)
             csv.field_size_limit(sys.maxsize)
@@ -107,21 +113,30 @@ class CsvFile:
         """Read about so many bytes of rows, and say whether they are all."""
         names = self.header()
         try:
-            try:
-                found = self._first(names, size_bytes)
-            except _LongRowError:
-                if size_bytes >= self._longest_row_bytes:
-                    raise
-                with ROOM.taken(_COPIES * self._longest_row_bytes):
-                    found = self._first(names, self._longest_row_bytes)
+            found = self._first(names, size_bytes)
         except _LongRowError:
-            raise self._too_long() from None
+            found = self._first_long(names, self._larger(size_bytes))
         rows = pa.Table.from_batches([found]) if found is not None else pa.table({name: [] for name in names})
         is_whole = bool(rows.num_rows) and _is_end(rows)
         return (rows.slice(0, rows.num_rows - 1) if is_whole else rows), is_whole
 
+    def _first_long(self, names: tuple[str, ...], block_bytes: int | None) -> pa.RecordBatch | None:
+        while block_bytes is not None:
+            try:
+                with ROOM.taken(_COPIES * block_bytes):
+                    return self._first(names, block_bytes)
+            except _LongRowError:
+                block_bytes = self._larger(block_bytes)
+        raise self._too_long()
+
+    def _larger(self, block_bytes: int) -> int | None:
+        """The next size of blocks for a row that does not fit into one; None where it may have no more."""
+        if block_bytes >= self._longest_row_bytes:
+            return None
+        return min(_LARGE_BLOCK_BYTES if block_bytes < _LARGE_BLOCK_BYTES else sys.maxsize, self._longest_row_bytes)
+
     def _first(self, names: tuple[str, ...], size_bytes: int) -> pa.RecordBatch | None:
-        with self._faults(len(names)), _opened(self._path, self.name) as raw:
+        with self._faults(len(names)), _opened(self._place, self.name, ROOM) as raw:
             return next((batch for batch in self._reader(raw, names, size_bytes) if batch.num_rows), None)
 
     def batches(
@@ -137,32 +152,36 @@ class CsvFile:
         with ExitStack() as stack:
             while True:
                 try:
-                    for batch in self._parsed(names, done, block_bytes):
+                    for batch in self._parsed(names, done, block_bytes, room):
                         done += batch.num_rows
                         yield batch
                     return
                 except _LongRowError:
-                    if block_bytes >= self._longest_row_bytes:
+                    larger = self._larger(block_bytes)
+                    if larger is None:
+                        stack.close()
                         raise self._too_long() from None
-                    block_bytes = self._longest_row_bytes
+                    block_bytes = larger
                     before_again()
                     if room is not None:
+                        stack.close()
                         stack.enter_context(room.taken(_COPIES * block_bytes))
 
     def line_of(self, row: int) -> int:
         """The line on which a row begins, the first row being 0; that is not its number where values hold
         line breaks.
         """
-        with _opened(self._path, self.name) as raw:
+        with _opened(self._place, self.name, ROOM) as raw:
             text = io.TextIOWrapper(raw, self._dialect.encoding, errors="replace", newline="")
-            return line_of_row(
-                Lines(text, self._longest_row_bytes), self._dialect.delimiter, row, self._dialect.skip_rows
-            )
+            lines = Lines(text, self._longest_row_bytes, self._dialect.delimiter)
+            return line_of_row(lines, self._dialect.delimiter, row, self._dialect.skip_rows)
 
-    def _parsed(self, names: tuple[str, ...], skip: int, block_bytes: int) -> Generator[pa.RecordBatch]:
+    def _parsed(
+        self, names: tuple[str, ...], skip: int, block_bytes: int, room: Room | None
+    ) -> Generator[pa.RecordBatch]:
         """Give the rows behind the first `skip`, one batch behind what is read, as the last row is not the file's."""
         waiting: pa.RecordBatch | None = None
-        with self._faults(len(names)), _opened(self._path, self.name) as raw:
+        with self._faults(len(names)), _opened(self._place, self.name, room) as raw:
             for batch in self._reader(raw, names, block_bytes):
                 if not batch.num_rows:
                     continue
@@ -205,12 +224,13 @@ class CsvFile:
         """Look for what is wrong from the file's beginning; None where it cannot be read at all."""
         encoding, delimiter = self._dialect.encoding, self._dialect.delimiter
         try:
-            with _opened(self._path, self.name) as raw:
+            with _opened(self._place, self.name, ROOM) as raw:
                 found = bad_character(raw, self.name, encoding)
             if found is not None:
                 return found
-            with _opened(self._path, self.name) as raw:
-                lines = Lines(io.TextIOWrapper(raw, encoding, newline=""), self._longest_row_bytes)
+            with _opened(self._place, self.name, ROOM) as raw:
+                text = io.TextIOWrapper(raw, encoding, newline="")
+                lines = Lines(text, self._longest_row_bytes, delimiter, width)
                 return bad_structure(lines, self.name, delimiter, width, self._dialect.skip_rows)
         except RowTooLongError:
             return row_too_large(self.name, self._longest_row_bytes)
@@ -238,12 +258,14 @@ class _Decoded:
         self._decoder = None if is_utf8 else codecs.getincrementaldecoder(encoding)()
         self._end = end
         self._skip = skip
+        self._stop = while_wanted()
         self._skipped = b""
         self._waiting = b""
 
     def read(self, size: int) -> bytes:
         """Give up to `size` bytes; none at the end."""
         while len(self._waiting) < size and self._end:
+            self._stop()  # Arrow asks from a thread of its own until it has a row, and empty lines may have no end.
             chunk: bytes = self._raw.read(size)
             is_last = not chunk
             if self._decoder is not None:
@@ -275,12 +297,16 @@ class _Decoded:
 
 
 @contextmanager
-def _opened(path: Path, name: str) -> Generator[pa.NativeFile]:
-    try:
-        raw = pa.input_stream(str(path), compression="detect")
-    except OSError as error:
-        raise unreadable(name, error) from error
-    with raw:
+def _opened(place: FilePlace, name: str, room: Room | None = None) -> Generator[pa.NativeFile]:
+    """What is inside of a file; who reads far into it does so in `room`, where it takes much to unpack."""
+    with ExitStack() as stack:
+        if room is not None:
+            stack.enter_context(room.taken(_MOST_TO_UNPACK.get(place.compression or "", 0)))
+        try:
+            open_file = stack.enter_context(place.opened())
+            raw = stack.enter_context(pa.input_stream(open_file, compression=place.compression))
+        except OSError as error:
+            raise unreadable(name, error) from error
         yield raw
 
 

@@ -2,12 +2,11 @@
 its column.
 """
 
-import json
 import struct
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+from typing import Any, TypeVar
 
 import duckdb
 import pyarrow as pa
@@ -23,34 +22,41 @@ from infrastructure.memory_room import Room
 from infrastructure.queries.parquet_footers import look_at_footer
 from infrastructure.stores.files.csv_faults import unreadable
 from infrastructure.stores.files.formats import differing
+from infrastructure.stores.files.opening import FilePlace
+from infrastructure.stores.files.parquet_footer import COPIES, LOOKED_AT_BYTES, footer_bytes
+from infrastructure.stores.files.parquet_leaves import Leaf, leaves_of
 from infrastructure.stores.files.parquet_pages import FileLimits, RowGroup
 from infrastructure.tabular.arrow import conform, logical_type, not_utf8
 from infrastructure.tabular.nested_types import KEPT_JSON
+from infrastructure.threads import stop_if_unwanted
 
+T = TypeVar("T")
 _LARGEST = 2**31 - 1
 _BUFFER_BYTES = 1024 * 1024
 """Without it Arrow reads all of a column of a row group before it unpacks the first page."""
 _UNKNOWN_TO_ARROW = ("GEOMETRY", "GEOGRAPHY", "VARIANT")
 
 
-@dataclass(frozen=True)
-class _Leaf:
-    """What the file itself says of one of its columns; `is_whole` where no list, struct or map is around it."""
-
-    physical: str
-    logical: str
-    converted: str
-    is_whole: bool
-    is_in_utc: bool
-
-
 class ParquetData:
-    """One file; `name` is what people know it by."""
+    """One file; `name` is what people know it by. A large footer is looked at by `calls` and then read in `room`, where
+    these are given.
+    """
 
-    def __init__(self, path: Path, name: str, limits: FileLimits | None = None) -> None:
-        self._path = path
+    def __init__(
+        self,
+        place: Path | FilePlace,
+        name: str,
+        limits: FileLimits | None = None,
+        calls: Calls | None = None,
+        room: Room | None = None,
+    ) -> None:
+        self._place = FilePlace.of(place)
         self.name = name
         self._limits = limits or FileLimits()
+        self._calls = calls
+        self._room = room
+        self._footer_bytes = 0
+        """Of the footer that was looked at."""
 
     def check_footer(self, calls: Calls) -> None:
         """Let a process apart look at what reading asks of the footer first, as that may end the process.
@@ -59,13 +65,13 @@ class ParquetData:
             InvalidInputError: it did, or the footer is none (`file.malformed`).
         """
         try:
-            is_sound = calls.call(look_at_footer, str(self._path))
+            is_sound = calls.call(look_at_footer, str(self._place.judged()))
         except InvalidInputError as error:
             if error.code != TOO_LARGE:
                 raise
             raise InvalidInputError(
-                f"The footer of {self.name} cannot be looked at: the file is damaged, or has too many columns and row "
-                "groups.",
+                f"The footer of {self.name} cannot be looked at: the file is damaged, or has too many columns, row "
+                "groups or keys of metadata.",
                 code="file.malformed",
             ) from error
         if not is_sound:
@@ -79,8 +85,7 @@ class ParquetData:
             SchemaMismatchError: nothing carries the values of a column unchanged.
         """
         self.schema()
-        with self._faults(), pq.ParquetFile(self._path) as parquet:
-            schema, leaves = parquet.schema_arrow, _leaves(parquet)
+        schema, leaves = self._told(lambda parquet: (parquet.schema_arrow, leaves_of(parquet)))
         if any(leaf.physical == "BYTE_ARRAY" and leaf.logical == "NONE" for parts in leaves for leaf in parts):
             self._refuse_unknown()
         return tuple((f.name, self._type(f, parts)) for f, parts in zip(schema, leaves, strict=True))
@@ -91,8 +96,7 @@ class ParquetData:
         Raises:
             InvalidInputError: it is not Parquet, or two columns have one name.
         """
-        with self._faults():
-            schema = pq.read_schema(self._path).remove_metadata()
+        schema: pa.Schema = self._told(lambda parquet: parquet.schema_arrow.remove_metadata())
         names: list[str] = schema.names
         doubled = next((name for name in names if names.count(name) > 1), None) if len({*names}) < len(names) else None
         if doubled is not None:
@@ -101,18 +105,15 @@ class ParquetData:
 
     def no_rows(self) -> pa.Table:
         """A table as batches have it, without a row."""
-        with self._faults(), pq.ParquetFile(self._path, coerce_int96_timestamp_unit="us") as parquet:
-            schema, changes = parquet.schema_arrow, _changes(parquet)
+        schema, changes = self._told(
+            lambda parquet: (parquet.schema_arrow, _changes(parquet)), coerce_int96_timestamp_unit="us"
+        )
         arrays = [pa.nulls(0, field.type) for field in schema]
         return pa.Table.from_batches([self._changed(pa.record_batch(arrays, names=schema.names), changes)])
 
     def times_in_utc(self) -> tuple[str, ...]:
         """Name the columns that are times of day in UTC, which Arrow reads as times without a zone."""
-        with self._faults(), pq.ParquetFile(self._path) as parquet:
-            if (parquet.metadata.created_by or "").startswith("parquet-cpp"):
-                return ()  # Earlier versions of Arrow marked every time of day so.
-            found = zip(parquet.schema_arrow.names, _leaves(parquet), strict=True)
-            return tuple(name for name, parts in found if any(leaf.is_in_utc for leaf in parts))
+        return self._told(_times_in_utc)
 
     def batches(self, rows: int, most_bytes: int = BATCH_BYTES, room: Room | None = None) -> Generator[pa.RecordBatch]:
         """Read the rows, at most so many at a time, and fewer where they are large; what takes much waits for `room`.
@@ -122,14 +123,13 @@ class ParquetData:
             SchemaMismatchError: a value is none of what its column is carried as.
             WorkFailedError: a value is larger than a batch (`source.row_too_large`).
         """
-        # Arrow wraps nanoseconds around, so that the year 1500 is 2084; microseconds have room for the years that there
-        # are.
         with (
             self._faults(),
-            pa.OSFile(str(self._path)) as file,
-            pq.ParquetFile(file, coerce_int96_timestamp_unit="us", buffer_size=_BUFFER_BYTES) as parquet,
+            self._place.opened() as place,
+            pa.OSFile(place) as file,
+            self._opened(place, file, room) as (parquet, beside),
         ):
-            leaves = _leaves(parquet)
+            leaves = leaves_of(parquet)
             finer = [
                 n for n, (leaf, *_) in zip(parquet.schema_arrow.names, leaves, strict=True) if leaf.physical == "INT96"
             ]
@@ -142,10 +142,31 @@ class ParquetData:
             changes = _changes(parquet)
             for group in groups:
                 found = RowGroup(parquet, file.fileno(), self.name, group, size, self._limits)
-                with room.taken(found.most_bytes) if room is not None else nullcontext():
+                with _taken(room, found.most_bytes + beside):
                     for batch in _read(parquet, group, found):
                         self._check_texts(batch)
                         yield self._changed(_dense(batch), changes) if changes else _dense(batch)
+
+    def _told(self, by: Callable[[pq.ParquetFile], T], **options: Any) -> T:
+        """What the file says of itself."""
+        with self._faults(), self._place.opened() as file:
+            size = footer_bytes(file, self.name, self._limits.footer_bytes)
+            if size > LOOKED_AT_BYTES and size != self._footer_bytes and self._calls is not None:
+                self.check_footer(self._calls)
+                self._footer_bytes = size
+            with _taken(self._room, COPIES * size):
+                return _told(by, file, options)
+
+    @contextmanager
+    def _opened(self, place: str, file: pa.NativeFile, room: Room | None) -> Generator[tuple[pq.ParquetFile, int]]:
+        """The file for its rows, and what room its footer takes meanwhile."""
+        size = COPIES * footer_bytes(place, self.name, self._limits.footer_bytes)
+        # Arrow wraps nanoseconds around, so that the year 1500 is 2084; microseconds have room for the years that there
+        # are.
+        with _taken(room, size):
+            parquet = pq.ParquetFile(file, coerce_int96_timestamp_unit="us", buffer_size=_BUFFER_BYTES)
+        with parquet:
+            yield parquet, size
 
     def _changed(self, batch: pa.RecordBatch, changes: dict[int, Callable[[pa.Array], pa.Array]]) -> pa.RecordBatch:
         arrays = list(batch.columns)
@@ -171,11 +192,13 @@ class ParquetData:
     def _refuse_nanoseconds(self, names: list[str], rows: int) -> None:
         """Refuse times of INT96 with more digits than six: read as nanoseconds, modulo 2**64, they say so."""
         with (
-            pq.ParquetFile(self._path) as fine,
-            pq.ParquetFile(self._path, coerce_int96_timestamp_unit="us") as coarse,
+            self._place.opened() as file,
+            pq.ParquetFile(file) as fine,
+            pq.ParquetFile(file, coerce_int96_timestamp_unit="us") as coarse,
         ):
             batches = (f.iter_batches(batch_size=rows, columns=names) for f in (fine, coarse))
             for nanoseconds, microseconds in zip(*batches, strict=True):
+                stop_if_unwanted()
                 for name in names:
                     exact = pc.multiply(microseconds.column(name).view(pa.int64()), 1000)  # It wraps around, too.
                     if not exact.equals(nanoseconds.column(name).view(pa.int64())):
@@ -185,7 +208,7 @@ class ParquetData:
                             code="value.precision",
                         )
 
-    def _type(self, field: pa.Field, parts: list[_Leaf]) -> str:
+    def _type(self, field: pa.Field, parts: list[Leaf]) -> str:
         for leaf in parts:
             if leaf.is_whole and leaf.converted in ("INTERVAL", "ENUM"):
                 return "interval" if leaf.converted == "INTERVAL" else "string"
@@ -199,11 +222,9 @@ class ParquetData:
 
     def _refuse_unknown(self) -> None:
         """Refuse the types that Arrow knows nothing of and reads as bytes; DuckDB tells them."""
-        with duckdb.connect(":memory:") as connection:
+        with self._place.opened() as file, duckdb.connect(":memory:") as connection:
             try:
-                found = connection.execute(
-                    "SELECT name, duckdb_type FROM parquet_schema($1)", [str(self._path)]
-                ).fetchall()
+                found = connection.execute("SELECT name, duckdb_type FROM parquet_schema($1)", [file]).fetchall()
             except duckdb.Error:
                 return  # What Arrow reads and DuckDB does not has none of them.
         for name, kind in found:
@@ -228,6 +249,23 @@ class ParquetData:
 
     def _malformed(self) -> InvalidInputError:
         return InvalidInputError(f"The file {self.name} is not Parquet, damaged, or encrypted.", code="file.malformed")
+
+
+def _told(by: Callable[[pq.ParquetFile], T], file: str, options: dict[str, Any]) -> T:
+    """Nothing of the footer is left in memory where this returns."""
+    with pq.ParquetFile(file, **options) as parquet:
+        return by(parquet)
+
+
+def _times_in_utc(parquet: pq.ParquetFile) -> tuple[str, ...]:
+    if (parquet.metadata.created_by or "").startswith("parquet-cpp"):
+        return ()  # Earlier versions of Arrow marked every time of day so.
+    found = zip(parquet.schema_arrow.names, leaves_of(parquet), strict=True)
+    return tuple(name for name, parts in found if any(leaf.is_in_utc for leaf in parts))
+
+
+def _taken(room: Room | None, size: int) -> AbstractContextManager[None]:
+    return room.taken(size) if room is not None else nullcontext()
 
 
 def columns_of_all(files: Sequence[ParquetData]) -> tuple[tuple[str, str], ...]:
@@ -307,37 +345,31 @@ def _texts_in(values: pa.Array) -> Iterator[pa.Array]:
 
 def _dense(batch: pa.RecordBatch) -> pa.RecordBatch:
     """A batch whose size is what it takes: a value that many rows share counts for each."""
-    if not any(pa.types.is_dictionary(kind) for kind in batch.schema.types):
+    kinds = [_without_dictionaries(kind) for kind in batch.schema.types]
+    if kinds == batch.schema.types:
         return batch
-    columns = [c.dictionary_decode() if pa.types.is_dictionary(c.type) else c for c in batch.columns]
+    columns = [column.cast(kind) for column, kind in zip(batch.columns, kinds, strict=True)]
     return pa.record_batch(columns, names=batch.schema.names)
 
 
-def _leaves(parquet: pq.ParquetFile) -> list[list[_Leaf]]:
-    """The leaves of each column: one of a plain value, some of what holds other values."""
-    schema, found, place = parquet.schema, [], 0
-    for field in parquet.schema_arrow:
-        count = _count(field.type)
-        columns = [schema.column(place + number) for number in range(count)]
-        is_whole = count == 1 and columns[0].max_repetition_level == 0 and columns[0].path == field.name
-        found.append([_leaf(column, is_whole) for column in columns])
-        place += count
-    return found
+def _without_dictionaries(kind: pa.DataType) -> pa.DataType:
+    """The same type, with no value in it that many rows share."""
+    types = pa.types
+    if types.is_dictionary(kind):
+        return _without_dictionaries(kind.value_type)
+    if types.is_struct(kind):
+        return pa.struct([_field_without(kind.field(number)) for number in range(kind.num_fields)])
+    if types.is_map(kind):
+        return pa.map_(_field_without(kind.key_field), _field_without(kind.item_field), keys_sorted=kind.keys_sorted)
+    if types.is_fixed_size_list(kind):
+        return pa.list_(_field_without(kind.value_field), kind.list_size)
+    if types.is_large_list(kind):
+        return pa.large_list(_field_without(kind.value_field))
+    return pa.list_(_field_without(kind.value_field)) if types.is_list(kind) else kind
 
 
-def _leaf(column: pq.ColumnSchema, is_whole: bool) -> _Leaf:
-    logical = column.logical_type
-    is_in_utc = logical.type == "TIME" and json.loads(logical.to_json())["isAdjustedToUTC"]
-    return _Leaf(column.physical_type, logical.type, column.converted_type, is_whole, is_in_utc)
-
-
-def _count(kind: pa.DataType) -> int:
-    """How many leaves a type has."""
-    if isinstance(kind, pa.BaseExtensionType):
-        return _count(kind.storage_type)
-    if pa.types.is_dictionary(kind):
-        return _count(kind.value_type)
-    return sum(_count(kind.field(number).type) for number in range(kind.num_fields)) if kind.num_fields else 1
+def _field_without(field: pa.Field) -> pa.Field:
+    return field.with_type(_without_dictionaries(field.type))
 
 
 def _changes(parquet: pq.ParquetFile) -> dict[int, Callable[[pa.Array], pa.Array]]:
@@ -345,7 +377,7 @@ def _changes(parquet: pq.ParquetFile) -> dict[int, Callable[[pa.Array], pa.Array
     known = {"INTERVAL": _intervals, "ENUM": _texts}
     return {
         place: known[leaf.converted]
-        for place, (leaf, *_) in enumerate(_leaves(parquet))
+        for place, (leaf, *_) in enumerate(leaves_of(parquet))
         if leaf.is_whole and leaf.converted in known
     }
 

@@ -35,6 +35,7 @@ class FileLimits:
 
     page_bytes: int = 256 * 1024 * 1024
     ratio: int = 1000
+    footer_bytes: int = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True)

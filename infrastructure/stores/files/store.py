@@ -27,6 +27,7 @@ from domain.ports.data_store import (
     are_large,
 )
 from domain.runs.lane import LaneOwner
+from domain.stores.capabilities import Capabilities
 from domain.stores.table import Column, TableName, TableSchema
 from infrastructure.bench.in_process import Calls, InProcessBench
 from infrastructure.confinement import Confinement
@@ -37,6 +38,7 @@ from infrastructure.stores.files.csv_text import BLOCK_BYTES, CsvFile, Dialect
 from infrastructure.stores.files.folders import FolderColumns
 from infrastructure.stores.files.formats import differing, format_of, format_of_all, refuse_options_of_csv
 from infrastructure.stores.files.matches import forbidden, is_inside, matches, tables_under
+from infrastructure.stores.files.opening import FilePlace, readable
 from infrastructure.stores.files.parquet_files import ParquetData, columns_of_all, conform_file, note_on_times
 from infrastructure.stores.files.parquet_pages import FileLimits
 from infrastructure.stores.files.pinned import PinnedFile, pin
@@ -52,6 +54,8 @@ _FOLDER = "The folder that root of this files connection names {}."
 
 class FilesSource(ISource):
     """CSV and Parquet files under one folder; links that lead out of it are refused, and what is hidden is not seen."""
+
+    capabilities = Capabilities(wires=frozenset({TEXT_WIRE.format}), has_paths=True)
 
     def __init__(
         self,
@@ -90,7 +94,7 @@ class FilesSource(ISource):
         options = {"hive_partitioning": True}  # All that there is, whatever a pipeline makes of it.
         source = SourceSpec(path=table.table, format=format_of(table.table), options=options)
         try:
-            plan = await self.plan(source, lo=None, limit=None)
+            plan = await self.plan(source, lo=None, limit=None, waits=False)
         except NotFoundError:
             return None
         return TableSchema(table, tuple(Column(name, kind) for name, kind in plan.columns))
@@ -107,6 +111,7 @@ class FilesSource(ISource):
         source: SourceSpec,
         *,
         lo: str | None,
+        hi: str | None = None,
         limit: int | None,
         before: ReadEnd | None = None,
         waits: bool = True,
@@ -117,23 +122,27 @@ class FilesSource(ISource):
             raise InvalidInputError("Files have no cursor; leave it out.", code="source.cursor_unsupported")
         thread = OneThread("files-plan")
         try:
-            return await thread.call(self._plan, source, limit)
+            is_looked_at = limit is not None or not waits  # By somebody of whom there may be any number, and no run.
+            return await thread.call(self._plan, source, limit, ROOM if is_looked_at else None)
         finally:
             thread.close()
 
-    def _plan(self, source: SourceSpec, limit: int | None) -> SourcePlan:
+    def _plan(self, source: SourceSpec, limit: int | None, room: Room | None) -> SourcePlan:
         paths = matches(self._root, source.path or "", self._confinement)
         names = [path.relative_to(self._root).as_posix() for path in paths]
+        may_be_read = readable(self._root, self._confinement)
+        places = [FilePlace(path, may_be_read) for path in paths]
         is_csv = (source.format or format_of_all(names)) == "csv"
         sample, note = None, None
         if is_csv:
             dialect = Dialect.of(source.options)
-            files = [CsvFile(path, name, dialect) for path, name in zip(paths, names, strict=True)]
+            files = [CsvFile(place, name, dialect) for place, name in zip(places, names, strict=True)]
             folders = FolderColumns.of(names, files[0].header(), source.options)
             sample = CsvSample.of(files, source.options.get("types") or {}, folders.columns)
             columns, note = sample.columns, sample.note
         else:
-            found = [ParquetData(path, name) for path, name in zip(paths, names, strict=True)]
+            more = (self._limits, self._calls, room)
+            found = [ParquetData(place, name, *more) for place, name in zip(places, names, strict=True)]
             columns, note = columns_of_all(found), note_on_times(found[0])
             folders = FolderColumns.of(names, [name for name, _ in columns], source.options)
             refuse_options_of_csv(source.options, [n for n, _ in columns], [n for n, _ in folders.columns])
@@ -301,23 +310,26 @@ class FilesReader(ITextReader):
         return FolderColumns(columns).scalars(path, is_text=self._plan.is_text)
 
     def _all_batches(self, pinned: PinnedFile, block_bytes: int, room: Room | None) -> Iterator[pa.RecordBatch]:
-        path, name = pinned.path, pinned.file.path
+        name = pinned.file.path
         if self._plan.is_text:
-            yield from self._csv(path, name).batches(block_bytes, room, pinned.check)
+            yield from self._csv(name).batches(block_bytes, room, pinned.check)
             return
-        data = ParquetData(path, name, self._limits)
+        data = ParquetData(self._place(name), name, self._limits)
         data.check_footer(self._calls)
         yield from data.batches(*self._size, room)
 
-    def _csv(self, path: Path, name: str) -> CsvFile:
-        return CsvFile(path, name, Dialect.of(self._source.options), longest_row_bytes=self._size[1])
+    def _place(self, name: str) -> FilePlace:
+        return FilePlace(self._root / name, readable(self._root, self._confinement))
+
+    def _csv(self, name: str) -> CsvFile:
+        return CsvFile(self._place(name), name, Dialect.of(self._source.options), longest_row_bytes=self._size[1])
 
     async def place(self, batch: SourceBatch, ordinal: int) -> str | None:
         index, done = (int(part) for part in batch.position or ())
         file, row = self._plan.files[index], done - batch.data.num_rows + ordinal
         if not self._plan.is_text:
             return f"{file.path}, row {row + 1}"
-        line = await self._thread.call(self._csv(self._root / file.path, file.path).line_of, row)
+        line = await self._thread.call(self._csv(file.path).line_of, row)
         return f"{file.path}, line {line}"
 
 

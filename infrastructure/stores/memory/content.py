@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
@@ -13,6 +13,7 @@ from domain.pipelines.spec import DeleteMissing
 from domain.ports.data_store import Target
 from domain.runs.lane import Lane
 from domain.stores.table import DELETED, DELETED_AT, LOADED_AT, SEQ, Column, TableName
+from infrastructure.clock import utc_now
 from infrastructure.stores.landing import landing_gone
 from infrastructure.stores.sql.merge import too_many_missing
 from infrastructure.tabular.arrow import arrow_type, conform
@@ -71,7 +72,7 @@ def merge_stage(content: Content, target: Target) -> Merged:
     _, staged = content.tables.pop(str(target.table.beside(target.shadow)))
     last = {_key(row, target): row for row in sorted(staged.to_pylist(), key=lambda row: int(row[SEQ]))}
     columns, existing = content.tables[str(target.table)]
-    now, gone, merged = datetime.now(UTC), 0, Merged()
+    now, gone, merged = utc_now(), 0, Merged()
     if target.replaces:
         content.tables[str(target.table)] = (columns, existing.slice(0, 0))
     elif target.delete_missing is not None:

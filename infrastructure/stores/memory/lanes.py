@@ -3,34 +3,45 @@
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
-from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Protocol
 
 import pyarrow as pa
 
-from domain.errors import ConflictError, FencedError, NotFoundError
+from domain.errors import NotFoundError
 from domain.failpoints import fail_at
-from domain.loads.checkpoint import CheckpointUpdate, LaneState, Merged, StreamState
-from domain.loads.publication import Finished, refuse_rejected
+from domain.loads.checkpoint import IDLE, CheckpointUpdate, LaneState, Merged
+from domain.loads.fencing import Ownership, Standing, StreamOwnership
+from domain.loads.landing_watch import LandingWatch
+from domain.loads.publication import (
+    MISSING_UNKNOWN,
+    Finished,
+    TableWriter,
+    forgotten,
+    leftovers,
+    opened,
+    refuse_discard,
+    refuse_rejected,
+    refuse_second_writer,
+    sealed,
+    taken_over,
+)
 from domain.loads.quarantine import RefusedState
 from domain.loads.read_set import ReadSet
+from domain.pipelines.spec import Mode
 from domain.ports.data_store import Committed, IOwner, IWriter, Judge, JudgedBatch, Publication, Target
-from domain.quality.measures import Counts, merge_stats
+from domain.quality.measures import Counts, Measures
 from domain.quality.rules import Reference, StagedChecks
 from domain.runs.lane import Lane
 from domain.stores.table import DELETED, LOADED_AT, RUN_ID, SEQ, Column, TableName
+from infrastructure.clock import utc_now
 from infrastructure.stores.landing import (
     landed_columns,
     landing_of,
-    leftovers,
     nothing_merged,
-    opened_stats,
     places_of,
-    refuse_second_writer,
     staged_columns,
 )
-from infrastructure.stores.landing_watch import LandingWatch
-from infrastructure.stores.lane_tokens import check_above, new_token
+from infrastructure.stores.lane_tokens import new_token
 from infrastructure.stores.memory.content import Content, append_rows, create_table, merge_rows, merge_stage
 from infrastructure.stores.memory.quarantine import mark_repaired, move_refused, note_read_again, settle_refused
 from infrastructure.stores.replayed import repaired_places
@@ -55,7 +66,7 @@ class InMemoryWriter(IWriter):
         self._target = target
         self._read_set_id = read_set_id
         self._stream = stream
-        self._fence = (fence, token)
+        self._ownership = StreamOwnership(lane, stream, read_set_id, fence, token)
         self._landing = landing_of(target)
         self._watch = LandingWatch(self._landing, may_be_emptied=target.deletes)
 
@@ -82,7 +93,7 @@ class InMemoryWriter(IWriter):
                     "stream": self._stream,
                     "seq": checkpoint.seq,
                 }
-                fate = {"state": RefusedState.WAITING, "settled_by": None, "refused_at": datetime.now(UTC)}
+                fate = {"state": RefusedState.WAITING, "settled_by": None, "refused_at": utc_now()}
                 known = {"target": str(target.table), "run_id": target.run_id}
                 content.quarantine.append({**record, **place, **known, **fate})
             fail_at("batch.before_commit")
@@ -114,24 +125,16 @@ class InMemoryWriter(IWriter):
     def _advance(self, content: Content, checkpoint: CheckpointUpdate) -> None:
         lane = content.lanes.get(self._lane)
         stream = next((s for s in lane.streams if s.stream == self._stream), None) if lane else None
-        fence = (lane.fence, lane.token) if lane else None
-        is_mine = lane is not None and fence == self._fence and lane.read_set_id == self._read_set_id
-        if lane is None or stream is None or not is_mine or stream.state != "loading":
-            raise FencedError(f"Stream {self._stream} of {self._lane} belongs to a newer owner; nothing was written.")
-        if stream.seq != checkpoint.seq - 1:
-            raise FencedError(f"Stream {self._stream} of {self._lane} is at batch {stream.seq}; nothing was written.")
+        if lane is None or stream is None:
+            raise self._ownership.fenced()
+        found = Standing(lane.fence, lane.token, lane.read_set_id, stream.seq, stream.state)
+        if found != self._ownership.before(checkpoint):
+            raise self._ownership.fenced()
         self._put(content, checkpoint)
 
     def _put(self, content: Content, checkpoint: CheckpointUpdate) -> None:
         lane = content.lanes[self._lane]
-        moved = StreamState(
-            stream=self._stream,
-            seq=checkpoint.seq,
-            position=checkpoint.position,
-            state="done" if checkpoint.is_last else "loading",
-            counts=checkpoint.counts,
-            stats=dict(checkpoint.stats),
-        )
+        moved = checkpoint.moved(self._stream)
         streams = tuple(moved if s.stream == self._stream else s for s in lane.streams)
         content.lanes[self._lane] = replace(lane, streams=streams)
 
@@ -143,17 +146,14 @@ class InMemoryOwner(IOwner):
         self._store = store
         self._lane = lane
         self._table = table
-        self._fence = fence
-        self._token = token
+        self._ownership = Ownership(lane, fence, token)
 
     async def take_over(self) -> LaneState:
         async with self._store.transaction() as content:
-            lane = content.lanes.get(self._lane, LaneState(state="idle", fence=0))
-            check_above(lane, self._lane, self._fence, self._token)
-            streams = tuple(replace(s, state="loading") if s.state == "sealed" else s for s in lane.streams)
-            lane = replace(lane, fence=self._fence, token=new_token(), streams=streams)
-            content.lanes[self._lane] = lane
-        self._token = lane.token
+            lane = content.lanes.get(self._lane, LaneState(state=IDLE, fence=0))
+            self._ownership.check_above(lane)
+            lane = content.lanes[self._lane] = taken_over(lane, self._ownership.fence, new_token())
+        self._ownership = replace(self._ownership, token=lane.token)
         fail_at("dest.after_fence")
         return lane
 
@@ -177,15 +177,9 @@ class InMemoryOwner(IOwner):
                 kinds = {column.name: column for column in existing[0]} if existing else {}
                 staged = [kinds.get(column.name, column) for column in staged_columns(target)]
                 create_table(content, target.table.beside(target.shadow), staged)
-            opened = content.lanes[self._lane] = replace(
-                lane,
-                state="loading",
-                read_set_id=read_set.id,
-                stats=opened_stats(read_set, target, lane, is_new=is_new),
-                streams=tuple(StreamState(stream.name) for stream in read_set.plan.streams),
-                generation=lane.generation + 1,
-            )
-            return opened
+            lane = opened(lane, read_set, makes_table=is_new and target.shadow is None, noted=None)
+            content.lanes[self._lane] = lane
+            return lane
 
     async def fit(self, target: Target) -> None:
         async with self._store.transaction() as content:
@@ -196,33 +190,29 @@ class InMemoryOwner(IOwner):
         async with self._store.transaction() as content:
             lane = self._mine(content)
             finished = Finished.of(read_set, lane)
-            if lane.counts.produced:
+            if finished.has_landed:
                 watch = LandingWatch(landing_of(target), may_be_emptied=target.deletes, was_filled=True)
                 watch.check(None, lambda _: False, lambda: _is_filled(content, landing_of(target)))
             judgement = judge(
-                finished.measures(
+                finished.evidence(
                     {columns: _duplicates(content, target, columns) for columns in checks.duplicates},
                     {reference: _dangling(content, target, reference) for reference in checks.references},
                 )
             )
             refuse_rejected(judgement)
             fail_at("publish.before_swap")
-            counts, stats = _put_in_place(content, target, lane.counts, dict(finished.stats))
+            counts, measures = _put_in_place(content, target, finished)
             fail_at("publish.after_swap")
             settle_refused(content, self._lane, target, read_set)
-            kept, watermark = finished.kept(judgement, stats), finished.watermark
-            content.lanes[self._lane] = replace(
-                lane, state="idle", watermark=watermark, stats=kept, generation=lane.generation + 1
-            )
+            content.lanes[self._lane] = finished.published(judgement, measures)
             fail_at("publish.before_commit")
         fail_at("publish.after_commit")
-        return Publication(judgement=judgement, counts=counts, stats=stats)
+        return Publication(judgement=judgement, counts=counts, measures=measures)
 
     async def seal(self) -> None:
         async with self._store.transaction() as content:
             lane = self._mine(content)
-            streams = tuple(replace(s, state="sealed") if s.state == "loading" else s for s in lane.streams)
-            content.lanes[self._lane] = replace(lane, streams=streams)
+            content.lanes[self._lane] = sealed(lane)
             self._drop_leftovers(content, lane)
         fail_at("seal.after_fence")
 
@@ -230,8 +220,7 @@ class InMemoryOwner(IOwner):
         left, name = leftovers(lane), str(self._table)
         if left.stage is not None:
             content.tables.pop(str(self._table.beside(left.stage)), None)
-        owners = content.owners.get(name, {})
-        is_ours = all(owner == (self._lane.organization, self._lane.pipeline) for owner in owners)
+        is_ours = all(writer.is_of(self._lane) for writer in _writers(content, self._table))
         if left.has_made_table and is_ours and name in content.tables and not content.tables[name][1].num_rows:
             del content.tables[name]
 
@@ -240,13 +229,7 @@ class InMemoryOwner(IOwner):
             lane = self._mine(content)
             _drop_stage(content, self._table, lane)
             move_refused(content, self._lane, RefusedState.WAITING, RefusedState.ABANDONED)
-            content.lanes[self._lane] = LaneState(
-                state="idle",
-                fence=lane.fence,
-                token=lane.token,
-                watermark=watermark,
-                generation=lane.generation + 1,
-            )
+            content.lanes[self._lane] = forgotten(lane, watermark)
 
     async def release(self) -> None:
         await self.reset(None)
@@ -259,9 +242,8 @@ class InMemoryOwner(IOwner):
         async with self._store.transaction() as content:
             lane = self._mine(content)
             mine = (self._lane.organization, self._lane.pipeline)
+            refuse_discard(self._table, self._lane, _writers(content, self._table))
             owners = content.owners.pop(str(self._table), {})
-            if set(owners) - {mine}:
-                raise ConflictError(f"The table {self._table} has another writer.", code="destination.owned")
             _drop_stage(content, self._table, lane)
             if owners:
                 content.tables.pop(str(self._table), None)
@@ -270,16 +252,20 @@ class InMemoryOwner(IOwner):
 
     def _mine(self, content: Content) -> LaneState:
         lane = content.lanes.get(self._lane)
-        if lane is None or (lane.fence, lane.token) != (self._fence, self._token):
-            fence = lane.fence if lane else None
-            raise FencedError(f"The lane {self._lane} has been taken over by a newer owner.", fence=fence)
+        self._ownership.check_holds(*((lane.fence, lane.token) if lane else (None, None)))
+        assert lane is not None
         return lane
 
     def _claim_table(self, content: Content, target: Target) -> None:
         owners = content.owners.get(str(target.table), {})
         mine = (self._lane.organization, self._lane.pipeline)
-        refuse_second_writer(target, self._lane, ((*writer, mode) for writer, mode in owners.items()))
+        wanted = TableWriter(*mine, target.replaces)
+        refuse_second_writer(target.table, wanted, _writers(content, target.table))
         content.owners[str(target.table)] = {**owners, mine: target.mode.value}
+
+
+def _writers(content: Content, table: TableName) -> list[TableWriter]:
+    return [TableWriter(*writer, mode == Mode.REPLACE) for writer, mode in content.owners.get(str(table), {}).items()]
 
 
 def _fit(content: Content, target: Target) -> None:
@@ -311,32 +297,30 @@ def _is_filled(content: Content, table: TableName) -> bool:
 
 
 def _now() -> pa.Scalar:
-    return pa.scalar(datetime.now(UTC), pa.timestamp("us", "UTC"))
+    return pa.scalar(utc_now(), pa.timestamp("us", "UTC"))
 
 
 def _drop_stage(content: Content, table: TableName, lane: LaneState) -> None:
-    shadow = (lane.stats.get("read_set") or {}).get("shadow")
+    shadow = lane.memory.stage
     if shadow:
         content.tables.pop(str(table.beside(shadow)), None)
 
 
-def _put_in_place(
-    content: Content, target: Target, counts: Counts, stats: dict[str, Any]
-) -> tuple[Counts, dict[str, Any]]:
+def _put_in_place(content: Content, target: Target, finished: Finished) -> tuple[Counts, Measures]:
     """Move what is staged into the table; return the counts and measures with what that did."""
+    counts, measures = finished.lane.counts, finished.measures
     if target.rebuilds:
         content.tables.pop(str(target.table), None)
     if not target.shadow:
-        return counts, stats
+        return counts, measures
     _fit(content, replace(target, shadow=None, rebuilds=False))
     if not target.merges:
         _publish_stage(content, target)
-        return counts, stats
-    if target.delete_missing is not None and counts.quarantined + counts.failed:
-        target = replace(target, delete_missing=None)
-        stats["delete_missing"] = "skipped: rows were refused, and their keys are not missing"
+        return counts, measures
+    if target.delete_missing is not None and not finished.knows_what_is_missing:
+        target, measures = replace(target, delete_missing=None), replace(measures, delete_missing=MISSING_UNKNOWN)
     merged = merge_stage(content, target)
-    return counts + merged.counts, merge_stats(stats, merged.stats)
+    return counts + merged.counts, measures + merged.measures
 
 
 def _publish_stage(content: Content, target: Target) -> None:

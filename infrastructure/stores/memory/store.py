@@ -4,19 +4,18 @@ import asyncio
 import itertools
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from domain.errors import InvalidInputError, NotFoundError, StoreUnavailableError
 from domain.failpoints import fail_at
-from domain.loads.checkpoint import LaneState, Position
+from domain.loads.checkpoint import IDLE, LaneState, Position
 from domain.loads.horizon import ReadEnd
 from domain.loads.quarantine import Refusals, RefusedRow
-from domain.loads.read_set import SourcePlan, Stream, streams_between
-from domain.pipelines.spec import CursorSpec, SourceSpec
+from domain.loads.read_set import SourcePlan, Stream
+from domain.pipelines.spec import SourceSpec
 from domain.ports.data_store import (
     BATCH_BYTES,
     Batch,
@@ -29,17 +28,18 @@ from domain.ports.data_store import (
     Target,
 )
 from domain.runs.lane import Lane, LaneOwner
+from domain.stores.capabilities import Capabilities
 from domain.stores.table import Column, TableName, TableSchema
-from infrastructure.stores.cursor_axis import ENDLESS, Axis
+from infrastructure.clock import utc_now
 from infrastructure.stores.cursor_ends import Beginning, own_end
-from infrastructure.stores.cursors import looked_back
+from infrastructure.stores.memory.asked import InMemoryAsked, between, greatest_of, within
 from infrastructure.stores.memory.content import Content, append_rows, create_table
 from infrastructure.stores.memory.lanes import InMemoryOwner, InMemoryWriter
-from infrastructure.stores.memory.places import check_ordered, place_after, strictly_after, with_ties
+from infrastructure.stores.memory.places import place_after, strictly_after, with_ties
 from infrastructure.stores.memory.quarantine import refused_rows
-from infrastructure.stores.partitions import check_column, is_partitioned, ranges
 from infrastructure.stores.planned import check_planned
-from infrastructure.stores.positions import MAX_TIES, untrusted_null, untrusted_ties, whole_ties
+from infrastructure.stores.planning import Wanted, planned
+from infrastructure.stores.positions import whole_ties
 from infrastructure.stores.replayed import RefusedReader, fitting, plan_refused
 from infrastructure.tabular.arrow import arrow_type, columns_of, rechunk, to_table
 
@@ -48,6 +48,8 @@ class InMemoryDataStore(IDataStore):
     """Tables as Arrow data; one transaction at a time, published copy-on-write. Content lives until the
     process ends.
     """
+
+    capabilities = Capabilities(shares_snapshots=True, merges=True, has_far_times=True)
 
     def __init__(self) -> None:
         self._content = Content()
@@ -104,58 +106,38 @@ class InMemoryDataStore(IDataStore):
         return [row.place for row in refused_rows(self._content, refusals, after)[:limit]]
 
     async def refused_shapes(self, refusals: Refusals) -> Sequence[str]:
-        return sorted({row.columns for row in refused_rows(self._content, refusals, None)})
+        return sorted({row.columns or "" for row in refused_rows(self._content, refusals, None)})
 
     async def plan(
         self,
         source: SourceSpec,
         *,
         lo: str | None,
+        hi: str | None = None,
         limit: int | None,
         before: ReadEnd | None = None,
         waits: bool = True,
     ) -> SourcePlan:
         if source.refused is not None:
             return await plan_refused(self, source.refused)
-        rows = self._rows(source)
-        columns = columns_of(rows.schema) if source.table is None else self._content.tables[str(source.table)][0]
-        kinds = {column.name: column.type for column in columns}
-        for name in source.order:
-            if name not in kinds:
-                raise InvalidInputError(f"The source has no column {name}.", code="source.column_missing")
-        hi, why = None, None
+        end = None
         if source.cursor is not None:
-            axis, greatest = _greatest(source.cursor, rows, kinds)
+            found = self._rows(source)
+            axis, greatest = greatest_of(source.cursor, self._content.tables[str(source.table)][0], found)
             end = await own_end(Beginning(axis, greatest, lo, before, waits), lambda: self._writing_since)
-            rows = self._rows(source)
-            hi, why = end.cut(_limited(rows, source, lo, end.hi, limit), before)
-        begin = looked_back(lo, source.cursor, kinds[source.cursor.column]) if source.cursor else None
-        read = _between(rows, source, SourcePlan((), (), True, lo=begin, hi=hi))
-        untrusted = _why_untrusted(source, read, looks_for_ties=limit is None or limit > MAX_TIES)
-        is_split = is_partitioned(source, limit) and untrusted is None
-        return SourcePlan(
-            columns=tuple((column.name, column.type) for column in columns),
-            streams=_streams(rows, source, kinds, lo, hi) if is_split else streams_between(()),
-            partition=source.partitions.column if source.partitions and is_split else None,
-            ordered=bool(source.order) and untrusted is None,
-            is_proved=False,
-            untrusted=untrusted,
-            order=source.order,
-            lo=begin,
-            hi=hi,
-            limit=None if source.cursor else limit,
-            end=why,
-        )
+        rows = self._rows(source)
+        asked = InMemoryAsked(source, rows, self._content.tables[str(source.table)][0])
+        return planned(Wanted(source, lo, hi, limit, before), end, asked)
 
     async def count(self, source: SourceSpec, plan: SourcePlan) -> int:
-        rows = int(_between(self._rows(source), source, plan).num_rows)
+        rows = int(between(self._rows(source), source, plan.lo, plan.hi).num_rows)
         return min(rows, plan.limit) if plan.limit is not None else rows
 
     def spell(self, logical: str) -> str | None:
         return None if logical.startswith("native:") else str(arrow_type(logical))
 
     async def lane_state(self, lane: Lane, table: TableName) -> LaneState:
-        return self._content.lanes.get(lane, LaneState(state="idle", fence=0))
+        return self._content.lanes.get(lane, LaneState(state=IDLE, fence=0))
 
     @asynccontextmanager
     async def snapshot(
@@ -193,7 +175,8 @@ class InMemoryDataStore(IDataStore):
         rows = self._rows(source, content)
         check_planned([Column(*column) for column in plan.columns], content.tables[str(source.table)][0])
         rows = rows.select([name for name, _ in plan.columns])
-        yield InMemoryReader(_within(_between(rows, source, plan), plan, stream), plan, (batch_rows, batch_bytes))
+        chosen = within(between(rows, source, plan.lo, plan.hi), plan, stream)
+        yield InMemoryReader(chosen, plan, (batch_rows, batch_bytes))
 
     @asynccontextmanager
     async def writer(
@@ -213,7 +196,7 @@ class InMemoryDataStore(IDataStore):
                 quarantine=list(self._content.quarantine),
                 owners=dict(self._content.owners),
             )
-            self._writing_since = datetime.now(UTC)
+            self._writing_since = utc_now()
             try:
                 yield content
                 self._content = content
@@ -256,87 +239,3 @@ class InMemoryReader(IReader):
             fail_at("extract.mid_page")
             yield SourceBatch(batch.select(names), place_after(batch, plan.order) if plan.ordered else None)
             await asyncio.sleep(0)
-
-
-def _greatest(cursor: CursorSpec, rows: pa.Table, kinds: dict[str, str]) -> tuple[Axis, int | None]:
-    axis = Axis.of(cursor, kinds[cursor.column])
-    values = rows.column(cursor.column)
-    if values.null_count:
-        raise InvalidInputError(f"The cursor column {cursor.column} holds NULL.", code="cursor.null")
-    if axis.is_integer:
-        return axis, pc.max(values).as_py()
-    found = pc.min_max(values)
-    return axis, axis.reachable(_moment(found["min"]), _moment(found["max"]))
-
-
-def _moment(value: pa.Scalar) -> int | None:
-    """A time in microseconds since 1970, also where Python has none."""
-    if not value.is_valid:
-        return None
-    is_day = pa.types.is_date32(value.type)
-    number = value.value if is_day else value.cast(pa.timestamp("us", getattr(value.type, "tz", None))).value
-    if abs(number) == (2**31 if is_day else 2**63) - 1:
-        return ENDLESS if number > 0 else -ENDLESS
-    return int(number * 86_400_000_000 if is_day else number)
-
-
-def _limited(rows: pa.Table, source: SourceSpec, lo: str | None, hi: str, limit: int | None) -> str:
-    assert source.cursor is not None
-    name = source.cursor.column
-    plan = SourcePlan(columns=(), streams=(), ordered=True, order=(name,), lo=lo, hi=hi)
-    ordered = _between(rows, source, plan).sort_by(name).column(name)
-    return str(pc.cast(ordered.slice(limit, 1), pa.string())[0]) if limit is not None and limit < len(ordered) else hi
-
-
-def _why_untrusted(source: SourceSpec, rows: pa.Table, *, looks_for_ties: bool) -> str | None:
-    check_ordered(source.order, {field.name: field.type for field in rows.schema})
-    has_null = any(rows.column(name).null_count for name in source.order)
-    if has_null or not source.order or not looks_for_ties or rows.num_rows <= MAX_TIES:
-        return untrusted_null(source.key) if has_null else None
-    shared = rows.group_by(list(source.order)).aggregate([([], "count_all")]).column("count_all")
-    return untrusted_ties(source.key) if pc.max(shared).as_py() > MAX_TIES else None
-
-
-def _between(rows: pa.Table, source: SourceSpec, plan: SourcePlan) -> pa.Table:
-    if source.cursor is None:
-        return rows
-    values = rows.column(source.cursor.column)
-    if plan.lo is not None:
-        rows = rows.filter(pc.greater_equal(values, _scalar(plan.lo, values.type)))
-        values = rows.column(source.cursor.column)
-    if plan.hi is not None:
-        rows = rows.filter(pc.less(values, _scalar(plan.hi, values.type)))
-    return rows
-
-
-def _streams(
-    rows: pa.Table, source: SourceSpec, kinds: dict[str, str], lo: str | None, hi: str | None
-) -> tuple[Stream, ...]:
-    assert source.partitions is not None
-    column, kind = source.partitions.column, check_column(source.partitions, kinds)
-    bounded = _between(rows, source, SourcePlan(columns=(), streams=(), ordered=True, lo=lo, hi=hi))
-    found = pc.min_max(bounded.column(column))
-    low, high = (pc.cast(found[end], pa.string()).as_py() for end in ("min", "max"))
-    return ranges(source.partitions, kind, low, high)
-
-
-def _within(rows: pa.Table, plan: SourcePlan, stream: Stream) -> pa.Table:
-    if plan.partition is None:
-        return rows
-    values = rows.column(plan.partition)
-    if stream.upper is not None:
-        below = pc.less(values, _scalar(stream.upper, values.type))
-        rows = rows.filter(pc.fill_null(below, stream.lower is None))
-        values = rows.column(plan.partition)
-    if stream.lower is not None:
-        rows = rows.filter(pc.greater_equal(values, _scalar(stream.lower, values.type)))
-    return rows
-
-
-def _scalar(text: str, kind: pa.DataType) -> pa.Scalar:
-    if pa.types.is_timestamp(kind):
-        moment = datetime.fromisoformat(text)
-        if kind.tz and moment.tzinfo is None:
-            moment = moment.replace(tzinfo=UTC)
-        return pa.scalar(moment, kind)
-    return pc.cast(pa.scalar(text), kind)

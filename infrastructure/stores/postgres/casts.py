@@ -6,57 +6,33 @@ from collections.abc import Mapping, Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from domain.errors import PlatformError, SchemaMismatchError
+from domain.errors import PlatformError
 from infrastructure.sql import quote
+from infrastructure.stores.postgres.losses import MODIFIER
 from infrastructure.stores.postgres.types import native_of, needs_cast
 from infrastructure.tabular.arrow import logical_type
 
-_MODIFIER = re.compile(r"\([0-9, -]+\)")
+# And not what somebody's own type begins with.
+_BIT, _LETTER = re.compile(r"^bit(?=(\[\])*$)"), re.compile(r"^character(?=(\[\])*$)")
 _LENGTH = re.compile(r"(?:character|character varying|bit|bit varying)\(([0-9]+)\)")
-_ROUNDED = re.compile(r"(numeric|time|timestamp|interval)\b")
 
 
 def cast(name: str, native: str) -> str:
     """Cast a staged column so that the insert itself applies length and precision: a cast would cut without a word."""
-    base = _MODIFIER.sub("", native)
-    if base.startswith("bit") and not base.startswith("bit varying"):
-        base = base.replace("bit", "bit varying", 1)
-    if base.startswith("character") and not base.startswith("character varying"):
-        base = base.replace("character", "text", 1)
-    return f"{quote(name)}::{base}"
-
-
-def rounded(natives: Mapping[str, str]) -> dict[str, str]:
-    """For each column of a type that rounds also when inserting: a condition on rows whose value would be
-    another one.
-    """
-    found = {}
-    for name, native in natives.items():
-        base = _MODIFIER.sub("", native)
-        plain = "interval" if base.startswith("interval") else base
-        if native != plain and not native.endswith("[]") and _ROUNDED.match(native):
-            found[name] = f"{quote(name)}::{plain} IS DISTINCT FROM {quote(name)}::{plain}::{native}"
-    return found
-
-
-def would_round(name: str, native: str) -> SchemaMismatchError:
-    """Say that a value has more digits than its column keeps."""
-    return SchemaMismatchError(
-        f"The column {name} would get a value with more digits than {native} keeps; round it in a step.",
-        code="value.precision",
-    )
+    base = MODIFIER.sub("", native)
+    return f"{quote(name)}::{_LETTER.sub('text', _BIT.sub('bit varying', base))}"
 
 
 def naming_column(error: PlatformError, rows: pa.Table, natives: Mapping[str, str]) -> PlatformError:
     """The same error with the column in it, where the server did not know it and the rows show it."""
     if not error.code.startswith("value.") or not error.message.startswith("There is "):
         return error
+    staged = [name for name in rows.column_names if needs_cast(natives[name])]
     if error.code == "value.too_long":
         names = [name for name in rows.column_names if _is_too_long(rows.column(name), natives[name])]
-        names = names or [name for name in rows.column_names if _LENGTH.match(natives[name])]
+        names = names or [name for name in rows.column_names if _LENGTH.match(natives[name])] or staged
     else:
-        staged = [name for name in rows.column_names if needs_cast(natives[name])]
-        names = [name for name in staged if _MODIFIER.sub("", natives[name]) in error.message] or staged
+        names = [name for name in staged if MODIFIER.sub("", natives[name]) in error.message] or staged
     if not names:
         return error
     what = error.message.removeprefix("There is ")

@@ -32,11 +32,23 @@ SELECT DISTINCT t.oid::regclass::text, r.rolname::text, r.rolname = current_user
 WHERE NOT r.rolsuper AND NOT r.rolbypassrls AND (t.relforcerowsecurity OR NOT pg_has_role(r.oid, t.relowner, 'USAGE'))
   AND (t.is_named OR NOT EXISTS (SELECT FROM pg_inherits i JOIN held p ON p.oid = i.inhparent WHERE i.inhrelid = t.oid))
 ORDER BY 1, 2"""
-# A trigger for each row or a rule may write a row elsewhere, or nowhere; on a partition too.
+# A trigger for each row or a rule may write a row elsewhere, or nowhere; on a partition too. Behind a view and on
+# another server there may be all of that, and a view shows some of the rows.
 _MAY_SUPPRESS = """
-SELECT row_security_active(c.oid) OR EXISTS (SELECT FROM pg_rewrite r WHERE r.ev_class = c.oid AND r.ev_type = '3')
+SELECT c.relkind IN ('v', 'f') OR row_security_active(c.oid)
+  OR EXISTS (SELECT FROM pg_rewrite r WHERE r.ev_class = c.oid AND r.ev_type = '3')
+  OR EXISTS (SELECT FROM pg_class p WHERE p.relkind = 'f' AND p.oid IN (SELECT t.relid FROM pg_partition_tree(c.oid) t))
   OR EXISTS (
     SELECT FROM pg_trigger t WHERE NOT t.tgisinternal AND t.tgenabled <> 'D' AND (t.tgtype & 4) = 4
+      AND (t.tgrelid = c.oid OR t.tgrelid IN (SELECT p.relid FROM pg_partition_tree(c.oid) p)))
+FROM pg_class c WHERE c.oid = to_regclass($1)"""
+
+# A trigger before a row, or in its place, for whatever is done; a rule that is no view's.
+_MAY_ALTER = """
+SELECT row_security_active(c.oid) OR EXISTS (SELECT FROM pg_rewrite r WHERE r.ev_class = c.oid AND r.ev_type <> '1')
+  OR EXISTS (
+    SELECT FROM pg_trigger t WHERE NOT t.tgisinternal AND t.tgenabled <> 'D'
+      AND (t.tgtype & 1) = 1 AND (t.tgtype & 66) > 0
       AND (t.tgrelid = c.oid OR t.tgrelid IN (SELECT p.relid FROM pg_partition_tree(c.oid) p)))
 FROM pg_class c WHERE c.oid = to_regclass($1)"""
 
@@ -63,6 +75,17 @@ def hidden_at(session: Asking, names: Sequence[str]) -> tuple[str, ...]:
 def may_suppress(session: Asking, table: TableName) -> bool:
     """Whether rows that are written to a table may not show in it."""
     rows = session.execute(_MAY_SUPPRESS, (quote_table(table),))
+    return bool(rows and rows[0][0])
+
+
+def may_hide(session: Asking, table: TableName) -> bool:
+    """Whether policies may hide rows of a table from this role."""
+    return session.execute("SELECT row_security_active(to_regclass($1))", (quote_table(table),)) == [(True,)]
+
+
+def may_alter(session: Asking, table: TableName) -> bool:
+    """Whether what is written to a table, or changed in it, may be something else there."""
+    rows = session.execute(_MAY_ALTER, (quote_table(table),))
     return bool(rows and rows[0][0])
 
 

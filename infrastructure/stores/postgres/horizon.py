@@ -93,7 +93,7 @@ class PostgresHorizon:
         """
         call = self._thread.call
         look = await call(self._look, cursor)
-        axis, before = look.axis, self._before.followed if self._before is not None else None
+        axis, before = look.axis, self._before.horizon if self._before is not None else None
         now, _, is_standby = (await call(self._session.execute, _CLOCK))[0]
         replayed = (await call(self._session.execute, _REPLAYED))[0][0] if is_standby else None
         fresh_for = axis.fresh_for(look.greatest, min(now, replayed or now), MARGIN)

@@ -2,13 +2,13 @@
 
 import asyncio
 import socket
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from domain.errors import MissingExtraError, StoreUnavailableError
+from infrastructure.clock import monotonic
 from infrastructure.dialing import DialingLoop
 from infrastructure.postgres.settings import pinned
 from infrastructure.postgres.sign_in import signed_in
@@ -50,7 +50,7 @@ class _Link:
     @property
     def seconds_left(self) -> float:
         """How long it may still be kept."""
-        return self.connected_at + _KEPT_SECONDS - time.monotonic()
+        return self.connected_at + _KEPT_SECONDS - monotonic()
 
 
 class LinkPool:
@@ -97,7 +97,7 @@ class LinkPool:
                     raise
                 while self._idle:  # It broke while it was idle, and so did the others; each might take as long to tell.
                     self._popped().connection.terminate()
-        link = _Link(await _connected(self._address), time.monotonic())
+        link = _Link(await _connected(self._address), monotonic())
         try:
             await self._named(link.connection, name)
         except BaseException:

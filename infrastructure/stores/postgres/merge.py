@@ -45,12 +45,13 @@ EXISTS (
   SELECT FROM pg_attribute a WHERE a.attrelid = k.confrelid AND a.attnum = ANY (k.confkey)
     AND a.attname IN (SELECT json_array_elements_text($2::json))) ORDER BY 1, 2"""
 
-# Of these types two values are equal when they are written alike, as they come from Arrow.
+# Of these types two values are equal when they are written alike, as they come from Arrow; of a length is cut what is
+# blank beyond it.
 _FACTS = """
 SELECT
   (SELECT bool_and(coalesce(
      t.typname IN ('int2', 'int4', 'int8', 'bool', 'date', 'timestamp', 'timestamptz', 'time', 'bytea')
-     OR (t.typname IN ('text', 'varchar') AND c.collisdeterministic), false))
+     OR (t.typname IN ('text', 'varchar') AND a.atttypmod = -1 AND c.collisdeterministic), false))
    FROM json_array_elements_text($2::json) AS k(name)
    LEFT JOIN pg_attribute a ON a.attrelid = to_regclass($1) AND a.attname = k.name
    LEFT JOIN pg_type t ON t.oid = a.atttypid

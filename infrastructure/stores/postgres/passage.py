@@ -10,6 +10,7 @@ import pyarrow as pa
 from domain.errors import NotFoundError, StoreUnavailableError, WorkFailedError
 from domain.failpoints import fail_at
 from domain.loads.checkpoint import CheckpointUpdate, Position
+from domain.loads.fencing import may_have_committed
 from domain.loads.read_set import SourcePlan, Stream
 from domain.loads.way import Passage
 from domain.pipelines.spec import SourceSpec
@@ -252,7 +253,7 @@ class PostgresWriter(IPassingWriter, ISelectingWriter):
         try:
             await self._commit_encoded(rows, checkpoint)
         except StoreUnavailableError as error:
-            if error.code == "disk_full":
+            if not may_have_committed(error, is_interrupted=False):
                 raise
             # The answer to COMMIT may have been lost: the row's lock waits for the old backend, then `seq` is final.
             if not await self._decoded.beside(self._decoded.is_committed, checkpoint):

@@ -1,12 +1,12 @@
 """The connections of one Postgres store, kept for a while after use: opening one costs more than a small run."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from domain.errors import PlatformError, StoreRefusedError, StoreUnavailableError
+from infrastructure.clock import monotonic
 from infrastructure.postgres.poolers import ADVICE, ASK, Backend, share_sessions
 from infrastructure.queries.postgres_query import PostgresQueries
 from infrastructure.stores.postgres.connection import PostgresAddress
@@ -99,7 +99,7 @@ class SessionPool:
         while self._idle:
             pooled = self._idle.pop()
             try:
-                if time.monotonic() - pooled.connected_at < _KEPT_SECONDS:
+                if monotonic() - pooled.connected_at < _KEPT_SECONDS:
                     await pooled.thread.call(pooled.session.rename, name)
                     return pooled
             except StoreUnavailableError:
@@ -118,11 +118,11 @@ class SessionPool:
             thread.close()
             raise
         thread.interrupt, thread.hang_up = session.interrupt, session.hang_up
-        return _Pooled(session, thread, time.monotonic())
+        return _Pooled(session, thread, monotonic())
 
     async def _returned(self, pooled: _Pooled, *, is_clean: bool) -> None:
         is_kept = is_clean and not pooled.session.is_interrupted and not pooled.thread.is_abandoned
-        is_kept = is_kept and len(self._idle) < MAX_IDLE and time.monotonic() - pooled.connected_at < _KEPT_SECONDS
+        is_kept = is_kept and len(self._idle) < MAX_IDLE and monotonic() - pooled.connected_at < _KEPT_SECONDS
         if is_kept:
             try:
                 await pooled.thread.call(pooled.session.clean)

@@ -55,6 +55,11 @@ _IS_BOUND_BESIDES_KEY = (
              "AND NOT (d.classid = 'pg_class'::regclass AND d.deptype = 'a')")
 )  # fmt: skip
 
+# Another table would be put into the first schema of the role's path, and out of sight of all who name this one's.
+_IS_ELSEWHERE = """
+SELECT n.nspname <> coalesce($2, current_schema()) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.oid = to_regclass($1)"""
+
 # To delete rows of a table whose deletions are published, Postgres wants to know how a row is told from another.
 _IS_UNTOLD = """
 SELECT CASE c.relreplident WHEN 'n' THEN 'NOTHING' ELSE 'DEFAULT' END FROM pg_class c
@@ -79,6 +84,8 @@ ORDER BY k.conname"""
 
 def bound_of(session: Session, table: TableName) -> str:
     """What would be lost with a table: nothing, its key alone, or more."""
+    if _is_elsewhere(session, table):
+        return "more"
     if not session.execute(_IS_BOUND, (quote_table(table),))[0][0]:
         return ""
     return "more" if session.execute(_IS_BOUND_BESIDES_KEY, (quote_table(table),))[0][0] else "key"
@@ -88,13 +95,18 @@ def swap(session: Session, stage: TableName, table: TableName, names: Sequence[s
     """Put the stage in the place of the table, or its columns `names` where something would be lost with the table."""
     if session.describe(table) is None:
         session.execute(f"ALTER TABLE {quote_table(stage)} RENAME TO {quote(table.table)}")
-    elif not session.execute(_IS_BOUND, (quote_table(table),))[0][0]:
+    elif not (_is_elsewhere(session, table) or session.execute(_IS_BOUND, (quote_table(table),))[0][0]):
         session.execute(f"DROP TABLE {quote_table(table)}")
         session.execute(f"ALTER TABLE {quote_table(stage)} RENAME TO {quote(table.table)}")
     else:
         add_landing(session, stage, table, names)
         _exchange_rows(session, stage, table, names)
         session.execute(f"DROP TABLE {quote_table(stage)}")
+
+
+def _is_elsewhere(session: Session, table: TableName) -> bool:
+    """Whether a name leads by the role's path to a table of another schema than the one in which a table is made."""
+    return bool(session.execute(_IS_ELSEWHERE, (quote_table(table), table.schema)) == [(True,)])
 
 
 def clear(session: Session, stage: TableName, table: TableName, key: Sequence[str] = ()) -> None:

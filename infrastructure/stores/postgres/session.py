@@ -18,7 +18,8 @@ from domain.stores.table import DELETED, SEQ, Column, TableName, TableSchema
 from infrastructure.postgres.settings import pinned
 from infrastructure.queries.postgres_query import PostgresQueries
 from infrastructure.sql import quote, quote_table
-from infrastructure.stores.postgres.casts import cast, naming_column, rounded, staged_type, would_round
+from infrastructure.stores.postgres.capabilities import CAPABILITIES
+from infrastructure.stores.postgres.casts import cast, naming_column, staged_type
 from infrastructure.stores.postgres.catalog import (
     catalog_columns,
     check_landing_types,
@@ -29,11 +30,13 @@ from infrastructure.stores.postgres.catalog import (
 )
 from infrastructure.stores.postgres.channel import Channel
 from infrastructure.stores.postgres.connection import LastResort, PostgresAddress
-from infrastructure.stores.postgres.hiding import insert_counted, may_suppress
+from infrastructure.stores.postgres.hiding import insert_counted, may_alter, may_hide, may_suppress
 from infrastructure.stores.postgres.internal import create_internal_tables
 from infrastructure.stores.postgres.landing import LooksAtLandings
 from infrastructure.stores.postgres.limits import refuse_far_times
+from infrastructure.stores.postgres.losses import refuse_losses
 from infrastructure.stores.postgres.merge import hold_merged, merge
+from infrastructure.stores.postgres.owners import writers_by_other_names
 from infrastructure.stores.postgres.predecessors import end_holders, naming_holders, run_patiently
 from infrastructure.stores.postgres.replace import bound_of, clear, is_referred, swap
 from infrastructure.stores.postgres.reserved import refuse_reserved
@@ -55,7 +58,7 @@ class PostgresSession(LooksAtLandings, Session):
 
     for_update = "FOR UPDATE"
     overriding = " OVERRIDING SYSTEM VALUE"
-    enforces_keys = True
+    capabilities = CAPABILITIES
 
     def __init__(self, address: PostgresAddress, application_name: str, queries: PostgresQueries | None = None) -> None:
         super().__init__()
@@ -184,13 +187,7 @@ class PostgresSession(LooksAtLandings, Session):
         names = ", ".join(quote(name) for name in rows.column_names)
         values = ", ".join(cast(name, natives[name]) for name in rows.column_names)
         try:
-            if checks := rounded({name: natives[name] for name in rows.column_names}):
-                found = self.execute(
-                    f"SELECT {', '.join(f'bool_or({c})' for c in checks.values())} FROM {quote_table(stage)}"
-                )
-                for name, is_rounded in zip(checks, found[0], strict=True):
-                    if is_rounded:
-                        raise would_round(name, natives[name])
+            refuse_losses(self, quote_table(stage), {name: natives[name] for name in rows.column_names})
             into = f"INSERT INTO {quote_table(table)} ({names}){self.overriding}"
             self.execute(f"{into} SELECT {values} FROM {quote_table(stage)}")
         except PlatformError as error:
@@ -301,6 +298,12 @@ class PostgresSession(LooksAtLandings, Session):
     def may_suppress(self, table: TableName) -> bool:
         return may_suppress(self, table)
 
+    def may_hide(self, table: TableName) -> bool:
+        return may_hide(self, table)
+
+    def may_alter(self, table: TableName) -> bool:
+        return may_alter(self, table)
+
     def type_name(self, logical: str) -> str:
         return native_of(logical)
 
@@ -343,6 +346,9 @@ class PostgresSession(LooksAtLandings, Session):
 
     def lock_table(self, table: str) -> None:
         self.execute(f"LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE")
+
+    def writers_by_other_names(self, table: TableName) -> Sequence[tuple[str, str, str]]:
+        return writers_by_other_names(self, table)
 
     def reopen(self) -> None:
         self.close()

@@ -1,14 +1,14 @@
 """IDataStore on Postgres: Arrow through ADBC, binary COPY both ways, the fence in the same database."""
 
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 
 from domain.errors import InvalidInputError, PlatformError, SchemaMismatchError
 from domain.loads.checkpoint import LaneState, Position
 from domain.loads.horizon import ReadEnd
 from domain.loads.quarantine import Refusals, RefusedRow
-from domain.loads.read_set import SourcePlan, Stream, streams_between
+from domain.loads.read_set import SourcePlan, Stream
 from domain.loads.way import Wire
 from domain.pipelines.spec import SourceSpec
 from domain.ports.data_store import (
@@ -26,25 +26,23 @@ from domain.stores.connection import failing_step
 from domain.stores.table import INTERNAL_PREFIX, Column, TableName, TableSchema
 from infrastructure.bench.in_process import Calls
 from infrastructure.queries.postgres_query import PostgresQueries
-from infrastructure.sql import quote
 from infrastructure.stores.cursor_ends import CursorEnd
-from infrastructure.stores.cursors import looked_back
-from infrastructure.stores.partitions import check_column, is_partitioned, ranges
-from infrastructure.stores.positions import MAX_TIES
+from infrastructure.stores.planning import Wanted, planned
+from infrastructure.stores.postgres.asked import PostgresAsked
+from infrastructure.stores.postgres.capabilities import CAPABILITIES, FORMAT
 from infrastructure.stores.postgres.catalog import catalog_columns
 from infrastructure.stores.postgres.circles import Circles, Watched
 from infrastructure.stores.postgres.connection import READER, PostgresAddress, Readers, lane_session
 from infrastructure.stores.postgres.horizon import PostgresHorizon
-from infrastructure.stores.postgres.keys import check_place, is_proved, why_untrusted
+from infrastructure.stores.postgres.keys import check_place
 from infrastructure.stores.postgres.links import LinkPool
 from infrastructure.stores.postgres.passage import PostgresWriter
 from infrastructure.stores.postgres.pool import SessionPool, refuse_pooler
 from infrastructure.stores.postgres.reader import PostgresReader
 from infrastructure.stores.postgres.reading import BEGIN_READING, Reading, SharedSnapshots
 from infrastructure.stores.postgres.resolving import runs_inside
-from infrastructure.stores.postgres.selection import Selection
 from infrastructure.stores.postgres.session import PostgresSession
-from infrastructure.stores.postgres.told import FORMAT, hidden_of, wire_of
+from infrastructure.stores.postgres.told import wire_of
 from infrastructure.stores.postgres.types import native_of
 from infrastructure.stores.replayed import RefusedReader, plan_refused
 from infrastructure.stores.sql.lanes import read_lane
@@ -65,6 +63,8 @@ class PostgresDataStore(IDataStore):
     `installation` tells one that counts fences from others that may read the same database; queries are parsed on
     `bench`.
     """
+
+    capabilities = CAPABILITIES
 
     def __init__(self, address: PostgresAddress, installation: str = "", bench: Calls | None = None) -> None:
         self._address = address
@@ -87,7 +87,7 @@ class PostgresDataStore(IDataStore):
             async with self._session("headrace") as (session, thread):
                 await thread.call(session.ask, "SELECT 1")
         except PlatformError as error:
-            return StoreHealth(is_healthy=False, step=failing_step(error), detail=error.message)
+            return StoreHealth(is_healthy=False, step=failing_step(error), detail=error.message, error=error)
         return StoreHealth(is_healthy=True)
 
     async def tables(self) -> Sequence[TableName]:
@@ -139,6 +139,7 @@ class PostgresDataStore(IDataStore):
         source: SourceSpec,
         *,
         lo: str | None,
+        hi: str | None = None,
         limit: int | None,
         before: ReadEnd | None = None,
         waits: bool = True,
@@ -150,80 +151,11 @@ class PostgresDataStore(IDataStore):
             async with self._session(READER) as (session, thread):
                 end = await PostgresHorizon(session, thread, source, before).end(source.cursor, lo, waits=waits)
         async with self._reading() as (session, thread):
-            return await thread.call(self._plan, session, source, lo, limit, (end, before))
+            return await thread.call(self._plan, session, Wanted(source, lo, hi, limit, before), end)
 
-    def _plan(
-        self,
-        session: PostgresSession,
-        source: SourceSpec,
-        lo: str | None,
-        limit: int | None,
-        ends: tuple[CursorEnd | None, ReadEnd | None],
-    ) -> SourcePlan:
-        end, before = ends
-        selection = Selection.of(session, source)
-        kinds = {column.name: column.type for column in selection.columns}
-        for name in source.order:
-            if name not in kinds:
-                raise InvalidInputError(f"The source has no column {name}.", code="source.column_missing")
-        begin, hi, why, where = None, None, None, "true"
-        if source.cursor is not None and end is not None:
-            column = source.cursor.column
-            if session.execute(f"SELECT 1 FROM {selection.text} WHERE {quote(column)} IS NULL LIMIT 1"):
-                raise InvalidInputError(f"The cursor column {column} holds NULL.", code="cursor.null")
-            hi, why = end.hi, end.why
-            if limit is not None:
-                hi, why = end.cut(self._limited(session, column, selection, (lo, hi), limit), before)
-            begin = looked_back(lo, source.cursor, kinds[column])
-            where = selection.bounds(column, begin, hi)
-        proved = is_proved(session, source)
-        session.bind(selection.settings)
-        looks = limit is None or limit > MAX_TIES
-        untrusted = None if proved else why_untrusted(session, source, selection, where, looks_for_ties=looks)
-        is_split = is_partitioned(source, limit) and untrusted is None
-        return SourcePlan(
-            columns=tuple((column.name, column.type) for column in selection.columns),
-            streams=self._streams(session, source, kinds, selection, where) if is_split else streams_between(()),
-            partition=source.partitions.column if source.partitions and is_split else None,
-            ordered=bool(source.order) and untrusted is None,
-            is_proved=proved,
-            untrusted=untrusted,
-            order=source.order,
-            lo=begin,
-            hi=hi,
-            limit=None if source.cursor else limit,
-            end=why,
-            warnings=hidden_of(session, source),
-        )
-
-    def _streams(
-        self,
-        session: PostgresSession,
-        source: SourceSpec,
-        kinds: Mapping[str, str],
-        selection: Selection,
-        where: str,
-    ) -> tuple[Stream, ...]:
-        assert source.partitions is not None
-        column, kind = source.partitions.column, check_column(source.partitions, kinds)
-        name = quote(column)
-        session.bind(selection.settings)
-        # As text: not every time has a place in the driver's own type.
-        ends = f"min({name})::text, max({name})::text"
-        low, high = session.execute(f"SELECT {ends} FROM {selection.text} WHERE {where}")[0]
-        return ranges(source.partitions, kind, low, high)
-
-    def _limited(
-        self, session: PostgresSession, name: str, selection: Selection, between: tuple[str | None, str], limit: int
-    ) -> str:
-        """Where a read ends that takes so many rows; the rows of one cursor value stay together."""
-        where = selection.bounds(name, *between)
-        session.bind(selection.settings)
-        rows = session.execute(
-            f"SELECT {selection.text_of(name)} FROM (SELECT * FROM {selection.text}) AS selected WHERE {where} "
-            f"ORDER BY selected.{quote(name)} LIMIT 1 OFFSET {limit:d}"
-        )
-        return rows[0][0] if rows else between[1]
+    @staticmethod
+    def _plan(session: PostgresSession, wanted: Wanted, end: CursorEnd | None) -> SourcePlan:
+        return planned(wanted, end, PostgresAsked(session, wanted.source))
 
     async def count(self, source: SourceSpec, plan: SourcePlan) -> int:
         def counted(reading: Reading) -> int:

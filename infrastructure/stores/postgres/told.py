@@ -3,12 +3,11 @@
 from domain.loads.way import Wire
 from domain.pipelines.spec import SourceSpec
 from infrastructure.sql import quote
+from infrastructure.stores.postgres.capabilities import FORMAT
 from infrastructure.stores.postgres.catalog import foreign
 from infrastructure.stores.postgres.hiding import hidden_at
 from infrastructure.stores.postgres.selection import Selection
 from infrastructure.stores.postgres.session import PostgresSession
-
-FORMAT = "postgres-binary-copy"
 
 
 def hidden_of(session: PostgresSession, source: SourceSpec) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from weakref import WeakValueDictionary
 
 from domain.errors import PlatformError, StoreRefusedError, StoreUnavailableError
+from infrastructure.clock import monotonic
 from infrastructure.stores.postgres.sockets import MARKS, Peer, peers
 
 ANSWER_BYTES = 64 * 2**20
@@ -104,7 +105,7 @@ class _Answering(Watch):
     def __init__(self, peer: Peer, place: str, most: int, seconds: float | None) -> None:
         super().__init__(place, most, seconds)
         self._peer = peer
-        self._before, self._began_at = peer.received(), time.monotonic()
+        self._before, self._began_at = peer.received(), monotonic()
 
     def _judged(self, found: Sequence[Peer], now: float) -> PlatformError | None:
         self.gathered = self._peer.received() - self._before
@@ -192,7 +193,7 @@ def _look(watches: Sequence[Watch]) -> None:
     dialing = any(watch.dials for watch in watches)
     asked = {watch.server for watch in watches if isinstance(watch, _Canceling)}
     found = peers(MARKS, asked) if dialing else []
-    now = time.monotonic()
+    now = monotonic()
     for watch in watches:
         watch.look(found if watch.dials else (), now)
     for peer in found:

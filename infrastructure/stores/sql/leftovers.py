@@ -2,11 +2,11 @@
 
 from domain.errors import SchemaMismatchError
 from domain.loads.checkpoint import LaneState
+from domain.loads.publication import leftovers
 from domain.ports.data_store import Target
 from domain.runs.lane import Lane
 from domain.stores.table import TableName
 from infrastructure.sql import quote_table
-from infrastructure.stores.landing import leftovers
 from infrastructure.stores.sql.session import OWNER, Session
 
 

@@ -8,6 +8,7 @@ from domain.errors import QualityRejectedError
 from domain.loads.checkpoint import Merged
 from domain.pipelines.spec import DeleteMissing
 from domain.ports.data_store import Target
+from domain.rule_results import RuleResult
 from domain.stores.table import DELETED, DELETED_AT, LOADED_AT, RUN_ID, SEQ
 from infrastructure.sql import quote, quote_table
 from infrastructure.stores.landing import landing_gone
@@ -143,11 +144,14 @@ def _delete_missing(session: Session, target: Target, moment: str) -> int:
 
 def too_many_missing(gone: int, there: int, share: float) -> QualityRejectedError:
     """Say that a full read lacks more keys than it may."""
-    return QualityRejectedError(
+    error = QualityRejectedError(
         f"{gone:,} of {there:,} rows of the destination are missing in the source, more than max_deleted_share "
         f"({share:g}) allows; nothing of the run was published. Look at the source, or raise the share.",
         code="delete_missing.share",
     )
+    measured = gone / there if there else 0.0
+    error.results = (RuleResult("max_deleted_share", "run", "fail", "fail", there, gone, measured, share),)
+    return error
 
 
 def merged_names(target: Target) -> list[str]:

@@ -1,30 +1,37 @@
 """The fence, the checkpoint and the publication in SQL, written once for every SQL store (contract, M2)."""
 
 import json
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime
-from typing import Any
 
-from domain.errors import ConflictError, FencedError, PlatformError
+from domain.errors import PlatformError
 from domain.failpoints import fail_at
-from domain.loads.checkpoint import HEAD, LaneState, Merged
-from domain.loads.publication import Finished, refuse_rejected
+from domain.loads.checkpoint import HEAD, IDLE, LOADING, SEALED, LaneState
+from domain.loads.fencing import Ownership
+from domain.loads.landing_watch import LandingWatch
+from domain.loads.memory import LandingNote
+from domain.loads.publication import (
+    Finished,
+    TableWriter,
+    forgotten,
+    opened,
+    refuse_discard,
+    refuse_rejected,
+    refuse_second_writer,
+)
 from domain.loads.read_set import ReadSet
+from domain.pipelines.spec import Mode
 from domain.ports.data_store import IOwner, Judge, Publication, Target
-from domain.quality.measures import Counts, merge_stats
-from domain.quality.rules import Reference, StagedChecks
+from domain.quality.rules import StagedChecks
 from domain.runs.lane import Lane
-from domain.stores.table import LOADED_AT, TableName
+from domain.stores.table import TableName
 from infrastructure.sql import quote, quote_table
-from infrastructure.stores.landing import landed_columns, landing_of, opened_stats, refuse_second_writer
-from infrastructure.stores.landing_watch import LANDED_BY, LANDING, LandingWatch
-from infrastructure.stores.lane_tokens import check_above, new_token
+from infrastructure.stores.landing import landing_of
+from infrastructure.stores.lane_tokens import new_token
 from infrastructure.stores.sql.landed import with_landed
 from infrastructure.stores.sql.lanes import KEY, read_lane_rows
-from infrastructure.stores.sql.leftovers import drop_leftovers, drop_rebuilt
-from infrastructure.stores.sql.merge import merge_stage, merged_names
+from infrastructure.stores.sql.leftovers import drop_leftovers
+from infrastructure.stores.sql.own_rows import not_kept
 from infrastructure.stores.sql.quarantine import abandon_refused, settle_refused
 from infrastructure.stores.sql.session import (
     CHECKPOINT,
@@ -32,10 +39,10 @@ from infrastructure.stores.sql.session import (
     OWNER,
     QUARANTINE,
     Session,
-    create_target,
     fit_target,
     prepare_target,
 )
+from infrastructure.stores.sql.staged import count_dangling, count_duplicates, put_in_place
 from infrastructure.threads import OneThread
 
 
@@ -49,8 +56,7 @@ class SqlOwner(IOwner):
         self._thread = thread
         self._lane = lane
         self._key = (lane.organization, lane.pipeline, lane.name)
-        self._fence = fence
-        self._token = token
+        self._ownership = Ownership(lane, fence, token)
         self._table = table
         self._checkpoint = quote_table(table.beside(CHECKPOINT))
         self._has_tables = False
@@ -81,11 +87,11 @@ class SqlOwner(IOwner):
 
     def _take_over(self) -> LaneState:
         session = self._session
-        session.run_patiently(self._lane, self._fence, self._prepare)
+        session.run_patiently(self._lane, self._ownership.fence, self._prepare)
         self._has_tables = True
-        state = session.run_locked(self._checkpoint, self._lane, self._fence, self._put_fence)
-        self._token = state.token
-        session.end_predecessors(self._lane, self._fence, self._checkpoint)
+        state = session.run_locked(self._checkpoint, self._lane, self._ownership.fence, self._put_fence)
+        self._ownership = replace(self._ownership, token=state.token)
+        session.end_predecessors(self._lane, self._ownership.fence, self._checkpoint)
         fail_at("dest.after_fence")
         return state
 
@@ -95,30 +101,39 @@ class SqlOwner(IOwner):
             self._session.create_internal_tables(self._table.schema)
         self._insert_head()
         # Whoever is refused need not wait until a stopped predecessor lets go of its rows.
-        check_above(self._read_lane(), self._lane, self._fence, self._token)
+        self._ownership.check_above(self._read_lane())
 
     def _put_fence(self) -> LaneState:
-        check_above(self._read_lane(), self._lane, self._fence, self._token)
+        self._ownership.check_above(self._read_lane())
         token = new_token()
         self._session.execute(
             f'UPDATE {self._checkpoint} SET "fence" = $4, "writer" = $5, '
-            '"state" = CASE WHEN "state" = \'sealed\' THEN \'loading\' ELSE "state" END '
+            f'"state" = CASE WHEN "state" = \'{SEALED}\' THEN \'{LOADING}\' ELSE "state" END '
             f'WHERE {KEY} AND "fence" <= $4',
-            (*self._key, self._fence, token),
+            (*self._key, self._ownership.fence, token),
         )
-        return self._read_lane()
+        state = self._read_lane()
+        self._refuse_unless((state.fence, state.token) == (self._ownership.fence, token))
+        return state
 
     def _read_lane(self) -> LaneState:
-        return read_lane_rows(self._session, self._checkpoint, self._key)
+        return read_lane_rows(self._session, self._table.beside(CHECKPOINT), self._key)
+
+    def _refuse_unless(self, is_kept: bool) -> None:
+        """End the run at once where the checkpoint table does not hold what is written to it; by and by nothing of it
+        could be told from another owner's.
+        """
+        if not is_kept:
+            raise not_kept(self._table.beside(CHECKPOINT))
 
     def _insert_head(self) -> None:
         zeros = ", ".join("0" for _ in COUNTS)
         self._session.execute(
             f'INSERT INTO {self._checkpoint} ("org", "pipeline", "lane", "stream", "fence", "seq", "state", '
             f'{", ".join(quote(name) for name in COUNTS)}, "stats") '
-            f"SELECT $1, $2, $3, '{HEAD}', 0, 0, 'idle', {zeros}, '{{}}' "
+            f"SELECT $1, $2, $3, '{HEAD}', 0, 0, '{IDLE}', {zeros}, '{{}}' "
             f"WHERE NOT EXISTS (SELECT 1 FROM {self._checkpoint} WHERE {KEY} AND \"stream\" = '{HEAD}')"
-            + (" ON CONFLICT DO NOTHING" if self._session.enforces_keys else ""),
+            + (" ON CONFLICT DO NOTHING" if self._session.capabilities.enforces_keys else ""),
             self._key,
         )
 
@@ -129,7 +144,7 @@ class SqlOwner(IOwner):
             if not self._has_tables:
                 session.create_internal_tables(self._table.schema)
             self._claim_table(target)
-            self._drop_stage_of(previous.stats)
+            self._drop_stage_of(previous)
             if previous.read_set_id != read_set.id:
                 abandon_refused(session, self._table, self._lane)
             existing = session.describe(target.table)
@@ -140,18 +155,25 @@ class SqlOwner(IOwner):
                 f'DELETE FROM {quote_table(self._table.beside(QUARANTINE))} WHERE {KEY} AND "read_set" = $4',
                 (*self._key, read_set.id),
             )
-            zeros = ", ".join("0" for _ in COUNTS)
-            for stream in read_set.plan.streams:
-                session.execute(
-                    f'INSERT INTO {self._checkpoint} ("org", "pipeline", "lane", "stream", "read_set", "fence", "seq", '
-                    f'"state", {", ".join(quote(name) for name in COUNTS)}, "stats", "writer") '
-                    f"VALUES ($1, $2, $3, $4, $5, $6, 0, 'loading', {zeros}, '{{}}', $7)",
-                    (*self._key, stream.name, read_set.id, self._fence, self._token),
-                )
-            stats = opened_stats(read_set, target, previous, is_new=existing is None)
-            stats |= {LANDING: session.identity(landing_of(target)), LANDED_BY: [target.run_id]}
-            self._update_head("loading", previous.watermark, stats, read_set_id=read_set.id)
-            return self._read_lane()
+            noted = LandingNote(session.identity(landing_of(target)), (target.run_id,))
+            makes_table = existing is None and target.shadow is None
+            lane = opened(previous, read_set, makes_table=makes_table, noted=noted)
+            self._insert_streams(lane)
+            self._put_head(lane)
+            state = self._read_lane()
+            streams = [{stream.stream for stream in found.streams} for found in (state, lane)]
+            self._refuse_unless(streams[0] == streams[1])
+            return state
+
+    def _insert_streams(self, lane: LaneState) -> None:
+        owner, zeros = self._ownership, ", ".join("0" for _ in COUNTS)
+        for stream in lane.streams:
+            self._session.execute(
+                f'INSERT INTO {self._checkpoint} ("org", "pipeline", "lane", "stream", "read_set", "fence", "seq", '
+                f'"state", {", ".join(quote(name) for name in COUNTS)}, "stats", "writer") '
+                f"VALUES ($1, $2, $3, $4, $5, $6, 0, $8, {zeros}, '{{}}', $7)",
+                (*self._key, stream.stream, lane.read_set_id, owner.fence, owner.token, stream.state),
+            )
 
     def _fit(self, target: Target) -> None:
         with self._session.transaction():
@@ -161,12 +183,12 @@ class SqlOwner(IOwner):
 
     def _note_run(self, state: LaneState, run_id: str) -> None:
         """Note that from here on another run lands rows of the open read set."""
-        known = state.stats.get(LANDED_BY)
-        if known is None or run_id in known:  # Of a read set that an earlier version opened not every run is known.
+        noted = state.memory.landing.with_run(run_id) if state.memory.landing is not None else None
+        if noted == state.memory.landing:
             return
         self._session.execute(
             f'UPDATE {self._checkpoint} SET "stats" = $4 WHERE {KEY} AND "stream" = \'{HEAD}\'',
-            (*self._key, json.dumps({**state.stats, LANDED_BY: [*known, run_id]}, default=str)),
+            (*self._key, json.dumps(replace(state.memory, landing=noted).to_json(), default=str)),
         )
 
     def _claim_table(self, target: Target) -> None:
@@ -176,7 +198,9 @@ class SqlOwner(IOwner):
             f'SELECT "org", "pipeline", "mode" FROM {owners} WHERE {self._session.owned}', (target.table.table,)
         )
         mine = (self._lane.organization, self._lane.pipeline)
-        refuse_second_writer(target, self._lane, ((org, pipeline, mode) for org, pipeline, mode in rows))
+        known = [*rows, *self._session.writers_by_other_names(target.table)]
+        writers = [TableWriter(org, pipeline, mode == Mode.REPLACE) for org, pipeline, mode in known]
+        refuse_second_writer(target.table, TableWriter(*mine, target.replaces), writers)
         if any((organization, pipeline, mode) == (*mine, target.mode) for organization, pipeline, mode in rows):
             return
         self._session.execute(
@@ -188,64 +212,40 @@ class SqlOwner(IOwner):
             (target.table.table, *mine, target.mode.value),
         )
 
-    def _drop_stage_of(self, stats: Mapping[str, Any]) -> None:
-        shadow = (stats.get("read_set") or {}).get("shadow")
+    def _drop_stage_of(self, lane: LaneState) -> None:
+        shadow = lane.memory.stage
         if shadow:
             self._session.execute(f"DROP TABLE IF EXISTS {quote_table(self._table.beside(shadow))}")
 
     def _publish(self, read_set: ReadSet, target: Target, checks: StagedChecks, judge: Judge) -> Publication:
         session = self._session
         with session.naming_holders(quote_table(self._table)), session.transaction():
-            state = self._lock_head()
-            finished = Finished.of(read_set, state)
-            self._check_landing(target, state)
+            finished = Finished.of(read_set, self._lock_head())
+            self._check_landing(target, finished)
             judgement = judge(
-                finished.measures(
-                    {columns: self._duplicates(target, columns) for columns in checks.duplicates},
-                    {reference: self._dangling(target, reference) for reference in checks.references},
+                finished.evidence(
+                    {columns: count_duplicates(session, target, columns) for columns in checks.duplicates},
+                    {reference: count_dangling(session, target, reference) for reference in checks.references},
                 )
             )
             refuse_rejected(judgement)
             fail_at("publish.before_swap")
-            counts, stats = self._put_in_place(target, state.counts, dict(finished.stats))
-            stats = with_landed(session, target, read_set, counts, stats)
+            counts, measures = put_in_place(session, target, finished)
+            measures = with_landed(session, target, read_set, counts, measures)
             fail_at("publish.after_swap")
             settle_refused(session, target, self._lane, read_set, counts)
-            kept = finished.kept(judgement, stats)
-            self._update_head("idle", finished.watermark, kept, read_set_id=read_set.id)
+            self._put_head(finished.published(judgement, measures))
             fail_at("publish.before_commit")
         fail_at("publish.after_commit")
-        return Publication(judgement=judgement, counts=counts, stats=stats)
+        return Publication(judgement=judgement, counts=counts, measures=measures)
 
-    def _put_in_place(self, target: Target, counts: Counts, stats: dict[str, Any]) -> tuple[Counts, dict[str, Any]]:
-        """Move what is staged into the table; return the counts and measures with what that did."""
-        if target.rebuilds:
-            drop_rebuilt(self._session, target)
-        if not target.shadow:
-            return counts, stats
-        is_new = self._is_new(target)
-        if not target.merges:
-            self._publish_stage(replace(target, replaces=target.replaces or is_new))
-            return counts, stats
-        if is_new:
-            create_target(self._session, target)
-        merged = self._merge_stage(target, counts, stats)
-        return counts + merged.counts, merge_stats(stats, merged.stats)
-
-    def _is_new(self, target: Target) -> bool:
-        """Say whether there is no table yet; then nobody else makes one before this transaction ends."""
-        if self._session.describe(target.table) is not None:
-            return False
-        self._session.lock_table(quote_table(self._table.beside(OWNER)))
-        return self._session.describe(target.table) is None
-
-    def _check_landing(self, target: Target, state: LaneState) -> None:
+    def _check_landing(self, target: Target, finished: Finished) -> None:
         """Refuse to publish what others have emptied or exchanged since the last batch."""
         session, landing = self._session, landing_of(target)
-        if not state.counts.produced:
+        if not finished.has_landed:
             return
         watch = LandingWatch(landing, may_be_emptied=target.deletes, was_filled=not session.may_suppress(landing))
-        watch.begin(state.stats)
+        watch.begin(finished.lane.memory.landing)
         runs = watch.landed_by if target.metadata_columns else None
         watch.check(
             session.identity(landing),
@@ -253,77 +253,18 @@ class SqlOwner(IOwner):
             lambda: session.is_filled(landing),
         )
 
-    def _duplicates(self, target: Target, columns: tuple[str, ...]) -> int:
-        if target.shadow is None:
-            raise ConflictError("A unique rule needs a staging table.", code="run.no_staging")
-        stage = quote_table(target.table.beside(target.shadow))
-        names = ", ".join(quote(name) for name in columns)
-        rows = self._session.execute(
-            f"SELECT coalesce(sum(_headrace_count - 1), 0) "
-            f"FROM (SELECT count(*) AS _headrace_count FROM {stage} GROUP BY {names}) AS groups"
-        )
-        return int(rows[0][0])
-
-    def _dangling(self, target: Target, reference: Reference) -> int:
-        if target.shadow is None:
-            raise ConflictError("A references rule needs a staging table.", code="run.no_staging")
-        self._session.refuse_reserved(reference.table)
-        stage, column = quote_table(target.table.beside(target.shadow)), f"staged.{quote(reference.column)}"
-        found = f"SELECT 1 FROM {quote_table(reference.table)} AS other WHERE other.{quote(reference.other)} = {column}"
-        rows = self._session.execute(
-            f"SELECT count(*) FROM {stage} AS staged WHERE {column} IS NOT NULL AND NOT EXISTS ({found})"
-        )
-        return int(rows[0][0])
-
-    def _merge_stage(self, target: Target, counts: Counts, stats: dict[str, Any]) -> Merged:
-        """Merge what was staged. Rows that were refused are in the source all the same, so nothing counts
-        as missing.
-        """
-        if target.delete_missing is not None and counts.quarantined + counts.failed:
-            target = replace(target, delete_missing=None)
-            stats["delete_missing"] = "skipped: rows were refused, and their keys are not missing"
-        return merge_stage(self._session, target, merged_names(target), datetime.now(UTC))
-
-    def _publish_stage(self, target: Target) -> None:
-        """Move the staged rows; the time of loading is the time of publishing, as readers saw nothing before."""
-        session = self._session
-        assert target.shadow is not None
-        stage = target.table.beside(target.shadow)
-        names = ", ".join(quote(name) for name in merged_names(target))
-        loaded_at = datetime.now(UTC)
-        if target.replaces:
-            if target.metadata_columns:
-                kind = session.type_name("timestamptz")
-                column = f"{quote_table(stage)} ADD COLUMN {quote(LOADED_AT)} {kind}"
-                session.execute(f"ALTER TABLE {column} DEFAULT '{loaded_at.isoformat()}'")
-                session.execute(f"ALTER TABLE {quote_table(stage)} ALTER COLUMN {quote(LOADED_AT)} DROP DEFAULT")
-            session.swap(stage, target.table, [column.name for column in landed_columns(target)])
-            return
-        table = quote_table(target.table)
-        if target.metadata_columns:
-            session.execute(
-                f"INSERT INTO {table} ({names}, {quote(LOADED_AT)}){session.overriding} "
-                f"SELECT {names}, CAST($1 AS {session.type_name('timestamptz')}) FROM {quote_table(stage)}",
-                (loaded_at.isoformat(),),
-            )
-        else:
-            session.execute(
-                f"INSERT INTO {table} ({names}){session.overriding} SELECT {names} FROM {quote_table(stage)}"
-            )
-        session.execute(f"DROP TABLE {quote_table(stage)}")
-
     def _seal(self) -> None:
         with self._session.transaction():
             self._lock_head()
             self._session.execute(
-                f"UPDATE {self._checkpoint} SET \"state\" = 'sealed' "
-                f"WHERE {KEY} AND \"stream\" <> '{HEAD}' AND \"state\" = 'loading'",
+                f"UPDATE {self._checkpoint} SET \"state\" = '{SEALED}' "
+                f"WHERE {KEY} AND \"stream\" <> '{HEAD}' AND \"state\" = '{LOADING}'",
                 self._key,
             )
         with suppress(PlatformError):  # What cannot be tidied now, as somebody reads it, may stay.
             self._session.run_patiently(
                 self._lane,
-                self._fence,
+                self._ownership.fence,
                 lambda: drop_leftovers(self._session, self._lock_head(), self._lane, self._table),
             )
         fail_at("seal.after_fence")
@@ -331,18 +272,18 @@ class SqlOwner(IOwner):
     def _reset(self, watermark: str | None) -> None:
         with self._session.transaction():
             previous = self._lock_head()
-            self._drop_stage_of(previous.stats)
+            self._drop_stage_of(previous)
             self._session.execute(f"DELETE FROM {self._checkpoint} WHERE {KEY} AND \"stream\" <> '{HEAD}'", self._key)
             abandon_refused(self._session, self._table, self._lane)
-            self._update_head("idle", watermark, {}, read_set_id=None)
+            self._put_head(forgotten(previous, watermark))
 
     def _release(self) -> None:
         with self._session.transaction():
             previous = self._lock_head()
-            self._drop_stage_of(previous.stats)
+            self._drop_stage_of(previous)
             self._session.execute(f"DELETE FROM {self._checkpoint} WHERE {KEY} AND \"stream\" <> '{HEAD}'", self._key)
             # The head stays with its fence, so that a late worker of the deleted pipeline is still refused.
-            self._update_head("idle", None, {}, read_set_id=None)
+            self._put_head(forgotten(previous, None))
             self._session.execute(
                 f"DELETE FROM {quote_table(self._table.beside(OWNER))} "
                 f'WHERE {self._session.owned} AND "org" = $2 AND "pipeline" = $3',
@@ -356,11 +297,11 @@ class SqlOwner(IOwner):
             owners = quote_table(self._table.beside(OWNER))
             session.lock_table(owners)
             rows = session.execute(
-                f'SELECT "org", "pipeline" FROM {owners} WHERE {session.owned}', (self._table.table,)
+                f'SELECT "org", "pipeline", "mode" FROM {owners} WHERE {session.owned}', (self._table.table,)
             )
-            if any((organization, pipeline) != mine for organization, pipeline in rows):
-                raise ConflictError(f"The table {self._table} has another writer.", code="destination.owned")
-            self._drop_stage_of(previous.stats)
+            writers = [TableWriter(org, pipeline, mode == Mode.REPLACE) for org, pipeline, mode in rows]
+            refuse_discard(self._table, self._lane, writers)
+            self._drop_stage_of(previous)
             if rows:  # A table that was there before and never written is not ours to drop.
                 session.execute(f"DROP TABLE IF EXISTS {quote_table(self._table)}")
             session.execute(
@@ -377,17 +318,24 @@ class SqlOwner(IOwner):
             f"{self._session.for_update}",
             self._key,
         )
-        if not rows or tuple(rows[0]) != (self._fence, self._token):
-            raise FencedError(
-                f"The lane {self._lane} has been taken over by a newer owner.", fence=rows[0][0] if rows else None
-            )
+        self._ownership.check_holds(*(rows[0] if rows else (None, None)))
         return self._read_lane()
 
-    def _update_head(
-        self, state: str, watermark: str | None, stats: Mapping[str, Any], *, read_set_id: str | None
-    ) -> None:
-        self._session.execute(
+    def _put_head(self, lane: LaneState) -> None:
+        owner, stats = self._ownership, json.dumps(lane.memory.to_json(), default=str)
+        rows = self._session.execute(
             f'UPDATE {self._checkpoint} SET "state" = $5, "position" = $6, "read_set" = $7, "stats" = $8, '
-            f'"seq" = "seq" + 1 WHERE {KEY} AND "stream" = \'{HEAD}\' AND "fence" = $4 AND "writer" = $9',
-            (*self._key, self._fence, state, watermark, read_set_id, json.dumps(stats, default=str), self._token),
+            f'"seq" = $10 WHERE {KEY} AND "stream" = \'{HEAD}\' AND "fence" = $4 AND "writer" = $9 '
+            'RETURNING "seq"',
+            (
+                *self._key,
+                owner.fence,
+                lane.state,
+                lane.watermark,
+                lane.read_set_id,
+                stats,
+                owner.token,
+                lane.generation,
+            ),
         )
+        self._refuse_unless([tuple(row) for row in rows] == [(lane.generation,)])

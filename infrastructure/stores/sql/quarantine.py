@@ -5,7 +5,7 @@ from datetime import datetime
 from itertools import groupby
 from typing import Any
 
-from domain.errors import FencedError
+from domain.errors import FencedError, InvalidInputError
 from domain.loads.checkpoint import Position
 from domain.loads.quarantine import PLACE, Refusals, RefusedRow, RefusedState
 from domain.loads.read_set import ReadSet
@@ -16,6 +16,7 @@ from domain.runs.lane import Lane
 from domain.stores.table import TableName
 from infrastructure.sql import quote, quote_table
 from infrastructure.stores.replayed import MOST_READ_AGAIN, PAGE_BYTES, PAGE_ROWS, ReadAgain, fitting, may_be_read_again
+from infrastructure.stores.sql.own_rows import not_kept
 from infrastructure.stores.sql.session import QUARANTINE, RECORD_BYTES, Session
 
 _KEPT = ("read_set", "stream", "seq", "ordinal", "run_id", "kind", "rule", "reason", "record", "columns", "state")
@@ -44,9 +45,21 @@ def refused_rows(
             if found := [row for span in _spans(places) for row in _between(session, refusals, *span)]:
                 return found  # Else somebody has dealt with all of them meanwhile.
         return []
-    if most_bytes is not None and not (limit := len(fitted())):
-        return []
+    if most_bytes is not None:
+        limit = len(fitted()) if has_bytes else _how_many(session, f"{chosen}{limit:d}", values, most_bytes)
     return [_row(row) for row in session.execute(f"SELECT {_OUTPUTS} {chosen}{limit:d}", values)]
+
+
+def _how_many(session: Session, chosen: str, values: Sequence[Any], most_bytes: int) -> int:
+    """How many of the chosen rows there is room for: one at least."""
+    order = ", ".join(map(quote, PLACE))
+    # By bits, as both databases tell them: a character may be four bytes, there and here.
+    sizes = f'SELECT {order}, bit_length("record") / 8 AS size {chosen}'
+    totals = f"SELECT sum(size) OVER (ORDER BY {order} ROWS UNBOUNDED PRECEDING) AS total FROM ({sizes}) AS sizes"
+    found = session.execute(
+        f"SELECT count(*) FROM ({totals}) AS totals WHERE total <= ${len(values) + 1}", (*values, most_bytes)
+    )
+    return max(1, int(found[0][0]))
 
 
 def _has_large(session: Session, table: TableName) -> bool:
@@ -121,12 +134,29 @@ def open_refusals(session: Session, refusals: Refusals, most: int = MOST_READ_AG
 
 
 def refused_shapes(session: Session, refusals: Refusals) -> list[str]:
-    """List the different columns that refused rows have; blocking."""
+    """List the different columns that refused rows have; blocking.
+
+    Raises:
+        InvalidInputError: of some rows nobody says it (`quarantine.types`).
+    """
     table = refusals.table.beside(QUARANTINE)
     if session.describe(table) is None:
         return []
     where, values = _belonging(refusals)
-    rows = session.execute(f'SELECT DISTINCT "columns" FROM {quote_table(table)} WHERE {where} ORDER BY 1', values)
+    # Of a batch the first row says it, which may be in another state by now.
+    rows = session.execute(
+        f'WITH chosen AS (SELECT DISTINCT "read_set", "stream", "seq" FROM {quote_table(table)} WHERE {where}) '
+        f'SELECT DISTINCT said."columns" FROM chosen LEFT JOIN {quote_table(table)} AS said '
+        'ON said."org" = $1 AND said."pipeline" = $2 AND said."read_set" = chosen."read_set" '
+        'AND said."stream" = chosen."stream" AND said."seq" = chosen."seq" AND said."columns" IS NOT NULL ORDER BY 1',
+        values,
+    )
+    if None in (row[0] for row in rows):
+        raise InvalidInputError(
+            f"Rows that say which columns others of their batch have are gone from {table}: the refused rows cannot be "
+            "replayed without them. Put them back, or load the source again.",
+            code="quarantine.types",
+        )
     return [str(row[0]) for row in rows]
 
 
@@ -138,12 +168,12 @@ def mark_repaired(session: Session, table: TableName, lane: Lane, run_id: str, p
     """
     if not places:
         return
-    condition, value = _at(places, 4)
+    condition, values = _at(session, places, 4)
     marked = session.execute(
         f"UPDATE {quote_table(table.beside(QUARANTINE))} SET \"state\" = '{RefusedState.REPAIRED}', "
         f'"settled_by" = $1 WHERE "org" = $2 AND "pipeline" = $3 AND "state" = \'{RefusedState.OPEN}\' AND {condition} '
         'RETURNING "ordinal"',
-        (run_id, lane.organization, lane.pipeline, value),
+        (run_id, lane.organization, lane.pipeline, *values),
     )
     if len(marked) != len(places):
         raise FencedError("Another run has dealt with some of the refused rows; nothing was written.")
@@ -168,11 +198,11 @@ class Rereads:
         if self._again is None:
             self._again = ReadAgain(self._key, open_refusals(self._session, self._refusals))
         if places := self._again.places(rows):
-            condition, value = _at(places, 4)
+            condition, values = _at(self._session, places, 4)
             self._session.execute(
                 f'UPDATE {quote_table(self._refusals.table.beside(QUARANTINE))} SET "settled_by" = $1 WHERE "org" = $2 '
                 f'AND "pipeline" = $3 AND "state" = \'{RefusedState.OPEN}\' AND {condition}',
-                (self._read_set_id, self._refusals.organization, self._refusals.pipeline, value),
+                (self._read_set_id, self._refusals.organization, self._refusals.pipeline, *values),
             )
 
 
@@ -187,7 +217,32 @@ def settle_refused(session: Session, target: Target, lane: Lane, read_set: ReadS
 
 
 def _open(session: Session, table: TableName, lane: Lane, read_set_id: str) -> None:
-    _move(session, table, lane, RefusedState.WAITING, RefusedState.OPEN, 'AND "read_set" = $4', (read_set_id,))
+    more, values = 'AND "read_set" = $4', (read_set_id,)
+    _move(session, table, lane, RefusedState.WAITING, RefusedState.OPEN, more, values)
+    _check_count(session, table, (lane.organization, lane.pipeline, lane.name), 0, more, values)
+
+
+def check_put_aside(session: Session, table: TableName, place: Sequence[str], seq: int, count: int) -> None:
+    """Refuse to go on where the refused rows of a batch are not there after they were written: nobody would have them.
+    `place` is the organization, pipeline, lane, read set and stream.
+
+    Raises:
+        StoreRefusedError: they are not (`destination.records`).
+    """
+    more = 'AND "read_set" = $4 AND "stream" = $5 AND "seq" = $6'
+    _check_count(session, table, place[:3], count, more, (*place[3:], seq))
+
+
+def _check_count(
+    session: Session, table: TableName, lane: Sequence[str], count: int, more: str, values: Sequence[Any]
+) -> None:
+    """Count waiting rows where the database may have made something else of them."""
+    quarantine = table.beside(QUARANTINE)
+    if session.may_alter(quarantine):
+        where = f"{_OF_LANE} {more} AND \"state\" = '{RefusedState.WAITING}'"
+        rows = session.execute(f"SELECT count(*) FROM {quote_table(quarantine)} WHERE {where}", (*lane, *values))
+        if rows[0][0] != count:
+            raise not_kept(quarantine)
 
 
 def abandon_refused(session: Session, table: TableName, lane: Lane) -> None:
@@ -212,14 +267,18 @@ _PLACE_TYPES = ("TEXT", "TEXT", "BIGINT", "BIGINT")
 _PLACE = '"read_set" || \'/\' || "stream" || \'/\' || CAST("seq" AS TEXT) || \'/\' || CAST("ordinal" AS TEXT)'
 
 
-def _at(places: Sequence[Position], number: int) -> tuple[str, str]:
-    """Say that a row is at one of these places, as a condition and the value of its parameter `$number`.
+def _at(session: Session, places: Sequence[Position], number: int) -> tuple[str, tuple[Any, ...]]:
+    """Say that a row is at one of these places, as a condition and the values of its parameters from `$number` on.
 
     Each place would be a part of the statement if it were written out: a hundred thousand take gigabytes to plan, or
     are too many for the database. Of places in a subquery Postgres does not know how many there are, and may compare
-    each row with each.
+    each row with each. Between which batches they are is what an index, or a block of DuckDB's, is found by.
     """
-    return f"{_PLACE} = ANY(string_to_array(${number}, ','))", ",".join("/".join(place) for place in places)
+    batches = sorted(int(place[2]) for place in places)
+    found = [session.among(text, f"${number + n}") for text, n in (('"read_set"', 0), ('"stream"', 1), (_PLACE, 4))]
+    condition = " AND ".join([*found, f'"seq" BETWEEN ${number + 2} AND ${number + 3}'])
+    read_sets, streams = (",".join(sorted({place[part] for place in places})) for part in (0, 1))
+    return condition, (read_sets, streams, batches[0], batches[-1], ",".join("/".join(place) for place in places))
 
 
 def _belonging(refusals: Refusals) -> tuple[str, tuple[Any, ...]]:

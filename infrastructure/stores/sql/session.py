@@ -12,6 +12,7 @@ from domain.failpoints import fail_at
 from domain.loads.checkpoint import Merged
 from domain.ports.data_store import StreamSelection, Target
 from domain.runs.lane import Lane
+from domain.stores.capabilities import Capabilities
 from domain.stores.table import Column, TableName, TableSchema
 from infrastructure.sql import quote, quote_table
 from infrastructure.stores.landing import landed_columns, staged_columns
@@ -54,7 +55,14 @@ it.
 
 
 class Session(ABC):
-    """One connection of a SQL store, used from one thread; translates its driver's errors."""
+    """One connection of a SQL store, used from one thread; translates its driver's errors.
+
+    What is written once for all SQL stores is in the SQL that they share: parameters as `$n`, UPDATE … RETURNING,
+    CREATE TABLE IF NOT EXISTS, ALTER TABLE … ADD COLUMN IF NOT EXISTS, ADD COLUMN … DEFAULT with ALTER COLUMN … DROP
+    DEFAULT, EXISTS, CAST, `||`, WITH, comparisons of rows, `bit_length`. Tables are made and dropped within
+    transactions; TEXT and BIGINT are types, and the text of a `timestamptz` names its zone. Who says one of these
+    otherwise rewrites it in `execute`.
+    """
 
     @abstractmethod
     def begin(self) -> None:
@@ -76,7 +84,6 @@ class Session(ABC):
     def ingest(self, table: TableName, rows: pa.Table, columns: Sequence[Column]) -> None:
         """Append rows whose columns have been conformed to `columns`."""
 
-    @abstractmethod
     def insert_selected(
         self, table: TableName, selection: StreamSelection, constants: Mapping[str, tuple[str, str]]
     ) -> int:
@@ -84,17 +91,18 @@ class Session(ABC):
 
         The table is held. Raises `SchemaMismatchError` when it would not store each value unchanged.
         """
+        raise _unpromised(self, "selects_inside")
 
-    @abstractmethod
     def merge(self, table: TableName, rows: pa.Table, columns: Sequence[Column], target: Target) -> Merged:
         """Merge a batch, conformed to `columns` and numbered by `_headrace_seq`, into a table by the target's key."""
+        raise _unpromised(self, "merges")
 
-    @abstractmethod
     def merge_from(self, using: str, names: Sequence[str], target: Target, *, is_batch: bool = False) -> Merged:
         """Merge what a FROM item gives into the target's table, which is held: of each key the row with the greatest
         `_headrace_seq`. A key that another transaction inserts meanwhile is updated. A batch has one row for each key
         that is written in one way.
         """
+        raise _unpromised(self, "merges")
 
     @abstractmethod
     def refuse_reserved(self, table: TableName) -> None:
@@ -137,6 +145,14 @@ class Session(ABC):
 
     def may_suppress(self, table: TableName) -> bool:
         """Whether rows that are written to a table may not show in it."""
+        return False
+
+    def may_hide(self, table: TableName) -> bool:
+        """Whether a table may have rows that whoever writes to it does not see."""
+        return False
+
+    def may_alter(self, table: TableName) -> bool:
+        """Whether what is written to a table of ours, or changed in it, may be something else there."""
         return False
 
     @abstractmethod
@@ -204,6 +220,12 @@ class Session(ABC):
     def lock_table(self, table: str) -> None:
         """Keep other transactions from writing to a table until this one ends."""
 
+    def writers_by_other_names(self, table: TableName) -> Sequence[tuple[str, str, str]]:
+        """Organization, pipeline and mode of who is noted to write a table elsewhere, as it has several names; they are
+        kept from changing until the transaction ends.
+        """
+        return ()
+
     @abstractmethod
     def reopen(self) -> None:
         """Connect again after the connection broke."""
@@ -222,12 +244,19 @@ class Session(ABC):
     overriding = ""
     """What INSERT says to write also the columns that the store would number by itself."""
 
-    enforces_keys = False
     owned = '"table" = $1'
     """What the owners of a table are found by, given its name."""
-    """Whether a new table that is merged into gets its key as primary key."""
+
+    capabilities: Capabilities
+    """What the store promises."""
 
     quarantine_columns: tuple[Column, ...] = QUARANTINE_COLUMNS
+
+    def among(self, text: str, listed: str) -> str:
+        """Say that a text is one of those that another lists, with commas between them: hundreds of thousands, so they
+        are no parts of the statement.
+        """
+        return f"{text} = ANY(string_to_array({listed}, ','))"
 
     for_update = ""
     """The clause that locks selected rows, where the store has one."""
@@ -242,6 +271,10 @@ class Session(ABC):
             self.rollback()
             raise
         self.commit()
+
+
+def _unpromised(session: Session, promise: str) -> AssertionError:
+    return AssertionError(f"{type(session).__name__} does not promise {promise}, and is asked for it.")
 
 
 def checkpoint_ddl(table: str, *, primary_key: bool) -> str:
@@ -309,7 +342,7 @@ def _fit_table(session: Session, target: Target, existing: TableSchema | None) -
 def create_target(session: Session, target: Target) -> None:
     """Create the table of a run."""
     parts = [session.definition(column) for column in landed_columns(target)]
-    if target.merges and session.enforces_keys:
+    if target.merges and session.capabilities.enforces_keys:
         parts.append(f"PRIMARY KEY ({', '.join(quote(name) for name in target.key)})")
     session.execute(f"CREATE TABLE {quote_table(target.table)} ({', '.join(parts)})")
 

@@ -2,62 +2,64 @@
 
 import json
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from domain.errors import FencedError, SchemaMismatchError, StoreUnavailableError
+from domain.errors import SchemaMismatchError, StoreUnavailableError
 from domain.failpoints import fail_at
-from domain.loads.checkpoint import HEAD, POSITION_FORMAT, CheckpointUpdate, Merged
+from domain.loads.checkpoint import HEAD, CheckpointUpdate, Merged
+from domain.loads.fencing import StreamOwnership, may_have_committed
+from domain.loads.landing_watch import LandingWatch
+from domain.loads.memory import LaneMemory
 from domain.loads.quarantine import RefusedState
 from domain.loads.way import Passage
 from domain.ports.data_store import Committed, ISelectingWriter, JudgedBatch, StreamSelection, Target
 from domain.runs.lane import Lane
 from domain.stores.table import DELETED, LOADED_AT, RUN_ID, SEQ, Column, TableName, TableSchema
+from infrastructure.clock import utc_now
 from infrastructure.sql import quote, quote_table
 from infrastructure.stores.landing import landing_gone, landing_of, nothing_merged, places_of
-from infrastructure.stores.landing_watch import LandingWatch
 from infrastructure.stores.replayed import repaired_places
-from infrastructure.stores.sql.quarantine import Rereads, mark_repaired
+from infrastructure.stores.sql.quarantine import Rereads, check_put_aside, mark_repaired
+from infrastructure.stores.sql.refused_parts import columns_once, in_parts
 from infrastructure.stores.sql.session import CHECKPOINT, COUNTS, QUARANTINE, RECORD_BYTES, Session
 from infrastructure.tabular.arrow import conform, to_table
 from infrastructure.threads import OneThread, P, T
 
 
 class Checkpoints:
-    """The statements on a stream's row of the checkpoint table, and what their answers mean (contract, M2)."""
+    """The statements on a stream's row of the checkpoint table (contract, M2)."""
 
     def __init__(self, lane: Lane, table: TableName, read_set_id: str, stream: str, fence: int, token: str) -> None:
-        self._lane = lane
         self._table = quote_table(table.beside(CHECKPOINT))
         self._key = (lane.organization, lane.pipeline, lane.name, stream)
-        self._read_set_id = read_set_id
-        self._fence = fence
-        self._token = token
+        self._ownership = StreamOwnership(lane, stream, read_set_id, fence, token)
 
     def advance(self, checkpoint: CheckpointUpdate) -> tuple[str, Sequence[Any]]:
         """Move the row on by one batch, if it is still ours."""
+        found, moved = self._ownership.before(checkpoint), checkpoint.moved(self._ownership.stream)
         counts = ", ".join(f"{quote(name)} = ${number}" for number, name in enumerate(COUNTS, start=9))
         sql = (
             f'UPDATE {self._table} SET "fence" = $5, "seq" = $6, "position" = $7, "state" = $8, {counts}, '
             '"stats" = $16, "format" = $20 WHERE "org" = $1 AND "pipeline" = $2 AND "lane" = $3 AND "stream" = $4 '
-            'AND "fence" = $5 AND "writer" = $19 AND "read_set" = $17 AND "seq" = $18 AND "state" = \'loading\' '
+            'AND "fence" = $5 AND "writer" = $19 AND "read_set" = $17 AND "seq" = $18 AND "state" = $21 '
             'RETURNING "seq"'
         )
         return sql, (
             *self._key,
-            self._fence,
-            checkpoint.seq,
-            json.dumps(checkpoint.position) if checkpoint.position is not None else None,
-            "done" if checkpoint.is_last else "loading",
-            *(getattr(checkpoint.counts, name) for name in COUNTS),
-            json.dumps(checkpoint.stats),
-            self._read_set_id,
-            checkpoint.seq - 1,
-            self._token,
-            POSITION_FORMAT,
+            found.fence,
+            moved.seq,
+            json.dumps(moved.position) if moved.position is not None else None,
+            moved.state,
+            *(getattr(moved.counts, name) for name in COUNTS),
+            json.dumps(moved.measures.to_json()),
+            found.read_set_id,
+            found.seq,
+            found.token,
+            moved.format,
+            found.state,
         )
 
     def amend(self, checkpoint: CheckpointUpdate) -> tuple[str, Sequence[Any]]:
@@ -66,7 +68,7 @@ class Checkpoints:
             f'UPDATE {self._table} SET "deduplicated" = $5, "stats" = $6 '
             'WHERE "org" = $1 AND "pipeline" = $2 AND "lane" = $3 AND "stream" = $4'
         )
-        return sql, (*self._key, checkpoint.counts.deduplicated, json.dumps(checkpoint.stats))
+        return sql, (*self._key, checkpoint.counts.deduplicated, json.dumps(checkpoint.measures.to_json()))
 
     def check(self, returned: Sequence[Any], checkpoint: CheckpointUpdate) -> None:
         """Refuse to go on unless exactly the expected row was moved.
@@ -75,7 +77,7 @@ class Checkpoints:
             FencedError: it was not.
         """
         if [tuple(row) for row in returned] != [(checkpoint.seq,)]:
-            raise FencedError(f"Stream {self._key[3]} of {self._lane} belongs to a newer owner; nothing was written.")
+            raise self._ownership.fenced()
 
     def opened_on(self) -> tuple[str, Sequence[Any]]:
         """Read what the head keeps of the read set's opening."""
@@ -107,12 +109,12 @@ class Checkpoints:
         Raises:
             FencedError: it is stale.
         """
-        if not rows or tuple(rows[0])[1:] != (self._fence, self._token):
-            raise FencedError(f"Stream {self._key[3]} of {self._lane} belongs to a newer owner; nothing was written.")
+        _, fence, token = rows[0] if rows else (0, None, None)
+        self._ownership.check_holds(fence, token)
 
     def is_at(self, rows: Sequence[Any], checkpoint: CheckpointUpdate) -> bool:
         """Say whether a batch was committed."""
-        return bool(rows) and tuple(rows[0]) == (checkpoint.seq, self._fence, self._token)
+        return bool(rows) and self._ownership.has_committed(checkpoint, *rows[0])
 
 
 def metadata_of(passage: Passage) -> dict[str, tuple[str, str]]:
@@ -121,7 +123,7 @@ def metadata_of(passage: Passage) -> dict[str, tuple[str, str]]:
     if passage.run_id is not None:
         constants[RUN_ID] = (passage.run_id, "uuid")
     if passage.has_loaded_at:
-        constants[LOADED_AT] = (datetime.now(UTC).isoformat(), "timestamptz")
+        constants[LOADED_AT] = (utc_now().isoformat(), "timestamptz")
     return constants
 
 
@@ -177,7 +179,7 @@ class SqlWriter(ISelectingWriter):
         try:
             self._commit_once(batch, checkpoint)
         except StoreUnavailableError as error:
-            if self._session.is_interrupted or error.code == "disk_full":
+            if not may_have_committed(error, is_interrupted=self._session.is_interrupted):
                 raise
             # The answer to COMMIT may have been lost: the row's lock waits for the old backend, then `seq` is final.
             if not self.is_committed(checkpoint):
@@ -202,9 +204,11 @@ class SqlWriter(ISelectingWriter):
             with self._session.transaction():
                 checkpoint = self._insert_selected(selection, checkpoint_of)
             fail_at("batch.commit_sent")
-        except StoreUnavailableError:
+        except StoreUnavailableError as error:
             # Before the checkpoint was written the whole is left to the next claim: it may have been hours of work.
-            if checkpoint is None or self._session.is_interrupted or not self.is_committed(checkpoint):
+            if checkpoint is None or not may_have_committed(error, is_interrupted=self._session.is_interrupted):
+                raise
+            if not self.is_committed(checkpoint):
                 raise
             retries = 1
         fail_at("batch.after_commit")
@@ -247,9 +251,12 @@ class SqlWriter(ISelectingWriter):
             if batch.origins is not None:
                 mark_repaired(session, self._target.table, self._lane, self._target.run_id, repaired_places(batch))
             elif refused.num_rows:
-                columns = session.quarantine_columns
-                quarantined = conform(self._quarantined(refused, checkpoint.seq), columns)
-                session.ingest(self._target.table.beside(QUARANTINE), quarantined, columns)
+                columns, quarantine = session.quarantine_columns, self._target.table.beside(QUARANTINE)
+                for part in in_parts(columns_once(refused)):
+                    session.ingest(quarantine, conform(self._quarantined(part, checkpoint.seq), columns), columns)
+                lane = self._lane
+                place = (lane.organization, lane.pipeline, lane.name, self._read_set_id, self._stream)
+                check_put_aside(session, self._target.table, place, checkpoint.seq, refused.num_rows)
             fail_at("batch.before_commit")
         fail_at("batch.commit_sent")  # As if the answer to COMMIT were lost.
 
@@ -275,7 +282,7 @@ class SqlWriter(ISelectingWriter):
         landing, watch = self._landing, self._watch
         if not watch.is_begun:
             head = looking.execute(*self._checkpoints.opened_on())
-            watch.begin(json.loads(head[0][0]) if head else {})
+            watch.begin(LaneMemory.from_json(json.loads(head[0][0])).landing if head else None)
         runs = watch.landed_by if self._target.metadata_columns else None
 
         def keeps_rows(before: str) -> bool:
@@ -319,7 +326,7 @@ class SqlWriter(ISelectingWriter):
         if target.metadata_columns:
             constants.append((RUN_ID, session.uuid(target.run_id)))
             if target.shadow is None:
-                constants.append((LOADED_AT, pa.scalar(datetime.now(UTC), pa.timestamp("us", "UTC"))))
+                constants.append((LOADED_AT, pa.scalar(utc_now(), pa.timestamp("us", "UTC"))))
         columns = columns + self._landing_columns(held, [name for name, _ in constants])
         for name, value in constants:
             rows = rows.append_column(name, pa.repeat(value, rows.num_rows))
@@ -344,7 +351,7 @@ class SqlWriter(ISelectingWriter):
             "stream": self._stream,
             "target": str(self._target.table),
             "run_id": self._target.run_id,
-            "refused_at": datetime.now(UTC),
+            "refused_at": utc_now(),
             "state": RefusedState.WAITING.value,
         }
         for name, value in constants.items():

@@ -8,14 +8,17 @@ from pydantic import ValidationError
 
 from domain.errors import PermissionDeniedError, SpecError
 from domain.failpoints import arm, fail_at
+from domain.first_errors import FirstError
 from domain.identity.policy import Action, require
 from domain.identity.principal import Principal, Role
 from domain.loads.checkpoint import LaneState
+from domain.loads.memory import LaneMemory
 from domain.loads.read_set import ReadSet
 from domain.pipelines.plan import choose_publishing
 from domain.pipelines.spec import PipelineSpec, Publish, parse_duration
-from domain.quality.measures import Counts, merge_stats
-from domain.quality.rules import Measures, OnViolation, Rule, judge
+from domain.quality.measures import Counts, Measures
+from domain.quality.profile import Profile
+from domain.quality.rules import Evidence, OnViolation, Rule, judge
 from domain.stores.table import TableName
 from entrypoints.composition.failpoints import arm_from
 from entrypoints.documents.models import PipelineDocument
@@ -43,11 +46,19 @@ def test_counts_that_do_not_add_up_cannot_be_made() -> None:
 
 
 def test_measures_of_streams_add_up() -> None:
-    left = {"nulls": {"a": 1}, "first_errors": [1, 2], "name": "x"}
+    first, *others = (FirstError(ordinal=number) for number in (1, 2, *range(20)))
+    left = Measures(nulls={"a": 1}, first_errors=(first, others[0]), delete_missing="x")
 
-    merged = merge_stats(left, {"nulls": {"a": 2, "b": 1}, "first_errors": list(range(20)), "name": "y", "n": 1})
+    merged = left + Measures(
+        nulls={"a": 2, "b": 1}, first_errors=tuple(others[1:]), delete_missing="y", unconverted={"n": 1}
+    )
 
-    assert merged == {"nulls": {"a": 3, "b": 1}, "first_errors": [1, 2, *range(8)], "name": "x", "n": 1}
+    assert merged == Measures(
+        nulls={"a": 3, "b": 1},
+        first_errors=tuple(FirstError(ordinal=number) for number in (1, 2, *range(8))),
+        delete_missing="x",
+        unconverted={"n": 1},
+    )
 
 
 @pytest.mark.parametrize(
@@ -68,7 +79,7 @@ def test_measures_of_streams_add_up() -> None:
 def test_rules_are_judged_over_the_whole_read_set(
     rule: Rule, measures: dict[str, dict[object, int]], verdict: str
 ) -> None:
-    judgement = judge([rule], Measures(counts=Counts(read=10, used=10, produced=10), **measures))  # type: ignore[arg-type]
+    judgement = judge([rule], Evidence(counts=Counts(read=10, used=10, produced=10), **measures))  # type: ignore[arg-type]
 
     assert judgement.results[0].verdict == verdict
     assert bool(judgement.rejected) == (verdict == "fail")
@@ -183,8 +194,8 @@ def test_failpoints_do_nothing_unless_armed() -> None:
 
 def test_profiles_of_what_is_published_are_known_while_a_read_set_is_open() -> None:
     """A run that failed before its first batch is followed by one that is planned anew."""
-    published = LaneState("idle", 1, stats={"profiles": {"amount": {"count": 3}}})
-    loading = LaneState("loading", 2, stats={"read_set": {"baseline": {"amount": {"count": 3}}}})
+    published = LaneMemory("f", profiles={"amount": Profile(count=3)})
+    loading = LaneMemory("f", replace(read_set(), baseline={"amount": Profile(count=3)}))
 
-    assert published.profiles == loading.profiles == {"amount": {"count": 3}}
-    assert LaneState("idle", 0).profiles is None
+    assert published.latest_profiles == loading.latest_profiles == {"amount": Profile(count=3)}
+    assert LaneState("idle", 0).memory.latest_profiles is None

@@ -8,15 +8,19 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from domain.quality.measures import merge_stats
-from domain.quality.profile import drift, merge_profiles, summary
+from domain.quality.measures import Measures
+from domain.quality.profile import Profile, drift
 from infrastructure.transforms.profiles import profiles
 
 
-def profile(values: list[Any], kind: pa.DataType | None = None) -> dict[str, Any]:
+def profile(values: list[Any], kind: pa.DataType | None = None) -> Profile:
     with duckdb.connect() as connection:
-        found: dict[str, Any] = profiles(connection, pa.table({"a": pa.array(values, kind)}), ["a"])["a"]
+        found: Profile = profiles(connection, pa.table({"a": pa.array(values, kind)}), ["a"])["a"]
     return found
+
+
+def summary(found: Profile) -> dict[str, Any]:
+    return found.summary.to_json()
 
 
 _RANDOM = random.Random(7)
@@ -45,15 +49,15 @@ def test_profiles_add_up_however_the_rows_are_cut() -> None:
 
     merged = parts[0]
     for part in parts[1:]:
-        merged = merge_profiles(merged, part)
+        merged += part
 
     whole = profile(values)
-    assert {name: merged[name] for name in ("count", "nulls", "min", "max", "buckets", "registers")} == {
-        name: whole[name] for name in ("count", "nulls", "min", "max", "buckets", "registers")
+    assert {name: vars(merged)[name] for name in ("count", "nulls", "min", "max", "buckets", "registers")} == {
+        name: vars(whole)[name] for name in ("count", "nulls", "min", "max", "buckets", "registers")
     }
-    assert merged["sum"] == pytest.approx(whole["sum"])
-    stats = merge_stats({"profiles": {"a": parts[0]}}, {"profiles": {"a": parts[1], "b": parts[2]}})
-    assert stats["profiles"] == {"a": merge_profiles(parts[0], parts[1]), "b": parts[2]}
+    assert merged.sum == pytest.approx(whole.sum)
+    both = Measures(profiles={"a": parts[0]}) + Measures(profiles={"a": parts[1], "b": parts[2]})
+    assert both.profiles == {"a": parts[0] + parts[1], "b": parts[2]}
 
 
 def test_top_values_are_the_most_frequent() -> None:

@@ -6,8 +6,9 @@ import pytest
 
 from domain.errors import SettingsError
 from infrastructure.postgres.sign_in import sign_in_of
+from infrastructure.settings.reference import catalog, is_setting_name
 from infrastructure.settings.rules import records_sign_in, shares_credentials
-from infrastructure.settings.sources import catalog, is_setting_name, load_settings, shown
+from infrastructure.settings.sources import load_settings, shown
 
 SECRET = "correct-horse-battery"
 

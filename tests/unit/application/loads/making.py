@@ -1,6 +1,5 @@
 """Parts of loads for stories that need no store."""
 
-from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -8,12 +7,14 @@ from application.loads.attempt import Attempt
 from application.loads.work import PipelineWork
 from application.runs.work import Claim
 from domain.loads.checkpoint import LaneState, StreamState
+from domain.loads.memory import LaneMemory
 from domain.loads.read_set import ReadSet, SourcePlan, Stream
 from domain.pipelines.spec import PipelineSpec
-from domain.ports.unit_of_work import ILease
+from domain.ports.records.runs import ILease
 from domain.quality.measures import Counts
 from domain.runs.run import Run, RunRequest, RunState
-from infrastructure.runtime import SystemClock
+from domain.runs.work import WorkKind, WorkRef
+from infrastructure.clock import SystemClock
 
 FINGERPRINT_OF_ANOTHER = "another source"
 
@@ -42,7 +43,8 @@ def spec_of(*, mode: str = "append", cursor: bool = False, **more: Any) -> Pipel
 
 
 def attempt_of(spec: PipelineSpec, stored: ReadSet | None = None, **asked: Any) -> Attempt:
-    run = Run("r1", "default", "orders", 1, "main", RunState.RUNNING, RunRequest(**asked), fence=1, attempt=1)
+    work_ref = WorkRef(WorkKind.PIPELINE, "orders", 1)
+    run = Run("r1", "default", work_ref, "main", RunState.RUNNING, RunRequest(**asked), fence=1, attempt=1)
     work: PipelineWork = PipelineWork.__new__(PipelineWork)  # Nothing asks it in these stories.
     claim = Claim(
         run, work, Held(), fence=1, timeout=timedelta(hours=1), is_draining=lambda: False, clock=SystemClock()
@@ -57,12 +59,9 @@ def read_set_of(spec: PipelineSpec, name: str = "rs1", **more: Any) -> ReadSet:
 
 def lane_of(spec: PipelineSpec | None, read_set: ReadSet | None = None, *, rows: int = 0, **more: Any) -> LaneState:
     """A lane that is loading a read set and has committed so many rows of it, or one that is idle."""
-    stats: Mapping[str, Any] = {"fingerprint": spec.fingerprint if spec else FINGERPRINT_OF_ANOTHER}
+    fingerprint = spec.fingerprint if spec else FINGERPRINT_OF_ANOTHER
     if read_set is None:
-        return LaneState("idle", 1, **{"stats": stats, **more})
+        return LaneState("idle", 1, **{"memory": LaneMemory(fingerprint), **more})
     streams = (StreamState("s", seq=1 if rows else 0, counts=Counts(read=rows, used=rows, produced=rows)),)
-    return LaneState(
-        "loading",
-        1,
-        **{"read_set_id": read_set.id, "stats": {**stats, "read_set": read_set.to_json()}, "streams": streams, **more},
-    )
+    memory = LaneMemory(fingerprint, read_set)
+    return LaneState("loading", 1, **{"read_set_id": read_set.id, "memory": memory, "streams": streams, **more})

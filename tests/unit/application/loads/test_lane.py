@@ -1,5 +1,7 @@
 """What a lane remembers, held against what a run wants."""
 
+from dataclasses import replace
+
 import pytest
 
 from application.loads.lane import is_forgotten, is_over, leaves_nothing, refuse_to_read_again, unfinished
@@ -16,6 +18,39 @@ def test_what_an_earlier_run_left_unfinished_is_finished_first() -> None:
     assert unfinished(attempt_of(spec), lane_of(spec, left)) is None  # Nothing of it was committed.
     assert unfinished(attempt_of(spec), lane_of(spec)) is None
     assert unfinished(attempt_of(spec, full_refresh=True), lane_of(spec, left, rows=3)) is None
+
+
+def test_what_this_run_has_all_of_by_itself_is_not_finished() -> None:
+    staged = "_headrace_stage_1"
+    for mode, is_staged, limit, is_finished in (
+        ("append", False, None, True),
+        ("append", False, 3, True),  # Rows of it stand in the table, and once more they would be there twice.
+        ("append", True, 3, False),
+        ("merge", True, 3, False),
+        ("merge", False, 3, True),
+        ("replace", True, None, True),
+        ("replace", True, 3, False),
+        ("replace", False, None, False),  # It was begun in another mode.
+    ):
+        spec = spec_of(mode=mode)
+        left = read_set_of(spec, shadow=staged if is_staged else None)
+        left = replace(left, plan=replace(left.plan, limit=limit))
+
+        assert (unfinished(attempt_of(spec), lane_of(spec, left, rows=3)) == left) is is_finished
+        assert unfinished(attempt_of(spec, limit=limit), lane_of(spec, left, rows=3)) == (
+            left if is_staged or mode != "replace" else None
+        )
+        adopted = replace(left, is_adopted=True)
+        assert attempt_of(spec).goes_on_after(adopted) is (limit is not None and mode != "append")
+
+
+@pytest.mark.parametrize(("says", "lo"), [(True, None), (True, "5"), (None, None)])
+def test_full_refresh_is_finished_by_nobody_else(says: bool | None, lo: str | None) -> None:
+    spec = spec_of(cursor=True)
+    left = read_set_of(spec, shadow="_headrace_stage_1", full_refresh=says)
+    left = replace(left, plan=replace(left.plan, lo=lo, hi="9"))
+
+    assert unfinished(attempt_of(spec), lane_of(spec, left, rows=3, watermark="7")) is None
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ async def test_streams_that_fail_keep_nothing(batches: Callable[[], Batch]) -> N
         await _streamed(batches, wanted=100, count=5)
 
     tasks = [cast(StreamTask, None)] * 3
-    running = LocalEngine(run).run(tasks, parallelism=3, stop=lambda: None, on_progress=lambda _: None)
+    running = LocalEngine(run).run(tasks, parallelism=3, stop=lambda: None, on_news=lambda _: None)
     assert await _failed(running) == "WorkFailedError"
 
 
@@ -89,7 +89,7 @@ async def test_streams_that_are_cancelled_keep_nothing(batches: Callable[[], Bat
                 started.set()
                 await asyncio.sleep(30)
 
-    work = LocalEngine(run).run([cast(StreamTask, None)], parallelism=3, stop=lambda: None, on_progress=lambda _: None)
+    work = LocalEngine(run).run([cast(StreamTask, None)], parallelism=3, stop=lambda: None, on_news=lambda _: None)
     task = asyncio.ensure_future(work)
     await started.wait()
     await asyncio.sleep(0.01)
@@ -114,6 +114,6 @@ async def test_threads_keep_nothing(batches: Callable[[], Batch], wanted: int) -
 
     thread = OneThread("reading")
     engine = LocalEngine(read)
-    running = engine.run([cast(StreamTask, None)], parallelism=1, stop=lambda: None, on_progress=lambda _: None)
+    running = engine.run([cast(StreamTask, None)], parallelism=1, stop=lambda: None, on_news=lambda _: None)
     assert await _failed(running) == ("WorkFailedError" if wanted == 100 else "")
     thread.close()

@@ -10,7 +10,7 @@ from domain.errors import ConversionError
 from domain.loads.horizon import ReadEnd
 from domain.ports.transformer import TransformPlan
 from domain.quality.measures import Counts
-from domain.quality.rules import Measures
+from domain.quality.rules import Evidence
 from domain.stores.table import Column
 from tests.unit.application.loads.making import read_set_of, spec_of
 
@@ -32,8 +32,8 @@ def test_verdict_is_given_over_all_rows() -> None:
     verdict = verdict_of(spec, read_set_of(spec), TransformPlan(source=(Column("id", "int64"),)), NOW)
     counts = Counts(read=2, used=2, produced=2)
 
-    alone = verdict.judge(Measures(counts, duplicates={("id",): 0}))
-    twice = verdict.judge(Measures(counts, duplicates={("id",): 1}))
+    alone = verdict.judge(Evidence(counts, duplicates={("id",): 0}))
+    twice = verdict.judge(Evidence(counts, duplicates={("id",): 1}))
 
     assert [(result.verdict, result.violations) for result in alone.results] == [("pass", 0)]
     assert [(result.verdict, result.violations) for result in twice.results] == [("fail", 1)]
@@ -45,13 +45,13 @@ def test_more_rows_that_do_not_convert_than_allowed_keep_a_load_from_being_publi
 ) -> None:
     spec = spec_of(on_error={"max_rows": 1})
     verdict = verdict_of(spec, read_set_of(spec), TransformPlan(source=()), NOW)
-    measures = Measures(Counts(read=10, used=10 - failed, produced=10 - failed, failed=failed))
+    evidence = Evidence(Counts(read=10, used=10 - failed, produced=10 - failed, failed=failed))
 
     if is_refused:
         with pytest.raises(ConversionError, match="2 of 10 rows"):
-            verdict.judge(measures)
+            verdict.judge(evidence)
     else:
-        verdict.judge(measures)
+        verdict.judge(evidence)
 
 
 @pytest.mark.parametrize(("read_up_to", "expected"), [("11:30", "pass"), ("10:30", "fail")])
@@ -65,7 +65,7 @@ def test_freshness_is_judged_by_the_time_up_to_which_the_cursor_was_read_complet
     read_set = replace(read_set, plan=replace(read_set.plan, end=end))
 
     judgement = verdict_of(spec, read_set, NORMALIZED, NOW).judge(
-        Measures(Counts(read=1, used=1, produced=1), newest={"at": "2026-01-01T00:00:00+00:00"})
+        Evidence(Counts(read=1, used=1, produced=1), newest={"at": "2026-01-01T00:00:00+00:00"})
     )
 
     assert [result.verdict for result in judgement.results] == [expected]

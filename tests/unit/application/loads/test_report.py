@@ -4,23 +4,23 @@ import pyarrow as pa
 
 from application.answers import AnswerLimits
 from application.loads.report import published_report
-from application.pipelines.inspect import Preview
+from application.pipelines.preview import Preview
 from domain.loads.checkpoint import LaneState
 from domain.loads.read_set import ReadSet, SourcePlan
-from domain.quality.measures import Counts
+from domain.quality.measures import Counts, Measures
 from entrypoints.answers.pipelines import preview_body
 
 
 def test_report_of_a_run_whose_worker_died_before_telling_has_the_note_on_its_source() -> None:
     noted, silent = (ReadSet("r", "f", SourcePlan((), (), True, note=note), 10) for note in ("at stays text", None))
 
-    assert published_report(LaneState("idle", 1), noted)["note"] == "at stays text"
-    assert "note" not in published_report(LaneState("idle", 1), silent)
+    assert published_report(LaneState("idle", 1), noted).to_json()["note"] == "at stays text"
+    assert "note" not in published_report(LaneState("idle", 1), silent).to_json()
 
 
 def test_preview_writes_bytes_and_intervals_as_people_read_them() -> None:
     values = {"b": [b"\0\xff"], "i": pa.array([pa.MonthDayNano([14, -3, 4_567_000_000])])}
 
-    body = preview_body(Preview((), (pa.table(values),), Counts(), {}), AnswerLimits())
+    body = preview_body(Preview((), (pa.table(values),), Counts(), Measures()), AnswerLimits())
 
     assert body["rows"] == [{"b": "\\x00ff", "i": "14 months -3 days 4.567 seconds"}]

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from application.runs.launch import TriggerRun
+from domain.identity.scope import PLATFORM
 from tests.e2e.inside import ME, inside
 
 
@@ -19,7 +20,7 @@ async def test_run_that_several_ask_for_at_once_is_given_once(project: Path) -> 
         second = await use_cases.launcher.launch(ME, TriggerRun("orders"))
 
         given = await asyncio.gather(
-            *(use_cases.claimer.claim(run) for run in (first.id, first.id, second.id, first.id, "none such"))
+            *(use_cases.claimer.claim(PLATFORM, run) for run in (first.id, first.id, second.id, first.id, "none such"))
         )
 
     claimed = [run for run in given if run is not None]

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from operator import itemgetter
 
 import pytest
 
@@ -28,6 +29,21 @@ async def test_who_asks_while_it_is_busy_shares_the_next_piece_of_work() -> None
 
     assert await asyncio.gather(first, *rest) == [10, 20, 30, 40, 50]
     assert sets == [[1], [2, 3, 4], [5]]
+
+
+async def test_what_is_to_be_kept_apart_never_shares_a_piece_of_work() -> None:
+    sets: list[list[tuple[str, int]]] = []
+
+    async def work(items: Sequence[tuple[str, int]]) -> Sequence[int]:
+        sets.append(list(items))
+        await asyncio.sleep(0)
+        return [number for _, number in items]
+
+    gathered = Gathered(work, apart=itemgetter(0), at_most=2)
+    asked = [("a", 1), ("b", 2), ("a", 3), ("b", 4), ("a", 5)]
+
+    assert await asyncio.gather(*map(gathered.ask, asked)) == [1, 2, 3, 4, 5]
+    assert sets == [[("a", 1), ("a", 3)], [("b", 2), ("b", 4)], [("a", 5)]]
 
 
 async def test_trouble_is_everybodys_who_shared_it_and_nobody_elses() -> None:

@@ -23,7 +23,7 @@ class Here(Inside):
         return await self.use_cases.here.run(ME, TriggerRun("orders", RunRequest(**wishes)))  # type: ignore[arg-type]
 
     async def run(self, run_id: str) -> Run:
-        return await self.use_cases.inspector.run(ME, run_id)
+        return await self.use_cases.history.run(ME, run_id)
 
 
 @asynccontextmanager
@@ -43,7 +43,7 @@ async def test_run_here_is_brought_to_its_end_and_names_what_follows(project: Pa
         ran = await found.asked()
 
         assert (ran.run.state, ran.resumed, list(ran.followers)) == (RunState.SUCCEEDED, False, ["after"])
-        queued = (await found.use_cases.inspector.runs(ME, pipeline="after")).items
+        queued = (await found.use_cases.history.runs(ME, pipeline="after")).items
         assert [(run.state, run.cause) for run in queued] == [(RunState.QUEUED, ran.run.id)]
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from application.runs.settle import pause_before_retry
 from domain.runs.run import Run, RunRequest, RunState
+from domain.runs.work import WorkKind, WorkRef
 
 
 @pytest.mark.parametrize(
@@ -19,6 +20,15 @@ from domain.runs.run import Run, RunRequest, RunState
     ],
 )
 def test_pause_grows_to_its_longest(backoff: timedelta, retries: int, least: timedelta, most: timedelta) -> None:
-    run = Run("r", "o", "p", 1, "main", RunState.RUNNING, RunRequest(), requested_by="me", retries=retries)
+    run = Run(
+        "r",
+        "o",
+        WorkRef(WorkKind.PIPELINE, "p", 1),
+        "main",
+        RunState.RUNNING,
+        RunRequest(),
+        requested_by="me",
+        retries=retries,
+    )
 
     assert least <= pause_before_retry(run, backoff) <= most

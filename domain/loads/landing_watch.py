@@ -2,18 +2,12 @@
 the whole.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from domain.errors import ConflictError
+from domain.loads.memory import LandingNote
 from domain.stores.table import TableName
-
-LANDING = "landing"
-"""Where the head's stats keep which table the read set was opened on."""
-
-LANDED_BY = "landed_by"
-"""Where the head's stats keep the runs that have loaded rows of the read set, which may have changed hands."""
 
 
 @dataclass
@@ -33,9 +27,11 @@ class LandingWatch:
     is_begun: bool = False
     was_filled: bool = False
 
-    def begin(self, noted: Mapping[str, Any]) -> None:
+    def begin(self, noted: LandingNote | None) -> None:
         """Take over what the head has noted since the read set was opened; an earlier version noted less."""
-        self.known, self.landed_by, self.is_begun = noted.get(LANDING), tuple(noted.get(LANDED_BY, ())), True
+        if noted is not None:
+            self.known, self.landed_by = noted.table, noted.runs or ()
+        self.is_begun = True
 
     def check(self, now: str | None, keeps_rows: Callable[[str], bool], is_filled: Callable[[], bool | None]) -> None:
         """Refuse to go on in another table, in one that was written anew without its rows, or in one that has lost all.
