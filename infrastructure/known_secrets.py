@@ -28,8 +28,9 @@ class _Live:
             while len(self._values) > _MOST_REMEMBERED:
                 del self._values[next(iter(self._values))]
             forms = set[str]().union(*self._values.values())
-            # Longest first: one may begin with another.
-            self.pattern = re.compile("|".join(map(re.escape, sorted(forms, key=lambda form: (-len(form), form)))))
+            # Longest first: one may begin with another. Those that follow each other are hidden as one.
+            one = "|".join(map(re.escape, sorted(forms, key=lambda form: (-len(form), form))))
+            self.pattern = re.compile(f"(?:{one})+")
 
 
 _live = _Live()

@@ -16,7 +16,7 @@ from domain.ports.records.unit_of_work import IRecords
 from domain.ports.runtime import IClock
 from domain.ports.telemetry import Attribute, ISpan, ITelemetry
 from domain.runs.report import RunReport
-from domain.runs.run import Run
+from domain.runs.run import LEASE_LOST, Run
 
 _LOOK_EVERY_SECONDS = 0.2
 
@@ -75,7 +75,7 @@ class RunExecutor:
         try:
             report = await self._watched(claim, claim.work.perform(claim, on_progress))
         except StoppedError as stop:
-            if stop.reason == "lease_lost":
+            if stop.reason == LEASE_LOST:
                 self._count_lost(claim.run)
             return await self.settler.stopped(claim, stop.reason)
         except FencedError:

@@ -32,7 +32,7 @@ from domain.ports.records.unit_of_work import IRecords
 from domain.quality.measures import Counts
 from domain.rule_results import RuleResult
 from domain.runs.report import RunReport
-from domain.runs.run import RETRY, Finish, Run, RunError, RunState
+from domain.runs.run import LEASE_LOST, RETRY, Finish, Run, RunError, RunState
 
 T = TypeVar("T")
 
@@ -75,7 +75,7 @@ class RunSettler:
                     f"The run took longer than its {limit:g} s; raise run.timeout.", code="run.timeout"
                 )
                 return await self._seal_and_finish(claim, RunState.FAILED, error.code, RunError.of(error))
-            case "lease_lost":
+            case _ if reason == LEASE_LOST:
                 return None  # Whoever has the lease now says how it ends.
             case _:
                 await self._release(claim, reason)

@@ -19,6 +19,9 @@ LONGEST_PARAMETER = 10_000
 RETRY = "retry: "
 """What the reason of a run begins with that is tried again after a failure."""
 
+LEASE_LOST = "lease_lost"
+"""Why the holder of a claim stops that it did not renew in time, or that somebody else has taken."""
+
 
 class RunState(StrEnum):
     """States of a run; the last four are terminal."""

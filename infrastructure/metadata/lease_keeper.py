@@ -12,6 +12,7 @@ from domain.errors import PlatformError
 from domain.failpoints import fail_at
 from domain.identity.scope import PLATFORM
 from domain.ports.records.runs import ILease
+from domain.runs.run import LEASE_LOST
 from infrastructure.clock import monotonic
 from infrastructure.metadata.events import Horizon
 from infrastructure.metadata.unit_of_work import SqlUnitOfWork
@@ -30,9 +31,10 @@ class HeldLease(ILease):
         self.reason: str | None = None
 
     def stop_reason(self) -> str | None:
-        if self.reason is not None:
-            return self.reason
-        return "lease_lost" if monotonic() - self.renewed_at > self.lease.total_seconds() else None
+        if self.reason is None and monotonic() - self.renewed_at > self.lease.total_seconds():
+            # For good: who was told that it is lost has stopped, though a late renewal should get through.
+            self.reason = LEASE_LOST
+        return self.reason
 
     def moved_to(self, fence: int) -> None:
         self.fence = fence
@@ -78,7 +80,7 @@ class LeaseKeeper:
         try:
             while not self._stop.is_set():
                 with self._guard:
-                    held = list(self._held)
+                    held = [lease for lease in self._held if lease.reason != LEASE_LOST]
                 now = monotonic()
                 for lease in held:
                     if now - lease.tried_at >= _renew_every(lease):
@@ -101,8 +103,8 @@ class LeaseKeeper:
             return  # The next round tries again; the holder's own clock ends the lease in time.
         if reason is None:
             lease.renewed_at = started
-        elif fence == lease.fence:
-            lease.reason = "lease_lost" if reason == "fenced" else reason
+        elif fence == lease.fence and lease.reason is None:
+            lease.reason = LEASE_LOST if reason == "fenced" else reason
 
 
 def _renew_every(lease: HeldLease) -> float:

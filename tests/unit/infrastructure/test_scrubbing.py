@@ -91,6 +91,12 @@ def test_secret_at_the_cut_of_a_long_text_is_not_shown_in_part() -> None:
     assert len(found) < 66_000
 
 
+def test_secret_said_twice_is_hidden_as_one() -> None:
+    remember(CANARY)
+
+    assert scrubbed(f"Authorization: Bearer {CANARY}{CANARY}") == "Authorization: Bearer ***"
+
+
 def test_short_value_stays_a_word() -> None:
     remember("cat")
 
