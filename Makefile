@@ -40,6 +40,7 @@ bench: .venv/test.stamp
 	$(BIN)/python -m benchmarks.run $(ARGS)
 
 faults: .venv/test.stamp
+	HEADRACE_TEST_RANDOM_PIPELINES=40 $(BIN)/pytest -q -n auto tests/faults/test_random_pipelines.py
 	$(BIN)/python -m tests.faults.run --count $(COUNT) $(ARGS)
 
 mutants: .venv/test.stamp

@@ -99,7 +99,7 @@ async def drawn(content: str, options: str) -> tuple[Any, ...]:
         shutil.rmtree(folder)
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(cells=st.lists(CELLS, min_size=1, max_size=8), nulls=st.booleans())
 def test_drawn_values_land_as_they_do_row_by_row(cells: list[list[str]], nulls: bool) -> None:
     height = max(len(column) for column in cells)
@@ -114,7 +114,7 @@ def test_drawn_values_land_as_they_do_row_by_row(cells: list[list[str]], nulls: 
     assert converted == row_by_row
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(cells=st.lists(st.one_of(ODD, NUMBERS), min_size=1, max_size=6), kind=st.sampled_from([*KINDS, "string"]))
 def test_drawn_values_of_a_declared_type_land_or_fail_as_they_do_row_by_row(cells: list[str], kind: str) -> None:
     content = "\n".join(["c,d", *('"' + text.replace('"', '""') + '",x' for text in cells)]) + "\n"

@@ -15,7 +15,7 @@ async def test_what_writers_commit_in_any_order_is_read_once(project: Path, post
     if postgres(postgres_database, "SELECT current_setting('max_prepared_transactions')") == [("0",)]:
         pytest.skip("this server prepares no transactions")
 
-    found = await churned(project, postgres_database, 4, Plan(0, 0.2, laps=60, tables=("moments", "numbers")))
+    found = await churned(project, postgres_database, 4, Plan(0, 0.2, laps=30, tables=("moments", "numbers")))
 
     assert found.problems == []
     assert found.rows > 0

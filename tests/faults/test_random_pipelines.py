@@ -28,7 +28,7 @@ from tests.e2e.tables import duckdb_rows, postgres
 ME = Principal("me", "default", frozenset({Role.PLATFORM_ADMIN}))
 ROUNDS = 5
 LOOKBACK = 4
-SEEDS = int(os.environ.get("HEADRACE_TEST_RANDOM_PIPELINES", "20"))
+SEEDS = int(os.environ.get("HEADRACE_TEST_RANDOM_PIPELINES", "8"))
 # The key that orders the read, of each type as it is made from `id`; unique, but for those that are not keys at all.
 KEYS = {
     "id": "bigint",

@@ -2,11 +2,11 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
-from domain.errors import InvalidInputError, MissingExtraError, QueryRefusedError
+from domain.errors import InvalidInputError, MissingExtraError, QueryRefusedError, UnavailableError
 from domain.ports.security import Cost
 from domain.stores.connection import ConnectionSpec
 from infrastructure.bench.bench import Bench
@@ -77,17 +77,27 @@ async def test_what_takes_too_long_is_refused_and_others_go_on(guard: SqlQueryGu
     bench = Bench(ChildLimits(400, 0.02), query_too_large, modules=["infrastructure.security.query_guard"])
     bench.warm()
     hasty = SqlQueryGuard(bench)
-    checks = (hasty.check_transform(f"select {many} as d from batch"), hasty.check_predicate(f"{many} is null"))
-    tasks = [asyncio.create_task(check) for check in checks]
+
+    async def refused(check: Callable[[], Awaitable[None]]) -> str:
+        while True:
+            try:
+                await check()
+            except InvalidInputError as error:
+                return error.code
+            except UnavailableError:  # This machine had no time for it, so that nothing was found of what it takes.
+                continue
+
+    checks = (
+        lambda: hasty.check_transform(f"select {many} as d from batch"),
+        lambda: hasty.check_predicate(f"{many} is null"),
+    )
+    tasks = [asyncio.create_task(refused(check)) for check in checks]
     turns = 0
     while not all(task.done() for task in tasks):
         await asyncio.sleep(0.01)
         turns += 1
 
-    for task in tasks:
-        with pytest.raises(InvalidInputError) as caught:
-            await task
-        assert caught.value.code == "query.too_large"
+    assert [await task for task in tasks] == ["query.too_large"] * 2
     assert turns > 1
     await bench.close()
     await guard.check_transform(f"select {many} as d from batch")
