@@ -76,6 +76,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._head_bytes = self._beside_body = 0
         self._is_refused = False
         self._unparsed, self._parsed = b"", 0
+        self._is_held = False
         self._working: RequestResponseCycle | None = None
 
     def connection_made(self, transport: Any) -> None:
@@ -116,7 +117,12 @@ class BoundedProtocol(HttpToolsProtocol):
             self._reading.pause_reading("parsing")
 
     def parse_some(self) -> bool:
-        """Parse a part of what has come, and say whether there is more."""
+        """Parse a part of what has come, and say whether there is more that may be parsed now. What comes behind a
+        request waits for its answer as it came: a head that is parsed takes seven times the room.
+        """
+        self._is_held = self._has_request and self._is_in_head and not self.transport.is_closing()
+        if self._is_held:
+            return False
         part = self._unparsed[self._parsed : self._parsed + AT_ONCE]
         self._parsed += len(part)
         if self.parser is not None and not self.transport.is_closing():
@@ -126,6 +132,10 @@ class BoundedProtocol(HttpToolsProtocol):
         self._unparsed, self._parsed = b"", 0
         self._reading.resume_reading("parsing")
         return False
+
+    @property
+    def _has_request(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
 
     def _feed(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
@@ -203,8 +213,10 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             self._wait()  # For the client to take what it was sent.
             self._leave()
-        elif self.cycle.response_complete:
+        elif not self._has_request:
             self._wait()
+            if self._is_held:
+                self.shared.pace.parse(self)
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -214,7 +226,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        if self.cycle is not None and not self.cycle.response_complete:
+        if self._has_request:
             self.shared.waiting.pop(self, None)
         if self._leaving is not None and not self.transport.is_closing():
             self._leaving.cancel()
@@ -260,10 +272,8 @@ class BoundedProtocol(HttpToolsProtocol):
             self._leaving = self.loop.call_later(self._limits.answer_seconds, self.transport.abort)
 
     def _too_slow(self) -> None:
-        if self._is_in_head and self.cycle is not None and not self.cycle.response_complete:
-            self._begin(
-                self._limits.header_seconds
-            )  # The next request is begun, the one before has its answer still to come.
+        if self._is_in_head and self._has_request:  # The next one is begun, that before has its answer to come.
+            self._begin(self._limits.header_seconds)
             return
         what = "head" if self._is_in_head else "body"
         seconds = self._limits.header_seconds if self._is_in_head else self._limits.body_seconds
@@ -287,7 +297,7 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         self._is_refused = True
         self._cancel()
-        if self.cycle is None or self.cycle.response_complete:
+        if not self._has_request:
             is_silent = status == 408 and not self._head_bytes  # A connection on which nothing was begun is no request.
             if not is_silent:
                 log.info("http.refused", status=status, code=code)

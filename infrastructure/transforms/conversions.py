@@ -34,12 +34,16 @@ _JSON = ("json", KEPT_JSON)
 _QUOTE = "'"
 _MOST_LOOKED_AT = 512
 _SIGNIFICANT = {"float32": (6, "1e-30"), "float64": (15, "1e-290")}
-_ZONE = r".*([zZ]|[+-][0-9]{2}(:?[0-9]{2})?)"
+_MOMENT = rf"[0-9]{{4,6}}-[0-9]{{2}}-[0-9]{{2}}[ T]{CLOCK}0*"
+# A longer one is none, and DuckDB looks for it among all names that it knows for seconds.
+_ZONE = r" ?([zZ]|[+-][0-9]{2}(:?[0-9]{2}){0,2}|[A-Za-z][A-Za-z0-9_+/-]{0,47})"
 _PATTERNS = {
     "date": r"[0-9]{4,6}-[0-9]{2}-[0-9]{2}",
     # Not 24:00 and no more digits than six that count: DuckDB would go to the next day, and cut.
     "time": rf"{CLOCK}",
-    "timestamptz": rf"[0-9]{{4,6}}-[0-9]{{2}}-[0-9]{{2}}[ T]{CLOCK}0*([^0-9.:].*)?",
+    # DuckDB would drop a zone silently; a naive column must not get a value that had one.
+    "timestamp": rf"{_MOMENT}\s*",
+    "timestamptz": rf"{_MOMENT}({_ZONE})?\s*",
     "bool": r"(?i)true|false|t|f|0|1|yes|no",
     "uuid": r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}",
 }
@@ -99,13 +103,6 @@ def _from_text(expression: str, wanted: str, target: str) -> str:
         return _when(expression, r"[+-]?[0-9]+", tried)
     if match := re.fullmatch(r"decimal\([0-9]+,([0-9]+)\)", wanted):
         return _when(expression, rf"[+-]?[0-9]*(\.[0-9]{{0,{match[1]}}}0*)?", tried)
-    if wanted == "timestamp":
-        # DuckDB would drop a zone silently; a naive column must not get a value that had one.
-        date = _PATTERNS["timestamptz"]
-        return (
-            f"CASE WHEN regexp_full_match({expression}, '{date}') "
-            f"AND NOT regexp_full_match({expression}, '[^ T]*[ T]{_ZONE}') THEN {tried} END"
-        )
     if wanted in _PATTERNS:
         return _when(expression, _PATTERNS[wanted], tried)
     if wanted == "binary":
