@@ -3,6 +3,7 @@ the answer.
 """
 
 import asyncio
+import gc
 import json
 import socket
 import threading
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 import uvicorn
 from starlette.requests import ClientDisconnect, Request
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from application.answers import AnswerLimits
 from application.operations.health import HealthMonitor, Life, PartHealth
@@ -93,6 +95,25 @@ def test_who_takes_a_large_answer_slowly_has_all_of_it() -> None:
         for _ in range(7):
             stack.enter_context(_dialed(port))
         assert _read(slow) > 2 * len(ANSWER)
+
+
+@pytest.mark.line("36")
+def test_what_stands_behind_an_answer_waits_unparsed_and_is_answered_in_its_turn() -> None:
+    """A head that is parsed takes seven times the room of its bytes."""
+    head = GET.replace(b"/ ", b"/health?" + b"%F0%9F%98%80" * 1000 + b" ")
+    last = head.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+    with _listening(TransportLimits(connections=8)) as port, _dialed(port) as slow:
+        slow.sendall(GET + head * 9 + last)
+        assert slow.recv(1)
+        with _dialed(port) as other:
+            other.sendall(last)
+            assert other.recv(1024).startswith(b"HTTP/1.1 200 ")
+        waiting = [each for each in gc.get_objects() if isinstance(each, RequestResponseCycle)]
+        assert sum(not cycle.response_complete for cycle in waiting) == 1
+        found = b""
+        while chunk := slow.recv(1024 * 1024):
+            found = (found + chunk)[-5_000:]
+    assert found.count(b"HTTP/1.1 200 OK") == 10
 
 
 @pytest.mark.line("36")
