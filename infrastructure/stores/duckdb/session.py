@@ -23,11 +23,12 @@ from infrastructure.stores.duckdb.errors import translate as translate
 from infrastructure.stores.duckdb.internal import create_internal_tables
 from infrastructure.stores.duckdb.limits import as_arrow_has_them, refuse_cut_times, refuse_rounded_texts
 from infrastructure.stores.duckdb.reserved import refuse_read, refuse_reserved
+from infrastructure.stores.duckdb.respelled import DuckDBMerge, write_respelled
 from infrastructure.stores.duckdb.selection import belonging, from_item
 from infrastructure.stores.duckdb.typed_texts import TypedTexts
 from infrastructure.stores.landing import landing_changed
 from infrastructure.stores.planned import check_planned
-from infrastructure.stores.sql.merge import Merge, merged_by
+from infrastructure.stores.sql.merge import merged_by
 from infrastructure.stores.sql.session import QUARANTINE_COLUMNS, RECORD_BYTES, Session, T, add_landing
 from infrastructure.stores.write_lock import WriteLock
 from infrastructure.tabular.duckdb_types import logical_of, native_of
@@ -115,20 +116,23 @@ class DuckDBSession(Session):
                 self._cursor.unregister("_headrace_rows")
 
     def merge_from(self, using: str, names: Sequence[str], target: Target, *, is_batch: bool = False) -> Merged:
-        is_exact = self._is_exact(target)
+        held = self.describe(target.table)
+        columns = held.columns if held is not None else ()
+        is_exact = self._is_exact(target, columns)
         if not is_exact:
             # Put under the table's own columns, which may have a collation.
             own = f"SELECT {', '.join(quote(name) for name in names)} FROM {quote_table(target.table)} WHERE false"
             using = f"({own} UNION ALL BY NAME SELECT * FROM {using}) AS merged"
-        merging = Merge(using, names, target, is_exact=is_exact, is_batch=is_batch)
+        merging = DuckDBMerge(using, names, target, is_exact=is_exact, is_batch=is_batch)
+        kept = [column.name for column in columns if column.name not in names and not column.is_computed]
+        write_respelled(self, merging, natives_of_table(self._run, target.table), kept)
         repeated = merging.repeated(self)
         actions = Counter(action for (action,) in self.execute(f"{merging.statement} RETURNING merge_action"))
         return merged_by(actions.items(), repeated)
 
-    def _is_exact(self, target: Target) -> bool:
+    def _is_exact(self, target: Target, columns: Iterable[Column]) -> bool:
         """Whether two keys are equal only when they are the same values to Arrow too: no collation says otherwise."""
-        described = self.describe(target.table)
-        kinds = [column.type for column in described.columns if column.name in target.key] if described else []
+        kinds = [column.type for column in columns if column.name in target.key]
         where = (
             "lower(schema_name) = lower($1) AND lower(table_name) = lower($2) AND database_name = current_database()"
         )

@@ -64,9 +64,7 @@ class Exchange:
         changes = [f"target.{quote(name)} IS DISTINCT FROM source.{quote(name)}" for name in self.watched]
         if target.deletes:
             changes.append(f"source.{quote(DELETED)}")
-        newest = quote(target.newest_by) if target.newest_by is not None else None
-        older = f" AND NOT coalesce(target.{newest} >= source.{newest}, false)" if newest else ""
-        return f"{merging.on}{older} AND ({' OR '.join(changes) or 'false'})"
+        return f"{merging.on} AND {merging.is_older} AND ({' OR '.join(changes) or 'false'})"
 
     def make_way(self) -> int | None:
         """Make way for the merge; return how many rows that were to be deleted are gone already, None where no row

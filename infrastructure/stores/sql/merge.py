@@ -40,7 +40,8 @@ class Merge:
         return ", ".join(quote(name) for name in self.target.key)
 
     @property
-    def _is_distinct(self) -> bool:
+    def is_distinct(self) -> bool:
+        """Whether no key comes twice."""
         return self.is_whole or (self.is_exact and self.is_batch)
 
     @property
@@ -48,7 +49,7 @@ class Merge:
         """The last rows as a FROM item, in the order of the key, so that two merges wait for each other's rows in one
         direction only. What is one key, the store says.
         """
-        if self._is_distinct:
+        if self.is_distinct:
             return f"(SELECT * FROM {self.using} ORDER BY {self.key})"
         return f"(SELECT DISTINCT ON ({self.key}) * FROM {self.using} ORDER BY {self.key}, {quote(SEQ)} DESC)"
 
@@ -56,6 +57,14 @@ class Merge:
     def on(self) -> str:
         """Say that a row of the table and one of `rows` have the same key."""
         return " AND ".join(f"target.{quote(name)} = source.{quote(name)}" for name in self.target.key)
+
+    @property
+    def is_older(self) -> str:
+        """Say that the row of the table is to be changed by the one that comes for it."""
+        if self.target.newest_by is None:
+            return "true"
+        newest_by = quote(self.target.newest_by)
+        return f"NOT coalesce(target.{newest_by} >= source.{newest_by}, false)"
 
     @property
     def statement(self) -> str:
@@ -81,7 +90,7 @@ class Merge:
 
     def repeated(self, session: Session) -> int:
         """Count the rows that are not the last of their key."""
-        if self._is_distinct:
+        if self.is_distinct:
             return 0
         counted = f"SELECT count(*), (SELECT count(*) FROM (SELECT DISTINCT {self.key} FROM {self.using}) AS keys)"
         rows, keys = session.execute(f"{counted} FROM {self.using}")[0]
