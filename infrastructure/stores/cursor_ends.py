@@ -34,7 +34,7 @@ class CursorEnd:
 @dataclass(frozen=True)
 class Beginning:
     """What a plan begins with: the axis, the greatest value seen on it, the watermark, and the end of the
-    read before.
+    read before. `ahead` tells of rows above the greatest value that are read later.
     """
 
     axis: Axis
@@ -43,6 +43,7 @@ class Beginning:
     before: ReadEnd | None
     waits: bool = True
     unknown: tuple[str, ...] = ()
+    ahead: tuple[str, ...] = ()
 
 
 LookAgain = Callable[[Horizon], Awaitable[list[Transaction]]]
@@ -168,7 +169,7 @@ def ended(begin: Beginning, horizon: Horizon, transactions: Sequence[Transaction
     counted, passed = horizon.judged(transactions, horizon.at + elapsed, axis.cursor.patience)
     as_of = horizon.complete_as_of(counted)
     if greatest is None:
-        return Ended(axis, horizon, axis.end([None], lo), _less(as_of, axis), (), ())
+        return Ended(axis, horizon, axis.end([None], lo), _less(as_of, axis), (), (), begin.ahead)
     # Whoever does not wait for the last second wants to know all the same what would hold a run back.
     wanted = _value(axis, greatest, horizon, horizon.at if axis.is_clock and not begin.waits else horizon.place)
 
@@ -190,7 +191,7 @@ def ended(begin: Beginning, horizon: Horizon, transactions: Sequence[Transaction
         complete_as_of=complete,
         holding=tuple(holding.values()),
         passed=tuple(passed_over.values()),
-        ahead=_ahead(axis, greatest, end, horizon),
+        ahead=(*_ahead(axis, greatest, end, horizon), *begin.ahead),
     )
 
 

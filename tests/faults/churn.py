@@ -262,7 +262,7 @@ async def _prepare(owner: Any) -> None:
         )
     await owner.execute(
         f"DO $$ BEGIN CREATE ROLE {ROLE} LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$; "
-        f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {ROLE}"
+        f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {ROLE}; GRANT SELECT ON SEQUENCE counted TO {ROLE}"
     )
 
 

@@ -36,9 +36,11 @@ CURSORS = {
 
 @pytest.fixture
 def plain_url(postgres_database: str, somebody: Somebody) -> Iterator[str]:
-    """The same database for a role that may read tables and nothing else."""
+    """The same database for a role that may read tables and what their sequences have given, and nothing else."""
     name = f"plain_{urlsplit(postgres_database).path.lstrip('/')}"
-    somebody.does(f"CREATE ROLE {name} LOGIN; ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO {name}")
+    somebody.does(f"CREATE ROLE {name} LOGIN")
+    for what in ("TABLES", "SEQUENCES"):
+        somebody.does(f"ALTER DEFAULT PRIVILEGES GRANT SELECT ON {what} TO {name}")
     yield postgres_database.replace("postgres@", f"{name}@")
     somebody.does(f"DROP OWNED BY {name}; DROP ROLE {name}")
 

@@ -119,3 +119,24 @@ async def test_rows_that_wait_for_a_standbys_clock_are_told_and_read_once_it_has
         await reading.goes_on()
 
     assert reading.ids == [1]
+
+
+@pytest.mark.clause("IDataStore", 30)
+async def test_rows_above_a_sequence_wait_for_it_on_a_standby(
+    pair: tuple[PostgresServer, StandbyServer], standby: PostgresDataStore
+) -> None:
+    """A standby knows of up to 32 numbers more than its primary has given."""
+    with somebody_in(f"{pair[0].url}/postgres") as somebody:
+        somebody.does("CREATE TABLE counted (id bigserial PRIMARY KEY, note text)")
+        somebody.does("INSERT INTO counted (note) SELECT 'one' FROM generate_series(1, 3)")
+        somebody.does("INSERT INTO counted VALUES (1000)")
+        await sees(pair, "SELECT count(*) FROM pg_class WHERE relname = 'counted'", [(1,)])
+        await sees(pair, "SELECT count(*) FROM counted", [(4,)])
+        reading = Reading(standby, "counted", CursorSpec("id"))
+        assert await reading.goes_on() == [1, 2, 3]
+        assert reading.watermark == "4"
+        assert "up to 1000, above" in reading.end.held_back[0]
+
+        somebody.does("INSERT INTO counted (note) SELECT 'two' FROM generate_series(1, 3)")
+        await sees(pair, "SELECT count(*) FROM counted", [(7,)])
+        assert await reading.goes_on() == [4, 5, 6]

@@ -2,8 +2,8 @@
 standby.
 
 Every role sees in `pg_locks` the virtual ids of all open transactions, also of those that have not written yet; their
-start only where `pg_stat_activity` shows it. Looked at outside of any snapshot, in this order: the greatest value, the
-clock, the sessions, what is prepared. So whatever moves on in between is seen at its later place.
+start only where `pg_stat_activity` shows it. Looked at outside of any snapshot, in this order: the greatest value, its
+sequence, the clock, the sessions, what is prepared. So whatever moves on in between is seen at its later place.
 """
 
 import asyncio
@@ -18,6 +18,7 @@ from infrastructure.stores.cursor_axis import Axis
 from infrastructure.stores.cursor_ends import Beginning, CursorEnd, settled
 from infrastructure.stores.postgres.connection import READER
 from infrastructure.stores.postgres.selection import Selection
+from infrastructure.stores.postgres.sequences import Reach, counters, reach
 from infrastructure.stores.postgres.session import PostgresSession
 from infrastructure.stores.postgres.unknowns import axis_of, unknowns
 from infrastructure.threads import OneThread
@@ -65,14 +66,24 @@ _SHOWN = 63
 
 @dataclass(frozen=True)
 class _Look:
-    """What the source shows of a cursor: its axis, the greatest value, the relations that are read, what it cannot
-    tell.
+    """What the source shows of a cursor: its axis, how far its values may be read, the relations that are read, what it
+    cannot tell.
     """
 
     axis: Axis
-    greatest: int | None
+    reach: Reach
     relations: str
     unknown: tuple[str, ...]
+
+    @property
+    def greatest(self) -> int | None:
+        """The greatest value that may be read."""
+        return self.reach.greatest
+
+    def known(self, before: Horizon | None) -> Horizon | None:
+        """An earlier horizon, unless its read went beyond what is held back now: what began after it writes below."""
+        held, place = self.reach.held_from, before.place if before is not None else None
+        return None if held is not None and place is not None and place > held else before
 
 
 class PostgresHorizon:
@@ -92,8 +103,8 @@ class PostgresHorizon:
             unknown.
         """
         call = self._thread.call
-        look = await call(self._look, cursor)
-        axis, before = look.axis, self._before.horizon if self._before is not None else None
+        look = await call(self._look, cursor, lo)
+        axis, before = look.axis, look.known(self._before.horizon if self._before is not None else None)
         now, _, is_standby = (await call(self._session.execute, _CLOCK))[0]
         replayed = (await call(self._session.execute, _REPLAYED))[0][0] if is_standby else None
         fresh_for = axis.fresh_for(look.greatest, min(now, replayed or now), MARGIN)
@@ -104,10 +115,10 @@ class PostgresHorizon:
         async def look_again(standing: Horizon) -> list[Transaction]:
             return await call(self._transactions, look, standing.life, standing.standing)
 
-        begin = Beginning(axis, look.greatest, lo, self._before, waits, look.unknown)
+        begin = Beginning(axis, look.greatest, lo, self._before, waits, look.unknown, look.reach.held)
         return await settled(begin, horizon, transactions, look_again)
 
-    def _look(self, cursor: CursorSpec) -> _Look:
+    def _look(self, cursor: CursorSpec, lo: str | None) -> _Look:
         session = self._session
         session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         selection = Selection.of(session, self._source)
@@ -122,14 +133,17 @@ class PostgresHorizon:
             "AND locktype = 'relation' AND mode = 'AccessShareLock' AND relation >= 16384"
         )
         relations = str(rows[0][0] or "")
-        unknown = unknowns(session, self._source, axis, relations)
+        numbering = counters(session, axis, relations)
+        seen = axis.reachable(axis.read(least), axis.read(greatest))
+        bound = reach(session, selection, axis, numbering, seen, lo)
+        unknown = (*unknowns(session, self._source, axis, relations, numbering), *bound.unknown)
         session.execute("COMMIT")
         if cursor.is_strict and unknown:
             raise InvalidInputError(
                 f"The cursor {cursor.column} is strict, and what may still commit cannot be known. {unknown[0]}",
                 code="cursor.unknown",
             )
-        return _Look(axis, axis.reachable(axis.read(least), axis.read(greatest)), relations, unknown)
+        return _Look(axis, bound, relations, unknown)
 
     def _observed(self, look: _Look, before: Horizon | None) -> tuple[Horizon, list[Transaction]]:
         axis, greatest = look.axis, look.greatest

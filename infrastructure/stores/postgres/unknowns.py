@@ -1,10 +1,13 @@
 """What a Postgres source cannot tell about rows that may still come below a cursor, each with the remedy."""
 
+from collections.abc import Sequence
+
 from domain.errors import InvalidInputError
 from domain.pipelines.spec import CursorSpec, SourceSpec
 from domain.stores.table import LOADED_AT
 from infrastructure.stores.cursor_axis import Axis
 from infrastructure.stores.postgres.selection import Selection
+from infrastructure.stores.postgres.sequences import Counter
 from infrastructure.stores.postgres.session import PostgresSession
 
 _AMONG = "= ANY (string_to_array($1, ','))"
@@ -26,15 +29,6 @@ _CALLING = (
     f"JOIN pg_proc p ON p.oid = d.refobjid WHERE w.ev_class::text {_AMONG} AND p.provolatile = 'v' ORDER BY 1, 2"
 )
 _VOLATILE = f"SELECT DISTINCT proname::text FROM pg_proc WHERE oid >= 16384 AND provolatile = 'v' AND proname {_AMONG}"
-_SEQUENCES = (
-    "SELECT s.seqcache, s.seqincrement, c.relname::text FROM pg_sequence s JOIN pg_class c ON c.oid = s.seqrelid "
-    "WHERE s.seqrelid IN (SELECT d.objid FROM pg_depend d JOIN pg_attribute a ON a.attrelid = d.refobjid AND "
-    "a.attnum = d.refobjsubid WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND "
-    f"d.deptype IN ('a', 'i') AND d.refobjid::text {_AMONG} AND a.attname = $2 UNION SELECT d.refobjid FROM "
-    "pg_attrdef f JOIN pg_attribute a ON a.attrelid = f.adrelid AND a.attnum = f.adnum JOIN pg_depend d ON d.classid "
-    "= 'pg_attrdef'::regclass AND d.objid = f.oid AND d.refclassid = 'pg_class'::regclass WHERE f.adrelid::text "
-    f"{_AMONG} AND a.attname = $2)"
-)
 
 
 def axis_of(selection: Selection, cursor: CursorSpec) -> Axis:
@@ -49,7 +43,9 @@ def axis_of(selection: Selection, cursor: CursorSpec) -> Axis:
     return Axis.of(cursor, kinds[cursor.column])
 
 
-def unknowns(session: PostgresSession, source: SourceSpec, axis: Axis, relations: str) -> tuple[str, ...]:
+def unknowns(
+    session: PostgresSession, source: SourceSpec, axis: Axis, relations: str, numbering: Sequence[Counter]
+) -> tuple[str, ...]:
     """Say what is not known of the relations that a read touches; empty where everything is."""
     found = [_STANDBY] if session.execute("SELECT pg_is_in_recovery()")[0][0] else []
     remedy = "give the cursor a hold_back longer than that takes"
@@ -72,19 +68,5 @@ def unknowns(session: PostgresSession, source: SourceSpec, axis: Axis, relations
         called += [("The query", name) for (name,) in session.execute(_VOLATILE, (",".join(sorted(functions)),))]
     for what, function in called:
         found.append(f"{what} calls {function}, of which nothing is known: read the tables behind it, or {remedy}.")
-    if axis.is_integer:
-        found += [
-            _numbering(*row)
-            for row in session.execute(_SEQUENCES, (relations, axis.cursor.column))
-            if row[0] > 1 or row[1] < 0
-        ]
+    found += [counter.unknown for counter in numbering if counter.unknown is not None]
     return tuple(found)
-
-
-def _numbering(cache: int, increment: int, name: str) -> str:
-    if increment < 0:
-        return f"The sequence {name} counts down, so later rows come below a read: take another cursor."
-    return (
-        f"Each session keeps {cache} numbers of the sequence {name} and may use them late: ALTER SEQUENCE … CACHE 1, "
-        "or give the cursor a hold_back above what all sessions may keep."
-    )
