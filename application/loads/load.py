@@ -19,7 +19,7 @@ from application.loads.lane import (
     refuse_to_read_again,
     unfinished,
 )
-from application.loads.plan_read import ReadPlanner
+from application.loads.plan_read import ReadPlanner, refuse_part
 from application.loads.publish import verdict_of
 from application.loads.report import Loaded, left_by_abandoned, published_report, run_report
 from application.loads.route import route_of
@@ -80,6 +80,7 @@ class ReadSetLoader:
                 "rows that it has committed stay; run the pipeline again with --full-refresh.",
                 code="run.plan_damaged",
             )
+        refuse_part(attempt.spec, attempt.request)  # It must not complete a part that a run before it has left either.
         with self.telemetry.span("open stores"):
             ends = await open_ends(self.stores, attempt.lane.organization, attempt.connections())
             await ends.check_health()

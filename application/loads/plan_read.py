@@ -10,7 +10,7 @@ from application.loads.guesses import settled, unproved
 from application.loads.patience import Patience
 from domain.errors import InvalidInputError, NotFoundError
 from domain.loads.checkpoint import LaneState
-from domain.loads.read_set import ReadSet, SourcePlan
+from domain.loads.read_set import OF_CHOSEN_PARAMETERS, ReadSet, SourcePlan
 from domain.pipelines.plan import Publishing, choose_publishing, merges_in_streams
 from domain.pipelines.spec import Mode, PipelineSpec, Publish, SourceSpec
 from domain.ports.data_store import IDestination, ISource
@@ -75,11 +75,6 @@ class ReadPlanner:
         self, read_set_id: str, lane: Lane, ends: Ends, spec: PipelineSpec, request: RunRequest, state: LaneState
     ) -> ReadSet:
         """Plan the read of a run that starts at the lane's watermark."""
-        if request.limit is not None and spec.destination.delete_missing is not None:
-            raise InvalidInputError(
-                "A run with --limit reads a part only, so delete_missing would take the rest for missing.",
-                code="run.limit_and_delete_missing",
-            )
         lo = state.watermark if spec.source.cursor is not None and not request.full_refresh else None
         source, note = spec.source, None
         if not merges_in_streams(spec):
@@ -96,7 +91,7 @@ class ReadPlanner:
             digest = hashlib.sha256(f"{lane}/{read_set_id}".encode()).hexdigest()[:16]
             shadow = f"_headrace_stage_{digest}"
         return ReadSet(
-            id=read_set_id,
+            id=read_set_id if spec.has_own_parameters else f"{read_set_id}{OF_CHOSEN_PARAMETERS}",
             fingerprint=spec.fingerprint,
             plan=plan,
             batch_rows=self.batch_rows(spec, ends.destination.batch_rows),
@@ -180,6 +175,28 @@ class ReadPlanner:
             async for batch in batches:
                 return _single_number(batch, rule)
         raise _not_a_number(rule)
+
+
+def refuse_part(spec: PipelineSpec, request: RunRequest) -> None:
+    """Refuse a run of a part where what a run does not read counts as missing.
+
+    Raises:
+        InvalidInputError: it has a limit (`run.limit_and_delete_missing`), or parameters other than the document's
+            (`run.parameters_and_delete_missing`).
+    """
+    if spec.destination.delete_missing is None:
+        return
+    if request.limit is not None:
+        raise InvalidInputError(
+            "A run with --limit reads a part only, so delete_missing would take the rest for missing.",
+            code="run.limit_and_delete_missing",
+        )
+    if not spec.has_own_parameters:
+        raise InvalidInputError(
+            "A run with other parameters than the document's may read a part only, so delete_missing would take the "
+            "rest for missing.",
+            code="run.parameters_and_delete_missing",
+        )
 
 
 def _single_number(batch: object, rule: Rule) -> int:

@@ -12,6 +12,10 @@ from domain.runs.run import WorkPlan
 
 BATCH_BYTES = 64 * 1024 * 1024
 """A batch has about so many bytes where nobody says otherwise."""
+OF_CHOSEN_PARAMETERS = "-p"
+"""What the id of a read set ends with whose run chose parameters itself. It is kept with every row refused on the way,
+so that of those too it is known that a read with the document's own parameters need not have them.
+"""
 
 
 @dataclass(frozen=True)
@@ -120,8 +124,9 @@ class ReadSet(WorkPlan):
 
     @property
     def is_whole(self) -> bool:
-        """Everything the source has is read, whatever was read before."""
-        return self.plan.lo is None and self.plan.limit is None
+        """Everything the document asks the source for is read, whatever was read before."""
+        is_of_chosen = self.id.endswith(OF_CHOSEN_PARAMETERS)
+        return self.plan.lo is None and self.plan.limit is None and not is_of_chosen
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""

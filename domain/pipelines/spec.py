@@ -101,6 +101,11 @@ class SourceSpec:
         cursor = (self.cursor.column,) if self.cursor else ()
         return cursor + tuple(column for column in self.key if column not in cursor)
 
+    @property
+    def parameters_text(self) -> str:
+        """The parameters, written in one way; as a query may, it tells 1 from true and from 1.0."""
+        return json.dumps(dict(self.parameters), sort_keys=True, default=str)
+
 
 @dataclass(frozen=True)
 class OnError:
@@ -170,7 +175,7 @@ class RetryOptions:
 
 @dataclass(frozen=True)
 class PipelineSpec:
-    """A whole pipeline."""
+    """A whole pipeline. `has_own_parameters`: those of its query are the document's, none was chosen for a run."""
 
     name: str
     source: SourceSpec
@@ -185,6 +190,7 @@ class PipelineSpec:
     description: str | None = None
     owner: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
+    has_own_parameters: bool = True
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> "PipelineSpec":
@@ -238,18 +244,18 @@ class PipelineSpec:
         return hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
     def with_parameters(self, parameters: Mapping[str, Any]) -> "PipelineSpec":
-        """Return the spec with some parameters replaced."""
-        if not parameters:
+        """Return the spec with some parameters replaced; itself where that changes none."""
+        source = replace(self.source, parameters={**self.source.parameters, **parameters})
+        if source.parameters_text == self.source.parameters_text:
             return self
-        merged = {**self.source.parameters, **parameters}
-        return replace(self, source=replace(self.source, parameters=merged))
+        return replace(self, source=source, has_own_parameters=False)
 
     def lane_for(self, parameters: Mapping[str, Any]) -> str:
         """Name the lane of a run: parameters that change a pipeline with a cursor get one of their own."""
-        if self.source.cursor is None or self.with_parameters(parameters) == self:
+        chosen = self.with_parameters(parameters)
+        if self.source.cursor is None or chosen.has_own_parameters:
             return MAIN_LANE
-        text = json.dumps({**self.source.parameters, **parameters}, sort_keys=True, default=str)
-        return f"params:{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+        return f"params:{hashlib.sha256(chosen.source.parameters_text.encode()).hexdigest()[:12]}"
 
 
 def parse_duration(text: str) -> timedelta:

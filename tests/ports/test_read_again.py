@@ -43,11 +43,22 @@ class Load:
     """One run that merges what it reads."""
 
     def __init__(
-        self, store: IDataStore, name: str, lane: Lane = LANE, *, shadow: bool = False, **changes: Any
+        self,
+        store: IDataStore,
+        name: str,
+        lane: Lane = LANE,
+        *,
+        shadow: bool = False,
+        is_whole: bool = False,
+        **changes: Any,
     ) -> None:
         planned = read_set(name=name, shadow=shadow)
-        self.read_set: ReadSet = replace(planned, plan=replace(planned.plan, lo="0"))
-        merging = {"key": ("id",), "source_key": ("id",), "run_id": f"01890000-0000-7000-8000-0000000000{name[1:]:0>2}"}
+        self.read_set: ReadSet = replace(planned, plan=replace(planned.plan, lo=None if is_whole else "0"))
+        merging = {
+            "key": ("id",),
+            "source_key": ("id",),
+            "run_id": f"01890000-0000-7000-8000-0000000000{name[1:2]:0>2}",
+        }
         self.target: Target = replace(target(self.read_set, mode=Mode.MERGE), **(merging | changes))
         self._store, self._lane = store, lane
 
@@ -135,6 +146,30 @@ async def test_only_refusals_of_the_same_lane_and_key_are_superseded(store: IDat
     await (await Load(store, "r5", source_key=("gone",)).commits(judged([], [2]))).is_published()
 
     assert [state for _, state, _ in await found(store)] == ["open"] * 3
+
+
+@pytest.mark.needs("merges")
+@pytest.mark.clause("IDataStore", 27)
+@pytest.mark.parametrize("shadow", [False, True], ids=["by batch", "as a whole"])
+async def test_a_whole_read_supersedes_what_others_with_the_same_parameters_refused(
+    store: IDataStore, shadow: bool
+) -> None:
+    """What a run that chose its parameters refused is superseded where it is read again, or the table is replaced."""
+    await (await Load(store, "r1", shadow=shadow, is_whole=True).commits(judged([1, 2], []))).is_published()
+    await (await Load(store, "r2-p", shadow=shadow, is_whole=True).commits(judged([2, 7, 8], []))).is_published()
+    assert await found(store) == [
+        (1, "open", None),
+        (2, "superseded", "02"),
+        *((number, "open", None) for number in (2, 7, 8)),
+    ]
+
+    await (await Load(store, "r3", shadow=shadow, is_whole=True).commits(judged([], [8]))).is_published()
+    assert [(row, state) for row, state, _ in await found(store)] == [
+        *((1, "superseded"), (2, "superseded"), (2, "open"), (7, "open"), (8, "superseded"))
+    ]
+
+    await (await Load(store, "r4-p", shadow=True, replaces=True).commits(judged([], [9]))).is_published()
+    assert {state for _, state, _ in await found(store)} == {"superseded"}
 
 
 KEYS: dict[str, list[Any]] = {

@@ -6,7 +6,7 @@ from typing import Any
 from domain.errors import FencedError
 from domain.loads.checkpoint import Position
 from domain.loads.quarantine import Refusals, RefusedRow, RefusedState
-from domain.loads.read_set import ReadSet
+from domain.loads.read_set import OF_CHOSEN_PARAMETERS, ReadSet
 from domain.ports.data_store import Batch, Target
 from domain.runs.lane import Lane
 from infrastructure.stores.memory.content import Content
@@ -70,13 +70,17 @@ def note_read_again(content: Content, lane: Lane, target: Target, read_set_id: s
 
 def settle_refused(content: Content, lane: Lane, target: Target, read_set: ReadSet) -> None:
     """The run is published: what it has read again is superseded, and what it refused may be replayed from now on."""
-    is_whole = target.replaces or (target.merges and read_set.is_whole and lane.is_main)
+    is_whole = target.merges and read_set.is_whole and lane.is_main
     mine = (lane.organization, lane.pipeline, str(target.table), RefusedState.OPEN)
     settled = {"state": RefusedState.SUPERSEDED, "settled_by": target.run_id}
     content.quarantine = [
         {**row, **settled}
         if (row["org"], row["pipeline"], row["target"], row["state"]) == mine
-        and (is_whole or row["settled_by"] == read_set.id)
+        and (
+            target.replaces
+            or row["settled_by"] == read_set.id
+            or (is_whole and not row["read_set"].endswith(OF_CHOSEN_PARAMETERS))
+        )
         else row
         for row in content.quarantine
     ]

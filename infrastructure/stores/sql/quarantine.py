@@ -8,7 +8,7 @@ from typing import Any
 from domain.errors import FencedError, InvalidInputError
 from domain.loads.checkpoint import Position
 from domain.loads.quarantine import PLACE, Refusals, RefusedRow, RefusedState
-from domain.loads.read_set import ReadSet
+from domain.loads.read_set import OF_CHOSEN_PARAMETERS, ReadSet
 from domain.ports.batches import LARGE_ROW
 from domain.ports.data_store import Batch, Target
 from domain.quality.measures import Counts
@@ -208,10 +208,13 @@ class Rereads:
 
 def settle_refused(session: Session, target: Target, lane: Lane, read_set: ReadSet, counts: Counts) -> None:
     """The run is published: what it has read again is superseded, and what it refused may be replayed from now on."""
-    if target.replaces or (target.merges and read_set.is_whole and lane.is_main):
-        _supersede(session, target, lane)
+    if target.replaces:
+        _supersede(session, target, lane, "true", ())
+    elif target.merges and read_set.is_whole and lane.is_main:
+        is_known = '"read_set" NOT LIKE $5 OR "settled_by" = $6'
+        _supersede(session, target, lane, is_known, (f"%{OF_CHOSEN_PARAMETERS}", read_set.id))
     elif target.source_key:
-        _supersede(session, target, lane, read_set.id)
+        _supersede(session, target, lane, '"settled_by" = $5', (read_set.id,))
     if counts.quarantined + counts.failed:
         _open(session, target.table, lane, read_set.id)
 
@@ -250,13 +253,12 @@ def abandon_refused(session: Session, table: TableName, lane: Lane) -> None:
     _move(session, table, lane, RefusedState.WAITING, RefusedState.ABANDONED, "", ())
 
 
-def _supersede(session: Session, target: Target, lane: Lane, noted: str | None = None) -> None:
-    """Supersede all that earlier runs refused, or what a read set has noted."""
-    more, values = ("", ()) if noted is None else (' AND "settled_by" = $5', (noted,))
+def _supersede(session: Session, target: Target, lane: Lane, condition: str, values: tuple[Any, ...]) -> None:
+    """Supersede what earlier runs refused and a condition is true of; `values` are its parameters, from `$5` on."""
     session.execute(
         f"UPDATE {quote_table(target.table.beside(QUARANTINE))} SET \"state\" = '{RefusedState.SUPERSEDED}', "
         f'"settled_by" = $4 WHERE "org" = $1 AND "pipeline" = $2 AND "target" = $3 '
-        f"AND \"state\" = '{RefusedState.OPEN}'{more}",
+        f"AND \"state\" = '{RefusedState.OPEN}' AND ({condition})",
         (lane.organization, lane.pipeline, str(target.table), target.run_id, *values),
     )
 

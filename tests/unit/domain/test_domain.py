@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -111,6 +112,24 @@ def test_position_depends_on_source_cursor_key_and_destination_only() -> None:
     assert spec().with_parameters({"a": 1}).fingerprint != base
     assert spec().lane_for({}) == "main"
     assert spec().lane_for({"a": 1}).startswith("params:")
+
+
+@pytest.mark.parametrize("chosen", [{"a": True}, {"a": 1.0}, {"a": "1"}, {"b": None}])
+def test_parameters_are_the_documents_own_unless_one_has_another_value(chosen: dict[str, Any]) -> None:
+    asked = spec(source={"query": "select :a, :b", "parameters": {"a": 1, "b": 2}, "key": ["id"]})
+
+    assert asked.with_parameters({"b": 2, "a": 1}) is asked
+    assert asked.has_own_parameters
+    assert not asked.with_parameters(chosen).has_own_parameters
+
+
+def test_a_read_is_whole_without_a_beginning_a_limit_and_chosen_parameters() -> None:
+    whole = read_set()
+    begun, limited = replace(whole.plan, lo="1"), replace(whole.plan, limit=1)
+
+    assert whole.is_whole
+    for part in (replace(whole, id="r1-p"), replace(whole, plan=begun), replace(whole, plan=limited)):
+        assert not part.is_whole
 
 
 def test_stored_read_set_reads_back() -> None:
