@@ -46,11 +46,14 @@ class PostgresServer:
             subprocess.run(
                 self._creation(data), user=self._user, cwd=self._folder, check=True, stdout=subprocess.DEVNULL
             )
+        # A query without an end may fill the memory of the machine, where that is the disk.
+        bounded = ["-c", "temp_file_limit=4GB"] if in_memory() is not None else []
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [self._binaries / "postgres", "-D", data, "-p", str(self.port), "-c", "listen_addresses=127.0.0.1",
                  "-c", f"unix_socket_directories={self._folder}", "-c", "max_connections=300", "-c", "fsync=off",
-                 "-c", "shared_buffers=128MB", "-c", "max_wal_size=2GB", "-c", "max_prepared_transactions=20"],
+                 "-c", "shared_buffers=128MB", "-c", "max_wal_size=2GB", "-c", "max_prepared_transactions=20",
+                 *bounded],
                 user=self._user, cwd=self._folder, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
         self._wait_until_ready()

@@ -1,4 +1,6 @@
-"""A thousand columns of text land in a table that is there with columns of other types, value by value."""
+"""A thousand columns of text land in a table that is there with columns of other types, value by value; and wide values
+that a rule looks at pass.
+"""
 
 import csv
 from datetime import UTC, date, datetime, time
@@ -10,7 +12,8 @@ import pytest
 
 from domain.stores.table import TableName
 from tests.e2e.inside import inside
-from tests.e2e.projects import write
+from tests.e2e.projects import postgres_connection, write
+from tests.somebody import Somebody
 
 COLUMNS = 1_000
 # Of each type: as DuckDB calls it, what is written, and what has to be there.
@@ -60,3 +63,28 @@ async def test_a_thousand_columns_of_text_land_with_their_types(project: Path) -
         expected = {name: VALUES[kind][2][number] for name, kind in zip(NAMES, KINDS, strict=True)}
         assert there == expected
         assert all(type(there[name]) is type(value) for name, value in expected.items())
+
+
+@pytest.mark.line("29")
+async def test_rows_pass_undecoded_though_a_rule_looks_at_their_wide_column(
+    project: Path, postgres_database: str, somebody: Somebody
+) -> None:
+    """A range that is too large for both sessions that read it is read in smaller ones."""
+    somebody.does("CREATE TABLE wide (id int PRIMARY KEY, k text)")
+    somebody.does(
+        "INSERT INTO wide SELECT i, NULLIF(repeat(md5(i::text), i % 30 * 1000), '') FROM generate_series(1, 150) i"
+    )
+    async with inside(project) as here:
+        for name in ("shop", "warehouse"):
+            await here.put(postgres_connection(postgres_database, name))
+        await here.pipeline(
+            "wide",
+            "connection: shop, table: wide",
+            "connection: warehouse, table: landed",
+            "quality: [{rule: not_null, column: k, on_violation: quarantine}]\nrun: {batch_bytes: 2MiB}\n",
+        )
+        report = await here.report("wide")
+    assert report["way"] == "pass-through"
+    assert (report["counts"]["used"], report["counts"]["quarantined"]) == (145, 5)
+    found = somebody.does("SELECT id, k FROM landed ORDER BY id")
+    assert found == somebody.does("SELECT id, k FROM wide WHERE k IS NOT NULL ORDER BY id")

@@ -1,13 +1,13 @@
 """Whatever is tried again or waited for has an end, and what is given up leaves nothing behind."""
 
 import asyncio
-import time
-from collections.abc import Iterator
-from contextlib import nullcontext, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 from urllib.parse import urlsplit, urlunsplit
 
 import pytest
@@ -25,6 +25,7 @@ from infrastructure.metadata.lease_keeper import HeldLease
 from infrastructure.metadata.records import SqlRecords, sqlite_url
 from infrastructure.stores.duckdb.file import DuckDBOptions
 from infrastructure.stores.duckdb.store import DuckDBDataStore
+from infrastructure.stores.postgres.reading import Connect
 from infrastructure.stores.postgres.replace import clear
 from infrastructure.stores.postgres.session import PostgresSession
 from infrastructure.stores.postgres.store import PostgresDataStore
@@ -143,6 +144,17 @@ async def test_writer_that_is_stopped_while_it_connects_again_writes_nothing(
     assert await ids(postgres) == []
 
 
+@asynccontextmanager
+async def _slowly(connect: Connect, name: str) -> AsyncIterator[Any]:
+    await asyncio.sleep(1.5)
+    async with connect(name) as connection:
+        yield connection
+
+
+def _refused(name: str) -> AbstractAsyncContextManager[Any]:
+    raise StoreUnavailableError(f"There is no more room for {name}.")
+
+
 async def test_copy_that_fails_while_it_is_being_stopped_leaves_nothing_running(postgres: PostgresDataStore) -> None:
     failing = (
         "SELECT CASE WHEN g < 300 THEN repeat('x', 100000) ELSE (1 / (g - 300))::text END FROM generate_series(1, "
@@ -153,14 +165,24 @@ async def test_copy_that_fails_while_it_is_being_stopped_leaves_nothing_running(
         await reading.thread.call(reading.selected, source)
         async with reading.passing(source) as (_, connection):
             before = asyncio.all_tasks()
-            busy = asyncio.create_task(reading.thread.call(time.sleep, 1.5))  # The request to stop waits behind it.
+            reading._connect = partial(_slowly, reading._connect)  # The request to stop takes long.
             with pytest.raises(Exception, match="division by zero"):
                 await reading.copied(connection, failing, 1000)
-            left = asyncio.all_tasks() - before - {busy}
-            await busy
+            left = asyncio.all_tasks() - before
             assert not left
             with suppress(Exception):
                 await connection.execute("ROLLBACK TO SAVEPOINT reading")
+
+
+async def test_copy_that_cannot_be_stopped_is_not_read_to_its_end(postgres: PostgresDataStore) -> None:
+    endless = "SELECT repeat('x', 100000), generate_series(1, 10000000000)"
+    async with postgres._snapshots.reading(None) as reading:
+        source = SourceSpec(query="SELECT 1 AS id", key=("id",))
+        await reading.thread.call(reading.selected, source)
+        with pytest.raises(StoreUnavailableError):
+            async with reading.passing(source) as (_, connection):
+                reading._connect = _refused
+                await reading.copied(connection, endless, 1000)
 
 
 @pytest.mark.parametrize("in_transaction", [True, False])

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import aclosing
+from dataclasses import replace
 
 import pyarrow as pa
 import pytest
@@ -246,6 +247,26 @@ async def test_ranges_shrink_until_they_fit(store: IDataStore, backend: Backend)
     assert sum(part.num_rows for part in parts) == 40
     assert max(part.nbytes for part in parts) <= 100_000
     assert [part.after for part in parts][1:] == [part.position for part in parts][:-1]
+
+
+@pytest.mark.only("postgres")
+@pytest.mark.clause("IDataStore", 25)
+@pytest.mark.parametrize("seen", [("note",), ("id",)], ids=["the wide column", "another"])
+async def test_ranges_shrink_until_what_rules_look_at_fits_too(seen: tuple[str, ...], store: IDataStore) -> None:
+    """Both sessions have given up what was too large for them, and both go on in the one snapshot."""
+    notes = [f"{number} " + "x" * 1_000_000 for number in range(60)]
+    await store.write(TableName("s"), [pa.table({"id": pa.array(range(60), pa.int64()), "note": notes})])
+    plan = await store.plan(SOURCE, lo=None, limit=None)
+    _, target = await opened(store, plan)
+
+    async with store.reader(SOURCE, plan, plan.streams[0], batch_rows=60, batch_bytes=4_000_000) as reader:
+        parts = [part async for part in reader.encoded(None, replace(passage_of(target), seen=seen))]
+        decoded = [pa.table(await reader.decoded(part)) for part in parts]
+
+    assert [note for part in decoded for note in part.column("note").to_pylist()] == notes
+    assert [pa.table(part.seen).to_pydict() for part in parts] == [part.select(seen).to_pydict() for part in decoded]
+    assert [part.num_rows for part in parts] == [part.num_rows for part in decoded]
+    assert max(part.nbytes for part in parts) <= 4_000_000
 
 
 @pytest.mark.only("postgres")

@@ -166,11 +166,17 @@ class PassingReader:
         else:
             copied, seen = await copying, None
         if copied is None or (passage.seen and seen is None):
+            await self._thread.call(self._again, selection)
             return None
         count, chunks = copied
         if seen is not None and seen.num_rows != count:
             raise StoreUnavailableError("Two reads of one snapshot gave different numbers of rows.")
         return EncodedRows(after, border, tuple(names), tuple(types), count, chunks, seen)
+
+    def _again(self, selection: Selection) -> None:
+        """Let the session read again: what it has given up in the middle may have ended its transaction."""
+        self._reading.selected(self._source)
+        self._session.bind(selection.settings)
 
     async def _too_large(self, connection: Any, selection: Selection, where: str) -> WorkFailedError:
         """Say whether it is one row that is larger than a batch may be, or several that share their place."""

@@ -233,8 +233,7 @@ class Reading:
             elif stopping is None:
                 chunks.clear()
                 # An error raised here would leave the driver waiting for an answer when this was the last chunk.
-                stop, number = "SELECT pg_cancel_backend($1::int)", connection.get_server_pid()
-                stopping = asyncio.create_task(self.thread.call(self.session.execute, stop, (number,)))
+                stopping = asyncio.create_task(self._stop(connection))
 
         try:
             with metered(connection, max_bytes) as meter:
@@ -256,6 +255,15 @@ class Reading:
                 raise
             await connection.execute("ROLLBACK TO SAVEPOINT reading")
         return None
+
+    async def _stop(self, connection: Any) -> None:
+        """Cancel what a connection does, by way of one more: the session may be in the middle of something itself."""
+        try:
+            async with self._connect(self._name) as other:
+                await other.execute("SELECT pg_cancel_backend($1::int)", connection.get_server_pid())
+        except BaseException:
+            connection.terminate()  # Else it would be read to its end.
+            raise
 
 
 @dataclass
