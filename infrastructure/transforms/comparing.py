@@ -1,7 +1,8 @@
 """SQL that compares whole numbers and decimals with a number of a document exactly: by the next one that
-the type has.
+the type has; and what a document's number is as a real.
 """
 
+import struct
 from collections.abc import Callable, Sequence
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 
@@ -45,6 +46,14 @@ def equals(values: Sequence[str], kind: str) -> list[str]:
         if nearest == wanted:
             found.append(f"{nearest:f}")
     return found
+
+
+def nearest_real(number: float) -> float:
+    """A number as the nearest one that the type real has: 0.1 in a document is what a real column holds of 0.1."""
+    try:
+        return float(struct.unpack("f", struct.pack("f", number))[0])
+    except OverflowError:
+        return number
 
 
 def _limits(kind: str) -> tuple[Decimal, Decimal, int]:

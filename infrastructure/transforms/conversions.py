@@ -74,6 +74,14 @@ def is_nested(logical: str) -> bool:
     return logical.startswith(("list<", "struct<", "map<"))
 
 
+def may_be_time(text: str, kind: str) -> bool:
+    """Whether a text is spelled as a value of a type of times is, if it is one; a date stands for its midnight."""
+    if kind not in ("date", "time", "timestamp", "timestamptz"):
+        return True
+    written = rf"{_PATTERNS[kind]}|(?i:-?infinity)" + (f"|{_PATTERNS['date']}" if kind != "time" else "")
+    return re.fullmatch(written, text, re.ASCII) is not None
+
+
 def conversion(expression: str, given: str, wanted: str) -> str:
     """Return SQL that converts `expression` from one type to another, NULL where that would lose something."""
     target = sql_type(wanted)

@@ -12,8 +12,8 @@ from infrastructure.queries.duckdb_queries import IN_PROCESS
 from infrastructure.sql import quote
 from infrastructure.tabular.nested_types import KEPT_JSON, is_text_on_the_way
 from infrastructure.tabular.numbers_in_text import is_above, is_below, is_number_in_text, is_one_of, spelled
-from infrastructure.transforms.comparing import equals, is_counted, outside
-from infrastructure.transforms.conversions import is_nested, sql_type
+from infrastructure.transforms.comparing import equals, is_counted, nearest_real, outside
+from infrastructure.transforms.conversions import is_nested, may_be_time, sql_type
 from infrastructure.transforms.profiles import check_profiled
 
 # Types of Postgres' own with one word for a name, in which one value has several texts.
@@ -61,6 +61,12 @@ _OWN_NAME = re.compile(
     r'native:([a-z_][a-z0-9_$]*(\([0-9]+\))?|("[^"]+"|[a-z_][a-z0-9_$]*)(\.("[^"]+"|[a-z_][a-z0-9_$]*))?)'
 )
 _FEW_VALUES = 50
+_WRITTEN = {
+    "date": "2024-01-31",
+    "time": "10:20:30.5",
+    "timestamp": "2024-01-31T10:20:30.5",
+    "timestamptz": "2024-01-31T10:20:30.5+02:00",
+}
 _TIMES = ("date", "timestamp", "timestamptz")
 
 
@@ -152,6 +158,14 @@ def _as_written(rule: Rule, value: Any, kind: str) -> Any:
                 "more than a thousand digits: write them out.",
                 code="quality.type",
             ) from error
+    if kind == "float32" and isinstance(value, float):
+        return nearest_real(value)
+    if isinstance(value, str) and not may_be_time(value, kind):
+        raise InvalidInputError(
+            f"The rule {rule.label} compares {kind} with a text that is none, or has more than that: write it as "
+            f"{_WRITTEN[kind]}.",
+            code="quality.type",
+        )
     return str(value).lower() if kind == "uuid" else value
 
 

@@ -1,6 +1,7 @@
 """Rules compare whole numbers and decimals with the number that the document says, to the last digit."""
 
 import asyncio
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,44 @@ async def test_bounds_beyond_the_type_and_infinity_are_bounds_too(kind: str) -> 
     with pytest.raises(InvalidInputError) as refused:
         await accepted(kind, values, between("ten"))
     assert refused.value.code == "quality.type"
+
+
+async def test_a_number_is_what_a_real_column_holds_of_it() -> None:
+    values = [0.1, 0.2, None]
+
+    assert await accepted("float32", values, between(maximum=0.1)) == [pytest.approx(0.1), None]
+    assert await accepted("float32", values, between(minimum=0.2)) == [pytest.approx(0.2), None]
+    assert len(await accepted("float32", values, Rule("accepted_values", KEEP, column="v", values=(0.1,)))) == 2
+    assert await accepted("float32", values, between(maximum=1e300)) == [pytest.approx(0.1), pytest.approx(0.2), None]
+
+
+@pytest.mark.parametrize(
+    ("kind", "bound"),
+    [
+        ("timestamp", "2024-01-31T12:00:00+05:00"),
+        ("timestamp", "2024-01-31 02:00:00 PM"),
+        ("timestamp", "noon"),
+        ("timestamptz", "2024-01-31 02:00:00 PM EST"),
+        ("date", "2024-01-31 12:00:00"),
+        ("time", "12:00+02"),
+    ],
+)
+async def test_bound_of_a_time_that_says_more_than_its_column_holds_is_refused(kind: str, bound: str) -> None:
+    for rule in (between(minimum=bound), Rule("accepted_values", KEEP, column="v", values=(bound,))):
+        with pytest.raises(InvalidInputError) as refused:
+            await accepted(kind, [None], rule)
+        assert (refused.value.code, kind in refused.value.message) == ("quality.type", True)
+
+
+async def test_bound_of_a_time_may_be_a_date_and_have_a_zone_where_the_column_has_one() -> None:
+    noon = datetime(2024, 1, 31, 12, tzinfo=UTC)
+
+    assert await accepted("timestamp", [noon.replace(tzinfo=None)], between("2024-01-31", "2024-01-31T12:00")) == [
+        noon.replace(tzinfo=None)
+    ]
+    assert await accepted("timestamptz", [noon], between(maximum="2024-01-31 12:00:00+01:00")) == []
+    assert await accepted("timestamptz", [noon], between(minimum="2024-01-31 12:00:00+01:00")) == [noon]
+    assert await accepted("date", [noon.date()], between("2024-01-31", "2024-01-31")) == [noon.date()]
 
 
 async def test_null_among_the_accepted_values_accepts_null_and_nothing_else() -> None:
