@@ -50,6 +50,7 @@ def otel_options(settings: Settings, instance_id: str) -> OtelOptions:
     }
     if chosen.service_name is not None:
         resource["service.name"] = chosen.service_name
+    exporters = {"traces": chosen.traces_exporter, "metrics": chosen.metrics_exporter}
     of_queue = _OF_QUEUES.get(settings.queue.kind)
     return OtelOptions(
         resource=resource,
@@ -64,6 +65,7 @@ def otel_options(settings: Settings, instance_id: str) -> OtelOptions:
         delay_seconds=chosen.delay_ms / 1000,
         flush_seconds=chosen.flush_ms / 1000,
         metrics_interval_seconds=chosen.metrics_interval_ms / 1000,
+        signals=frozenset(signal for signal, exporter in exporters.items() if exporter != "none"),
         instrumented=("sqlalchemy", "urllib3", *([of_queue] if of_queue else [])),
     )
 

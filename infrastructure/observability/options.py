@@ -12,7 +12,8 @@ _SIGNALS = ("traces", "metrics", "logs")
 @dataclass(frozen=True)
 class OtelOptions:
     """How spans are made and sent. `rate` is the share of traces that begin here and are kept; with `by_parent` those
-    that began elsewhere are kept where they were kept there. `instrumented` names libraries.
+    that began elsewhere are kept where they were kept there. `signals` are what is sent of `traces` and `metrics`;
+    `instrumented` names libraries.
     """
 
     resource: Mapping[str, str]
@@ -27,6 +28,7 @@ class OtelOptions:
     delay_seconds: float = 5.0
     flush_seconds: float = 1.0
     metrics_interval_seconds: float = 60.0
+    signals: frozenset[str] = frozenset({"traces", "metrics"})
     instrumented: tuple[str, ...] = ()
 
     def http_endpoint(self, signal: str) -> str:

@@ -89,6 +89,12 @@ class OtelTelemetry(ContextTelemetry):
         # Their lines would be one for every batch that is not taken, and hold what a collector answers.
         logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
         resource = Resource.create(dict(options.resource))
+        if "metrics" in options.signals:
+            self._meters = OtlpNumbers(options, resource)
+        if "traces" in options.signals:
+            self._open_tracer(options, resource)
+
+    def _open_tracer(self, options: OtelOptions, resource: Resource) -> None:
         exporter = WatchedExporter(exporter_of(options), options.shown_endpoint)
         self._processor = BoundedProcessor(exporter, options)
         self._provider = TracerProvider(
@@ -98,7 +104,6 @@ class OtelTelemetry(ContextTelemetry):
         )
         self._provider.add_span_processor(self._processor)
         self._tracer = self._provider.get_tracer(SCOPE)
-        self._meters = OtlpNumbers(options, resource)
         self._end_instrumenting = instrument(options.instrumented, self._provider)
 
     async def close(self) -> None:
@@ -108,9 +113,10 @@ class OtelTelemetry(ContextTelemetry):
 
     async def _close_meters(self) -> None:
         meters, self._meters = self._meters, None
-        if meters is None or self._processor is None:
+        if meters is None:
             return
-        seconds = self._flush_seconds(is_slow=meters.is_in_trouble or self._processor.exporter.is_slow)
+        are_spans_slow = self._processor is not None and self._processor.exporter.is_slow
+        seconds = self._flush_seconds(is_slow=meters.is_in_trouble or are_spans_slow)
         if not await _done_beside(meters.shutdown, seconds):
             await _done_beside(meters.abandon, _ABANDON_SECONDS)
 

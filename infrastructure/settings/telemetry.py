@@ -41,6 +41,14 @@ class TelemetrySettings(Section):
     sdk_disabled: bool = setting(
         False, "Send nothing, whatever else is set: OpenTelemetry's own switch.", env="OTEL_SDK_DISABLED"
     )
+    traces_exporter: Literal["otlp", "none"] = setting(
+        "otlp", "What traces are sent by, where anything is; none keeps them here.", env="OTEL_TRACES_EXPORTER"
+    )
+    metrics_exporter: Literal["otlp", "none"] = setting(
+        "otlp",
+        "What metrics are sent by, where anything is; /metrics has them either way.",
+        env="OTEL_METRICS_EXPORTER",
+    )
     service_name: str | None = setting(None, "The service's name; by default APP_NAME.", env="OTEL_SERVICE_NAME")
     resource_attributes: Annotated[str, AfterValidator(_pairs)] | None = setting(
         None,
@@ -105,7 +113,7 @@ class TelemetrySettings(Section):
     def is_on(self) -> bool:
         """Whether anything is sent."""
         wanted = self.exporter_endpoint is not None if self.enabled is None else self.enabled
-        return wanted and not self.sdk_disabled
+        return wanted and not self.sdk_disabled and "otlp" in (self.traces_exporter, self.metrics_exporter)
 
     @property
     def exporter(self) -> Literal["none", "otlp"]:

@@ -55,6 +55,18 @@ async def otel(collector: Collector) -> AsyncIterator[OtelTelemetry]:
     await built.close()
 
 
+@pytest.mark.parametrize("signal", ["traces", "metrics"])
+async def test_one_signal_may_be_sent_without_the_other(signal: str, collector: Collector) -> None:
+    telemetry = OtelTelemetry(options(collector, signals=frozenset({signal})))
+    await telemetry.open()
+    with telemetry.span("work"):
+        assert telemetry.current_trace() is not None
+        telemetry.count("pipeline.runs", 1, {"pipeline": "p", "organization": "o", "status": "succeeded"})
+    await telemetry.close()
+
+    assert (bool(collector.spans), bool(collector.metrics)) == (signal == "traces", signal == "metrics")
+
+
 @pytest.fixture(params=["otel"])
 def of_otel(request: pytest.FixtureRequest) -> str:
     """Whose promise a test is about, where the other adapter sends nothing."""
