@@ -4,9 +4,11 @@ not.
 
 import ctypes
 import gc
+import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pyarrow as pa
 
@@ -14,6 +16,7 @@ from domain.errors import UnavailableError
 
 LARGE = 48 * 1024 * 1024
 """What takes less than this is not counted."""
+_OF_GROUP = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
 def give_back() -> None:
@@ -26,6 +29,15 @@ def give_back() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # Of glibc alone.
     if trim is not None:
         trim(0)
+
+
+def memory_bytes() -> int:
+    """What the machine has of memory, or the group of processes that this one is in may use of it."""
+    found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for limit in _OF_GROUP:
+        with suppress(OSError, ValueError):  # There is none, or it says "max".
+            found.append(int(limit.read_text()))
+    return min(found)
 
 
 class Room:

@@ -24,6 +24,7 @@ from infrastructure.engine_words import said_by_duckdb
 _TYPE = re.compile(r"\bto (?:type )?([A-Z][A-Z0-9_]*(?:\([0-9, ]+\))?)")
 _NOT_NULL = re.compile(r"NOT NULL constraint failed: ([\w.\"]+)")
 _DISK_FULL = "No space left"
+_MEMORY = r"failed to (pin|allocate)|could not allocate|[Oo]ut of [Mm]emory"
 
 
 def translate(error: duckdb.Error) -> PlatformError:
@@ -38,6 +39,16 @@ def translate(error: duckdb.Error) -> PlatformError:
     return StoreUnavailableError(f"DuckDB failed ({type(error).__name__}).")
 
 
+def lacks_memory(error: duckdb.Error) -> bool:
+    """Whether DuckDB would have needed more memory than it may use, in whatever it did."""
+    return re.search(_MEMORY, str(error)) is not None
+
+
+def is_committed(error: duckdb.Error) -> bool:
+    """Whether COMMIT failed at nothing but the checkpoint that it made after it."""
+    return isinstance(error, duckdb.FatalException) and "COMMIT succeeded and is durable" in str(error)
+
+
 def not_opened(error: duckdb.Error | OSError, path: Path | None) -> PlatformError:
     """Say why a DuckDB file does not open: what is no file of DuckDB's stays none, however often it is tried."""
     text = str(error)
@@ -47,7 +58,7 @@ def not_opened(error: duckdb.Error | OSError, path: Path | None) -> PlatformErro
             "place.",
             code="store.not_openable",
         )
-    if path is None or _DISK_FULL in text or "Could not set lock" in text:
+    if path is None or _DISK_FULL in text or "Could not set lock" in text or lacks_memory(error):
         return translate(error)
     if path.is_dir():
         return StoreRefusedError(f"{path} is a folder; the DuckDB file has to be a file.", code="store.not_duckdb")
@@ -124,6 +135,12 @@ def _constraint(first_line: str) -> PlatformError:
 _NO_TABLE = _with(NotFoundError, "table.not_found", "In the database, {reason}.")
 _NO_QUERY = _with(InvalidInputError, "query.invalid", "DuckDB does not take the query: {reason}.")
 _ABOUT_TEXT = (_NO_TABLE, _NO_QUERY)
+_NO_MEMORY = _with(
+    WorkFailedError,
+    "store.memory",
+    "DuckDB needs more memory than it may use, or more room in the scratch folder: raise its limits "
+    "(HEADRACE_STORE__DUCKDB__MEMORY_LIMIT, …SPILL_LIMIT), or make batches smaller (run.batch_rows).",
+)
 # The first that fits is the answer; a class stands before the classes that it derives from.
 _ANSWERS: tuple[tuple[tuple[type[duckdb.Error], ...], str, Callable[[str], PlatformError]], ...] = (
     ((duckdb.IOException,), "Could not set lock", _busy),
@@ -190,14 +207,16 @@ _ANSWERS: tuple[tuple[tuple[type[duckdb.Error], ...], str, Callable[[str], Platf
         "",
         _with(InvalidInputError, "query.refused", "DuckDB refused the statement."),
     ),
+    ((duckdb.OutOfMemoryException,), "", _NO_MEMORY),
+    ((duckdb.TransactionException,), f"Failed to commit: .*({_MEMORY})", _NO_MEMORY),
     (
-        (duckdb.OutOfMemoryException,),
+        (duckdb.FatalException,),
         "",
         _with(
-            WorkFailedError,
-            "store.memory",
-            "DuckDB needs more memory than it may use, or more room in the scratch folder: raise its limits "
-            "(HEADRACE_STORE__DUCKDB__MEMORY_LIMIT, …SPILL_LIMIT), or make batches smaller (run.batch_rows).",
+            StoreUnavailableError,
+            "store.given_up",
+            "DuckDB gave the file up, as after a checkpoint that failed; what was committed is in it. It is opened "
+            "anew once nobody uses it.",
         ),
     ),
     ((duckdb.Error,), r"[Cc]orrupt|checksum", _with(StoreRefusedError, "store.corrupt", "The DuckDB file is damaged.")),

@@ -5,19 +5,24 @@ so to everybody until the file is opened anew: that is done here, as soon as nob
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import duckdb
 
-from domain.errors import InvalidInputError, StoreRefusedError, StoreUnavailableError
+from domain.errors import InvalidInputError, PlatformError, StoreRefusedError, StoreUnavailableError
 from infrastructure.confinement import Confinement, is_held, real_path
+from infrastructure.memory_room import memory_bytes
 from infrastructure.queries.duckdb_names import ALLOWED, IMPLIED
 from infrastructure.room import lacks_room
-from infrastructure.stores.duckdb.errors import not_opened
+from infrastructure.stores.duckdb.errors import lacks_memory, not_opened, translate
+from infrastructure.stores.duckdb.wal import JOINING, WriteAheadLog, bytes_of, is_long, log_beside, log_bytes
 from infrastructure.threads import OneThread
+
+_MACHINE_SHARE = 3
+"""The part of the machine's memory that putting a log into its file may take, if it needs more than there is else."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,12 @@ class DuckDBFile:
         self._options = options
         self._look = look
         self._connection: duckdb.DuckDBPyConnection | None = None
+        self.log: WriteAheadLog | None = None
+        """What is known of the log of this opening; nothing of a database in memory."""
+        self._is_short_of_memory = False
+        """It was given up for want of memory: row groups are not joined any more."""
+        self._is_to_settle = False
+        self._refusal: str | None = None
         self.opening = ""
         """Tells one opening of the file from another."""
         self._guard = asyncio.Lock()
@@ -90,17 +101,21 @@ class DuckDBFile:
         if not self._is_open:
             raise StoreUnavailableError("The DuckDB store is not open.")
         connection = await self._connected()
-        if not self._is_suspect:
+        if not self._is_suspect and not (self.log is not None and self.log.has_failed):
             return connection
         # What lies in memory only would be gone with the connection.
-        if self._options.path is not None and _is_given_up(connection):
+        if self._options.path is not None and (cause := _given_up_by(connection)):
+            if lacks_memory(cause):
+                self._is_short_of_memory = self._is_to_settle = True
             if self._users:
-                raise _given_up()
+                raise _given_up(cause)
             self._let_go()
             connection = await self._connected()
-            if _is_given_up(connection):  # Something that is about to be collected still holds the old one.
-                raise _given_up()
+            if cause := _given_up_by(connection):  # Something that is about to be collected still holds the old one.
+                raise _given_up(cause)
         self._is_suspect = False
+        if self.log is not None:
+            self.log.has_failed = False
         return connection
 
     async def _connected(self) -> duckdb.DuckDBPyConnection:
@@ -109,6 +124,9 @@ class DuckDBFile:
             try:
                 self._connection = await thread.call(self._connect)
                 self.opening = secrets.token_hex(8)
+                if (path := self._options.path) is not None:
+                    limit_bytes = bytes_of(self._options.memory_limit)
+                    self.log = WriteAheadLog(path, limit_bytes, may_join=not self._is_short_of_memory)
             finally:
                 thread.close()
         return self._connection
@@ -131,7 +149,10 @@ class DuckDBFile:
                 config["temp_directory"] = str(options.scratch)
                 if options.spill_limit is not None:
                     config["max_temp_directory_size"] = options.spill_limit
-            self._look_at(config)
+            if options.path is not None:
+                config |= {JOINING: 0, "allowed_configs": [JOINING]}
+                self._settle(options.path, config)
+                self._look_at(options.path)
             connection = duckdb.connect(target, config=config)
             try:
                 self._check_opened()
@@ -150,7 +171,7 @@ class DuckDBFile:
         """Refuse a file, or the log beside it, that may not be reached, or that is no file: opening a pipe would never
         end.
         """
-        for place in (path, path.with_name(f"{path.name}.wal")):
+        for place in (path, log_beside(path)):
             if self._options.confinement is not None:
                 self._options.confinement.check(place)
             if place.exists() and not place.is_file():
@@ -159,13 +180,45 @@ class DuckDBFile:
                     f"{place} is {what}; the DuckDB file has to be a file.", code="store.not_duckdb"
                 )
 
-    def _look_at(self, config: dict[str, Any]) -> None:
-        path = self._options.path
-        if self._look is None or self._options.confinement is None or path is None or not path.exists():
+    def _settle(self, path: Path, config: dict[str, Any]) -> None:
+        """Put a log into its file before anybody works with it, where that may take more than there is then."""
+        limit_bytes = bytes_of(self._options.memory_limit)
+        # After a crash: what a log holds may take more than a look may.
+        is_to_look = self._is_to_look() and log_beside(path).exists()
+        if not (path.exists() and (self._is_to_settle or is_to_look or is_long(path, limit_bytes))):
             return
-        if path.with_name(f"{path.name}.wal").exists():
-            # After a crash: what a log holds may take more than a look may.
-            duckdb.connect(str(path), config=config).close()
+        if self._refusal is not None:
+            raise _log_too_large(self._refusal)
+        try:
+            _checkpoint(path, config)
+        except duckdb.Error as error:
+            if not lacks_memory(error):
+                raise
+            self._settle_with_more(path, config, limit_bytes)
+        self._is_to_settle = False
+
+    def _settle_with_more(self, path: Path, config: dict[str, Any], limit_bytes: int) -> None:
+        more = max(limit_bytes, memory_bytes() // _MACHINE_SHARE)
+        try:
+            _checkpoint(path, config | {"memory_limit": f"{more // 10**6}MB"})
+        except duckdb.Error as error:
+            if not lacks_memory(error):
+                raise
+            needed = 2 * max(more, log_bytes(path)) // 10**6
+            # Not tried again: it takes much of the machine for seconds.
+            self._refusal = (
+                f"DuckDB cannot put the log of {path} into it with {more // 10**6:,} MB of memory, which it is given "
+                f"for that: set HEADRACE_STORE__DUCKDB__MEMORY_LIMIT to {needed}MB or more where there is so much, and "
+                "start again. Nothing that was committed is lost."
+            )
+            raise _log_too_large(self._refusal) from error
+
+    def _is_to_look(self) -> bool:
+        return self._look is not None and self._options.confinement is not None
+
+    def _look_at(self, path: Path) -> None:
+        if self._look is None or self._options.confinement is None or not path.exists():
+            return
         try:
             self._look(str(path.absolute()))
         except InvalidInputError as error:
@@ -210,15 +263,26 @@ def _refuse_disguised(connection: duckdb.DuckDBPyConnection) -> None:
             )
 
 
-def _is_given_up(connection: duckdb.DuckDBPyConnection) -> bool:
+def _checkpoint(path: Path, config: dict[str, Any]) -> None:
+    with closing(duckdb.connect(str(path), config=config)) as connection:
+        connection.execute("CHECKPOINT")
+
+
+def _log_too_large(sentence: str) -> StoreRefusedError:
+    return StoreRefusedError(sentence, code="store.log_too_large")
+
+
+def _given_up_by(connection: duckdb.DuckDBPyConnection) -> duckdb.Error | None:
     try:
         connection.execute("SELECT 1").fetchall()
-    except duckdb.Error:
-        return True
-    return False
+    except duckdb.Error as error:
+        return error
+    return None
 
 
-def _given_up() -> StoreUnavailableError:
+def _given_up(cause: duckdb.Error) -> PlatformError:
+    if lacks_memory(cause):
+        return translate(cause)
     return StoreUnavailableError(
         "DuckDB gave the file up after it could not write to it; it is opened anew once nobody uses it and there is "
         "room.",

@@ -19,7 +19,8 @@ from infrastructure.sql import quote, quote_table
 from infrastructure.tabular.arrow import row_too_large
 from infrastructure.tabular.nested_types import entries_of, fields_of, item_of
 
-_VECTOR_ROWS = 2048
+VECTOR_ROWS = 2048
+"""So many rows DuckDB has unpacked at a time."""
 _COPIES = 2
 """DuckDB's own, and Arrow's."""
 _LISTED_BYTES = 128 * 1024 * 1024
@@ -45,6 +46,11 @@ WHERE database_name = current_database() AND list_contains($1, table_name) GROUP
 _IS_TABLE = """
 SELECT count(*) FROM duckdb_tables() WHERE database_name = current_database() AND lower(schema_name) = lower($1)
 AND lower(table_name) = lower($2)"""
+_TEXTS = """
+SELECT schema_name, table_name, any_value(estimated_size), list(column_name) FROM duckdb_tables() JOIN duckdb_columns()
+USING (database_name, schema_name, table_name)
+WHERE database_name = current_database() AND estimated_size > 0
+AND regexp_matches(data_type, 'VARCHAR|BLOB|BIT|JSON|BIGNUM') GROUP BY ALL"""
 # Rows that were deleted, and values before an UPDATE, are in the statistics until a checkpoint.
 _EXACT = """
 SELECT max(rows), bool_or(is_updated) FROM (
@@ -69,7 +75,7 @@ class Sizes:
         of it.
         """
         length, total = texts or (0, 0)
-        part = _LISTED_BYTES if texts is None else max(length, min(total, total * _VECTOR_ROWS // max(rows, 1)))
+        part = _LISTED_BYTES if texts is None else max(length, min(total, total * VECTOR_ROWS // max(rows, 1)))
         is_longer = length > self.longest
         return Sizes(
             max(length, self.longest),
@@ -170,6 +176,15 @@ def _strings(stats: Any) -> tuple[int, int] | None:
     return max((longest for longest, _ in known), default=0), sum(total for _, total in known)
 
 
+def most_unpacked(cursor: duckdb.DuckDBPyConnection) -> int:
+    """How many bytes the texts of 2,048 rows of one table may have together, at most; lists of numbers do not tell."""
+    most = 0
+    for schema, table, rows, columns in cursor.execute(_TEXTS).fetchall():
+        found = [_strings(stats) or (0, 0) for stats in _statistics(cursor, (schema, table), columns)]
+        most = max(most, sum(min(total, longest * min(rows, VECTOR_ROWS)) for longest, total in found))
+    return most
+
+
 def is_met(cursor: duckdb.DuckDBPyConnection, table: TableName, limit: int) -> bool:
     """Whether reading so many rows of a table meets every value that its statistics tell of."""
     if cursor.execute(_IS_TABLE, [table.schema or "main", table.table]).fetchall() == [(0,)]:
@@ -229,7 +244,7 @@ def too_many_together(sizes: Sizes) -> WorkFailedError:
     most = 11 * sizes.most_bytes // 10_000_000
     return WorkFailedError(
         f"The values{column} are so large, up to {sizes.longest:,} bytes, that DuckDB has no room for the rows that it "
-        f"unpacks together, up to {_VECTOR_ROWS:,}: raise HEADRACE_STORE__DUCKDB__MEMORY_LIMIT to {most:,} MB or more, "
+        f"unpacks together, up to {VECTOR_ROWS:,}: raise HEADRACE_STORE__DUCKDB__MEMORY_LIMIT to {most:,} MB or more, "
         "or leave the column out.",
         code="store.memory",
     )

@@ -19,6 +19,7 @@ from infrastructure.queries.duckdb_queries import IN_PROCESS, DuckDBQueries
 from infrastructure.sql import quote, quote_table
 from infrastructure.stores.duckdb.capabilities import CAPABILITIES
 from infrastructure.stores.duckdb.catalog import bound_of, describe, natives_of_table
+from infrastructure.stores.duckdb.errors import is_committed
 from infrastructure.stores.duckdb.errors import translate as translate
 from infrastructure.stores.duckdb.internal import create_internal_tables
 from infrastructure.stores.duckdb.limits import as_arrow_has_them, refuse_cut_times, refuse_rounded_texts
@@ -26,6 +27,7 @@ from infrastructure.stores.duckdb.reserved import refuse_read, refuse_reserved
 from infrastructure.stores.duckdb.respelled import DuckDBMerge, write_respelled
 from infrastructure.stores.duckdb.selection import belonging, from_item
 from infrastructure.stores.duckdb.typed_texts import TypedTexts
+from infrastructure.stores.duckdb.wal import WriteAheadLog
 from infrastructure.stores.landing import landing_changed
 from infrastructure.stores.planned import check_planned
 from infrastructure.stores.sql.merge import merged_by
@@ -50,8 +52,11 @@ class DuckDBSession(Session):
         write_lock: WriteLock,
         opening: str,
         queries: DuckDBQueries = IN_PROCESS,
+        log: WriteAheadLog | None = None,
     ) -> None:
+        """What lies in memory only has no `log`."""
         self._queries = queries
+        self._log = log
         self._connection = connection
         self._opening = opening
         self._cursor = connection.cursor()
@@ -72,12 +77,23 @@ class DuckDBSession(Session):
 
     def commit(self) -> None:
         try:
-            self._run("COMMIT")
+            self._commit()
+            if self._log is not None:
+                self._log.shorten(self._cursor)
         except BaseException:
             self.rollback()
             raise
         finally:
             self._release()
+
+    def _commit(self) -> None:
+        try:
+            self._cursor.execute("COMMIT")
+        except duckdb.Error as error:
+            if not is_committed(error):
+                raise translate(error) from error
+            if self._log is not None:
+                self._log.has_failed = True
 
     def rollback(self) -> None:
         try:
@@ -96,12 +112,19 @@ class DuckDBSession(Session):
         with self._registered(rows):
             self._refuse_cut(table, rows)
             self._cursor.execute(f"INSERT INTO {quote_table(table)} ({names}) SELECT {names} FROM _headrace_rows")
+            self._written(rows.num_rows, rows.nbytes)
 
     def merge(self, table: TableName, rows: pa.Table, columns: Sequence[Column], target: Target) -> Merged:
         names = [column.name for column in columns if column.name not in (DELETED, SEQ)]
         with self._registered(rows):
             self._refuse_cut(table, rows)
-            return self.merge_from("_headrace_rows", names, target, is_batch=True)
+            merged = self.merge_from("_headrace_rows", names, target, is_batch=True)
+            self._written(rows.num_rows, rows.nbytes)
+        return merged
+
+    def _written(self, rows: int, nbytes: int) -> None:
+        if self._log is not None:
+            self._log.written(self._cursor, rows, nbytes)
 
     @contextmanager
     def _registered(self, rows: pa.Table | pa.RecordBatchReader) -> Iterator[None]:
@@ -172,6 +195,8 @@ class DuckDBSession(Session):
             f"INSERT INTO {quote_table(table)} ({names}) SELECT {', '.join(values)} FROM {text} WHERE {where}",
             named(parameters | bound),
         )
+        if self._log is not None:
+            self._log.written_unseen()
         return int(found.fetchall()[0][0])
 
     def insert_texts(
@@ -205,6 +230,7 @@ class DuckDBSession(Session):
                 if NOT_CONVERTED in str(error):
                     raise ConversionError("A value does not convert.") from error
                 raise
+        self._written(rows.num_rows, rows.nbytes)
         if count != rows.num_rows:
             raise StoreUnavailableError(f"{rows.num_rows} rows were read and {count} written; nothing of them is kept.")
 

@@ -230,7 +230,7 @@ class DuckDBDataStore(IDataStore):
     @asynccontextmanager
     async def _session(self) -> AsyncIterator[tuple[DuckDBSession, OneThread]]:
         async with self._file.lent() as connection:
-            session = DuckDBSession(connection, self._write_lock, self._file.opening, self._queries)
+            session = DuckDBSession(connection, self._write_lock, self._file.opening, self._queries, self._file.log)
             thread = OneThread("duckdb-write")
             thread.interrupt = session.interrupt
             try:
