@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from domain.first_errors import MOST_FIRST_ERRORS
 from domain.loads.checkpoint import LaneState
 from domain.loads.horizon import ReadEnd
+from domain.loads.quarantine import LEFT
 from domain.loads.read_set import ReadSet
 from domain.loads.report import StreamReport
 from domain.loads.way import Route
 from domain.pipelines.spec import Mode, PipelineSpec
 from domain.ports.data_store import Publication
-from domain.quality.measures import LandedRows
+from domain.quality.measures import Measures
 from domain.quality.profile import Profile, ProfileSummary
 from domain.runs.report import Hook, RunReport, Spent, StreamPart
 
@@ -84,7 +85,7 @@ def run_report(read_set: ReadSet, loaded: Loaded) -> RunReport:
         delete_missing=measures.delete_missing,
         note=read_set.plan.note,
         landed=measures.landed,
-        warnings=_warnings(read_set, measures.landed),
+        warnings=_warnings(read_set, measures),
     )
     named = own.saying("read_set", "adopted", "watermark", *_named(end), *_OF_RUN, if_any=_IF_ANY_OF_RUN)
     return named.after(read_set.completed_first)
@@ -105,7 +106,7 @@ def published_report(state: LaneState, read_set: ReadSet) -> RunReport:
         first_errors=measures.first_errors,
         note=read_set.plan.note,
         landed=measures.landed,
-        warnings=_warnings(read_set, measures.landed),
+        warnings=_warnings(read_set, measures),
         merged=measures.merged,
         profiles=_summaries(memory.profiles),
     )
@@ -134,9 +135,13 @@ def unfinished_report(state: LaneState) -> RunReport | None:
     return own.saying(*_OF_UNFINISHED).after(read_set.completed_first if read_set is not None else None)
 
 
-def _warnings(read_set: ReadSet, landed: LandedRows | None) -> tuple[str, ...]:
-    """What hides rows at the source, and rows that were written and that the table does not show."""
-    told = read_set.plan.warnings
+def _warnings(read_set: ReadSet, measures: Measures) -> tuple[str, ...]:
+    """What hides rows at the source, rows that a replay has left, and those that were written and that the table does
+    not show.
+    """
+    told, landed = read_set.plan.warnings, measures.landed
+    if measures.left:
+        told = (*told, f"{measures.left} refused rows stay in quarantine, {LEFT}")
     if landed is not None and landed.hides:
         told = (*told, _HIDDEN_FROM_MERGE)
     if landed is None or landed.shown == landed.written:

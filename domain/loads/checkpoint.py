@@ -76,7 +76,8 @@ class Merged:
     """What a merge did to its table; rows that are only marked as missing count as deleted.
 
     `repeated` of its rows were not the last of their key, as the store holds keys equal. A store that cannot tell what
-    became of single rows leaves `is_counted` False.
+    became of single rows leaves `is_counted` False. `left` is what the counts change by where a replay leaves rows in
+    quarantine, as they may be older than what is there.
     """
 
     inserted: int = 0
@@ -84,17 +85,33 @@ class Merged:
     deleted: int = 0
     repeated: int = 0
     is_counted: bool = True
+    left: Counts = field(default_factory=Counts)
+
+    def __add__(self, other: "Merged") -> "Merged":
+        return Merged(
+            self.inserted + other.inserted,
+            self.updated + other.updated,
+            self.deleted + other.deleted,
+            self.repeated + other.repeated,
+            self.is_counted and other.is_counted,
+            self.left + other.left,
+        )
+
+    @classmethod
+    def leaving(cls, sources: int, rows: int) -> "Merged":
+        """What becomes of rows that are left in quarantine, and of how many source rows they were made."""
+        return cls(left=Counts(used=-sources, produced=-rows, quarantined=sources))
 
     @property
     def counts(self) -> Counts:
         """What it adds to the counts of the rows."""
-        return Counts(deduplicated=self.repeated)
+        return Counts(deduplicated=self.repeated) + self.left
 
     @property
     def measures(self) -> Measures:
         """What it adds to the measures of the rows."""
         done = RowChanges(self.inserted, self.updated, self.deleted)
-        return Measures(merged=done) if self.is_counted else Measures()
+        return Measures(merged=done if self.is_counted else None, left=self.left.quarantined)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,12 @@ PLACE = ("read_set", "stream", "seq", "ordinal")
 
 ALL_RUNS = "all"
 
+LEFT = (
+    "not replayed: nothing tells whether a row of its key was read later. Put it right at the source, so that it is "
+    "read again, or run the pipeline with --full-refresh"
+)
+"""Why a replay has left a row where it is, behind the reason for which it was refused."""
+
 
 class RefusedState(StrEnum):
     """What became of a refused row."""
@@ -23,7 +29,9 @@ class RefusedState(StrEnum):
     REPAIRED = "repaired"
     """A replay has put it into the destination."""
     SUPERSEDED = "superseded"
-    """A later run has read this row again, by its key or with the whole source."""
+    """A later run has read this row again, by its key or with the whole source; or, where rows are merged, a later row
+    of its merge key has landed.
+    """
     ABANDONED = "abandoned"
     """The run that refused it was never published."""
 

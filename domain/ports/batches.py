@@ -115,8 +115,9 @@ class JudgedBatch:
     """Rows that may land, and the refused ones.
 
     `refused` has the columns ordinal (int64, place in the source batch), kind (`conversion` or `rule`), rule, reason
-    record (the source row as JSON) and columns (the types of its values). With `origins` the rows are replayed: what is
-    refused stays where it is, the rest is marked as repaired.
+    record (the source row as JSON), columns (the types of its values) and merge_key (what its key at the destination is
+    known by, where rows are merged and it is known; those that may land have `_headrace_ordinal` too). With `origins`
+    the rows are replayed: what is refused stays where it is, the rest is marked as repaired.
     """
 
     accepted: Batch

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from domain.pipelines.steps import Step
 from domain.ports.data_store import Batch, Conversions, JudgedBatch
 from domain.quality.rules import Rule
-from domain.stores.table import Column
+from domain.stores.table import DELETED, ORDINAL, Column
 
 
 @dataclass(frozen=True)
@@ -19,8 +19,8 @@ class TransformPlan:
     those of the `guessed` columns only where the value stays the very one that was written. `target` are the
     destination's columns that already exist: values are converted to their types. `is_partial` says that columns which
     no row rule looks at are left out. `normalizes` puts names into the destination's case, after the rules. Of rows
-    with the same `key` in one batch only the last is accepted; `deleted_when` is a predicate that adds the column
-    `_headrace_deleted`.
+    with the same `key` in one batch only the last is accepted, with its place in the batch as `_headrace_ordinal`;
+    `deleted_when` is a predicate that adds the column `_headrace_deleted`.
     """
 
     source: tuple[Column, ...]
@@ -33,6 +33,12 @@ class TransformPlan:
     key: tuple[str, ...] = ()
     deleted_when: str | None = None
     guessed: tuple[str, ...] = ()
+
+    @property
+    def beside(self) -> tuple[str, ...]:
+        """What accepted rows have beside their columns."""
+        there = {DELETED: self.deleted_when is not None, ORDINAL: bool(self.key)}
+        return tuple(name for name, is_there in there.items() if is_there)
 
     @property
     def keeps_values(self) -> bool:

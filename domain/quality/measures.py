@@ -85,7 +85,8 @@ class Measures:
 
     `snapshots` says which moments of the source the attempts have read. `violations` are per row rule, `nulls` and
     `unconverted` rows per column; `newest` is the greatest time of a column, in ISO form. `merged`, `delete_missing`
-    and `landed` tell what became of the rows in their table.
+    and `landed` tell what became of the rows in their table, `left` how many a replay has left in quarantine although
+    no rule refuses them.
     """
 
     snapshots: Mapping[str, int] = field(default_factory=dict)
@@ -98,6 +99,7 @@ class Measures:
     merged: RowChanges | None = None
     delete_missing: str | None = None
     landed: LandedRows | None = None
+    left: int = 0
 
     def __add__(self, other: "Measures") -> "Measures":
         merged = [side.merged for side in (self, other) if side.merged is not None]
@@ -112,6 +114,7 @@ class Measures:
             merged=sum(merged, RowChanges()) if merged else None,
             delete_missing=self.delete_missing if self.delete_missing is not None else other.delete_missing,
             landed=self.landed if self.landed is not None else other.landed,
+            left=self.left + other.left,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -127,6 +130,7 @@ class Measures:
             "merged": self.merged.to_json() if self.merged is not None else None,
             "delete_missing": self.delete_missing,
             "landed": self.landed.to_json() if self.landed is not None else None,
+            "left": self.left,
         }
         return {name: value for name, value in found.items() if value}
 
@@ -143,7 +147,7 @@ class Measures:
         )
 
 
-_PLAIN = ("snapshots", "violations", "nulls", "newest", "unconverted", "delete_missing")
+_PLAIN = ("snapshots", "violations", "nulls", "newest", "unconverted", "delete_missing", "left")
 
 
 def _added(left: Mapping[str, int], right: Mapping[str, int]) -> Mapping[str, int]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from itertools import accumulate, pairwise
@@ -19,11 +20,13 @@ from domain.ports.quarantine import IRefusedRows
 from domain.runs.lane import Lane
 from domain.stores.table import Column
 from infrastructure.tabular.arrow import row_too_large, to_table
-from infrastructure.tabular.json_rows import decoded, encoded, guessed_of, merged_shape
+from infrastructure.tabular.digests import digest_of, digests
+from infrastructure.tabular.json_rows import decoded, guessed_of, merged_shape
 
 MOST_READ_AGAIN = 100_000
 """So many open refusals are looked at by a run that may read their rows again."""
 PAGE_ROWS = 32_768
+_FIRST_LETTERS = 32
 PAGE_BYTES = 16 * 1024 * 1024
 """A page of refused rows has so many at most, and so many bytes: each row of it is a dozen values in memory at once."""
 
@@ -112,18 +115,24 @@ def may_be_read_again(lane: Lane, target: Target) -> Refusals:
 
 
 class ReadAgain:
-    """Open refusals of earlier runs by the key of their source row; says which of these rows a batch has again."""
+    """Open refusals of earlier runs by the key of their source row; says which of these rows a batch has again.
+
+    Keys may be as long as rows: of each a digest is kept, and of its first value a number or the beginning of a text.
+    """
 
     def __init__(self, key: Sequence[str], refused: Iterable[RefusedRow]) -> None:
         self._key = tuple(key)
-        self._places: dict[str, list[Position]] = defaultdict(list)
-        self._firsts: set[str] = set()
+        self._places: dict[bytes, list[Position]] = defaultdict(list)
+        self._firsts: set[str | int] | None = set()
         for row in refused:
             record = json.loads(row.record)
             values = {name: record.get(name) for name in self._key}
-            if None not in values.values():  # NULL is no key.
-                self._places[json.dumps(values, ensure_ascii=False)].append(row.place)
-                self._firsts.add(json.dumps(values[self._key[0]]))
+            if None in values.values():  # NULL is no key.
+                continue
+            read_set, stream, *rest = row.place
+            place = (sys.intern(read_set), sys.intern(stream), *rest)
+            self._places[digest_of(json.dumps(values, ensure_ascii=False))].append(place)
+            self._note_first(values[self._key[0]])
 
     def places(self, batch: Batch) -> list[Position]:
         """The refusals of which a batch has the rows."""
@@ -131,16 +140,29 @@ class ReadAgain:
         if not self._places or not set(self._key) <= set(rows.column_names):
             return []
         rows = self._sifted(rows.select(self._key))
-        return [place for text in encoded(rows) for place in self._places.get(text, ())]
+        return [place for found in digests(rows) for place in self._places.get(found, ())]
+
+    def _note_first(self, value: object) -> None:
+        if self._firsts is None:
+            return
+        if isinstance(value, str):
+            self._firsts.add(value[:_FIRST_LETTERS])
+        elif isinstance(value, int) and abs(value) < 2**64:
+            self._firsts.add(value)
+        else:
+            self._firsts = None
 
     def _sifted(self, rows: pa.Table) -> pa.Table:
         """Leave out most rows where that is quick: to write every key as text takes far longer."""
-        values, wanted = rows.column(0), [json.loads(text) for text in self._firsts]
-        is_plain = pa.types.is_integer(values.type) or pa.types.is_string(values.type)
-        fitting = [value for value in wanted if isinstance(value, str) is pa.types.is_string(values.type)]
-        if not is_plain or len(fitting) < len(wanted):
+        values, wanted = rows.column(0), self._firsts or set()
+        is_text = pa.types.is_string(values.type)
+        is_plain = is_text or pa.types.is_integer(values.type)
+        fitting = [value for value in wanted if isinstance(value, str) is is_text]
+        if not is_plain or not fitting or len(fitting) < len(wanted):
             return rows
         try:
-            return rows.filter(pc.is_in(values, pa.array(wanted, values.type)))
+            # A letter is one code point here and there.
+            firsts = pc.utf8_slice_codeunits(values, 0, _FIRST_LETTERS) if is_text else values
+            return rows.filter(pc.is_in(firsts, pa.array(fitting, firsts.type)))
         except (pa.ArrowInvalid, OverflowError):  # The column was wider when they were refused.
             return rows

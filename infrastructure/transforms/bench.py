@@ -11,13 +11,14 @@ import pyarrow as pa
 
 from domain.ports.data_store import Batch, Conversions, JudgedBatch
 from domain.ports.transformer import IPreparedTransform, ITransformer, TransformPlan
-from domain.stores.table import DELETED, ORDINAL, Column
+from domain.stores.table import ORDINAL, Column
 from infrastructure.bench.bench import Bench
 from infrastructure.tabular.arrow import to_table
 from infrastructure.transforms.arrow_bytes import as_bytes, of_bytes
-from infrastructure.transforms.duckdb import DuckDBTransformer, nothing_judged
+from infrastructure.transforms.duckdb import DuckDBTransformer
 from infrastructure.transforms.in_child import Described, EngineLimits, JudgedBytes, describe, judge
 from infrastructure.transforms.python import Hook, PythonHooks
+from infrastructure.transforms.refused import nothing_judged
 from infrastructure.transforms.runs import python_steps
 from infrastructure.transforms.sizes import is_written
 
@@ -142,7 +143,7 @@ class BenchTransform(IPreparedTransform):
 
     def _read(self, judged: JudgedBytes) -> JudgedBatch:
         accepted, refused = of_bytes(judged.accepted), of_bytes(judged.refused)
-        names = [column.name for column in self.columns] + ([DELETED] if self._plan.deleted_when is not None else [])
+        names = [*(column.name for column in self.columns), *self._plan.beside]
         if accepted.column_names != names:
             raise pa.ArrowInvalid("other columns than those of the plan")
         return JudgedBatch(accepted, refused, judged.counts, judged.measures)

@@ -27,11 +27,11 @@ from infrastructure.threads import OneThread
 from infrastructure.transforms.before import Before
 from infrastructure.transforms.engine import for_many_parts, locked_down
 from infrastructure.transforms.failures import batch_error, culprit
-from infrastructure.transforms.keys import last_of_each
+from infrastructure.transforms.keys import keys_of_refused, last_of_each
 from infrastructure.transforms.newest import newest_of
 from infrastructure.transforms.profiles import profiled_columns, profiles
 from infrastructure.transforms.python import Hook, PythonHooks
-from infrastructure.transforms.refused import REFUSED, Refusal, first_errors, refused_table
+from infrastructure.transforms.refused import REFUSED, Refusal, first_errors, nothing_judged, refused_table
 from infrastructure.transforms.rules import check_rules, looked_at, unbound, verdict_name, violation
 from infrastructure.transforms.runs import SqlSteps, python_steps, runs_of
 from infrastructure.transforms.sizes import has_many_parts
@@ -299,7 +299,7 @@ class DuckDBTransform(IPreparedTransform):
             value_set = pa.array(sorted(gone), pa.int64())
             keep = pc.and_(keep, pc.invert(pc.is_in(judged.column(ORDINAL), value_set=value_set)))
         kept = judged.filter(keep) if refused else judged
-        accepted = kept.select(_names(self._columns) + ([DELETED] if self._plan.deleted_when is not None else []))
+        accepted = kept.select([*_names(self._columns), *self._plan.beside])
         used = len(pc.unique(kept.column(ORDINAL))) if self._before else accepted.num_rows
         counts = Counts(
             read=batch.num_rows,
@@ -311,7 +311,7 @@ class DuckDBTransform(IPreparedTransform):
         )
         return JudgedBatch(
             accepted=accepted,
-            refused=refused_table(batch, refused, self._shape),
+            refused=refused_table(batch, refused, self._shape, self._keys_of(judged, refused)),
             counts=counts,
             measures=self._measures(batch, accepted, refused, violations),
         )
@@ -349,6 +349,11 @@ class DuckDBTransform(IPreparedTransform):
             judged = judged.append_column(name, rows.column(name))
         return judged
 
+    def _keys_of(self, judged: pa.Table, refused: Sequence[Refusal]) -> dict[int, str | None]:
+        names = dict(zip(self._plan.landing_names(_names(self._columns)), self._columns, strict=True))
+        key = [names[name] for name in self._plan.key]
+        return keys_of_refused(judged, refused, _names(key), [c.name for c in key if c.type == "uuid"])
+
     @cached_property
     def _shape(self) -> str:
         plan = self._plan
@@ -356,6 +361,8 @@ class DuckDBTransform(IPreparedTransform):
 
     def _untouched(self, batch: pa.Table) -> JudgedBatch:
         counts = Counts(read=batch.num_rows, used=batch.num_rows, produced=batch.num_rows)
+        if self._plan.key:
+            batch = batch.append_column(ORDINAL, self._ordinals(batch.num_rows))
         return JudgedBatch(batch, REFUSED.empty_table(), counts, self._measures(batch, batch, (), {}))
 
     def _ordinals(self, count: int) -> pa.Array:
@@ -378,13 +385,6 @@ class DuckDBTransform(IPreparedTransform):
             unconverted=dict(Counter(column for _, kind, column, _ in refused if kind == "conversion")),
             first_errors=first_errors(batch, refused, self._plan.rules) if refused else (),
         )
-
-
-def nothing_judged(columns: Sequence[Column], plan: TransformPlan) -> JudgedBatch:
-    """What becomes of no rows."""
-    columns = [*columns, *([Column(DELETED, "bool")] if plan.deleted_when is not None else [])]
-    arrays = [pa.array([], arrow_type(column.type)) for column in columns]
-    return JudgedBatch(pa.table(arrays, names=_names(columns)), REFUSED.empty_table(), Counts(), Measures())
 
 
 def _names(columns: Sequence[Column]) -> list[str]:

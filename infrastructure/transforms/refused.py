@@ -1,13 +1,18 @@
 """Rows that were refused, as they go to quarantine: with their place, the reason, and the row as it was read."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import pyarrow as pa
 
 from domain.errors import QualityRejectedError
 from domain.first_errors import FirstError
+from domain.ports.data_store import JudgedBatch
+from domain.ports.transformer import TransformPlan
+from domain.quality.measures import Counts, Measures
 from domain.quality.rules import Rule
 from domain.rule_results import RuleResult
+from domain.stores.table import DELETED, Column
+from infrastructure.tabular.arrow import arrow_type
 from infrastructure.tabular.json_rows import encoded
 from infrastructure.transforms.shapes import shape_of_scalar
 
@@ -21,14 +26,17 @@ REFUSED = pa.schema(
         ("reason", pa.string()),
         ("record", pa.string()),
         ("columns", pa.dictionary(pa.int32(), pa.string())),
+        ("merge_key", pa.string()),
     ]
 )
 Refusal = tuple[int, str, str, str]
 """Ordinal and kind of a refused row; the rule that refused it, or the column that did not convert; and the reason."""
 
 
-def refused_table(batch: pa.Table, refused: Sequence[Refusal], types: str) -> pa.Table:
-    """Gather refused rows of a batch, in its order; `types` says of which types their values are."""
+def refused_table(batch: pa.Table, refused: Sequence[Refusal], types: str, keys: Mapping[int, str | None]) -> pa.Table:
+    """Gather refused rows of a batch, in its order; `types` says of which types their values are, and `keys` what
+    their merge keys are known by, where they are known.
+    """
     if not refused:
         return REFUSED.empty_table()
     ordered = sorted(refused, key=lambda item: item[0])
@@ -36,7 +44,7 @@ def refused_table(batch: pa.Table, refused: Sequence[Refusal], types: str) -> pa
     ordinals, kinds, subjects, reasons = zip(*ordered, strict=True)
     rules = [subject if kind == "rule" else None for kind, subject in zip(kinds, subjects, strict=True)]
     shapes = pa.DictionaryArray.from_arrays(pa.repeat(0, len(records)).cast(pa.int32()), pa.array([types]))
-    values = [list(ordinals), list(kinds), rules, list(reasons), records, shapes]
+    values = [list(ordinals), list(kinds), rules, list(reasons), records, shapes, [keys.get(n) for n in ordinals]]
     return pa.table(values, schema=REFUSED)
 
 
@@ -82,3 +90,12 @@ def rejected(rule: Rule, count: int, batch: pa.Table, ordinals: Sequence[int]) -
         RuleResult(rule.label, "row", rule.on_violation.value, "fail", batch.num_rows, count, value=float(count)),
     )
     return error
+
+
+def nothing_judged(columns: Sequence[Column], plan: TransformPlan) -> JudgedBatch:
+    """What becomes of no rows."""
+    columns = [*columns, *([Column(DELETED, "bool")] if plan.deleted_when is not None else [])]
+    arrays = [pa.array([], arrow_type(column.type)) for column in columns]
+    return JudgedBatch(
+        pa.table(arrays, names=[column.name for column in columns]), REFUSED.empty_table(), Counts(), Measures()
+    )

@@ -18,7 +18,7 @@ from domain.ports.data_store import IDataStore, JudgedBatch, SourceBatch, Target
 from domain.quality.measures import Counts, Measures
 from domain.quality.rules import StagedChecks
 from domain.runs.lane import Lane
-from domain.stores.table import RUN_ID, Column
+from domain.stores.table import ORDINAL, RUN_ID, Column
 from infrastructure.tabular.arrow import arrow_type
 from infrastructure.tabular.json_rows import decoded, encoded, merged_shape, shape_of
 from infrastructure.transforms.refused import REFUSED
@@ -98,7 +98,9 @@ async def land(
     again: tuple[int, ...], seq: int,
 ) -> None:  # fmt: skip
     rows = pa.table(batch.data)
-    kept = rows.take([n for n in range(rows.num_rows) if n not in again])
+    kept = rows.append_column(ORDINAL, pa.array(range(rows.num_rows), pa.int64()))
+    kept = kept.take([n for n in range(rows.num_rows) if n not in again])
+    kept = kept if target.merges else kept.drop_columns([ORDINAL])
     refused = pa.Table.from_pylist([refusal(n) for n in again if n < rows.num_rows], REFUSED)
     counts = _counts(batch, again)
     async with store.writer(REPLAYS, target, planned.id, "0", fence, await token_of(store, REPLAYS)) as writer:

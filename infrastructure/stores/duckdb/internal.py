@@ -6,6 +6,7 @@ from domain.stores.table import Column, TableName
 from infrastructure.sql import quote, quote_table
 from infrastructure.stores.sql.session import (
     CHECKPOINT,
+    MERGE_KEY,
     OWNER,
     QUARANTINE,
     QUARANTINE_COLUMNS,
@@ -31,7 +32,7 @@ def create_internal_tables(session: Session, schema: str | None) -> None:
     session.execute(owner_ddl(quote_table(TableName(OWNER, schema))))
     existing = session.describe(quarantine)
     if existing is not None:
-        add_columns(session, existing, [RECORD_BYTES])
+        add_columns(session, existing, [RECORD_BYTES, MERGE_KEY])
         return
     kept = _kept(session)
     definitions = ", ".join(_definition(column, kept) for column in (*QUARANTINE_COLUMNS, RECORD_BYTES))

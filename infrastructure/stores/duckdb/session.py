@@ -37,6 +37,7 @@ from infrastructure.tabular.duckdb_types import logical_of, native_of
 from infrastructure.tabular.exact import NOT_CONVERTED
 
 _EXACT = re.compile(r"u?int[0-9]+|bool|date|time(stamp(tz)?)?|binary|decimal\(.*")
+_EXACT_OR_UUID = re.compile(f"{_EXACT.pattern}|uuid")
 
 
 class DuckDBSession(Session):
@@ -138,24 +139,38 @@ class DuckDBSession(Session):
             with suppress(duckdb.Error):  # A transaction that is over but for its ROLLBACK forgets them with that.
                 self._cursor.unregister("_headrace_rows")
 
-    def merge_from(self, using: str, names: Sequence[str], target: Target, *, is_batch: bool = False) -> Merged:
+    def keys_there(
+        self, table: TableName, rows: pa.Table, columns: Sequence[Column], target: Target
+    ) -> tuple[bool, set[int]]:
         held = self.describe(target.table)
-        columns = held.columns if held is not None else ()
-        is_exact = self._is_exact(target, columns)
+        names = [column.name for column in columns if column.name not in (DELETED, SEQ)]
+        with self._registered(rows):
+            found = self.execute(self._merging("_headrace_rows", names, target, held).there)
+        return self._is_exact(target, held, _EXACT_OR_UUID), {number for (number,) in found}
+
+    def _merging(
+        self, using: str, names: Sequence[str], target: Target, held: TableSchema | None, *, is_batch: bool = False
+    ) -> DuckDBMerge:
+        is_exact = self._is_exact(target, held)
         if not is_exact:
             # Put under the table's own columns, which may have a collation.
             own = f"SELECT {', '.join(quote(name) for name in names)} FROM {quote_table(target.table)} WHERE false"
             using = f"({own} UNION ALL BY NAME SELECT * FROM {using}) AS merged"
-        merging = DuckDBMerge(using, names, target, is_exact=is_exact, is_batch=is_batch)
+        return DuckDBMerge(using, names, target, is_exact=is_exact, is_batch=is_batch)
+
+    def merge_from(self, using: str, names: Sequence[str], target: Target, *, is_batch: bool = False) -> Merged:
+        held = self.describe(target.table)
+        merging = self._merging(using, names, target, held, is_batch=is_batch)
+        columns = held.columns if held is not None else ()
         kept = [column.name for column in columns if column.name not in names and not column.is_computed]
         write_respelled(self, merging, natives_of_table(self._run, target.table), kept)
         repeated = merging.repeated(self)
         actions = Counter(action for (action,) in self.execute(f"{merging.statement} RETURNING merge_action"))
         return merged_by(actions.items(), repeated)
 
-    def _is_exact(self, target: Target, columns: Iterable[Column]) -> bool:
+    def _is_exact(self, target: Target, held: TableSchema | None, exact: re.Pattern[str] = _EXACT) -> bool:
         """Whether two keys are equal only when they are the same values to Arrow too: no collation says otherwise."""
-        kinds = [column.type for column in columns if column.name in target.key]
+        kinds = [column.type for column in held.columns if column.name in target.key] if held else []
         where = (
             "lower(schema_name) = lower($1) AND lower(table_name) = lower($2) AND database_name = current_database()"
         )
@@ -165,7 +180,7 @@ class DuckDBSession(Session):
             (target.table.schema or "main", target.table.table),
         )
         is_plain = collated == [(False,)]
-        return all(_EXACT.fullmatch(kind) or (kind == "string" and is_plain) for kind in kinds)
+        return all(exact.fullmatch(kind) or (kind == "string" and is_plain) for kind in kinds)
 
     def insert_selected(
         self, table: TableName, selection: StreamSelection, constants: Mapping[str, tuple[str, str]]

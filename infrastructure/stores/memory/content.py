@@ -66,6 +66,13 @@ def merge_rows(content: Content, target: Target, rows: pa.Table) -> Merged:
     return Merged(done["inserted"], done["updated"], done["deleted"], rows.num_rows - len(last))
 
 
+def keys_there(content: Content, target: Target, rows: pa.Table) -> set[int]:
+    """The numbers of the rows whose key the table has."""
+    _, existing = content.tables[str(target.table)]
+    found = {_key(row, target) for row in existing.select(list(target.key)).to_pylist()}
+    return {n for n, row in enumerate(rows.select(list(target.key)).to_pylist()) if _key(row, target) in found}
+
+
 def merge_stage(content: Content, target: Target) -> Merged:
     """Merge the staging table."""
     assert target.shadow is not None

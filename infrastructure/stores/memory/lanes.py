@@ -43,7 +43,14 @@ from infrastructure.stores.landing import (
 )
 from infrastructure.stores.lane_tokens import new_token
 from infrastructure.stores.memory.content import Content, append_rows, create_table, merge_rows, merge_stage
-from infrastructure.stores.memory.quarantine import mark_repaired, move_refused, note_read_again, settle_refused
+from infrastructure.stores.memory.quarantine import (
+    mark_repaired,
+    merge_replayed,
+    move_refused,
+    note_read_again,
+    settle_overtaken,
+    settle_refused,
+)
 from infrastructure.stores.replayed import repaired_places
 from infrastructure.tabular.arrow import arrow_type, to_table
 
@@ -77,25 +84,15 @@ class InMemoryWriter(IWriter):
             fail_at("batch.after_checkpoint")
             target = self._target
             rows = to_table(batch.accepted)
-            merged = self._land(content, rows, checkpoint.seq) if rows.num_rows else nothing_merged(target)
+            merged = self._land(content, rows, checkpoint.seq, batch) if rows.num_rows else nothing_merged(target)
             if merged is not None:
                 self._put(content, checkpoint.with_merged(merged))
             fail_at("batch.mid_rows")
-            note_read_again(content, self._lane, target, self._read_set_id, batch.source)
-            if batch.origins is not None:
+            if batch.origins is None:
+                self._put_aside(content, batch, checkpoint.seq)
+                note_read_again(content, self._lane, target, self._read_set_id, batch.source)
+            elif not (target.merges and rows.num_rows):  # Else that was done with the merge.
                 mark_repaired(content, self._lane, target.run_id, repaired_places(batch))
-            for record in to_table(batch.refused).to_pylist() if batch.origins is None else ():
-                place = {
-                    "org": self._lane.organization,
-                    "pipeline": self._lane.pipeline,
-                    "lane": self._lane.name,
-                    "read_set": self._read_set_id,
-                    "stream": self._stream,
-                    "seq": checkpoint.seq,
-                }
-                fate = {"state": RefusedState.WAITING, "settled_by": None, "refused_at": utc_now()}
-                known = {"target": str(target.table), "run_id": target.run_id}
-                content.quarantine.append({**record, **place, **known, **fate})
             fail_at("batch.before_commit")
             is_filled = _is_filled(content, self._landing)
         fail_at("batch.commit_sent")
@@ -103,7 +100,22 @@ class InMemoryWriter(IWriter):
         self._watch.was_filled = is_filled
         return Committed(merged=merged)
 
-    def _land(self, content: Content, rows: pa.Table, seq: int) -> Merged | None:
+    def _put_aside(self, content: Content, batch: JudgedBatch, seq: int) -> None:
+        target, lane = self._target, self._lane
+        place = {
+            "org": lane.organization,
+            "pipeline": lane.pipeline,
+            "lane": lane.name,
+            "read_set": self._read_set_id,
+            "stream": self._stream,
+            "seq": seq,
+        }
+        known = {"target": str(target.table), "run_id": target.run_id, "refused_at": utc_now()}
+        fates = settle_overtaken(content, lane, target, self._read_set_id, batch)
+        for record, fate in zip(to_table(batch.refused).to_pylist(), fates, strict=True):
+            content.quarantine.append({**record, **place, **known, **fate})
+
+    def _land(self, content: Content, rows: pa.Table, seq: int, batch: JudgedBatch) -> Merged | None:
         target = self._target
         if str(self._landing) in content.tables:  # A table that is gone has an error of its own.
             self._watch.check(None, lambda _: False, lambda: _is_filled(content, self._landing))
@@ -117,6 +129,8 @@ class InMemoryWriter(IWriter):
             rows = rows.append_column(SEQ, places_of(seq, rows.num_rows))
         if deleted is not None:
             rows = rows.append_column(DELETED, deleted)
+        if target.merges and target.shadow is None and batch.origins is not None:
+            return merge_replayed(content, self._lane, target, rows, batch)
         if target.merges and target.shadow is None:
             return merge_rows(content, target, rows)
         append_rows(content, self._landing, rows)

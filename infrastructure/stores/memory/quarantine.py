@@ -1,16 +1,21 @@
 """The quarantine of the in-memory store: listing refused rows, and what becomes of them with their run (D9)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
+import pyarrow as pa
+
 from domain.errors import FencedError
-from domain.loads.checkpoint import Position
-from domain.loads.quarantine import Refusals, RefusedRow, RefusedState
+from domain.loads.checkpoint import Merged, Position
+from domain.loads.quarantine import LEFT, Refusals, RefusedRow, RefusedState
 from domain.loads.read_set import OF_CHOSEN_PARAMETERS, ReadSet
-from domain.ports.data_store import Batch, Target
+from domain.ports.data_store import Batch, JudgedBatch, Target
 from domain.runs.lane import Lane
-from infrastructure.stores.memory.content import Content
-from infrastructure.stores.replayed import ReadAgain, may_be_read_again
+from infrastructure.stores.memory.content import Content, keys_there, merge_rows
+from infrastructure.stores.overtaken import Kept, Replayed, is_before, landing_keys, overtaken_within
+from infrastructure.stores.replayed import ReadAgain, may_be_read_again, repaired_places
+from infrastructure.tabular.arrow import to_table
 
 _KEPT = ("run_id", "kind", "rule", "reason", "record", "columns", "state", "settled_by", "refused_at")
 
@@ -20,10 +25,10 @@ def refused_rows(content: Content, refusals: Refusals, after: Position | None) -
     chosen = sorted((row for row in content.quarantine if _belongs(row, refusals)), key=_order)
     return [
         RefusedRow(
-            place=(row["read_set"], row["stream"], str(row["seq"]), str(row["ordinal"])),
+            place=_place(row),
             **{name: row[name] for name in _KEPT if name != "settled_by"},
-            # Of an open one it says which read set has read it again.
-            settled_by=row["settled_by"] if row["state"] is not RefusedState.OPEN else None,
+            # Until a run is published it says by which read set the row will be settled.
+            settled_by=None if row["state"] in (RefusedState.OPEN, RefusedState.WAITING) else row["settled_by"],
         )
         for row in chosen
         if after is None or _order(row) > (after[0], after[1], int(after[2]), int(after[3]))
@@ -73,18 +78,89 @@ def settle_refused(content: Content, lane: Lane, target: Target, read_set: ReadS
     is_whole = target.merges and read_set.is_whole and lane.is_main
     mine = (lane.organization, lane.pipeline, str(target.table), RefusedState.OPEN)
     settled = {"state": RefusedState.SUPERSEDED, "settled_by": target.run_id}
-    content.quarantine = [
-        {**row, **settled}
-        if (row["org"], row["pipeline"], row["target"], row["state"]) == mine
-        and (
-            target.replaces
-            or row["settled_by"] == read_set.id
-            or (is_whole and not row["read_set"].endswith(OF_CHOSEN_PARAMETERS))
-        )
-        else row
-        for row in content.quarantine
-    ]
+
+    def supersede(is_meant: Callable[[dict[str, Any]], bool]) -> None:
+        content.quarantine = [
+            {**row, **settled}
+            if (row["org"], row["pipeline"], row["target"], row["state"]) == mine and is_meant(row)
+            else row
+            for row in content.quarantine
+        ]
+
+    supersede(lambda row: target.replaces or (is_whole and not row["read_set"].endswith(OF_CHOSEN_PARAMETERS)))
     move_refused(content, lane, RefusedState.WAITING, RefusedState.OPEN)
+    supersede(lambda row: row["settled_by"] == read_set.id)
+
+
+def settle_overtaken(
+    content: Content, lane: Lane, target: Target, read_set_id: str, batch: JudgedBatch
+) -> list[dict[str, Any]]:
+    """Settle the refusals of which a batch lands a later row; give the fate of each that it refuses itself."""
+    waiting = {"state": RefusedState.WAITING, "settled_by": None}
+    if not target.merges:
+        return [waiting] * batch.refused.num_rows
+    own = to_table(batch.refused).column("merge_key")
+    if own.null_count == len(own) and not any(row["merge_key"] for row in content.quarantine):
+        return [waiting] * len(own)
+    landing = landing_keys(batch, target)
+    settled: dict[str, Any] = {"state": RefusedState.SUPERSEDED, "settled_by": target.run_id}
+    if target.shadow is not None:
+        settled = {"settled_by": read_set_id}
+    for number, row in enumerate(content.quarantine):
+        is_open = row["state"] is RefusedState.OPEN
+        is_own = row["state"] is RefusedState.WAITING and row["read_set"] == read_set_id
+        if _is_of(row, lane, target) and (is_open or is_own) and row["merge_key"] in landing:
+            content.quarantine[number] = {**row, **settled}
+    return [waiting | (settled if is_so else {}) for is_so in overtaken_within(batch, landing)]
+
+
+def merge_replayed(content: Content, lane: Lane, target: Target, rows: pa.Table, batch: JudgedBatch) -> Merged:
+    """Merge what is replayed and may land, mark it, say of the rest why it stays, and supersede what was refused before
+    a row that has landed.
+
+    Raises:
+        FencedError: another run has dealt with one of them.
+    """
+    replayed = Replayed.of(batch, target)
+    known = {_place(row): row for row in content.quarantine}
+    lanes = {other.name for other in content.lanes if other.pipeline == lane.pipeline} - {lane.name}
+    mine = (lane.organization, lane.pipeline)
+    has_others = any(writer != mine for writer in content.owners.get(str(target.table), {}))
+    kept = {
+        place: Kept(known[place]["merge_key"], not has_others and lanes <= {known[place]["lane"]})
+        for place in replayed.places
+        if place in known
+    }
+    exact = not any(pa.types.is_floating(rows.column(name).type) for name in target.key)
+    proven = replayed.proven(kept) if exact else [False] * rows.num_rows
+    left = replayed.left(proven, keys_there(content, target, rows), target)
+    stays = [ordinal in left for ordinal in replayed.ordinals]
+    merged = Merged.leaving(len(left), sum(stays))
+    for is_proven, newest_by in ((True, None), (False, target.newest_by)):
+        part = rows.filter([not stay and one is is_proven for stay, one in zip(stays, proven, strict=True)])
+        merged += merge_rows(content, replace(target, newest_by=newest_by), part)
+    origins = batch.origins or ()
+    kept_back = {origins[ordinal] for ordinal in left}
+    mark_repaired(content, lane, target.run_id, [p for p in repaired_places(batch) if p not in kept_back])
+    landed = replayed.landed(left)
+    for number, row in enumerate(content.quarantine):
+        key, place = row["merge_key"], _place(row)
+        if place in kept_back and not row["reason"].endswith(LEFT):
+            content.quarantine[number] = {**row, "reason": f"{row['reason']}; {LEFT}"}
+        is_open = _is_of(row, lane, target) and row["state"] is RefusedState.OPEN
+        if is_open and key in landed and is_before(place, landed[key]):
+            fate = {"state": RefusedState.SUPERSEDED, "settled_by": target.run_id}
+            content.quarantine[number] = {**row, **fate}
+    return merged
+
+
+def _is_of(row: dict[str, Any], lane: Lane, target: Target) -> bool:
+    mine = (lane.organization, lane.pipeline, str(target.table))
+    return (row["org"], row["pipeline"], row["target"]) == mine
+
+
+def _place(row: dict[str, Any]) -> Position:
+    return row["read_set"], row["stream"], str(row["seq"]), str(row["ordinal"])
 
 
 def _belongs(row: dict[str, Any], refusals: Refusals) -> bool:

@@ -8,10 +8,12 @@ from infrastructure.stores.postgres.types import native_of
 from infrastructure.stores.sql.session import (
     CHECKPOINT,
     LATER_COLUMNS,
+    MERGE_KEY,
     OWNER,
     QUARANTINE,
     QUARANTINE_COLUMNS,
     Session,
+    add_columns,
     bring_up_to_date,
     checkpoint_ddl,
     owner_ddl,
@@ -23,6 +25,7 @@ _INDEXED_BYTES = 128 * 1024 * 1024
 """A table of an earlier version gets it as long as that takes a moment: nobody may write to the table meanwhile."""
 _IS_COMPLETE = """to_regclass($2) IS NOT NULL AND to_regclass($3) IS NOT NULL
   AND (SELECT count(*) = $4 FROM pg_attribute WHERE attrelid = to_regclass($1) AND attname IN ('writer', 'format'))
+  AND EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass($3) AND attname = 'merge_key')
   AND NOT EXISTS (SELECT FROM pg_class WHERE oid IN (to_regclass($2), to_regclass($3))
   AND relreplident = 'd' AND pg_has_role(relowner, 'USAGE'))"""
 _MAY_BE_INDEXED = """EXISTS (
@@ -53,7 +56,9 @@ def create_internal_tables(session: Session, schema: str | None) -> None:
     bring_up_to_date(session, tables[0])
     session.execute(owner_ddl(quote_table(tables[1])))
     definitions = ", ".join(f"{quote(c.name)} {native_of(c.type)}" for c in QUARANTINE_COLUMNS)
-    if session.execute("SELECT to_regclass($1) IS NULL", (quote_table(tables[2]),))[0][0]:
+    if (kept := session.describe(tables[2])) is not None:
+        add_columns(session, kept, [MERGE_KEY])
+    else:
         session.execute(f"CREATE TABLE {quote_table(tables[2])} ({definitions})")
         session.execute(_index(tables[2]))
     for table in tables[1:]:

@@ -47,15 +47,20 @@ EXISTS (
 
 # Of these types two values are equal when they are written alike, as they come from Arrow; of a length is cut what is
 # blank beyond it.
-_FACTS = """
-SELECT
+_ARE_EXACT = """
   (SELECT bool_and(coalesce(
      t.typname IN ('int2', 'int4', 'int8', 'bool', 'date', 'timestamp', 'timestamptz', 'time', 'bytea')
-     OR (t.typname IN ('text', 'varchar') AND a.atttypmod = -1 AND c.collisdeterministic), false))
+     OR (t.typname IN ('text', 'varchar') AND a.atttypmod = -1 AND c.collisdeterministic){others}, false))
    FROM json_array_elements_text($2::json) AS k(name)
    LEFT JOIN pg_attribute a ON a.attrelid = to_regclass($1) AND a.attname = k.name
    LEFT JOIN pg_type t ON t.oid = a.atttypid
-   LEFT JOIN pg_collation c ON c.oid = a.attcollation),
+   LEFT JOIN pg_collation c ON c.oid = a.attcollation)"""
+
+# Where the letter case of a UUID does not count, and all numbers have the same places.
+_ARE_TOLD = _ARE_EXACT.format(others=" OR t.typname = 'uuid' OR (t.typname = 'numeric' AND a.atttypmod <> -1)")
+
+_FACTS = f"""
+SELECT {_ARE_EXACT.format(others="")},
   (SELECT coalesce(json_agg(attname::text), '[]')::text FROM pg_attribute
    WHERE attrelid = to_regclass($1) AND attidentity = 'a' AND NOT attisdropped),
   current_setting('server_version_num')::int >= 170000"""
@@ -101,6 +106,13 @@ def merge(session: Session, using: str, names: Sequence[str], target: Target, *,
     actions, gone = behind_others(session, merging, counted)
     merged = merged_by(actions, repeated)
     return replace(merged, deleted=merged.deleted + gone)
+
+
+def keys_there(session: Session, using: str, target: Target) -> tuple[bool, set[int]]:
+    """As `Session.keys_there`, of what a FROM item gives."""
+    [(are_told,)] = session.execute(f"SELECT {_ARE_TOLD}", (quote_table(target.table), json.dumps(target.key)))
+    found = session.execute(Merge(using, (), target).there)
+    return bool(are_told), {number for (number,) in found}
 
 
 def merge_whole(session: Session, using: str, names: Sequence[str], table: TableName, key: Sequence[str]) -> None:

@@ -2,8 +2,8 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
@@ -35,7 +35,7 @@ from infrastructure.stores.postgres.internal import create_internal_tables
 from infrastructure.stores.postgres.landing import LooksAtLandings
 from infrastructure.stores.postgres.limits import refuse_far_times
 from infrastructure.stores.postgres.losses import refuse_losses
-from infrastructure.stores.postgres.merge import hold_merged, merge
+from infrastructure.stores.postgres.merge import hold_merged, keys_there, merge
 from infrastructure.stores.postgres.owners import writers_by_other_names
 from infrastructure.stores.postgres.predecessors import end_holders, naming_holders, run_patiently
 from infrastructure.stores.postgres.replace import bound_of, clear, is_referred, swap
@@ -195,14 +195,25 @@ class PostgresSession(LooksAtLandings, Session):
         self.execute(f"TRUNCATE {quote_table(stage)}")
 
     def merge(self, table: TableName, rows: pa.Table, columns: Sequence[Column], target: Target) -> Merged:
+        names = [column.name for column in columns if column.name not in (DELETED, SEQ)]
+        with self._staged(table, rows) as stage:
+            return self.merge_from(stage, names, target, is_batch=True)
+
+    def keys_there(
+        self, table: TableName, rows: pa.Table, columns: Sequence[Column], target: Target
+    ) -> tuple[bool, set[int]]:
+        with self._staged(table, rows.select([*target.key, SEQ])) as stage:
+            return keys_there(self, stage, target)
+
+    @contextmanager
+    def _staged(self, table: TableName, rows: pa.Table) -> Iterator[str]:
+        """Rows in a temporary table with the types and collations of another."""
         natives = {**self._native_types(table), DELETED: "boolean", SEQ: "bigint"}
         collated = collations(self, table)
         stage = self._temporary("merge", {name: natives[name] + collated.get(name, "") for name in rows.column_names})
         self._append(stage, rows, natives)
-        names = [column.name for column in columns if column.name not in (DELETED, SEQ)]
-        merged = self.merge_from(quote_table(stage), names, target, is_batch=True)
+        yield quote_table(stage)
         self.execute(f"TRUNCATE {quote_table(stage)}")
-        return merged
 
     def merge_from(self, using: str, names: Sequence[str], target: Target, *, is_batch: bool = False) -> Merged:
         return merge(self, using, names, target, is_batch=is_batch)

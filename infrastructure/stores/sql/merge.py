@@ -67,6 +67,12 @@ class Merge:
         return f"NOT coalesce(target.{newest_by} >= source.{newest_by}, false)"
 
     @property
+    def there(self) -> str:
+        """The numbers of the rows whose key the table has."""
+        found = f"SELECT 1 FROM {quote_table(self.target.table)} AS target WHERE {self.on}"
+        return f"SELECT {quote(SEQ)} FROM (SELECT * FROM {self.using}) AS source WHERE EXISTS ({found})"
+
+    @property
     def statement(self) -> str:
         """The one statement. A row that is there again is not marked as missing any more."""
         target, deletes = self.target, self.target.deletes

@@ -168,7 +168,7 @@ def mark_repaired(session: Session, table: TableName, lane: Lane, run_id: str, p
     """
     if not places:
         return
-    condition, values = _at(session, places, 4)
+    condition, values = at_places(session, places, 4)
     marked = session.execute(
         f"UPDATE {quote_table(table.beside(QUARANTINE))} SET \"state\" = '{RefusedState.REPAIRED}', "
         f'"settled_by" = $1 WHERE "org" = $2 AND "pipeline" = $3 AND "state" = \'{RefusedState.OPEN}\' AND {condition} '
@@ -198,7 +198,7 @@ class Rereads:
         if self._again is None:
             self._again = ReadAgain(self._key, open_refusals(self._session, self._refusals))
         if places := self._again.places(rows):
-            condition, values = _at(self._session, places, 4)
+            condition, values = at_places(self._session, places, 4)
             self._session.execute(
                 f'UPDATE {quote_table(self._refusals.table.beside(QUARANTINE))} SET "settled_by" = $1 WHERE "org" = $2 '
                 f'AND "pipeline" = $3 AND "state" = \'{RefusedState.OPEN}\' AND {condition}',
@@ -207,16 +207,17 @@ class Rereads:
 
 
 def settle_refused(session: Session, target: Target, lane: Lane, read_set: ReadSet, counts: Counts) -> None:
-    """The run is published: what it has read again is superseded, and what it refused may be replayed from now on."""
+    """The run is published: what it has read again or overtaken is superseded, and what else it refused may be replayed
+    from now on.
+    """
     if target.replaces:
         _supersede(session, target, lane, "true", ())
     elif target.merges and read_set.is_whole and lane.is_main:
-        is_known = '"read_set" NOT LIKE $5 OR "settled_by" = $6'
-        _supersede(session, target, lane, is_known, (f"%{OF_CHOSEN_PARAMETERS}", read_set.id))
-    elif target.source_key:
-        _supersede(session, target, lane, '"settled_by" = $5', (read_set.id,))
+        _supersede(session, target, lane, '"read_set" NOT LIKE $5', (f"%{OF_CHOSEN_PARAMETERS}",))
     if counts.quarantined + counts.failed:
         _open(session, target.table, lane, read_set.id)
+    if target.source_key or (target.merges and target.shadow is not None):
+        _supersede(session, target, lane, '"settled_by" = $5', (read_set.id,))
 
 
 def _open(session: Session, table: TableName, lane: Lane, read_set_id: str) -> None:
@@ -269,7 +270,7 @@ _PLACE_TYPES = ("TEXT", "TEXT", "BIGINT", "BIGINT")
 _PLACE = '"read_set" || \'/\' || "stream" || \'/\' || CAST("seq" AS TEXT) || \'/\' || CAST("ordinal" AS TEXT)'
 
 
-def _at(session: Session, places: Sequence[Position], number: int) -> tuple[str, tuple[Any, ...]]:
+def at_places(session: Session, places: Sequence[Position], number: int) -> tuple[str, tuple[Any, ...]]:
     """Say that a row is at one of these places, as a condition and the values of its parameters from `$number` on.
 
     Each place would be a part of the statement if it were written out: a hundred thousand take gigabytes to plan, or
@@ -315,6 +316,7 @@ def _row(row: Sequence[Any]) -> RefusedRow:
         (read_set, stream, str(seq), str(ordinal)),
         *(run_id, kind, rule, reason, record, columns),
         RefusedState(state),
-        settled_by if state != RefusedState.OPEN else None,  # Of an open one it says which read set has read it again.
+        # Until a run is published it says by which read set the row will be settled.
+        settled_by if state not in (RefusedState.OPEN, RefusedState.WAITING) else None,
         datetime.fromisoformat(moment),
     )

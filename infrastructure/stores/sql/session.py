@@ -47,7 +47,12 @@ QUARANTINE_COLUMNS = (
     Column("refused_at", "timestamptz"),
     Column("state", "string"),
     Column("settled_by", "string"),
+    Column("merge_key", "string"),
 )
+MERGE_KEY = QUARANTINE_COLUMNS[-1]
+"""By what a later row of the same key is known. Tables and rows of earlier versions do not say it, nor of rows whose
+key nobody knows.
+"""
 RECORD_BYTES = Column("record_bytes", "int64")
 """How long the record is, where a store would have to read it to tell; tables and rows of earlier versions do not say
 it.
@@ -101,6 +106,14 @@ class Session(ABC):
         """Merge what a FROM item gives into the target's table, which is held: of each key the row with the greatest
         `_headrace_seq`. A key that another transaction inserts meanwhile is updated. A batch has one row for each key
         that is written in one way.
+        """
+        raise _unpromised(self, "merges")
+
+    def keys_there(
+        self, table: TableName, rows: pa.Table, columns: Sequence[Column], target: Target
+    ) -> tuple[bool, set[int]]:
+        """Whether two keys of the table are equal only when they are written alike, and the numbers of the rows of a
+        batch, as `merge` takes it, whose key the table has.
         """
         raise _unpromised(self, "merges")
 

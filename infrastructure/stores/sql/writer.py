@@ -22,6 +22,7 @@ from infrastructure.clock import utc_now
 from infrastructure.sql import quote, quote_table
 from infrastructure.stores.landing import landing_gone, landing_of, nothing_merged, places_of
 from infrastructure.stores.replayed import repaired_places
+from infrastructure.stores.sql.overtaken import Overtaking, Replaying
 from infrastructure.stores.sql.quarantine import Rereads, check_put_aside, mark_repaired
 from infrastructure.stores.sql.refused_parts import columns_once, in_parts
 from infrastructure.stores.sql.session import CHECKPOINT, COUNTS, QUARANTINE, RECORD_BYTES, Session
@@ -64,11 +65,13 @@ class Checkpoints:
 
     def amend(self, checkpoint: CheckpointUpdate) -> tuple[str, Sequence[Any]]:
         """Note what landing the rows did, in the transaction that has moved the row on."""
+        counts = ", ".join(f"{quote(name)} = ${number}" for number, name in enumerate(COUNTS, start=6))
         sql = (
-            f'UPDATE {self._table} SET "deduplicated" = $5, "stats" = $6 '
+            f'UPDATE {self._table} SET "stats" = $5, {counts} '
             'WHERE "org" = $1 AND "pipeline" = $2 AND "lane" = $3 AND "stream" = $4'
         )
-        return sql, (*self._key, checkpoint.counts.deduplicated, json.dumps(checkpoint.measures.to_json()))
+        noted = (json.dumps(checkpoint.measures.to_json()), *(getattr(checkpoint.counts, name) for name in COUNTS))
+        return sql, (*self._key, *noted)
 
     def check(self, returned: Sequence[Any], checkpoint: CheckpointUpdate) -> None:
         """Refuse to go on unless exactly the expected row was moved.
@@ -169,6 +172,8 @@ class SqlWriter(ISelectingWriter):
         self._landing = landing_of(target)
         self._watch = LandingWatch(self._landing, may_be_emptied=target.deletes)
         self._rereads = Rereads(session, lane, target, read_set_id)
+        self._overtaking = Overtaking(session, lane, target, read_set_id)
+        self._replaying = Replaying(session, lane, target)
         self._merged: Merged | None = None
 
     async def commit(self, batch: JudgedBatch, checkpoint: CheckpointUpdate) -> Committed:
@@ -237,28 +242,44 @@ class SqlWriter(ISelectingWriter):
 
     def _commit_once(self, batch: JudgedBatch, checkpoint: CheckpointUpdate) -> None:
         session = self._session
-        rows = to_table(batch.accepted)
+        rows, is_replayed = to_table(batch.accepted), self._target.merges and batch.origins is not None
         fail_at("batch.before_begin")
         with session.transaction():
             self._checkpoints.check(session.execute(*self._checkpoints.advance(checkpoint)), checkpoint)
             fail_at("batch.after_checkpoint")
-            self._merged = self._land(rows, checkpoint) if rows.num_rows else nothing_merged(self._target)
+            if is_replayed:  # What is merged meanwhile may be later.
+                session.lock_table(quote_table(self._landing))
+            self._merged = self._land(rows, checkpoint, batch) if rows.num_rows else nothing_merged(self._target)
             if self._merged is not None:
                 session.execute(*self._checkpoints.amend(checkpoint.with_merged(self._merged)))
             fail_at("batch.mid_rows")
-            self._rereads.note(batch.source)
-            refused = to_table(batch.refused)
-            if batch.origins is not None:
+            if is_replayed:
+                self._replaying.mark(batch)
+            elif batch.origins is not None:
                 mark_repaired(session, self._target.table, self._lane, self._target.run_id, repaired_places(batch))
-            elif refused.num_rows:
-                columns, quarantine = session.quarantine_columns, self._target.table.beside(QUARANTINE)
-                for part in in_parts(columns_once(refused)):
-                    session.ingest(quarantine, conform(self._quarantined(part, checkpoint.seq), columns), columns)
-                lane = self._lane
-                place = (lane.organization, lane.pipeline, lane.name, self._read_set_id, self._stream)
-                check_put_aside(session, self._target.table, place, checkpoint.seq, refused.num_rows)
+            else:
+                self._put_aside(batch, checkpoint.seq)
+                self._rereads.note(batch.source)
             fail_at("batch.before_commit")
         fail_at("batch.commit_sent")  # As if the answer to COMMIT were lost.
+
+    def _put_aside(self, batch: JudgedBatch, seq: int) -> None:
+        """Keep the refused rows of a batch, and settle those that its others have overtaken."""
+        session, refused = self._session, to_table(batch.refused)
+        overtaken = self._overtaking.settle(batch)
+        if not refused.num_rows:
+            return
+        state, by = self._overtaking.fate
+        fates = [(state.value, by) if is_so else (RefusedState.WAITING.value, None) for is_so in overtaken]
+        refused = columns_once(refused)
+        for place, name in enumerate(("state", "settled_by")):
+            refused = refused.append_column(name, pa.array([fate[place] for fate in fates], pa.string()))
+        columns, quarantine = session.quarantine_columns, self._target.table.beside(QUARANTINE)
+        for part in in_parts(refused):
+            session.ingest(quarantine, conform(self._quarantined(part, seq), columns), columns)
+        lane, waiting = self._lane, sum(found == RefusedState.WAITING for found, _ in fates)
+        place_of = (lane.organization, lane.pipeline, lane.name, self._read_set_id, self._stream)
+        check_put_aside(session, self._target.table, place_of, seq, waiting)
 
     async def beside(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Do something on the session's thread."""
@@ -308,9 +329,9 @@ class SqlWriter(ISelectingWriter):
             raise SchemaMismatchError(f"The table {self._landing} has no column named {', '.join(missing)}.")
         return [by_name[name] for name in names]
 
-    def _land(self, rows: pa.Table, checkpoint: CheckpointUpdate) -> Merged | None:
-        """Append or merge the rows, with the metadata columns as constants; a stage has no time of loading until it is
-        published.
+    def _land(self, rows: pa.Table, checkpoint: CheckpointUpdate, batch: JudgedBatch) -> Merged | None:
+        """Append or merge the accepted rows of a batch, with the metadata columns as constants; a stage has no time of
+        loading until it is published.
         """
         target, session = self._target, self._session
         held = session.hold(self._landing, target.key if target.merges and target.shadow is None else ())
@@ -337,6 +358,8 @@ class SqlWriter(ISelectingWriter):
             columns.append(Column(SEQ, "int64"))
             rows = rows.append_column(SEQ, places_of(checkpoint.seq, rows.num_rows))
         if target.merges and target.shadow is None:
+            if batch.origins is not None:
+                return self._replaying.merge(self._landing, rows, columns, batch)
             return session.merge(self._landing, rows, columns, target)
         session.ingest(self._landing, rows, columns)
         return None
@@ -352,7 +375,6 @@ class SqlWriter(ISelectingWriter):
             "target": str(self._target.table),
             "run_id": self._target.run_id,
             "refused_at": utc_now(),
-            "state": RefusedState.WAITING.value,
         }
         for name, value in constants.items():
             refused = refused.append_column(name, pa.repeat(pa.scalar(value), count))

@@ -1,0 +1,195 @@
+"""Refused rows and the later rows of their merge key, in SQL: what lands overtakes them, and a replay lands only what
+nothing can have overtaken.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pyarrow as pa
+
+from domain.loads.checkpoint import Merged, Position
+from domain.loads.quarantine import LEFT, PLACE, RefusedState
+from domain.ports.data_store import JudgedBatch, Target
+from domain.runs.lane import Lane
+from domain.stores.table import SEQ, Column, TableName
+from infrastructure.sql import quote, quote_table
+from infrastructure.stores.overtaken import Kept, Replayed, is_before, landing_keys, overtaken_within
+from infrastructure.stores.replayed import repaired_places
+from infrastructure.stores.sql.quarantine import at_places, mark_repaired
+from infrastructure.stores.sql.session import CHECKPOINT, OWNER, QUARANTINE, Session
+from infrastructure.tabular.arrow import to_table
+
+MOST_KEYS = 100_000
+"""So many keys are remembered; where there are more, the store is asked with all keys of each batch."""
+_PLACES = ", ".join(map(quote, PLACE))
+
+
+class Overtaking:
+    """Settles the refusals of which the batches of a stream land a later row; what there is, is asked once, at the
+    first batch.
+    """
+
+    def __init__(self, session: Session, lane: Lane, target: Target, read_set_id: str) -> None:
+        self._session = session
+        self._target = target
+        self._read_set_id = read_set_id
+        self._mine = (lane.organization, lane.pipeline, str(target.table), read_set_id)
+        self._quarantine = quote_table(target.table.beside(QUARANTINE))
+        self._keys: set[str] | None = None
+        self._are_all_known = True
+
+    def settle(self, batch: JudgedBatch) -> list[bool]:
+        """Settle them in the transaction of a batch, whose own refused rows are not there yet; say which of these are
+        overtaken too.
+
+        What lands by batches does so at once, what is staged once the read set is published.
+        """
+        refused = to_table(batch.refused)
+        if not self._target.merges:
+            return [False] * refused.num_rows
+        if self._keys is None:
+            self._keys = self._known()
+        own = {key for key in refused.column("merge_key").to_pylist() if key is not None}
+        if not (self._keys or own) and self._are_all_known:
+            return [False] * refused.num_rows
+        landing = landing_keys(batch, self._target)
+        self._settle(landing.keys() & self._keys if self._are_all_known else landing.keys())
+        self._keys |= own
+        return overtaken_within(batch, landing)
+
+    @property
+    def fate(self) -> tuple[RefusedState, str]:
+        """The state of what is overtaken, and who has settled it."""
+        if self._target.shadow is None:
+            return RefusedState.SUPERSEDED, self._target.run_id
+        return RefusedState.WAITING, self._read_set_id
+
+    def _known(self) -> set[str]:
+        rows = self._session.execute(
+            f'SELECT DISTINCT "merge_key" FROM {self._quarantine} WHERE {_SETTLED} AND "merge_key" IS NOT NULL '
+            f"LIMIT {MOST_KEYS + 1}",
+            self._mine,
+        )
+        self._are_all_known = len(rows) <= MOST_KEYS
+        return {key for (key,) in rows} if self._are_all_known else set()
+
+    def _settle(self, keys: Collection[str]) -> None:
+        if not keys:
+            return
+        state, by = self.fate
+        moved = f"\"state\" = '{state}', " if state is RefusedState.SUPERSEDED else ""
+        self._session.execute(
+            f'UPDATE {self._quarantine} SET {moved}"settled_by" = $5 WHERE {_SETTLED} '
+            f"AND {self._session.among(quote('merge_key'), '$6')}",
+            (*self._mine, by, ",".join(sorted(keys))),
+        )
+
+
+_SETTLED = (
+    '"org" = $1 AND "pipeline" = $2 AND "target" = $3 '
+    f'AND ("state" = \'{RefusedState.OPEN}\' OR ("state" = \'{RefusedState.WAITING}\' AND "read_set" = $4))'
+)
+
+
+class Replaying:
+    """Lands what is replayed into a table that is merged into."""
+
+    def __init__(self, session: Session, lane: Lane, target: Target) -> None:
+        self._session = session
+        self._lane = lane
+        self._target = target
+        self._mine = (lane.organization, lane.pipeline)
+        self._quarantine = quote_table(target.table.beside(QUARANTINE))
+        self._left: set[int] = set()
+        self._landed: dict[str, Position] = {}
+
+    def merge(self, table: TableName, rows: pa.Table, columns: Sequence[Column], batch: JudgedBatch) -> Merged:
+        """Merge rows, as `Session.merge` takes them, in the transaction of a batch; the table is locked."""
+        session, target = self._session, self._target
+        replayed = Replayed.of(batch, target)
+        are_told, numbers = session.keys_there(table, rows, columns, target)
+        proven = replayed.proven(self._kept(replayed.places)) if are_told else [False] * rows.num_rows
+        found = rows.column(SEQ).to_pylist()
+        there = {place for place, number in enumerate(found) if number in numbers}
+        left = self._left = replayed.left(proven, there, target)
+        stays = [ordinal in left for ordinal in replayed.ordinals]
+        merged = Merged.leaving(len(left), sum(stays))
+        # A proven row lands as it would have landed in its turn, any other where its cursor is the greater one.
+        for is_proven, by in ((True, None), (False, target.newest_by)):
+            part = rows.filter([not stay and one is is_proven for stay, one in zip(stays, proven, strict=True)])
+            if part.num_rows:
+                merged += session.merge(table, part, columns, replace(target, newest_by=by))
+        self._landed = replayed.landed(left)
+        return merged
+
+    def mark(self, batch: JudgedBatch) -> None:
+        """Mark what has landed, say of what was left why, and supersede what was refused before a row that has landed.
+
+        Raises:
+            FencedError: another run has dealt with one of them; nothing is written.
+        """
+        origins, target = batch.origins or (), self._target
+        left = [origins[ordinal] for ordinal in sorted(self._left)]
+        kept = set(left)
+        places = [place for place in repaired_places(batch) if place not in kept]
+        mark_repaired(self._session, target.table, self._lane, target.run_id, places)
+        self._tell(left)
+        self._supersede()
+        self._left = set()
+
+    def _kept(self, places: Sequence[Position]) -> dict[Position, Kept]:
+        session, target = self._session, self._target
+        condition, values = at_places(session, sorted(set(places)), 3)
+        rows = session.execute(
+            f'SELECT {_PLACES}, "merge_key", "lane" FROM {self._quarantine} '
+            f'WHERE "org" = $1 AND "pipeline" = $2 AND {condition}',
+            (*self._mine, *values),
+        )
+        lanes = {
+            lane
+            for (lane,) in session.execute(
+                f'SELECT DISTINCT "lane" FROM {quote_table(target.table.beside(CHECKPOINT))} '
+                'WHERE "org" = $1 AND "pipeline" = $2 AND "lane" <> $3',
+                (*self._mine, self._lane.name),
+            )
+        }
+        others = session.execute(
+            f"SELECT count(*) FROM {quote_table(target.table.beside(OWNER))} WHERE {session.owned} "
+            'AND NOT ("org" = $2 AND "pipeline" = $3)',
+            (target.table.table, *self._mine),
+        )[0][0]
+        return {_place(row): Kept(row[4], not others and lanes <= {row[5]}) for row in rows}
+
+    def _tell(self, left: Sequence[Position]) -> None:
+        if not left:
+            return
+        condition, values = at_places(self._session, left, 4)
+        self._session.execute(
+            f'UPDATE {self._quarantine} SET "reason" = "reason" || \'; \' || $3 WHERE "org" = $1 AND "pipeline" = $2 '
+            f"AND \"reason\" NOT LIKE '%' || $3 AND {condition}",
+            (*self._mine, LEFT, *values),
+        )
+
+    def _supersede(self) -> None:
+        landed, self._landed = self._landed, {}
+        if not landed:
+            return
+        rows = self._session.execute(
+            f'SELECT {_PLACES}, "merge_key" FROM {self._quarantine} WHERE "org" = $1 AND "pipeline" = $2 '
+            f'AND "target" = $3 AND "state" = \'{RefusedState.OPEN}\' '
+            f"AND {self._session.among(quote('merge_key'), '$4')}",
+            (*self._mine, str(self._target.table), ",".join(sorted(landed))),
+        )
+        places = [_place(row) for row in rows if is_before(_place(row), landed[row[4]])]
+        if places:
+            condition, values = at_places(self._session, places, 4)
+            self._session.execute(
+                f'UPDATE {self._quarantine} SET "state" = \'{RefusedState.SUPERSEDED}\', "settled_by" = $3 '
+                f'WHERE "org" = $1 AND "pipeline" = $2 AND {condition}',
+                (*self._mine, self._target.run_id, *values),
+            )
+
+
+def _place(row: Sequence[Any]) -> Position:
+    return tuple(str(part) for part in row[:4])
