@@ -83,12 +83,12 @@ def test_refused_rows_are_written_some_megabytes_at_a_time(monkeypatch: pytest.M
     monkeypatch.setattr(refused, "encoded", heard)
     batch = pa.table({"id": range(20), "v": ["x" * 1_000_000] * 19 + [None]})
     found = [(ordinal, "rule", "r", "no") for ordinal in (*range(19, 0, -2), *range(0, 20, 2))]
-    table = refused_table(batch, found, "types")
+    table = refused_table(batch, found, "types", {})
     assert max(written) < 5_000_000
     assert table.column("ordinal").to_pylist() == list(range(20))
     assert table.column("record").combine_chunks().to_pylist() == encoded(batch)
     written.clear()
-    refused_table(batch.select(["id"]), found, "types")
+    refused_table(batch.select(["id"]), found, "types", {})
     assert len(written) == 1
 
 

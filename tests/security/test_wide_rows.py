@@ -77,7 +77,7 @@ def test_columns_of_refused_rows_take_no_room_for_each_row() -> None:
     rows = _rows(2_000, 2)
     refused = [(number, "rule", "r", "why") for number in range(2_000)]
 
-    assert refused_table(pa.Table.from_batches([rows]), refused, "c" * 100_000).nbytes < 1_000_000
+    assert refused_table(pa.Table.from_batches([rows]), refused, "c" * 100_000, {}).nbytes < 1_000_000
 
 
 @pytest.mark.parametrize("count", [1, 40])
