@@ -48,8 +48,9 @@ class ITelemetry(ABC):
     4. What measures never stops what is measured: nothing is raised and nothing waited for.
     5. Whether a trace is kept is decided where it begins, and holds in all of it. What a stranger's `traceparent` says
        of that is passed over: `is_trusted` is false.
-    6. Nothing is sent before `open`, nor after `close`, which waits a bounded time for what is left. What was
-       not sent is counted by its reason in `drops`.
+    6. Nothing is sent before `open`, nor after `close`, which waits a bounded time for what is left, and a shorter one
+       if `begin_close` was told before and whoever takes it has not answered since. What was not sent is counted by
+       its reason in `drops`.
     """
 
     @abstractmethod
@@ -77,6 +78,10 @@ class ITelemetry(ABC):
     @abstractmethod
     async def open(self) -> None:
         """Begin to send."""
+
+    @abstractmethod
+    def begin_close(self) -> None:
+        """Begin to hand over what there is, while all else ends; nothing is waited for."""
 
     @abstractmethod
     async def close(self) -> None:

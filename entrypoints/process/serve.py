@@ -114,6 +114,7 @@ class _Process:
             consuming = background.keep(worker.consume, name="consume") if worker else None
             log.info("process.ready", roles=self._roles, url=url, worker_id=use_cases.workers.own.id)
             await use_cases.life.wait_for_shutdown()
+            use_cases.telemetry.begin_close()
             fail_at("drain.start")
             if consuming is not None:
                 consuming.cancel()

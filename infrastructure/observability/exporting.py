@@ -1,8 +1,9 @@
 """How spans leave the process: from a bounded queue, scrubbed, and with every one that is lost counted."""
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from importlib import import_module
 from typing import Any
 
@@ -28,7 +29,6 @@ SCOPE = "headrace"
 """What our own spans are of; all others are made by instrumentations of libraries."""
 
 _MOST_OF_AN_ANSWER = 65_536
-_SLOW_SECONDS = 2.0
 
 
 class CollectorSession(requests.Session):
@@ -83,6 +83,30 @@ def _built(options: OtelOptions, signal: str) -> Any:
     return getattr(http, name)(endpoint=endpoint, headers=headers, timeout=seconds, session=session)
 
 
+class Watch:
+    """Whether a collector takes what it is sent."""
+
+    def __init__(self) -> None:
+        self.is_in_trouble = False
+        self._begun: float | None = None
+
+    @property
+    def silent_seconds(self) -> float:
+        """For how long it has not answered to what it is being sent; 0 if that is nothing."""
+        begun = self._begun
+        return 0.0 if begun is None else monotonic() - begun
+
+    def send(self, export: Callable[[], Enum]) -> str | None:
+        """Send something, and say why it was not taken; an answer that it was is named SUCCESS."""
+        self._begun = monotonic()
+        try:
+            why = None if export().name == "SUCCESS" else "it does not take them"
+        except Exception as error:  # noqa: BLE001 - whatever a collector answers, it is its trouble and not ours
+            why = type(error).__name__
+        self._begun = None
+        return why
+
+
 @dataclass(eq=False)
 class WatchedExporter(SpanExporter):
     """Scrubs what is sent, counts what was not taken, and says once that it is in trouble and once that it works."""
@@ -91,33 +115,20 @@ class WatchedExporter(SpanExporter):
     endpoint: str
     taken: int = 0
     failed: int = 0
-    is_in_trouble: bool = False
-    _begun: float | None = None
-
-    @property
-    def is_slow(self) -> bool:
-        """Whether nothing is to be expected of the collector: it did not take the last batch, or has one for long."""
-        begun = self._begun
-        return self.is_in_trouble or (begun is not None and monotonic() - begun > _SLOW_SECONDS)
+    watch: Watch = field(default_factory=Watch)
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         self.taken += len(spans)
-        self._begun = monotonic()
-        try:
-            result = self.inner.export([_scrubbed_span(span) for span in spans])
-            why = "it does not take them"
-        except Exception as error:  # noqa: BLE001 - whatever a collector answers, it is its trouble and not ours
-            result, why = SpanExportResult.FAILURE, type(error).__name__
-        self._begun = None
-        if result is SpanExportResult.SUCCESS:
-            if self.is_in_trouble:
+        why = self.watch.send(lambda: self.inner.export([_scrubbed_span(span) for span in spans]))
+        if why is None:
+            if self.watch.is_in_trouble:
                 log.info("telemetry.exported", endpoint=self.endpoint, dropped=self.failed)
         else:
             self.failed += len(spans)
-            if not self.is_in_trouble:
+            if not self.watch.is_in_trouble:
                 log.warning("telemetry.unreachable", endpoint=self.endpoint, message=f"Spans are dropped: {why}.")
-        self.is_in_trouble = result is not SpanExportResult.SUCCESS
-        return result
+        self.watch.is_in_trouble = why is not None
+        return SpanExportResult.SUCCESS if why is None else SpanExportResult.FAILURE
 
     def shutdown(self) -> None:
         self.inner.shutdown()

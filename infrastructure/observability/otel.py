@@ -16,7 +16,7 @@ from domain.errors import PlatformError
 from domain.plain_text import in_one_line
 from domain.ports.telemetry import Attribute, ISpan, SpanKind
 from infrastructure.log import bound, log
-from infrastructure.observability.exporting import SCOPE, BoundedProcessor, WatchedExporter, exporter_of
+from infrastructure.observability.exporting import SCOPE, BoundedProcessor, Watch, WatchedExporter, exporter_of
 from infrastructure.observability.libraries import instrument
 from infrastructure.observability.numbers import Numbers
 from infrastructure.observability.options import OtelOptions
@@ -28,7 +28,10 @@ from infrastructure.observability.traceparent import TraceParent, trace_parent
 
 _KINDS = {kind: otel.SpanKind[kind.name] for kind in SpanKind}
 _FLUSH_SLOW_SECONDS = 0.2
-"""Of a collector that has not answered lately."""
+"""Of a collector that was in trouble before."""
+_SLOW_SECONDS = 2.0
+_SILENT_SECONDS = 0.5
+"""After which nothing more is expected of a collector when the process ends."""
 _ABANDON_SECONDS = 0.1
 _LONGEST = 1000
 _RECORDED = "_headrace_recorded"
@@ -83,6 +86,7 @@ class OtelTelemetry(ContextTelemetry):
         self._provider: TracerProvider | None = None
         self._meters: OtlpNumbers | None = None
         self._end_instrumenting: Callable[[], None] = lambda: None
+        self._is_ending = False
 
     async def open(self) -> None:
         options = self._options
@@ -106,6 +110,14 @@ class OtelTelemetry(ContextTelemetry):
         self._tracer = self._provider.get_tracer(SCOPE)
         self._end_instrumenting = instrument(options.instrumented, self._provider)
 
+    def begin_close(self) -> None:
+        if self._is_ending:
+            return
+        self._is_ending = True
+        for part in (self._meters, self._processor):
+            if part is not None:
+                threading.Thread(target=part.force_flush, name="telemetry-flush", daemon=True).start()
+
     async def close(self) -> None:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._close_meters())
@@ -115,8 +127,8 @@ class OtelTelemetry(ContextTelemetry):
         meters, self._meters = self._meters, None
         if meters is None:
             return
-        are_spans_slow = self._processor is not None and self._processor.exporter.is_slow
-        seconds = self._flush_seconds(is_slow=meters.is_in_trouble or are_spans_slow)
+        of_spans = () if self._processor is None else (self._processor.exporter.watch,)
+        seconds = self._flush_seconds(meters.watch, *of_spans)
         if not await _done_beside(meters.shutdown, seconds):
             await _done_beside(meters.abandon, _ABANDON_SECONDS)
 
@@ -126,16 +138,20 @@ class OtelTelemetry(ContextTelemetry):
             return
         self._provider, self._tracer = None, None
         self._end_instrumenting()
-        seconds = self._flush_seconds(is_slow=processor.exporter.is_slow)
-        if not await _done_beside(provider.shutdown, seconds):
-            processor.exporter.is_in_trouble = True  # As of which nothing more is to be said.
+        watch = processor.exporter.watch
+        if not await _done_beside(provider.shutdown, self._flush_seconds(watch)):
+            watch.is_in_trouble = True  # As of which nothing more is to be said.
             sentence = "The collector did not take them before the process ended."
             log.info("telemetry.left", dropped=processor.waiting, message=sentence, **processor.drops())
             # Its connection is closed, so that no thread is in the middle of a call when the process ends.
             await _done_beside(processor.exporter.shutdown, _ABANDON_SECONDS)
 
-    def _flush_seconds(self, *, is_slow: bool) -> float:
-        seconds = self._options.flush_seconds
+    def _flush_seconds(self, *watches: Watch) -> float:
+        """How long the end is to be waited for, by what the collector did until now."""
+        seconds, silent = self._options.flush_seconds, max(watch.silent_seconds for watch in watches)
+        if self._is_ending and silent > _SILENT_SECONDS:
+            return 0.0  # It had its time while all else ended.
+        is_slow = silent > _SLOW_SECONDS or any(watch.is_in_trouble for watch in watches)
         return min(seconds, _FLUSH_SLOW_SECONDS) if is_slow else seconds
 
     @contextmanager

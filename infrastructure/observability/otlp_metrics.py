@@ -1,6 +1,7 @@
 """The numbers of this process over OTLP: instruments of the SDK, read and sent by a thread that nobody waits for."""
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from opentelemetry.sdk.metrics import AlwaysOffExemplarFilter, MeterProvider
@@ -14,7 +15,7 @@ from opentelemetry.sdk.resources import Resource
 
 from domain.metrics import METRICS, Metric, MetricKind
 from infrastructure.log import log
-from infrastructure.observability.exporting import SCOPE, built
+from infrastructure.observability.exporting import SCOPE, Watch, built
 from infrastructure.observability.options import OtelOptions
 
 Record = Callable[[float, Mapping[str, str]], None]
@@ -28,23 +29,21 @@ class _WatchedExporter(MetricExporter):
     def __init__(self, inner: MetricExporter, endpoint: str) -> None:
         super().__init__(inner._preferred_temporality, inner._preferred_aggregation)
         self.inner = inner
-        self.is_quiet = self.is_in_trouble = False
+        self.watch = Watch()
+        self.is_quiet = False
         self._endpoint = endpoint
 
     def export(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **more: Any) -> MetricExportResult:
-        try:
-            result, why = self.inner.export(metrics_data, timeout_millis, **more), "it does not take them"
-        except Exception as error:  # noqa: BLE001 - whatever a collector answers, it is its trouble and not ours
-            result, why = MetricExportResult.FAILURE, type(error).__name__
-        is_in_trouble = result is not MetricExportResult.SUCCESS
-        if is_in_trouble != self.is_in_trouble and not self.is_quiet:
+        why = self.watch.send(lambda: self.inner.export(metrics_data, timeout_millis, **more))
+        is_in_trouble = why is not None
+        if is_in_trouble != self.watch.is_in_trouble and not self.is_quiet:
             if is_in_trouble:
                 sentence = f"Metrics are not sent: {why}."
                 log.warning("telemetry.metrics_unreachable", endpoint=self._endpoint, message=sentence)
             else:
                 log.info("telemetry.metrics_exported", endpoint=self._endpoint)
-        self.is_in_trouble = is_in_trouble
-        return result
+        self.watch.is_in_trouble = is_in_trouble
+        return MetricExportResult.FAILURE if is_in_trouble else MetricExportResult.SUCCESS
 
     def force_flush(self, timeout_millis: float = 10_000) -> bool:
         return self.inner.force_flush(timeout_millis)
@@ -69,13 +68,18 @@ class OtlpNumbers:
         self._records = {metric.name: self._record_of(metric) for metric in METRICS}
 
     @property
-    def is_in_trouble(self) -> bool:
-        """Whether the collector did not take the last of them."""
-        return self._exporter.is_in_trouble
+    def watch(self) -> Watch:
+        """Whether the collector takes them."""
+        return self._exporter.watch
 
     def say(self, name: str, value: float, labels: Mapping[str, str]) -> None:
         """Tell the instrument of a metric."""
         self._records[name](value, labels)
+
+    def force_flush(self) -> None:
+        """Send them once more."""
+        with suppress(Exception):  # What failed is known from the watch.
+            self._provider.force_flush()
 
     def shutdown(self) -> None:
         """Send them once more, and end; of trouble nothing is said any more."""

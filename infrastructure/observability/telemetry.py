@@ -64,6 +64,9 @@ class ContextTelemetry(ITelemetry):
     async def open(self) -> None:
         pass
 
+    def begin_close(self) -> None:
+        pass
+
     async def close(self) -> None:
         pass
 

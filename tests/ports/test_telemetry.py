@@ -394,3 +394,53 @@ async def test_collector_in_trouble_keeps_no_number_from_being_counted_nor_a_pro
     assert closed - counted < 3  # A second, and a tenth to let go; machines stall.
     assert next(numbers.values())[1] == {("o", "orders"): 1000}
     assert len([line for line in lines if "metrics" in line["event"]]) <= 1
+
+
+@pytest.mark.clause("ITelemetry", 6)
+@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
+@pytest.mark.parametrize("signal", ["traces", "metrics"])
+@pytest.mark.parametrize("trouble", ["gone", "frozen"])
+@pytest.mark.usefixtures("of_otel")
+async def test_collector_that_was_silent_while_all_else_ended_is_not_waited_for(
+    trouble: str, signal: str, protocol: str
+) -> None:
+    with troubled(trouble) as collector:
+        telemetry = OtelTelemetry(
+            options(
+                collector,
+                protocol=protocol,
+                signals=frozenset({signal}),
+                delay_seconds=60,
+                timeout_seconds=60,
+                flush_seconds=60,
+            )
+        )
+        await telemetry.open()
+        with telemetry.span("work"):
+            telemetry.count("pipeline.run.retries", 1, WORK)
+        telemetry.begin_close()
+        await asyncio.sleep(0.8)
+        async with asyncio.timeout(30):  # Which is half of what it would get.
+            await telemetry.close()
+
+
+@pytest.mark.clause("ITelemetry", 6)
+async def test_what_there_is_goes_out_when_the_end_begins_and_the_rest_with_the_end(collector: Collector) -> None:
+    telemetry = OtelTelemetry(options(collector, delay_seconds=60, metrics_interval_seconds=60))
+    await telemetry.open()
+    with telemetry.span("before"):
+        telemetry.count("pipeline.run.retries", 1, WORK)
+    telemetry.begin_close()
+    telemetry.begin_close()
+    async with asyncio.timeout(20):
+        while not (collector.spans and collector.metrics):
+            await asyncio.sleep(0.01)
+    assert [span.name for span in collector.spans] == ["before"]
+
+    with telemetry.span("since"):
+        telemetry.count("pipeline.run.retries", 2, WORK)
+    await telemetry.close()
+
+    assert [span.name for span in collector.spans] == ["before", "since"]
+    assert collector.metrics["pipeline.run.retries"].popitem()[1] == 3
+    assert sum(telemetry.drops().values()) == 0
