@@ -21,7 +21,7 @@ PORTS = {
     "IEventOutbox": (events.IEventOutbox, ("sqlite", "postgres")),
     "ITransformer": (transformer.ITransformer, ("duckdb", "child")),
     "IEngine": (engine.IEngine, ("local",)),
-    "ICache": (cache.ICache, ("memory",)),
+    "ICache": (cache.ICache, ("memory", "redis")),
     "IMessageQueue": (message_queue.IMessageQueue, ("memory", "redis", "kafka")),
     "ISecretProvider": (secrets.ISecretProvider, ("env", "file")),
     "IApiKeys": (security.IApiKeys, ("sha256",)),

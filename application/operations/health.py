@@ -72,6 +72,11 @@ class PartHealth:
         """That of a part without which nothing can be done."""
         return cls() if trouble is None else cls(PartStatus.UNHEALTHY, trouble)
 
+    @classmethod
+    def of_help(cls, trouble: str | None) -> "PartHealth":
+        """That of a part without which all is done, and slower."""
+        return cls() if trouble is None else cls(PartStatus.DEGRADED, trouble)
+
 
 @dataclass(frozen=True)
 class Readiness:

@@ -21,11 +21,13 @@ from entrypoints.composition.whereabouts import Whereabouts
 from infrastructure.bench.bench import Bench
 from infrastructure.bench.in_process import Calls
 from infrastructure.caches.memory import InMemoryCache
+from infrastructure.caches.redis import RedisCache
 from infrastructure.dialing import Dialer, resolved
 from infrastructure.metadata.records import SqlRecords, sqlite_url
 from infrastructure.queues.kafka import KafkaAddress, KafkaMessageQueue
 from infrastructure.queues.memory import InMemoryMessageQueue
-from infrastructure.queues.redis_streams import RedisAddress, RedisStreamsMessageQueue
+from infrastructure.queues.redis_streams import RedisStreamsMessageQueue
+from infrastructure.redis_client import RedisAddress
 from infrastructure.scoping import ContextScopes
 from infrastructure.secrets.environment import EnvironmentSecretProvider
 from infrastructure.secrets.files import FileSecretProvider
@@ -66,6 +68,16 @@ def redis_address(settings: Settings) -> RedisAddress:
         password=Secret(redis.password.get_secret_value()) if redis.password else None,
         ssl=redis.ssl,
         timeout_seconds=settings.queue.timeout_seconds,
+    )
+
+
+def redis_cache(settings: Settings) -> RedisCache:
+    """The cache on the Redis of REDIS_*."""
+    chosen = settings.cache
+    return RedisCache(
+        redis_address(settings),
+        read_seconds=chosen.read_timeout_ms / 1000,
+        write_seconds=chosen.write_timeout_ms / 1000,
     )
 
 
@@ -215,7 +227,9 @@ class Gateways(containers.DeclarativeContainer):
     )
     connection_stores = providers.Singleton(ConnectionStores, by_kind=connection_store.provider)
     cache: providers.Selector[ICache] = providers.Selector(
-        settings.provided.cache.kind, memory=providers.Singleton(InMemoryCache, clock=clock)
+        settings.provided.cache.kind,
+        memory=providers.Singleton(InMemoryCache, clock=clock),
+        redis=providers.Singleton(redis_cache, settings),
     )
     queue: providers.Selector[IMessageQueue] = providers.Selector(
         settings.provided.queue.kind,

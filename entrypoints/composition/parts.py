@@ -27,6 +27,15 @@ def needed(trouble: Callable[[], Awaitable[str | None]]) -> PartCheck:
     return check
 
 
+def helpful(trouble: Callable[[], Awaitable[str | None]]) -> PartCheck:
+    """A part without which all is done, and slower, that says itself what troubles it."""
+
+    async def check() -> PartHealth:
+        return PartHealth.of_help(await trouble())
+
+    return check
+
+
 def store_health(stores: OpenStores, organization: str) -> PartCheck:
     """The default store: opened if it is not, and tried. Whoever asks has no key, so only the step is told."""
 

@@ -47,7 +47,14 @@ from domain.ports.records.workers import WorkerRecord
 from domain.ports.runtime import IIdentifiers
 from domain.ports.telemetry import IMetricsPage, ITelemetry
 from domain.runs.work import WorkKind
-from entrypoints.composition.parts import authentication_health, disk_health, migrations_health, needed, store_health
+from entrypoints.composition.parts import (
+    authentication_health,
+    disk_health,
+    helpful,
+    migrations_health,
+    needed,
+    store_health,
+)
 from entrypoints.composition.telemetry import with_spans
 from entrypoints.use_cases import UseCases as AllUseCases
 from infrastructure.engines.local import LocalEngine
@@ -243,7 +250,7 @@ class UseCases(containers.DeclarativeContainer):
             records=providers.Factory(needed, gateways.records.provided.health_check),
             store=providers.Factory(store_health, stores, settings.provided.app.organization),
             queue=providers.Factory(needed, gateways.queue.provided.health_check),
-            cache=providers.Factory(needed, gateways.cache.provided.health_check),
+            cache=providers.Factory(helpful, gateways.cache.provided.health_check),
             authentication=providers.Factory(authentication_health, gateways.records),
             migrations=providers.Factory(migrations_health, gateways.records),
             disk=providers.Factory(

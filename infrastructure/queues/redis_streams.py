@@ -5,13 +5,12 @@ import secrets
 from collections import deque
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from domain.errors import MissingExtraError, UnavailableError
+from domain.errors import UnavailableError
 from domain.ports.message_queue import IDelivery, IMessageQueue, Message
-from domain.ports.secrets import Secret
 from infrastructure.queues.wire import UndecodableError, decode, encode, partition_of, queue_unavailable, raw_message
+from infrastructure.redis_client import RedisAddress, redis_client, redis_errors
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -48,18 +47,6 @@ if #redis.call('XPENDING', KEYS[1], 'headrace', '-', '+', 1, ARGV[1]) == 0 then
 end
 return #pending
 """
-
-
-@dataclass(frozen=True)
-class RedisAddress:
-    """Where a Redis is, and how long to wait for it."""
-
-    host: str
-    port: int = 6379
-    db: int = 0
-    password: Secret | None = None
-    ssl: bool = False
-    timeout_seconds: float = 2.0
 
 
 class RedisDelivery(IDelivery):
@@ -129,7 +116,7 @@ class RedisStreamsMessageQueue(IMessageQueue):
         bound = max(1, self._max_depth // self._partitions)
         try:
             added = await self._opened().register_script(_PUBLISH)(keys=[stream], args=[encode(message), bound])
-        except _errors() as error:
+        except redis_errors() as error:
             raise queue_unavailable("redis") from error
         if added is None:
             raise UnavailableError("The redis queue is full.", code="queue.full")
@@ -164,11 +151,11 @@ class RedisStreamsMessageQueue(IMessageQueue):
                         await self.bury(topic, stream, entry, content, error.message)
                         continue
                     yield RedisDelivery(self, topic, stream, entry, message)
-        except _errors() as error:
+        except redis_errors() as error:
             raise queue_unavailable("redis") from error
         finally:
             closing.cancel()
-            with suppress(*_errors()):  # A broker that is gone gives its entries to others by their idle time.
+            with suppress(*redis_errors()):  # A broker that is gone gives its entries to others by their idle time.
                 for stream in streams:
                     await client.register_script(_HAND_BACK)(keys=[stream], args=[consumer])
             await client.aclose()
@@ -181,7 +168,7 @@ class RedisStreamsMessageQueue(IMessageQueue):
                     pipeline.xlen(stream)
                     pipeline.xpending(stream, _GROUP)
                 answers = await pipeline.execute(raise_on_error=False)
-        except _errors() as error:
+        except redis_errors() as error:
             raise queue_unavailable("redis") from error
         lengths = sum(answer for answer in answers[::2] if isinstance(answer, int))
         pending = sum(answer["pending"] for answer in answers[1::2] if isinstance(answer, dict))
@@ -190,7 +177,7 @@ class RedisStreamsMessageQueue(IMessageQueue):
     async def dead_letters(self, topic: str) -> list[tuple[Message, str]]:
         try:
             entries = await self._opened().xrange(f"{_PREFIX}:{topic}:dead")
-        except _errors() as error:
+        except redis_errors() as error:
             raise queue_unavailable("redis") from error
         found = []
         for _, fields in entries:
@@ -208,7 +195,7 @@ class RedisStreamsMessageQueue(IMessageQueue):
                 pipeline.xack(stream, _GROUP, entry)
                 pipeline.xdel(stream, entry)
                 await pipeline.execute()
-        except _errors() as error:
+        except redis_errors() as error:
             raise queue_unavailable("redis") from error
 
     async def bury(self, topic: str, stream: bytes, entry: bytes, content: bytes, reason: str) -> None:
@@ -221,7 +208,7 @@ class RedisStreamsMessageQueue(IMessageQueue):
                 pipeline.xack(stream, _GROUP, entry)
                 pipeline.xdel(stream, entry)
                 await pipeline.execute()
-        except _errors() as error:
+        except redis_errors() as error:
             raise queue_unavailable("redis") from error
 
     async def _take(
@@ -286,25 +273,8 @@ class RedisStreamsMessageQueue(IMessageQueue):
         return self._client
 
     def _connect(self, timeout_seconds: float) -> "Redis":
-        try:
-            from redis.asyncio import Redis
-            from redis.asyncio.retry import Retry
-            from redis.backoff import ConstantBackoff
-        except ModuleNotFoundError as error:
-            raise MissingExtraError("redis", "A queue on Redis") from error
-        address = self._address
-        return Redis(
-            host=address.host,
-            port=address.port,
-            db=address.db,
-            password=address.password.reveal() if address.password is not None else None,
-            ssl=address.ssl,
-            protocol=2,
-            socket_timeout=timeout_seconds,
-            socket_connect_timeout=address.timeout_seconds,
-            # The driver's own default tries ten times; a doorbell that does not ring is rung again by the tender.
-            retry=Retry(ConstantBackoff(0.05), 1),
-        )
+        # A doorbell that does not ring is rung again by the tender.
+        return redis_client(self._address, "A queue on Redis", timeout_seconds=timeout_seconds, retries=1)
 
 
 def _content(fields: Mapping[bytes, bytes]) -> bytes:
@@ -314,15 +284,6 @@ def _content(fields: Mapping[bytes, bytes]) -> bytes:
     return b"no message: " + b", ".join(name + b"=" + value for name, value in fields.items())
 
 
-def _errors() -> tuple[type[Exception], ...]:
-    """Errors that mean trouble with the broker."""
-    try:
-        from redis.exceptions import RedisError
-    except ModuleNotFoundError:
-        return (OSError,)
-    return (RedisError, OSError)
-
-
 def _trouble() -> tuple[type[Exception], ...]:
     """The same, or that the queue is not open."""
-    return (UnavailableError, *_errors())
+    return (UnavailableError, *redis_errors())

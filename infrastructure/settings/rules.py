@@ -161,8 +161,9 @@ def _problems_of_records(settings: Settings) -> Iterator[Problem]:
 def problems_across(settings: Settings) -> Iterator[Problem]:
     """Check what only several settings together can tell: sections in use, and the rules of production."""
     yield from _problems_of_databases(settings)
-    if settings.queue.kind == "redis" and settings.redis.host is None:
-        yield Problem("REDIS_HOST", "settings.missing", "is required because queue.kind is redis")
+    for section, kind in {"queue": settings.queue.kind, "cache": settings.cache.kind}.items():
+        if kind == "redis" and settings.redis.host is None:
+            yield Problem("REDIS_HOST", "settings.missing", f"is required because {section}.kind is redis")
     if settings.queue.kind == "kafka" and settings.kafka.bootstrap_servers is None:
         yield Problem("KAFKA_BOOTSTRAP_SERVERS", "settings.missing", "is required because queue.kind is kafka")
     if settings.data_root is not None:

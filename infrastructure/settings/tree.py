@@ -92,7 +92,13 @@ class MetadataSettings(Section):
 class CacheSettings(Section):
     """The cache in front of online values."""
 
-    kind: Literal["memory"] = setting("memory", "The cache.")
+    kind: Literal["memory", "redis"] = setting("memory", "The cache; `memory` is of one process, as in headrace up.")
+    read_timeout_ms: Annotated[Int, Field(ge=1, le=10_000)] = setting(
+        20, "How long Redis may take to answer a lookup, in milliseconds; after that the store is asked."
+    )
+    write_timeout_ms: Annotated[Int, Field(ge=10, le=10_000)] = setting(
+        200, "How long it may take to take what was published."
+    )
 
 
 class QueueSettings(Section):
@@ -148,7 +154,7 @@ class SnowflakeSettings(Section):
 
 
 class RedisSettings(Section):
-    """Redis, for queue.kind=redis."""
+    """Redis, for queue.kind=redis and cache.kind=redis."""
 
     host: str | None = setting(None, "Host.", env="REDIS_HOST")
     port: Port = setting(6379, "Port.", env="REDIS_PORT")

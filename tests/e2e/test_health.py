@@ -68,6 +68,19 @@ def test_store_that_is_away_degrades_the_health_until_it_is_back_and_no_request_
         database.stop()
 
 
+@pytest.mark.parametrize("is_away", [True, False])
+def test_cache_that_is_away_is_told_and_work_goes_on(
+    is_away: bool, project: Path, redis_address: tuple[str, int]
+) -> None:
+    host, port = ("127.0.0.1", 1) if is_away else redis_address
+    settings = {"HEADRACE_CACHE__KIND": "redis", "REDIS_HOST": host, "REDIS_PORT": str(port)}
+    with serving(project, **settings) as server:
+        ready = server.call("GET", "/ready", key="")
+
+    assert (ready.status, ready.body["ready"]) == (200, True)
+    assert ready.body["parts"]["cache"] == ("degraded: The cache cannot be reached." if is_away else None)
+
+
 @pytest.mark.parametrize("is_served", [True, False])
 def test_disk_with_less_room_than_is_wanted_takes_no_work_and_says_what_to_do(project: Path, is_served: bool) -> None:
     headrace(project, "runs", "list")

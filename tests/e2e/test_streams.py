@@ -378,6 +378,8 @@ def test_separate_roles_refuse_what_processes_cannot_share(project: Path) -> Non
             assert name in refused.stderr
     missing = headrace(project, "config", "check", HEADRACE_QUEUE__KIND="redis")
     assert (missing.returncode, "REDIS_HOST" in missing.stderr) == (2, True)
+    missing = headrace(project, "config", "check", HEADRACE_CACHE__KIND="redis")
+    assert (missing.returncode, "REDIS_HOST" in missing.stderr) == (2, True)
     missing = headrace(project, "config", "check", HEADRACE_QUEUE__KIND="kafka")
     assert (missing.returncode, "KAFKA_BOOTSTRAP_SERVERS" in missing.stderr) == (2, True)
     assert headrace(project, "config", "check").returncode == 0

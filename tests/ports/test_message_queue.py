@@ -12,8 +12,9 @@ from domain.errors import UnavailableError
 from domain.ports.message_queue import IDelivery, IMessageQueue, Message
 from infrastructure.queues.kafka import KafkaAddress, KafkaMessageQueue
 from infrastructure.queues.memory import InMemoryMessageQueue
-from infrastructure.queues.redis_streams import RedisAddress, RedisStreamsMessageQueue
+from infrastructure.queues.redis_streams import RedisStreamsMessageQueue
 from infrastructure.queues.wire import partition_of
+from infrastructure.redis_client import RedisAddress
 
 PARTITIONS = 4
 BOUND = 30
@@ -138,7 +139,8 @@ async def test_unsettled_message_is_delivered_again(queue: IMessageQueue, topic:
 DYING = """
 import asyncio, os, signal, sys
 from infrastructure.queues.kafka import KafkaAddress, KafkaMessageQueue
-from infrastructure.queues.redis_streams import RedisAddress, RedisStreamsMessageQueue
+from infrastructure.queues.redis_streams import RedisStreamsMessageQueue
+from infrastructure.redis_client import RedisAddress
 
 async def main(kind, address, topic):
     host, port = address.split(":")
