@@ -15,7 +15,7 @@ from sqlalchemy import text
 from domain.identity.scope import PLATFORM
 from domain.runs.run import Finish, Run, RunRequest, RunState
 from domain.runs.work import WorkKind, WorkRef
-from infrastructure.metadata.leases import this_process
+from infrastructure.metadata.lease_holders import this_process
 from infrastructure.metadata.records import SqlRecords
 from infrastructure.runtime import RandomIdentifiers
 

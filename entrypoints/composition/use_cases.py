@@ -58,7 +58,7 @@ from entrypoints.composition.parts import (
 from entrypoints.composition.telemetry import with_spans
 from entrypoints.use_cases import UseCases as AllUseCases
 from infrastructure.engines.local import LocalEngine
-from infrastructure.metadata.leases import this_process
+from infrastructure.metadata.lease_holders import this_process
 from infrastructure.security.api_keys import ApiKeys
 from infrastructure.security.query_guard import SqlQueryGuard
 from infrastructure.settings.tree import Settings

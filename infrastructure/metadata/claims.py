@@ -24,7 +24,7 @@ from infrastructure.metadata.claim_statements import (
 )
 from infrastructure.metadata.clocks import lease_clock, wall_clock
 from infrastructure.metadata.fences import SqlFences
-from infrastructure.metadata.leases import is_gone
+from infrastructure.metadata.lease_holders import is_gone
 from infrastructure.metadata.scopes import named, within
 from infrastructure.metadata.tables import run_transitions, runs
 from infrastructure.metadata.undamaged import undamaged

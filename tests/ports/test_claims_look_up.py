@@ -10,7 +10,7 @@ from sqlalchemy import event
 from domain.identity.scope import PLATFORM
 from domain.runs.run import Run, RunRequest, RunState
 from domain.runs.work import WorkKind, WorkRef
-from infrastructure.metadata.leases import this_process
+from infrastructure.metadata.lease_holders import this_process
 from infrastructure.metadata.records import SqlRecords, sqlite_url
 
 LEASE = timedelta(seconds=30)

@@ -21,7 +21,7 @@ from domain.ports.records.workers import WorkerRecord
 from domain.runs.report import RunReport
 from domain.runs.run import ALLOWED_MOVES, DamagedPlan, Finish, Run, RunRequest, RunState, may_move
 from domain.runs.work import WorkKind, WorkName, WorkRef
-from infrastructure.metadata.leases import this_process
+from infrastructure.metadata.lease_holders import this_process
 from infrastructure.metadata.records import SqlRecords, run_migrations, sqlite_url
 from infrastructure.metadata.tables import lanes
 from infrastructure.runtime import RandomIdentifiers
@@ -222,7 +222,7 @@ async def test_expired_lease_can_be_claimed_by_another(records: SqlRecords) -> N
 
 @pytest.mark.clause("IUnitOfWork", 5)
 async def test_lease_of_a_process_that_is_gone_is_over_at_once_on_one_host(records: SqlRecords) -> None:
-    code = "from infrastructure.metadata.leases import this_process; print(this_process())"
+    code = "from infrastructure.metadata.lease_holders import this_process; print(this_process())"
     gone = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
     run = await queued(records)
     assert await claimed(records, run, owner=gone) is not None

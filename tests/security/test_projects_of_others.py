@@ -16,7 +16,7 @@ from entrypoints.cli import main as command_line
 from entrypoints.cli.again import this_program
 from entrypoints.documents.project import find_project
 from entrypoints.process.server_file import read_server
-from infrastructure.metadata.leases import this_process
+from infrastructure.metadata.lease_holders import this_process
 from infrastructure.settings.sources import load_settings
 
 SECRET = "correct-horse-battery"

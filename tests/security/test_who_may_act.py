@@ -16,7 +16,7 @@ from urllib.parse import urlencode
 import pytest
 
 from domain.identity.principal import Role
-from infrastructure.metadata.leases import boot_id
+from infrastructure.metadata.lease_holders import boot_id
 from tests.e2e.api import Answer, Server, headrace, openapi, serving
 from tests.security.keys import Canary, canary, key_of
 

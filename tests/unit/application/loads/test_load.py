@@ -18,7 +18,7 @@ from domain.runs.run import Run
 from entrypoints.composition.container import build_container
 from entrypoints.composition.lifecycle import running
 from infrastructure.clock import SystemClock
-from infrastructure.metadata.leases import this_process
+from infrastructure.metadata.lease_holders import this_process
 from infrastructure.settings.sources import load_settings
 from infrastructure.stores.memory.store import InMemoryDataStore
 from tests.e2e.inside import ME, Inside
