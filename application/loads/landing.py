@@ -234,4 +234,5 @@ def transform_plan(spec: PipelineSpec, plan: SourcePlan, target: tuple[Column, .
         guessed=plan.guessed,
         normalizes=spec.destination.normalizes,
         deleted_when=spec.destination.deleted_when,
+        replayed=spec.source.refused is not None,
     )

@@ -77,7 +77,7 @@ class Merged:
 
     `repeated` of its rows were not the last of their key, as the store holds keys equal. A store that cannot tell what
     became of single rows leaves `is_counted` False. `left` is what the counts change by where a replay leaves rows in
-    quarantine, as they may be older than what is there.
+    quarantine, as they may be older than what is there, or leaves out what others have settled meanwhile.
     """
 
     inserted: int = 0

@@ -73,7 +73,8 @@ class IDataStore(ISource, IDestination, IRefusedRows):
         that has read such a row again by its key is published, it is superseded; so is each once the table is replaced,
         and once a whole read is merged, unless a run with parameters that it chose itself refused it; and one of which
         a later row of its merge key has landed.
-    28. What a replay lands is marked in the same transaction, once; what is refused again stays as it was. Of a merged
+    28. What a replay lands is marked in the same transaction, once; what is refused again stays as it was, and what
+        another run has settled since it was read does not land and counts as not read. Of a merged
         row that is not proven to be the newest of its key, and may be older than what is there or was, only the reason
         changes.
     29. Of two attempts under one fence only the later one writes: whatever it does names the token of its take-over.

@@ -19,8 +19,9 @@ class TransformPlan:
     those of the `guessed` columns only where the value stays the very one that was written. `target` are the
     destination's columns that already exist: values are converted to their types. `is_partial` says that columns which
     no row rule looks at are left out. `normalizes` puts names into the destination's case, after the rules. Of rows
-    with the same `key` in one batch only the last is accepted, with its place in the batch as `_headrace_ordinal`;
-    `deleted_when` is a predicate that adds the column `_headrace_deleted`.
+    with the same `key` in one batch only the last is accepted; with a key, and where rows are `replayed`, each accepted
+    one has its place in the batch as `_headrace_ordinal`. `deleted_when` is a predicate that adds the column
+    `_headrace_deleted`.
     """
 
     source: tuple[Column, ...]
@@ -33,11 +34,12 @@ class TransformPlan:
     key: tuple[str, ...] = ()
     deleted_when: str | None = None
     guessed: tuple[str, ...] = ()
+    replayed: bool = False
 
     @property
     def beside(self) -> tuple[str, ...]:
         """What accepted rows have beside their columns."""
-        there = {DELETED: self.deleted_when is not None, ORDINAL: bool(self.key)}
+        there = {DELETED: self.deleted_when is not None, ORDINAL: self.replayed or bool(self.key)}
         return tuple(name for name, is_there in there.items() if is_there)
 
     @property

@@ -4,7 +4,8 @@ import asyncio
 import json
 import sys
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterable, Sequence
+from dataclasses import replace
 from itertools import accumulate, pairwise
 
 import pyarrow as pa
@@ -12,13 +13,14 @@ import pyarrow.compute as pc
 
 from domain.errors import ConflictError
 from domain.failpoints import fail_at
-from domain.loads.checkpoint import Position
+from domain.loads.checkpoint import Merged, Position
 from domain.loads.quarantine import PLACE, Refusals, RefusedRow, RefusedState
 from domain.loads.read_set import SourcePlan, streams_between
 from domain.ports.data_store import Batch, IReader, JudgedBatch, SourceBatch, Target
 from domain.ports.quarantine import IRefusedRows
+from domain.quality.measures import Counts
 from domain.runs.lane import Lane
-from domain.stores.table import Column
+from domain.stores.table import ORDINAL, Column
 from infrastructure.tabular.arrow import row_too_large, to_table
 from infrastructure.tabular.digests import digest_of, digests
 from infrastructure.tabular.json_rows import decoded, guessed_of, merged_shape
@@ -101,6 +103,25 @@ class RefusedReader(IReader):
         data = decoded([row.record for row in rows], columns, is_text=self._plan.is_text)
         places = tuple(row.place for row in rows)
         return SourceBatch(data, places[-1], places)
+
+
+def still_open(batch: JudgedBatch, found: Collection[Position], target: Target) -> tuple[JudgedBatch, Merged | None]:
+    """A replayed batch without the rows that other runs have settled since they were read, and what that changes the
+    counts by: they stay as they are, like those that are refused again, and count as if they had not been read. `found`
+    are the places of rows that are open.
+    """
+    gone = [ordinal for ordinal, place in enumerate(batch.origins or ()) if place not in found]
+    if not gone:
+        return batch, None
+    rows, refused = to_table(batch.accepted), to_table(batch.refused)
+    is_gone = pc.is_in(rows.column(ORDINAL), value_set=pa.array(gone, pa.int64()))
+    lost = rows.filter(is_gone).column(ORDINAL)
+    again = set(refused.column("ordinal").to_pylist())
+    staying = pa.Table.from_pylist([{"ordinal": n} for n in gone if n not in again], refused.schema)
+    batch = replace(batch, accepted=rows.filter(pc.invert(is_gone)), refused=pa.concat_tables([refused, staying]))
+    sources = len(pc.unique(lost))
+    left = Counts(read=-sources, used=-sources, produced=-len(lost))
+    return batch, Merged(is_counted=target.merges, left=left)
 
 
 def repaired_places(batch: JudgedBatch) -> list[Position]:

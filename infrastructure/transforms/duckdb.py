@@ -361,7 +361,7 @@ class DuckDBTransform(IPreparedTransform):
 
     def _untouched(self, batch: pa.Table) -> JudgedBatch:
         counts = Counts(read=batch.num_rows, used=batch.num_rows, produced=batch.num_rows)
-        if self._plan.key:
+        if ORDINAL in self._plan.beside:
             batch = batch.append_column(ORDINAL, self._ordinals(batch.num_rows))
         return JudgedBatch(batch, REFUSED.empty_table(), counts, self._measures(batch, batch, (), {}))
 

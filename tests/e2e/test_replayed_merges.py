@@ -233,6 +233,39 @@ async def test_in_append_every_refused_row_is_replayed(own: Inside) -> None:
     assert sorted(row["amount"] for row in await own.rows("t")) == [7, 500]
 
 
+@pytest.mark.invariant("D9", "R3")
+@pytest.mark.parametrize("mode", ["merge, key: [acct]", "append"])
+async def test_a_replay_goes_on_without_rows_that_another_run_settles_meanwhile(
+    own: Inside, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A row of one is overtaken, or all by a table that takes the other's place: that takes the run from nobody."""
+    await happened(own, (1, "A", "U", 500, 1), (2, "B", "U", 500, 2))
+    for most in (100, 1000):
+        await own.pipeline("p", EVENTS, f"table: t, mode: {mode}", RULE.format(most=most))
+        if most == 100:
+            await own.report("p")
+    await happened(own, (3, "A", "U", 7, 3))
+    store = type(await own.store())
+    read, others = store.refused_rows, iter([{"full_refresh": mode == "append"}])
+
+    async def read_before(self: Any, refusals: Refusals, **asked: Any) -> Any:
+        page = await read(self, refusals, **asked)
+        if (change := next(others, None)) is not None:
+            await own.report("p", **change)
+        return page
+
+    monkeypatch.setattr(store, "refused_rows", read_before)
+    report = await own.report("p", replay="all")
+
+    counts = {name: count for name, count in report["counts"].items() if count}
+    assert counts == ({"read": 1, "used": 1, "produced": 1} if mode != "append" else {})
+    assert not report.get("warnings")
+    refused = (await Pipeline(own).refused())[:2]
+    assert [str(row.state) for row in refused] == ["superseded", "superseded" if mode == "append" else "repaired"]
+    rows = sorted((row["acct"], row["amount"]) for row in await own.rows("t"))
+    assert rows == [("A", 7), *([("A", 500)] if mode == "append" else []), ("B", 500)]
+
+
 @pytest.fixture(scope="module")
 def refused(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with refused rows of a merged table, replayed in the home `whole` and still open in `killed`."""

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from domain.errors import ConflictError, FencedError, InvalidInputError
+from domain.errors import ConflictError, InvalidInputError
 from domain.loads.checkpoint import CheckpointUpdate
 from domain.loads.quarantine import PLACE, Refusals, RefusedState
 from domain.loads.read_set import ReadSet
@@ -100,7 +100,6 @@ async def land(
     rows = pa.table(batch.data)
     kept = rows.append_column(ORDINAL, pa.array(range(rows.num_rows), pa.int64()))
     kept = kept.take([n for n in range(rows.num_rows) if n not in again])
-    kept = kept if target.merges else kept.drop_columns([ORDINAL])
     refused = pa.Table.from_pylist([refusal(n) for n in again if n < rows.num_rows], REFUSED)
     counts = _counts(batch, again)
     async with store.writer(REPLAYS, target, planned.id, "0", fence, await token_of(store, REPLAYS)) as writer:
@@ -213,25 +212,34 @@ async def test_columns_of_refused_rows_are_known_whatever_became_of_others_of_th
 
 
 @pytest.mark.clause("IDataStore", 28)
-@pytest.mark.invariant("D9", "D3")
-async def test_batch_of_a_replay_that_another_run_has_dealt_with_is_refused_whole(store: IDataStore) -> None:
-    await load(store, 1, "r1", refusing(1, 2))
+@pytest.mark.invariant("D9", "D3", "D6")
+@pytest.mark.parametrize("left", [1, 0], ids=["some", "all"])
+@pytest.mark.parametrize("mode", [Mode.APPEND, Mode.MERGE], ids=str)
+async def test_of_a_batch_that_is_replayed_only_what_no_other_run_has_settled_lands(
+    store: IDataStore, mode: Mode, left: int
+) -> None:
+    changes = {"mode": mode, "key": ("id",) if mode is Mode.MERGE else ()}
+    await load(store, 1, "r1", refusing(1, 2, 3))
     source = SourceSpec(refused=OPEN, key=PLACE)
     plan = await store.plan(source, lo=None, limit=None)
     async with store.reader(source, plan, plan.streams[0], batch_rows=10) as reader:
         [stale] = [batch async for batch in reader.batches(None)]
-    await replayed(store, 1)
+    await replayed(store, 1, again=(1,) if left else (), **changes)
+    assert await ids(store) == [1, 3] if left else [1, 2, 3]
 
     planned = replace(read_set(name="late"), plan=plan)
-    target = replaying(planned)
+    target = replaying(planned, run_id=REPLAY_RUN.replace("f", "e"), **changes)
     async with store.owner(REPLAYS, TABLE, 2) as owner:
         await owner.take_over()
         await owner.open_read_set(planned, target)
-    with pytest.raises(FencedError):
-        await land(store, 2, planned, target, stale, Counts(), (), 1)
+    await land(store, 2, planned, target, stale, Counts(), (), 1)
 
-    assert await ids(store) == [1, 2]
-    assert (await store.lane_state(REPLAYS, TABLE)).seq == 0
+    assert await ids(store) == [1, 2, 3]
+    assert await states(store) == [(1, "repaired"), (2, "repaired"), (3, "repaired")]
+    by = [row.settled_by for row in await store.refused_rows(MINE, after=None, limit=9)]
+    assert by == [REPLAY_RUN, target.run_id if left else REPLAY_RUN, REPLAY_RUN]
+    lane = await store.lane_state(REPLAYS, TABLE)
+    assert (lane.seq, lane.counts) == (1, Counts(read=left, used=left, produced=left))
 
 
 @pytest.mark.clause("IDataStore", 27)

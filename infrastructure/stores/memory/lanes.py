@@ -48,10 +48,11 @@ from infrastructure.stores.memory.quarantine import (
     merge_replayed,
     move_refused,
     note_read_again,
+    open_places,
     settle_overtaken,
     settle_refused,
 )
-from infrastructure.stores.replayed import repaired_places
+from infrastructure.stores.replayed import repaired_places, still_open
 from infrastructure.tabular.arrow import arrow_type, to_table
 
 
@@ -82,9 +83,12 @@ class InMemoryWriter(IWriter):
         async with self._store.transaction() as content:
             self._advance(content, checkpoint)
             fail_at("batch.after_checkpoint")
-            target = self._target
+            target, taken = self._target, None
+            if batch.origins is not None:
+                batch, taken = still_open(batch, open_places(content, self._lane), target)
             rows = to_table(batch.accepted)
             merged = self._land(content, rows, checkpoint.seq, batch) if rows.num_rows else nothing_merged(target)
+            merged = merged + taken if merged is not None and taken is not None else merged or taken
             if merged is not None:
                 self._put(content, checkpoint.with_merged(merged))
             fail_at("batch.mid_rows")

@@ -6,7 +6,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from domain.errors import FencedError
 from domain.loads.checkpoint import Merged, Position
 from domain.loads.quarantine import LEFT, Refusals, RefusedRow, RefusedState
 from domain.loads.read_set import OF_CHOSEN_PARAMETERS, ReadSet
@@ -35,22 +34,19 @@ def refused_rows(content: Content, refusals: Refusals, after: Position | None) -
     ]
 
 
-def mark_repaired(content: Content, lane: Lane, run_id: str, places: Sequence[Position]) -> None:
-    """Mark what a replayed batch has put into the table.
+def open_places(content: Content, lane: Lane) -> set[Position]:
+    """The places of a pipeline's rows that are open."""
+    mine = (lane.organization, lane.pipeline, RefusedState.OPEN)
+    return {_place(row) for row in content.quarantine if (row["org"], row["pipeline"], row["state"]) == mine}
 
-    Raises:
-        FencedError: another run has dealt with one of them.
-    """
+
+def mark_repaired(content: Content, lane: Lane, run_id: str, places: Sequence[Position]) -> None:
+    """Mark what a replayed batch has put into the table."""
     wanted = {(read_set, stream, int(seq), int(ordinal)) for read_set, stream, seq, ordinal in places}
     settled = {"state": RefusedState.REPAIRED, "settled_by": run_id}
-    marked = 0
     for number, row in enumerate(content.quarantine):
-        is_mine = (row["org"], row["pipeline"], row["state"]) == (lane.organization, lane.pipeline, RefusedState.OPEN)
-        if is_mine and _order(row) in wanted:
+        if (row["org"], row["pipeline"]) == (lane.organization, lane.pipeline) and _order(row) in wanted:
             content.quarantine[number] = {**row, **settled}
-            marked += 1
-    if marked != len(wanted):
-        raise FencedError("Another run has dealt with some of the refused rows; nothing was written.")
 
 
 def move_refused(content: Content, lane: Lane, before: RefusedState, after: RefusedState) -> None:
@@ -117,9 +113,6 @@ def settle_overtaken(
 def merge_replayed(content: Content, lane: Lane, target: Target, rows: pa.Table, batch: JudgedBatch) -> Merged:
     """Merge what is replayed and may land, mark it, say of the rest why it stays, and supersede what was refused before
     a row that has landed.
-
-    Raises:
-        FencedError: another run has dealt with one of them.
     """
     replayed = Replayed.of(batch, target)
     known = {_place(row): row for row in content.quarantine}

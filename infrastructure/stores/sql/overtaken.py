@@ -14,9 +14,10 @@ from domain.ports.data_store import JudgedBatch, Target
 from domain.runs.lane import Lane
 from domain.stores.table import SEQ, Column, TableName
 from infrastructure.sql import quote, quote_table
+from infrastructure.stores.landing import landing_gone
 from infrastructure.stores.overtaken import Kept, Replayed, is_before, landing_keys, overtaken_within
-from infrastructure.stores.replayed import repaired_places
-from infrastructure.stores.sql.quarantine import at_places, mark_repaired
+from infrastructure.stores.replayed import repaired_places, still_open
+from infrastructure.stores.sql.quarantine import at_places, mark_repaired, open_places
 from infrastructure.stores.sql.session import CHECKPOINT, OWNER, QUARANTINE, Session
 from infrastructure.tabular.arrow import to_table
 
@@ -104,6 +105,17 @@ class Replaying:
         self._left: set[int] = set()
         self._landed: dict[str, Position] = {}
 
+    def still_open(self, batch: JudgedBatch, landing: TableName) -> tuple[JudgedBatch, Merged | None]:
+        """Leave out what other runs have settled since it was read, in the transaction of a batch of any mode. The
+        table comes first, as it does to whoever overtakes or replaces its rows.
+        """
+        session, target = self._session, self._target
+        if target.merges:  # What is merged meanwhile may be later.
+            session.lock_table(quote_table(landing))
+        elif batch.accepted.num_rows and session.hold(landing) is None:
+            raise landing_gone(landing)
+        return still_open(batch, open_places(session, target.table, self._lane, batch.origins or ()), target)
+
     def merge(self, table: TableName, rows: pa.Table, columns: Sequence[Column], batch: JudgedBatch) -> Merged:
         """Merge rows, as `Session.merge` takes them, in the transaction of a batch; the table is locked."""
         session, target = self._session, self._target
@@ -127,7 +139,7 @@ class Replaying:
         """Mark what has landed, say of what was left why, and supersede what was refused before a row that has landed.
 
         Raises:
-            FencedError: another run has dealt with one of them; nothing is written.
+            StoreRefusedError: the marks are not kept (`destination.records`).
         """
         origins, target = batch.origins or (), self._target
         left = [origins[ordinal] for ordinal in sorted(self._left)]

@@ -5,7 +5,7 @@ from datetime import datetime
 from itertools import groupby
 from typing import Any
 
-from domain.errors import FencedError, InvalidInputError
+from domain.errors import InvalidInputError
 from domain.loads.checkpoint import Position
 from domain.loads.quarantine import PLACE, Refusals, RefusedRow, RefusedState
 from domain.loads.read_set import OF_CHOSEN_PARAMETERS, ReadSet
@@ -160,23 +160,38 @@ def refused_shapes(session: Session, refusals: Refusals) -> list[str]:
     return [str(row[0]) for row in rows]
 
 
+def open_places(session: Session, table: TableName, lane: Lane, places: Sequence[Position]) -> set[Position]:
+    """Which of these are still open; they stay so until the transaction ends."""
+    if not places:
+        return set()
+    condition, values = at_places(session, places, 3)
+    rows = session.execute(
+        f"SELECT {', '.join(map(quote, PLACE))} FROM {quote_table(table.beside(QUARANTINE))} "
+        f'WHERE "org" = $1 AND "pipeline" = $2 AND "state" = \'{RefusedState.OPEN}\' AND {condition} '
+        f"{session.for_update}",
+        (lane.organization, lane.pipeline, *values),
+    )
+    return {tuple(str(part) for part in row) for row in rows}
+
+
 def mark_repaired(session: Session, table: TableName, lane: Lane, run_id: str, places: Sequence[Position]) -> None:
-    """Mark what a replayed batch has put into the table, inside its transaction.
+    """Mark what a replayed batch has put into the table, inside the transaction that has found it open.
 
     Raises:
-        FencedError: another run has repaired or superseded one of them; nothing is written.
+        StoreRefusedError: the marks are not kept (`destination.records`).
     """
     if not places:
         return
+    quarantine = table.beside(QUARANTINE)
     condition, values = at_places(session, places, 4)
     marked = session.execute(
-        f"UPDATE {quote_table(table.beside(QUARANTINE))} SET \"state\" = '{RefusedState.REPAIRED}', "
+        f"UPDATE {quote_table(quarantine)} SET \"state\" = '{RefusedState.REPAIRED}', "
         f'"settled_by" = $1 WHERE "org" = $2 AND "pipeline" = $3 AND "state" = \'{RefusedState.OPEN}\' AND {condition} '
         'RETURNING "ordinal"',
         (run_id, lane.organization, lane.pipeline, *values),
     )
     if len(marked) != len(places):
-        raise FencedError("Another run has dealt with some of the refused rows; nothing was written.")
+        raise not_kept(quarantine)
 
 
 class Rereads:

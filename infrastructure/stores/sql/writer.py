@@ -241,19 +241,18 @@ class SqlWriter(ISelectingWriter):
         fail_at("batch.before_commit")
 
     def _commit_once(self, batch: JudgedBatch, checkpoint: CheckpointUpdate) -> None:
-        session = self._session
-        rows, is_replayed = to_table(batch.accepted), self._target.merges and batch.origins is not None
+        session, taken = self._session, None
         fail_at("batch.before_begin")
         with session.transaction():
             self._checkpoints.check(session.execute(*self._checkpoints.advance(checkpoint)), checkpoint)
             fail_at("batch.after_checkpoint")
-            if is_replayed:  # What is merged meanwhile may be later.
-                session.lock_table(quote_table(self._landing))
-            self._merged = self._land(rows, checkpoint, batch) if rows.num_rows else nothing_merged(self._target)
+            if batch.origins is not None:
+                batch, taken = self._replaying.still_open(batch, self._landing)
+            self._merged = self._landed(batch, checkpoint, taken)
             if self._merged is not None:
                 session.execute(*self._checkpoints.amend(checkpoint.with_merged(self._merged)))
             fail_at("batch.mid_rows")
-            if is_replayed:
+            if batch.origins is not None and self._target.merges:
                 self._replaying.mark(batch)
             elif batch.origins is not None:
                 mark_repaired(session, self._target.table, self._lane, self._target.run_id, repaired_places(batch))
@@ -262,6 +261,14 @@ class SqlWriter(ISelectingWriter):
                 self._rereads.note(batch.source)
             fail_at("batch.before_commit")
         fail_at("batch.commit_sent")  # As if the answer to COMMIT were lost.
+
+    def _landed(self, batch: JudgedBatch, checkpoint: CheckpointUpdate, taken: Merged | None) -> Merged | None:
+        """Land what a batch accepts; say what that and what was `taken` from it change the counts by."""
+        rows = to_table(batch.accepted)
+        if taken is not None:
+            checkpoint = checkpoint.with_merged(taken)
+        merged = self._land(rows, checkpoint, batch) if rows.num_rows else nothing_merged(self._target)
+        return merged + taken if merged is not None and taken is not None else merged or taken
 
     def _put_aside(self, batch: JudgedBatch, seq: int) -> None:
         """Keep the refused rows of a batch, and settle those that its others have overtaken."""
