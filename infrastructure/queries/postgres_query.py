@@ -11,6 +11,7 @@ from domain.stores.table import INTERNAL_PREFIX, RESERVED, is_reserved_schema
 from infrastructure.bench.in_process import Calls, InProcessBench
 from infrastructure.queries.postgres_judging import Names, forbidden, judge, untrusted_type
 from infrastructure.queries.postgres_known import Known, Named
+from infrastructure.queries.postgres_origins import Origin, Table, origin_of
 from infrastructure.queries.postgres_parsing import nodes, numbered, parsed, put_parameters, refused, strings, written
 from infrastructure.queries.postgres_scopes import Scopes
 
@@ -154,3 +155,7 @@ class PostgresQueries:
     def resolved(self, text: str, known: Known, render: Mapping[str, str]) -> str:
         """As the function of that name."""
         return self._bench.call(resolved, text, known, dict(render))
+
+    def origin(self, text: str, column: str, tables: Sequence[Table]) -> Origin:
+        """As `origin_of`, of what was resolved before."""
+        return self._bench.call(origin_of, text, column, tuple(tables))

@@ -167,7 +167,8 @@ def ended(begin: Beginning, horizon: Horizon, transactions: Sequence[Transaction
     """
     axis, greatest, lo = begin.axis, begin.greatest, begin.lo
     counted, passed = horizon.judged(transactions, horizon.at + elapsed, axis.cursor.patience)
-    as_of = horizon.complete_as_of(counted)
+    # A read is no more complete than the one before it while rows wait that were seen.
+    as_of = horizon.complete_as_of(counted) if not begin.ahead else None
     if greatest is None:
         return Ended(axis, horizon, axis.end([None], lo), _less(as_of, axis), (), (), begin.ahead)
     # Whoever does not wait for the last second wants to know all the same what would hold a run back.

@@ -17,8 +17,9 @@ from infrastructure.sql import quote
 from infrastructure.stores.cursor_axis import Axis
 from infrastructure.stores.cursor_ends import Beginning, CursorEnd, settled
 from infrastructure.stores.postgres.connection import READER
+from infrastructure.stores.postgres.numbering import numbering
 from infrastructure.stores.postgres.selection import Selection
-from infrastructure.stores.postgres.sequences import Reach, counters, reach
+from infrastructure.stores.postgres.sequences import Reach, reach
 from infrastructure.stores.postgres.session import PostgresSession
 from infrastructure.stores.postgres.unknowns import axis_of, unknowns
 from infrastructure.threads import OneThread
@@ -133,10 +134,10 @@ class PostgresHorizon:
             "AND locktype = 'relation' AND mode = 'AccessShareLock' AND relation >= 16384"
         )
         relations = str(rows[0][0] or "")
-        numbering = counters(session, axis, relations)
+        numbered = numbering(session, selection, axis, relations)
         seen = axis.reachable(axis.read(least), axis.read(greatest))
-        bound = reach(session, selection, axis, numbering, seen, lo)
-        unknown = (*unknowns(session, self._source, axis, relations, numbering), *bound.unknown)
+        bound = reach(session, selection, axis, numbered, seen, lo)
+        unknown = (*unknowns(session, self._source, axis, relations), *numbered.unknown, *bound.unknown)
         session.execute("COMMIT")
         if cursor.is_strict and unknown:
             raise InvalidInputError(

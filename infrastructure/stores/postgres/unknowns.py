@@ -1,13 +1,10 @@
 """What a Postgres source cannot tell about rows that may still come below a cursor, each with the remedy."""
 
-from collections.abc import Sequence
-
 from domain.errors import InvalidInputError
 from domain.pipelines.spec import CursorSpec, SourceSpec
 from domain.stores.table import LOADED_AT
 from infrastructure.stores.cursor_axis import Axis
 from infrastructure.stores.postgres.selection import Selection
-from infrastructure.stores.postgres.sequences import Counter
 from infrastructure.stores.postgres.session import PostgresSession
 
 _AMONG = "= ANY (string_to_array($1, ','))"
@@ -43,9 +40,7 @@ def axis_of(selection: Selection, cursor: CursorSpec) -> Axis:
     return Axis.of(cursor, kinds[cursor.column])
 
 
-def unknowns(
-    session: PostgresSession, source: SourceSpec, axis: Axis, relations: str, numbering: Sequence[Counter]
-) -> tuple[str, ...]:
+def unknowns(session: PostgresSession, source: SourceSpec, axis: Axis, relations: str) -> tuple[str, ...]:
     """Say what is not known of the relations that a read touches; empty where everything is."""
     found = [_STANDBY] if session.execute("SELECT pg_is_in_recovery()")[0][0] else []
     remedy = "give the cursor a hold_back longer than that takes"
@@ -68,5 +63,4 @@ def unknowns(
         called += [("The query", name) for (name,) in session.execute(_VOLATILE, (",".join(sorted(functions)),))]
     for what, function in called:
         found.append(f"{what} calls {function}, of which nothing is known: read the tables behind it, or {remedy}.")
-    found += [counter.unknown for counter in numbering if counter.unknown is not None]
     return tuple(found)
