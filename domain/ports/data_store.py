@@ -86,4 +86,5 @@ class IDataStore(ISource, IDestination, IRefusedRows):
         batch, and with NULL in it the read has no order, so that it is staged.
     33. Nothing lands, nor is published, where others have emptied or exchanged the table since rows of the read set
         landed in it (`destination.changed`); a table that is only written anew, as by VACUUM FULL, is the same one.
+    34. A query that gives two columns one name is refused (`query.duplicate_column`): neither is taken for the other.
     """

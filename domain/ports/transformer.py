@@ -127,6 +127,7 @@ class ITransformer(ABC):
     5. No transform reaches files, sockets, settings or other relations than `batch`.
     6. A rule's values and patterns are data, never text of a statement; patterns are RE2 and match the whole value.
     7. Of the rows of one key in a batch the last is accepted, the others are counted as deduplicated.
+    8. A step that gives two columns one name, letter case aside, is refused: neither is taken for the other.
     """
 
     @abstractmethod

@@ -2,13 +2,18 @@
 
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import duckdb
 
+from domain.errors import QueryRefusedError
+from infrastructure.queries.duckdb_doubled import doubled_within
+from infrastructure.queries.duckdb_parsing import Node, rendered
+
+T = TypeVar("T")
 _OWN = "memory"
 _NAME = "planned"
 _OPTIONS: dict[str, Any] = {
@@ -89,6 +94,39 @@ def plan_query(planned: Planned) -> bool:
     Raises:
         duckdb.OutOfMemoryException: it takes more memory than this process may.
     """
+
+    def plan(connection: duckdb.DuckDBPyConnection) -> bool:
+        try:
+            _plan(connection, planned, planned.conditions)
+        except duckdb.BinderException:  # Perhaps there is no such column.
+            _plan(connection, planned, ())
+        return True
+
+    return bool(_on_empty_tables(planned, plan))
+
+
+def plan_names(planned: Planned) -> tuple[str, str] | None:
+    """Find two columns of one name in a query within a query, which are used.
+
+    Raises:
+        duckdb.OutOfMemoryException: as `plan_query`.
+    """
+
+    def describe(node: Node, parameters: Mapping[str, Any]) -> list[str] | None:
+        def names(connection: duckdb.DuckDBPyConnection) -> list[str]:
+            found = connection.execute(f"DESCRIBE (\n{rendered(node)}\n)", dict(parameters) or None)
+            return [str(row[0]) for row in found.fetchall()]
+
+        try:
+            return _on_empty_tables(planned, names)  # On new ones each time: what DESCRIBE fails in is of no use after.
+        except QueryRefusedError:
+            return None
+
+    return doubled_within(planned.text, planned.parameters, describe)
+
+
+def _on_empty_tables(planned: Planned, plan: Callable[[duckdb.DuckDBPyConnection], T]) -> T | None:
+    """Plan where the tables of a query are; None where DuckDB cannot."""
     with _INSTANCE.lock:
         connection = _INSTANCE.connected()
         try:
@@ -98,16 +136,12 @@ def plan_query(planned: Planned) -> bool:
                 connection.execute(f"CREATE TYPE {_quoted(named.schema)}.{_quoted(named.name)} AS {named.kind}")
             for relation in planned.relations:
                 _create(connection, relation)
-            try:
-                _plan(connection, planned, planned.conditions)
-            except duckdb.BinderException:  # Perhaps there is no such column.
-                _plan(connection, planned, ())
-            return True
+            return plan(connection)
         except duckdb.OutOfMemoryException:
             _INSTANCE.forget()
             raise
         except duckdb.Error:
-            return False
+            return None
         finally:
             _end(connection, planned.catalog)
 

@@ -5,7 +5,7 @@ from functools import lru_cache
 from hashlib import sha256
 
 from infrastructure.bench.in_process import Calls, InProcessBench
-from infrastructure.queries.duckdb_planning import Planned, plan_query
+from infrastructure.queries.duckdb_planning import Planned, plan_names, plan_query
 from infrastructure.queries.duckdb_reading import DuckDBQuery, read_query
 from infrastructure.queries.duckdb_relations import Held, judge_held
 from infrastructure.queries.duckdb_steps import DuckDBPredicate, DuckDBStep, read_predicate, read_step
@@ -20,7 +20,7 @@ class DuckDBQueries:
 
     def __init__(self, calls: Calls | None = None) -> None:
         where = self._where = calls or InProcessBench()
-        self._planned = OrderedDict[bytes, None]()
+        self._planned = OrderedDict[bytes, tuple[str, str] | None]()
 
         def query(text: str, names: frozenset[str] | None) -> DuckDBQuery:
             return where.call(read_query, text, names)
@@ -47,19 +47,20 @@ class DuckDBQueries:
         """
         return self._query(text, names)
 
-    def plan(self, planned: Planned) -> None:
-        """Plan a query on empty tables, once for each of its texts, parameters and tables' columns.
+    def plan(self, planned: Planned, *, may_double: bool = False) -> tuple[str, str] | None:
+        """Plan a query on empty tables, once for each of its texts, parameters and tables' columns; give two columns of
+        one name in a query within it, if there are any that it uses.
 
         Raises:
             InvalidInputError: that takes too much (`query.too_large`).
         """
         key = sha256(repr(planned).encode("utf-8", "surrogatepass")).digest()  # The columns may be many.
-        if key in self._planned:
-            return
-        self._where.call(plan_query, planned)
-        self._planned[key] = None
-        if len(self._planned) > _REMEMBERED:
-            self._planned.popitem(last=False)
+        if key not in self._planned:
+            self._where.call(plan_query, planned)
+            self._planned[key] = self._where.call(plan_names, planned) if may_double else None
+            if len(self._planned) > _REMEMBERED:
+                self._planned.popitem(last=False)
+        return self._planned[key]
 
     def plan_file(self, path: str) -> None:
         """Plan reading all views of a file, which nobody has open.

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from domain.errors import QueryRefusedError
 from infrastructure.queries.duckdb_costs import GATHERING, SLOW
+from infrastructure.queries.duckdb_doubled import may_double_within
 from infrastructure.queries.duckdb_parsing import Node, parsed, rendered, same, tokens_of, unparsable
 from infrastructure.queries.duckdb_placeholders import PREFIX, with_bound_names
 from infrastructure.queries.duckdb_tree import Walk
@@ -29,6 +30,8 @@ class DuckDBQuery:
     """Functions of it that take far longer than the size of their texts."""
     slowness: float = 0.0
     """What part of what a text may take each byte of the longest is."""
+    may_double: bool = False
+    """Whether a query within it may give two columns one name."""
 
 
 def read_query(text: str, names: frozenset[str] | None = None) -> DuckDBQuery:
@@ -58,6 +61,7 @@ def read_query(text: str, names: frozenset[str] | None = None) -> DuckDBQuery:
         slow=frozenset(found.functions & SLOW),
         slowness=_ANY_TEXT if found.slowness and found.functions & GATHERING else found.slowness,
         is_plain=is_plain,
+        may_double=may_double_within(tree),
     )
 
 

@@ -28,8 +28,12 @@ _SCIENTIFIC = "-?[1-9]([.][0-9]+)?[eE][+-]?[0-9]{1,3}"
 _SURE_DIGITS = 15
 """As many significant digits come back from every float64 of a usual size: none shorter means the same one."""
 CLOCK = "([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9]([.][0-9]{1,6})?)?"
-_DAY = "(000[1-9]|00[1-9][0-9]|0[1-9][0-9]{2}|[1-9][0-9]{3})-[0-9]{2}-[0-9]{2}"
-_ZONE = "(Z|[+-](0[0-9]|1[0-4])(:?[0-5][0-9])?)"
+# Not the year 0, which DuckDB reads as 1 BC.
+EARLY_YEARS = "000[1-9]|00[1-9][0-9]|0[1-9][0-9]{2}"
+# No zone is further from UTC.
+OFFSET_HOURS = "[+-](0[0-9]|1[0-4])"
+_DAY = f"({EARLY_YEARS}|[1-9][0-9]{{3}})-[0-9]{{2}}-[0-9]{{2}}"
+_ZONE = f"(Z|{OFFSET_HOURS}(:?[0-5][0-9])?)"
 _YEARS = "BETWEEN '0001-01-01 00:00:00{0}' AND '9999-12-31 23:59:59.999999{0}'"
 
 

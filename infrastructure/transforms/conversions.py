@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 
 from infrastructure.sql import quote
-from infrastructure.tabular.exact import CLOCK, INTEGERS
+from infrastructure.tabular.exact import CLOCK, EARLY_YEARS, INTEGERS, OFFSET_HOURS
 from infrastructure.tabular.nested_types import KEPT_JSON, digits_of, entries_of, fields_of, is_text_on_the_way, item_of
 from infrastructure.tabular.numbers_in_text import (
     digits_allowed,
@@ -34,11 +34,12 @@ _JSON = ("json", KEPT_JSON)
 _QUOTE = "'"
 _MOST_LOOKED_AT = 512
 _SIGNIFICANT = {"float32": (6, "1e-30"), "float64": (15, "1e-290")}
-_MOMENT = rf"[0-9]{{4,6}}-[0-9]{{2}}-[0-9]{{2}}[ T]{CLOCK}0*"
+_DAY = rf"({EARLY_YEARS}|[1-9][0-9]{{3,5}})-[0-9]{{2}}-[0-9]{{2}}"
+_MOMENT = rf"{_DAY}[ T]{CLOCK}0*"
 # A longer one is none, and DuckDB looks for it among all names that it knows for seconds.
-_ZONE = r" ?([zZ]|[+-][0-9]{2}(:?[0-9]{2}){0,2}|[A-Za-z][A-Za-z0-9_+/-]{0,47})"
+_ZONE = rf" ?([zZ]|{OFFSET_HOURS}(:?[0-5][0-9]){{0,2}}|[A-Za-z][A-Za-z0-9_+/-]{{0,47}})"
 _PATTERNS = {
-    "date": r"[0-9]{4,6}-[0-9]{2}-[0-9]{2}",
+    "date": _DAY,
     # Not 24:00 and no more digits than six that count: DuckDB would go to the next day, and cut.
     "time": rf"{CLOCK}",
     # DuckDB would drop a zone silently; a naive column must not get a value that had one.

@@ -32,7 +32,7 @@ from infrastructure.transforms.newest import newest_of
 from infrastructure.transforms.profiles import profiled_columns, profiles
 from infrastructure.transforms.python import Hook, PythonHooks
 from infrastructure.transforms.refused import REFUSED, Refusal, first_errors, nothing_judged, refused_table
-from infrastructure.transforms.rules import check_rules, looked_at, unbound, verdict_name, violation
+from infrastructure.transforms.rules import check_bounds, check_rules, looked_at, unbound, verdict_name, violation
 from infrastructure.transforms.runs import SqlSteps, python_steps, runs_of
 from infrastructure.transforms.sizes import has_many_parts
 from infrastructure.transforms.stages import SOURCE, Stages, check_names, conversions_of, texts_among
@@ -243,6 +243,7 @@ class DuckDBTransform(IPreparedTransform):
         self._columns = stages.columns
         self._steps_query = f"{stages.text} SELECT * FROM {stages.last}"
         judged = f"{stages.text}, judged AS ({self._judged(stages.last)})"
+        check_bounds((rule for _, rule in self._row_rules), {c.name: c for c in self._columns}, connection)
         self._passed_by = self._unconverted(stages)
         names = ", ".join(quote(name) for name in self._passed_by)
         everything = f"* EXCLUDE ({names})" if names else "*"

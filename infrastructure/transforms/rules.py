@@ -1,8 +1,10 @@
 """Row rules in SQL: when a row violates one, and which columns that depends on."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
+
+import duckdb
 
 from domain.errors import InvalidInputError
 from domain.ports.transformer import TransformPlan
@@ -61,6 +63,7 @@ _OWN_NAME = re.compile(
     r'native:([a-z_][a-z0-9_$]*(\([0-9]+\))?|("[^"]+"|[a-z_][a-z0-9_$]*)(\.("[^"]+"|[a-z_][a-z0-9_$]*))?)'
 )
 _FEW_VALUES = 50
+_MOST_SHOWN = 60
 _WRITTEN = {
     "date": "2024-01-31",
     "time": "10:20:30.5",
@@ -154,19 +157,45 @@ def _as_written(rule: Rule, value: Any, kind: str) -> Any:
             return spelled(int(value) if isinstance(value, bool) else value)
         except ValueError as error:
             raise InvalidInputError(
-                f"The rule {rule.label} compares {kind} with what is no number, or has an exponent that stands for "
-                "more than a thousand digits: write them out.",
+                f"The rule {rule.label} compares {kind} with {_shown(value)}, which is no number, or has an exponent "
+                "that stands for more than a thousand digits: write them out.",
                 code="quality.type",
             ) from error
     if kind == "float32" and isinstance(value, float):
         return nearest_real(value)
     if isinstance(value, str) and not may_be_time(value, kind):
-        raise InvalidInputError(
-            f"The rule {rule.label} compares {kind} with a text that is none, or has more than that: write it as "
-            f"{_WRITTEN[kind]}.",
-            code="quality.type",
-        )
+        raise _no_value(rule, value, kind)
     return str(value).lower() if kind == "uuid" else value
+
+
+def _no_value(rule: Rule, value: str, kind: str) -> InvalidInputError:
+    advice = f": write it as {_WRITTEN[kind]}" if kind in _WRITTEN else ""
+    return InvalidInputError(
+        f"The rule {rule.label} compares {kind} with {_shown(value)}, which is none, or has more than that{advice}.",
+        code="quality.type",
+    )
+
+
+def _shown(value: Any) -> str:
+    text = str(value)
+    return repr(text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}…")
+
+
+def check_bounds(rules: Iterable[Rule], columns: Mapping[str, Column], connection: duckdb.DuckDBPyConnection) -> None:
+    """Refuse a text of a rule that is no value of its column's type: a day that no month has, or an unknown zone.
+
+    Raises:
+        InvalidInputError: `quality.type`.
+    """
+    for rule in rules:
+        column = columns.get(rule.column or "")
+        kind = column.type if column is not None else "string"
+        texts = [value for value in (rule.minimum, rule.maximum, *rule.values) if isinstance(value, str)]
+        if not texts or is_number_in_text(kind) or is_counted(kind):
+            continue
+        wrong = f"SELECT text FROM unnest($1) AS given(text) WHERE TRY_CAST(text AS {sql_type(kind)}) IS NULL LIMIT 1"
+        if found := connection.execute(wrong, [texts]).fetchone():
+            raise _no_value(rule, found[0], kind)
 
 
 def _check_comparable(rule: Rule, kind: str) -> None:

@@ -10,6 +10,7 @@ from domain.pipelines.steps import CastStep, DropStep, RenameStep, SqlStep
 from domain.ports.data_store import Conversion, Conversions
 from domain.ports.transformer import TransformPlan
 from domain.stores.table import INTERNAL_PREFIX, ORDINAL, Column
+from infrastructure.queries.duckdb_doubled import refuse_doubled
 from infrastructure.queries.duckdb_queries import IN_PROCESS
 from infrastructure.queries.duckdb_steps import not_row_wise
 from infrastructure.sql import quote
@@ -85,9 +86,15 @@ class Stages:
                 if read.row_name in read.columns and not self._has(read.row_name):
                     raise not_row_wise(f"{read.row_name}, which is the whole row and its place in the batch,")
                 self._passed_by.append(self.last)
-                inner = f"WITH batch AS (SELECT * EXCLUDE ({FAILED}) FROM {self.last} WHERE {FAILED} IS NULL)"
-                self._push(f"SELECT *, NULL::VARCHAR AS {FAILED} FROM ({inner}\n{read.text}\n) AS stepped")
-                self._describe(read.carried(self.columns))
+                batch = f"batch AS (SELECT * EXCLUDE ({FAILED}) FROM {self.last} WHERE {FAILED} IS NULL)"
+                texts = self._describe(f"{self.text}, {batch}\n{read.text}", read.carried(self.columns))
+                self._push(f"SELECT *, NULL::VARCHAR AS {FAILED} FROM (WITH {batch}\n{read.text}\n) AS stepped")
+                if texts:
+                    self._select(
+                        lambda name: (
+                            f"CAST({quote(name)} AS VARCHAR) AS {quote(name)}" if name in texts else quote(name)
+                        )
+                    )
             case RenameStep():
                 self._require(step.columns, "rename")
                 self.columns = tuple(Column(step.columns.get(c.name, c.name), c.type) for c in self.columns)
@@ -142,28 +149,25 @@ class Stages:
                     code="transform.column_missing",
                 )
 
-    def _describe(self, carried: Mapping[str, Column]) -> None:
-        """Take the columns of the last stage: what a step passes on as it came stays what it is, the rest is new."""
-        query = f"DESCRIBE {self.text} SELECT * EXCLUDE ({FAILED}) FROM {self.last}"
-        described: list[Column] = []
+    def _describe(self, step: str, carried: Mapping[str, Column]) -> set[str]:
+        """Take the columns of a step, and give those of them that travel as text: what it passes on as it came stays
+        what it is, the rest is new.
+
+        The step is asked by itself: within another, DuckDB gives the second of two columns of one name another.
+        """
+        found = self._connection.execute(f"DESCRIBE {step}").fetchall()
+        described = [(name, native) for name, native, *_ in found if name != ORDINAL]
+        refuse_doubled([name for name, _ in described], code="transform.invalid")
+        columns: list[Column] = []
         texts: set[str] = set()
-        seen: set[str] = set()
-        for name, native, *_ in self._connection.execute(query).fetchall():
-            if name == ORDINAL:
-                continue
-            if name.lower() in seen:
-                raise InvalidInputError(f"Two columns are named {name}.", code="transform.invalid")
-            seen.add(name.lower())
+        for name, native in described:
             before = carried.get(name.lower())
             kind = before.type if before is not None else logical_of(native)
             if before is None and (is_text_on_the_way(kind) or native.startswith("ENUM(")):
                 texts.add(name)
-            described.append(Column(name, kind))
-        self.columns = tuple(described)
-        if texts:
-            self._select(
-                lambda name: f"CAST({quote(name)} AS VARCHAR) AS {quote(name)}" if name in texts else quote(name)
-            )
+            columns.append(Column(name, kind))
+        self.columns = tuple(columns)
+        return texts
 
 
 def texts_among(columns: Sequence[Column]) -> str:

@@ -109,6 +109,41 @@ async def test_bound_of_a_time_that_says_more_than_its_column_holds_is_refused(k
         assert (refused.value.code, kind in refused.value.message) == ("quality.type", True)
 
 
+@pytest.mark.parametrize(
+    ("kind", "bound"),
+    [
+        ("date", "2024-02-30"),
+        ("date", "0000-01-31"),
+        ("timestamp", "2024-02-30 10:00"),
+        ("timestamptz", "2024-02-30 10:00"),
+        ("timestamptz", "2024-01-31 10:00:00 PM"),
+        ("timestamptz", "2024-01-31 10:00:00 Foo"),
+        ("timestamptz", "2024-01-31 10:00:00+99"),
+        ("bool", "maybe"),
+        ("float64", "x"),
+        ("interval", "soon"),
+        ("binary", "\\xZZ"),
+        ("int64", "ten"),
+        ("decimal(12,2)", "ten"),
+    ],
+)
+async def test_text_that_is_no_value_of_its_column_is_refused_by_rule_and_bound_before_rows(
+    kind: str, bound: str
+) -> None:
+    for rule in (
+        between(minimum=bound),
+        between(maximum=bound),
+        Rule("accepted_values", KEEP, column="v", values=(bound, None)),
+    ):
+        with pytest.raises(InvalidInputError) as refused:
+            async with DuckDBTransformer().prepare(TransformPlan(source=(Column("v", kind),), rules=(rule,))):
+                pass
+        assert refused.value.code == "quality.type"
+        assert refused.value.message.startswith(f"The rule {rule.kind}(v) compares {kind} with {bound!r}, which is no")
+
+    assert await accepted("string", [bound], Rule("accepted_values", KEEP, column="v", values=(bound,))) == [bound]
+
+
 async def test_bound_of_a_time_may_be_a_date_and_have_a_zone_where_the_column_has_one() -> None:
     noon = datetime(2024, 1, 31, 12, tzinfo=UTC)
 

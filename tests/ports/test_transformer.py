@@ -130,6 +130,17 @@ async def test_refused_row_is_kept_as_it_was_read(transformer: ITransformer) -> 
         ("2013-01-01 10:00:00 America/New_York", "timestamptz", "2013-01-01 15:00:00+00:00"),
         ("2013-01-01 10:00:00+02:00:30", "timestamptz", "2013-01-01 07:59:30+00:00"),
         ("2013-01-01 10:00:00 None/Such", "timestamptz", None),
+        ("2013-01-01 10:00:00+14:00", "timestamptz", "2012-12-31 20:00:00+00:00"),
+        *(
+            (f"2013-01-01 10:00:00{zone}", "timestamptz", None)
+            for zone in ("+15", "-15:59", "+99", "+02:60", "+02:00:60")
+        ),
+        *(
+            (f"0000-01-01{rest}", kind, None)
+            for kind, rest in (("date", ""), ("timestamp", " 10:00"), ("timestamptz", " 10:00Z"))
+        ),
+        ("0001-01-01", "date", "0001-01-01"),
+        ("0999-12-31 10:00:00", "timestamp", "0999-12-31 10:00:00"),
         (f"2013-01-01 10:00:00 {'A' * 100_000_000}", "timestamptz", None),
         ("2013-01-01 10:00:00.123456", "timestamp", "2013-01-01 10:00:00.123456"),
         ("2013-01-01 10:00:00.123456789", "timestamp", None),

@@ -8,6 +8,7 @@ import duckdb
 
 from domain.errors import QueryRefusedError
 from domain.pipelines.spec import SourceSpec
+from infrastructure.queries.duckdb_doubled import doubled_column, refuse_doubled
 from infrastructure.queries.duckdb_parsing import fold
 from infrastructure.queries.duckdb_planning import NamedType, Planned, Relation
 from infrastructure.queries.duckdb_queries import IN_PROCESS, DuckDBQueries
@@ -24,7 +25,8 @@ def rehearse(cursor: duckdb.DuckDBPyConnection, source: SourceSpec, queries: Duc
     """Plan the query of a source on empty tables like its own, once.
 
     Raises:
-        QueryRefusedError, InvalidInputError: that takes too much (`query.too_large`).
+        QueryRefusedError, InvalidInputError: that takes too much (`query.too_large`), or two columns have one name
+            (`query.duplicate_column`).
     """
     if source.query is None:
         return
@@ -34,11 +36,16 @@ def rehearse(cursor: duckdb.DuckDBPyConnection, source: SourceSpec, queries: Duc
         assert found is not None
         relations = tuple(_relations(cursor, str(found[0]), query.relations))
         _, parameters = from_item(source, queries)
-        queries.plan(
-            Planned(str(found[0]), relations, query.text, parameters, _conditions(source), _types(cursor, query.types))
+        planned = Planned(
+            str(found[0]), relations, query.text, parameters, _conditions(source), _types(cursor, query.types)
         )
+        if (both := queries.plan(planned, may_double=query.may_double)) is not None:
+            raise doubled_column(both, code="query.duplicate_column")
+        # By itself: within another, DuckDB has given the second of two columns of one name another.
+        described = cursor.execute(f"DESCRIBE (\n{query.text}\n)", dict(parameters) or None).fetchall()
     except duckdb.Error as error:
         raise translate(error) from error
+    refuse_doubled([str(row[0]) for row in described], code="query.duplicate_column")
 
 
 def check_relations(paths: tuple[tuple[str, ...], ...]) -> None:
