@@ -57,7 +57,8 @@ _GENERAL = {
     "query": "What is read is not as the pipeline expects it.",
     "disk_full": "A disk is full.",
 }
-_OF_NO_STORE = ("worker.busy", "worker.killed")  # So many ask at a time, or there is so little memory, whatever for.
+# So many ask at a time, or there is so little memory, or so few files may be open, whatever for.
+_OF_NO_STORE = ("worker.busy", "worker.killed", "process.descriptors")
 _WHO_MAY_SEE = " Who may preview the pipeline sees what it was."
 
 

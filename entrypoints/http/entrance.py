@@ -8,14 +8,16 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from entrypoints.http.hosts import PROBES
+from entrypoints.http.asking import Asking, asked_first
 from entrypoints.log import log
 
-_BEGINNINGS = tuple(f"GET {path} ".encode() for path in PROBES)
+_PROBES = (Asking.LIVENESS, Asking.PROBE)
 _HEAD_OF_A_PROBE = 4096
 _ADMITTED_AT_ONCE = 4
 _ACCEPTED_AT_ONCE = 256
-_MOST_WAITING = 512
+MOST_WAITING = 512
+"""Connections that have been accepted and have no place."""
+
 _WAIT_SECONDS = 0.25
 _LOOK_SECONDS = 0.01
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -23,7 +25,7 @@ _RECOVERY_SECONDS = 1.0
 _LINE_SECONDS = 1.0
 
 
-@dataclass
+@dataclass(eq=False)
 class _Waiting:
     """A connection without a protocol."""
 
@@ -43,8 +45,8 @@ class Entrance:
     def __init__(
         self,
         listener: socket.socket,
-        protocol: Callable[[bool], asyncio.Protocol],
-        has_room: Callable[[], bool],
+        protocol: Callable[[Asking], asyncio.Protocol],
+        has_room: Callable[[Asking], bool],
         refusal: bytes,
     ) -> None:
         self._listener = listener
@@ -52,9 +54,10 @@ class Entrance:
         self._has_room = has_room
         self._refusal = refusal
         self._loop = asyncio.get_running_loop()
-        self._waiting: deque[_Waiting] = deque()
+        self._rows: dict[Asking, deque[_Waiting]] = {asking: deque() for asking in Asking}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._is_closed = self._is_admitting = False
+        self._is_closed = False
+        self._next: asyncio.Handle | None = None
         self._refused, self._line_after = 0, 0.0
         listener.setblocking(False)
         self._listen()
@@ -68,7 +71,7 @@ class Entrance:
 
     async def wait_closed(self) -> None:
         """Wait until nobody waits here any more."""
-        while self._waiting or self._tasks:
+        while self._count() or self._tasks:
             await asyncio.sleep(_LOOK_SECONDS)
 
     def _listen(self) -> None:
@@ -77,6 +80,8 @@ class Entrance:
 
     def _accept(self) -> None:
         for _ in range(_ACCEPTED_AT_ONCE):
+            if self._count() >= MOST_WAITING and self._may_enter(*_PROBES):
+                break  # They are in soon; to be told so, and come again at once, would only keep them from that.
             try:
                 connection, _address = self._listener.accept()
             except BlockingIOError:
@@ -89,55 +94,58 @@ class Entrance:
                 break
             connection.setblocking(False)
             waiting = _Waiting(connection, self._loop.time())
-            if self._asks_a_probe(waiting):
-                self._serve(connection, is_probe=True)
-            else:
-                self._waiting.append(waiting)
-        if not self._is_admitting:
-            self._admit()
+            self._rows[_asks(waiting)].append(waiting)
+            if self._count() > MOST_WAITING:
+                last = next(row for row in reversed(self._rows.values()) if row)
+                self._refuse(last.popleft().connection)
+        self._admit()
 
     def _admit(self) -> None:
         """Let some in, and go on with the others in the next turn, or when there may be room."""
-        self._let_probes_in()
-        for _ in range(_ADMITTED_AT_ONCE):
-            if not self._waiting or not self._has_room():
-                break
-            self._serve(self._waiting.popleft().connection, is_probe=False)
-        is_full = bool(self._waiting) and not self._has_room()
+        if self._next is not None:
+            self._next.cancel()
+            self._next = None
+        self._hear()
         longest = self._loop.time() - _WAIT_SECONDS
-        while len(self._waiting) > _MOST_WAITING or (is_full and self._waiting and self._waiting[0].since < longest):
-            self._refuse(self._waiting.popleft().connection)
-        self._is_admitting = bool(self._waiting)
-        if is_full:
-            self._loop.call_later(_LOOK_SECONDS, self._admit)
-        elif self._waiting:
-            self._loop.call_soon(self._admit)
+        for asking, row in self._rows.items():
+            for _ in range(_ADMITTED_AT_ONCE):
+                if row and self._has_room(asking):
+                    self._serve(row.popleft().connection, asking)
+            if not self._has_room(asking):
+                while row and row[0].since < longest:
+                    self._refuse(row.popleft().connection)
+        if self._may_enter(*Asking):
+            self._next = self._loop.call_soon(self._admit)
+        elif self._count():
+            self._next = self._loop.call_later(_LOOK_SECONDS, self._admit)
 
-    def _let_probes_in(self) -> None:
-        """Those whose first bytes had not come when they were accepted."""
-        probes = [waiting for waiting in self._waiting if waiting.is_silent and self._asks_a_probe(waiting)]
-        for waiting in probes:
-            self._waiting.remove(waiting)
-            self._serve(waiting.connection, is_probe=True)
+    def _count(self) -> int:
+        return sum(map(len, self._rows.values()))
 
-    def _asks_a_probe(self, waiting: _Waiting) -> bool:
-        try:
-            first = waiting.connection.recv(_HEAD_OF_A_PROBE, socket.MSG_PEEK)
-        except OSError:  # Nothing has come yet.
-            return False
-        waiting.is_silent = False
-        return first.startswith(_BEGINNINGS) and b"\r\n\r\n" in first  # Which is answered at once: none of these stay.
+    def _may_enter(self, *kinds: Asking) -> bool:
+        """Whether one of these waits for its turn only."""
+        return any(self._rows[asking] and self._has_room(asking) for asking in kinds)
 
-    def _serve(self, connection: socket.socket, *, is_probe: bool) -> None:
-        task = self._loop.create_task(self._served(connection, is_probe))
+    def _hear(self) -> None:
+        """Let those stand with the probes whose first bytes had not come when they were accepted."""
+        silent = [waiting for waiting in self._rows[Asking.WORK] if waiting.is_silent]
+        for waiting in silent:
+            asking = _asks(waiting)
+            if asking is not Asking.WORK:
+                self._rows[Asking.WORK].remove(waiting)
+                self._rows[asking].append(waiting)
+
+    def _serve(self, connection: socket.socket, asking: Asking) -> None:
+        task = self._loop.create_task(self._served(connection, self._protocol(asking)))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _served(self, connection: socket.socket, is_probe: bool) -> None:
+    async def _served(self, connection: socket.socket, protocol: asyncio.Protocol) -> None:
         try:
-            await self._loop.connect_accepted_socket(lambda: self._protocol(is_probe), connection)
-        except OSError:  # Whoever it was has left.
+            await self._loop.connect_accepted_socket(lambda: protocol, connection)
+        except OSError as error:  # Whoever it was has left.
             connection.close()
+            protocol.connection_lost(error)
 
     def _refuse(self, connection: socket.socket) -> None:
         """Answer without a protocol; many such answers are one line of the log."""
@@ -149,3 +157,12 @@ class Entrance:
         if self._loop.time() >= self._line_after:
             log.info("http.refused", status=503, code="server.connections", count=self._refused)
             self._refused, self._line_after = 0, self._loop.time() + _LINE_SECONDS
+
+
+def _asks(waiting: _Waiting) -> Asking:
+    try:
+        first = waiting.connection.recv(_HEAD_OF_A_PROBE, socket.MSG_PEEK)
+    except OSError:  # Nothing has come yet.
+        return Asking.WORK
+    waiting.is_silent = False
+    return asked_first(first)

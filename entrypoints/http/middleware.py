@@ -97,11 +97,11 @@ class RequestContext:
 
     async def _admitted(self, scope: Scope, headers: Headers) -> tuple[tuple[int, str, str] | None, bool]:
         """What is wrong with a request whatever it asks for, and whether its caller may say that its trace is kept:
-        a stranger would have all of theirs kept.
+        a stranger would have all of theirs kept. Of a probe there is none.
         """
         refusal = self._refusal(scope, headers)
         asks = "traceparent" in headers and "authorization" in headers and self._use_cases.telemetry.is_exporting
-        if refusal is not None or not asks:
+        if refusal is not None or not asks or _is_probe(scope["path"]):
             return refusal, False
         try:
             with bound(correlation_id=scope["state"]["request_id"]):

@@ -1,6 +1,8 @@
 """Parses what clients have sent at a pace at which the loop goes on turning."""
 
 import asyncio
+import select
+import socket
 import time
 from collections import deque
 from typing import Protocol
@@ -11,6 +13,7 @@ chunks.
 """
 
 _SECONDS = 0.002
+_LOOK_SECONDS = 1.0
 
 
 class Parsing(Protocol):
@@ -68,22 +71,51 @@ class Pace:
 
 class Reading:
     """Reads of a connection as long as there is no reason against it; stands where uvicorn's flow control has the
-    transport.
+    transport. Who leaves while nothing is read is looked for: the end of a connection stands behind all that was sent.
     """
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
         self._reasons: set[str] = set()
+        self._looking: asyncio.TimerHandle | None = None
 
     def pause_reading(self, reason: str = "flow") -> None:
         """Read no more for this reason."""
         self._reasons.add(reason)
         if not self._transport.is_closing():
             self._transport.pause_reading()
+            if self._looking is None:
+                self._look_later()
 
     def resume_reading(self, reason: str = "flow") -> None:
         """Read again, unless there is another reason."""
         if reason in self._reasons:
             self._reasons.remove(reason)
-            if not self._reasons and not self._transport.is_closing():
-                self._transport.resume_reading()
+            if not self._reasons:
+                self.close()
+                if not self._transport.is_closing():
+                    self._transport.resume_reading()
+
+    def close(self) -> None:
+        """Look no more."""
+        if self._looking is not None:
+            self._looking.cancel()
+            self._looking = None
+
+    def _look_later(self) -> None:
+        self._looking = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look)
+
+    def _look(self) -> None:
+        self._looking = None
+        if not self._transport.is_closing():
+            if _has_left(self._transport.get_extra_info("socket")):
+                self._transport.close()  # As the loop does for an end that it reads.
+            else:
+                self._look_later()
+
+
+def _has_left(connection: socket.socket) -> bool:
+    """Say whether the other side sends no more, also where what it has sent is not read yet."""
+    poll = select.poll()
+    poll.register(connection.fileno(), getattr(select, "POLLRDHUP", 0))
+    return bool(poll.poll(0))

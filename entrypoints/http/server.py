@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import uvicorn
 
+from entrypoints.http.asking import Asking
 from entrypoints.http.entrance import Entrance
 from entrypoints.http.transport import refusal_of_one_more
 
@@ -25,12 +26,15 @@ class Server(uvicorn.Server):
         kind: Any = self.config.http_protocol_class
         state = self.server_state
 
-        def protocol(is_probe: bool) -> asyncio.Protocol:
-            made = kind(is_probe=is_probe, config=self.config, server_state=state, app_state=self.lifespan.state)
+        def protocol(asking: Asking) -> asyncio.Protocol:
+            made = kind(asking=asking, config=self.config, server_state=state, app_state=self.lifespan.state)
+            made.take_place()
             return cast(asyncio.Protocol, made)
 
+        def has_room(asking: Asking) -> bool:
+            return bool(kind.has_room(len(state.connections), asking))
+
         entrances: list[Any] = [
-            Entrance(listener, protocol, lambda: kind.has_room(len(state.connections)), refusal_of_one_more())
-            for listener in sockets or []
+            Entrance(listener, protocol, has_room, refusal_of_one_more()) for listener in sockets or []
         ]
         self.servers = entrances

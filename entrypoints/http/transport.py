@@ -13,12 +13,16 @@ import httptools
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from entrypoints.http.asking import Asking, without_rest
 from entrypoints.http.pace import AT_ONCE, Pace, Reading
 from entrypoints.log import log
 
 _ABSOLUTE = re.compile(rb"https?://([^/?#]+)", re.IGNORECASE)
 _MOST_IN_A_ROW = 16
 """Requests that a client may send before the first of them is answered."""
+_MOST_BEHIND = 256 * 1024
+_MOST_READ_ON = 64
+"""Of so many connections more is read of what stands behind a request: that they were left stands behind all of it."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,15 @@ class _Shared:
     limits: TransportLimits
     waiting: "OrderedDict[BoundedProtocol, None]" = field(default_factory=OrderedDict)
     """Connections of which nobody waits for an answer, or takes it; the one that has been so for longest first."""
+    arriving: "set[BoundedProtocol]" = field(default_factory=set)
+    """Connections that have been let in, and that the loop has not made yet."""
+    held: "set[BoundedProtocol]" = field(default_factory=set)
+    """Connections of which something waits behind a request."""
     pace: Pace = field(default_factory=Pace)
+
+    def is_beyond(self, connections: int, places: int) -> bool:
+        """Whether one more would be more than the limit and so many."""
+        return connections + len(self.arriving) >= self.limits.connections + places
 
 
 def protocol_within(limits: TransportLimits) -> "type[BoundedProtocol]":
@@ -62,42 +74,53 @@ class BoundedProtocol(HttpToolsProtocol):
     shared: _Shared
 
     @classmethod
-    def has_room(cls, connections: int) -> bool:
+    def has_room(cls, connections: int, asking: Asking) -> bool:
         """Say whether one more may come, if need be for one of which nothing is asked."""
-        return connections < cls.shared.limits.connections or bool(cls.shared.waiting)
+        return not cls.shared.is_beyond(connections, asking.beyond) or bool(cls.shared.waiting)
 
-    def __init__(self, *given: Any, is_probe: bool = False, **named: Any) -> None:
+    def __init__(self, *given: Any, asking: Asking, **named: Any) -> None:
         super().__init__(*given, **named)
-        self._is_probe = is_probe
+        self._asking = asking
         self._limits = self.shared.limits
         self._deadline: TimerHandle | None = None
         self._leaving: TimerHandle | None = None
         self._is_in_head = True
         self._head_bytes = self._beside_body = 0
-        self._is_refused = False
+        self._is_refused = self._is_beyond = False
         self._unparsed, self._parsed = b"", 0
-        self._is_held = False
         self._working: RequestResponseCycle | None = None
 
+    def take_place(self) -> None:
+        """Count among the connections from now on; where there is room for no more, in the place of another."""
+        connections = len(self.connections)
+        # Of a probe that comes beyond the limit one request is answered.
+        self._is_beyond = self._asking is not Asking.WORK and self.shared.is_beyond(connections, 0)
+        if self.shared.is_beyond(connections, self._asking.beyond) and self.shared.waiting:
+            longest = next(iter(self.shared.waiting))  # Who asks for nothing gives the place to who may.
+            longest._is_refused = True
+            longest._give_up_place()
+            longest.transport.abort()
+        self.shared.arriving.add(self)
+
     def connection_made(self, transport: Any) -> None:
+        self.shared.arriving.discard(self)
         super().connection_made(transport)
         self._reading = Reading(transport)
         self.flow = FlowControl(cast(Transport, self._reading))
         self._begin(self._limits.header_seconds)
-        if not self._is_probe:  # Whose request is here already, so that it has no time to be ended in.
+        if self._asking is Asking.WORK:  # The request of a probe is here, so that it has no time to be ended in.
             self._wait()
-        longest = next(iter(self.shared.waiting), self)
-        if len(self.connections) > self._limits.connections and longest is not self:
-            # Who asks for nothing gives the place to who may. Where all ask, the entrance lets none in but probes.
-            longest._is_refused = True
-            longest._give_up_place()
-            longest.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self in self.shared.arriving:  # It left before it was made.
+            self.shared.arriving.remove(self)
+            return
         self._cancel()
+        self._reading.close()
         if self._leaving is not None:
             self._leaving.cancel()
         self.shared.waiting.pop(self, None)
+        self.shared.held.discard(self)
         super().connection_lost(exc)
         if self._working is not None and self._working is not self.cycle:
             # Behind it stand others that the client sent before it left, and uvicorn tells the last of them only.
@@ -105,23 +128,28 @@ class BoundedProtocol(HttpToolsProtocol):
             self._working.message_event.set()
 
     def data_received(self, data: bytes) -> None:
-        if self._is_refused:
+        if self._is_refused or (self._is_beyond and self._working is not None):
             return
+        if self._is_beyond:
+            data = without_rest(data)  # What stands behind its request is neither parsed nor kept.
         self._unset_keepalive_if_required()
         is_behind = bool(self._unparsed)
         self._unparsed += data
         if not is_behind:
-            self.shared.pace.parse(self, is_first=self._is_probe)
-            self._is_probe = False
-        if self._unparsed:
+            self.shared.pace.parse(self, is_first=self._asking is not Asking.WORK)
+            self._asking = Asking.WORK
+        if self._unparsed and not self._reads_on:
             self._reading.pause_reading("parsing")
 
     def parse_some(self) -> bool:
         """Parse a part of what has come, and say whether there is more that may be parsed now. What comes behind a
         request waits for its answer as it came: a head that is parsed takes seven times the room.
         """
-        self._is_held = self._has_request and self._is_in_head and not self.transport.is_closing()
-        if self._is_held:
+        self.shared.held.discard(self)
+        if self._has_request and self._is_in_head and not self.transport.is_closing():
+            self.shared.held.add(self)
+            if self._reads_on:
+                self._reading.resume_reading("parsing")
             return False
         part = self._unparsed[self._parsed : self._parsed + AT_ONCE]
         self._parsed += len(part)
@@ -132,6 +160,11 @@ class BoundedProtocol(HttpToolsProtocol):
         self._unparsed, self._parsed = b"", 0
         self._reading.resume_reading("parsing")
         return False
+
+    @property
+    def _reads_on(self) -> bool:
+        held = self.shared.held
+        return self in held and len(held) <= _MOST_READ_ON and len(self._unparsed) < _MOST_BEHIND
 
     @property
     def _has_request(self) -> bool:
@@ -181,7 +214,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self.shared.waiting.pop(self, None)
         self._begin(self._limits.body_seconds)
         super().on_headers_complete()
-        if len(self.connections) > self._limits.connections or self.parser.should_upgrade():
+        if self._is_beyond or self.parser.should_upgrade():
             self.cycle.keep_alive = False  # Of what comes behind a wish for another protocol nothing is parsed.
 
     def _take_host_of_target(self) -> None:
@@ -215,7 +248,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._leave()
         elif not self._has_request:
             self._wait()
-            if self._is_held:
+            if self in self.shared.held:
                 self.shared.pace.parse(self)
 
     def pause_writing(self) -> None:

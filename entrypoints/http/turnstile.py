@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from entrypoints.http.hosts import PROBES
+from entrypoints.http.asking import is_probe
 
 App = Callable[[Any, Any, Any], Coroutine[Any, Any, None]]
 """An application as ASGI has it: scope, receive, send."""
@@ -33,7 +33,7 @@ class Turnstile:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Handle one request."""
-        if scope["type"] != "http" or scope["path"] in PROBES:
+        if scope["type"] != "http" or is_probe(scope):
             await self._app(scope, receive, send)
             return
         if not await self._entered():

@@ -3,9 +3,11 @@
 import resource
 from contextlib import suppress
 
+from entrypoints.http.asking import MOST_BEYOND
+from entrypoints.http.entrance import MOST_WAITING
 from entrypoints.log import log
 
-_BESIDE_CONNECTIONS = 1536
+_BESIDE_CONNECTIONS = MOST_WAITING + MOST_BEYOND + 992
 """For connections that wait for a place and probes, and for stores, records, files and children."""
 
 

@@ -3,6 +3,7 @@
 from sqlalchemy.exc import DBAPIError
 
 from domain.errors import PlatformError, StoreRefusedError, StoreUnavailableError, UnavailableError
+from infrastructure.descriptors import shortage
 from infrastructure.postgres.poolers import ADVICE
 
 # (words of SQLite's, asyncpg's or the system's error, code, sentence): the first that fits, and nothing else, is told.
@@ -65,6 +66,9 @@ def records_error(error: BaseException) -> PlatformError:
     """Turn the error of a driver into ours; its text stays in the cause."""
     text = str(getattr(error, "orig", None) or error)
     state = _state(error)
+    short = shortage(error, is_why_untold="unable to open database file" in text)
+    if short is not None:
+        return short
     if "disk is full" in text or "No space left" in text or state == "53100":
         return StoreUnavailableError("The disk of the platform's records is full.", code="disk_full")
     if "database is locked" in text:

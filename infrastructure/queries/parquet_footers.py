@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from domain.errors import InvalidInputError
 from domain.ports.security import TOO_LARGE
 from infrastructure.confinement import open_unlinked
+from infrastructure.descriptors import shortage
 
 _MOST_COLUMNS = 20_000
 _MOST_KEYS = 10_000
@@ -34,6 +35,8 @@ def look_at_footer(path: str) -> bool:
                 found = parquet.metadata.row_group(group)
                 for place in range(found.num_columns):
                     found.column(place)
-    except (OSError, pa.ArrowException, UnicodeDecodeError):
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+        if short := shortage(error):
+            raise short from error
         return False
     return True

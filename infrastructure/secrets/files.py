@@ -6,6 +6,7 @@ from pathlib import Path, PurePosixPath
 
 from domain.errors import InvalidInputError, NotFoundError
 from domain.ports.secrets import ISecretProvider, Secret
+from infrastructure.descriptors import shortage
 from infrastructure.known_secrets import remember
 
 _MAX_BYTES = 64 * 1024
@@ -44,7 +45,9 @@ class FileSecretProvider(ISecretProvider):
         try:
             text = path.read_text(encoding="utf-8").rstrip("\r\n")
         except (OSError, UnicodeDecodeError) as error:
-            raise NotFoundError(f"The secret file:{name} cannot be read.", code="secret.not_found") from error
+            raise shortage(error) or NotFoundError(
+                f"The secret file:{name} cannot be read.", code="secret.not_found"
+            ) from error
         if "\x00" in text:  # Drivers quote what they cannot send.
             raise InvalidInputError("A secret is a text without NUL.", code="secret.forbidden")
         return Secret(remember(text))

@@ -46,7 +46,7 @@ class HttpSettings(Section):
     max_connections: Annotated[Int, Field(ge=8, le=100_000)] = setting(
         512,
         "Connections at a time; one more takes the place of that which has asked for nothing for longest, else it is "
-        "answered 503.",
+        "answered 503. For probes there are 32 places more.",
     )
     max_requests: Annotated[Int, Field(ge=1, le=10_000)] = setting(
         32, "Requests that are worked on at a time, but for bodies and answers on their way; the others wait in a row."

@@ -2,6 +2,8 @@
 
 import duckdb
 
+from infrastructure.descriptors import need_descriptors
+
 
 def locked_down(memory_limit: str, threads: int) -> duckdb.DuckDBPyConnection:
     """Start an instance; blocking, for longer than it takes to compile a plan."""
@@ -16,6 +18,7 @@ def for_many_parts(memory_limit: str, threads: int) -> duckdb.DuckDBPyConnection
 
 
 def _started(memory_limit: str, threads: int, *more: str) -> duckdb.DuckDBPyConnection:
+    need_descriptors()
     connection = duckdb.connect(
         ":memory:",
         config={

@@ -15,6 +15,7 @@ from application.operations.health import Life
 from domain.identity.principal import Principal
 from entrypoints.documents import yaml_text
 from entrypoints.http import entrance as entrance_module
+from entrypoints.http.asking import Asking
 from entrypoints.http.entrance import Entrance
 from entrypoints.http.hosts import AllowedHosts
 from entrypoints.http.leaving import Places
@@ -43,15 +44,15 @@ async def _answer(client: socket.socket) -> bytes:
 async def test_a_probe_does_not_stand_behind_the_connections_that_came_before_it() -> None:
     made: list[bool] = []
 
-    def protocol(is_probe: bool) -> asyncio.Protocol:
-        made.append(is_probe)
+    def protocol(asking: Asking) -> asyncio.Protocol:
+        made.append(asking is not Asking.WORK)
         return asyncio.Protocol()
 
     with socket.create_server(("127.0.0.1", 0), backlog=200) as listener, ExitStack() as stack:
         for content in (*[WORK] * 100, b"", b"GET /health", b"GET /healthy HTTP/1.1\r\n\r\n", PROBE):
             stack.enter_context(_connected(listener)).sendall(content)
         late = stack.enter_context(_connected(listener))
-        entrance = Entrance(listener, protocol, lambda: True, b"")
+        entrance = Entrance(listener, protocol, lambda _: True, b"")
         while not made:
             await asyncio.sleep(0)
         assert made[0]
@@ -70,18 +71,18 @@ async def test_a_probe_does_not_stand_behind_the_connections_that_came_before_it
 @pytest.mark.line("36")
 async def test_so_many_connections_wait_and_the_others_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each takes a descriptor, of which others have need too."""
-    monkeypatch.setattr(entrance_module, "_MOST_WAITING", 20)
+    monkeypatch.setattr(entrance_module, "MOST_WAITING", 20)
     made: list[bool] = []
 
-    def protocol(is_probe: bool) -> asyncio.Protocol:
-        made.append(is_probe)
+    def protocol(asking: Asking) -> asyncio.Protocol:
+        made.append(asking is not Asking.WORK)
         return asyncio.Protocol()
 
     with socket.create_server(("127.0.0.1", 0), backlog=200) as listener, ExitStack() as stack:
         clients = [stack.enter_context(_connected(listener)) for _ in range(100)]
         for client in clients:
             client.sendall(WORK)
-        entrance = Entrance(listener, protocol, lambda: True, b"busy")
+        entrance = Entrance(listener, protocol, lambda _: True, b"busy")
         assert await _answer(clients[4]) == b"busy"
         entrance.close()
         await entrance.wait_closed()

@@ -144,18 +144,22 @@ async def test_whose_request_is_worked_on_is_known_to_have_left_whatever_stands_
             pass
         left.append(scope["path"])
 
+    loop = asyncio.get_running_loop()
     with socket.create_server(("127.0.0.1", 0)) as listener, ExitStack() as stack:
         async with _listening(app, protocol_within(TransportLimits()), listener) as server:
-            for paths in (b"a",), (b"b", b"c", b"d"):
+            for paths, pad in ((b"a",), 0), ((b"b", b"c", b"d"), 0), ((b"e", b"f"), 9_000), ((b"g", b"h"), 300_000):
                 client = _client(listener, stack)
-                client.sendall(b"".join(b"GET /%s HTTP/1.1\r\nHost: localhost\r\n\r\n" % path for path in paths))
+                head = b" HTTP/1.1\r\nHost: localhost\r\n\r\n"
+                sent = b"".join(b"GET /" + path + head for path in paths)
+                sending = asyncio.create_task(loop.sock_sendall(client, sent[:-2] + b"X: " + b"x" * pad + b"\r\n\r\n"))
                 while not server.server_state.tasks:
                     await asyncio.sleep(0.01)
+                await sending
                 client.close()
-                async with asyncio.timeout(2):
+                async with asyncio.timeout(5):
                     while server.server_state.tasks:
                         await asyncio.sleep(0.01)
-    assert left == ["/a", "/b"]
+    assert left == ["/a", "/b", "/e", "/g"]
 
 
 @pytest.mark.line("36")

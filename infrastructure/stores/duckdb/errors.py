@@ -19,6 +19,7 @@ from domain.errors import (
     StoreUnavailableError,
     WorkFailedError,
 )
+from infrastructure.descriptors import shortage
 from infrastructure.engine_words import said_by_duckdb
 
 _TYPE = re.compile(r"\bto (?:type )?([A-Z][A-Z0-9_]*(?:\([0-9, ]+\))?)")
@@ -31,6 +32,8 @@ def translate(error: duckdb.Error) -> PlatformError:
     """Turn a driver's error into one of ours. Of what it says of a query's text the names are kept."""
     text = str(error).strip()
     first_line = text.splitlines()[0][:300] if text else ""
+    if short := shortage(error):
+        return short
     if _DISK_FULL in text:  # Told by whatever was being done, COMMIT too.
         return StoreUnavailableError("The disk is full.", code="disk_full")
     for kinds, words, answer in _ANSWERS:
@@ -52,6 +55,8 @@ def is_committed(error: duckdb.Error) -> bool:
 def not_opened(error: duckdb.Error | OSError, path: Path | None) -> PlatformError:
     """Say why a DuckDB file does not open: what is no file of DuckDB's stays none, however often it is tried."""
     text = str(error)
+    if short := shortage(error):
+        return short
     if isinstance(error, OSError):
         return StoreRefusedError(
             f"The folder of {path} cannot be made or used: see who may write there, and whether a file is in its "

@@ -14,6 +14,7 @@ import duckdb
 
 from domain.errors import InvalidInputError, PlatformError, StoreRefusedError, StoreUnavailableError
 from infrastructure.confinement import Confinement, is_held, real_path
+from infrastructure.descriptors import need_descriptors
 from infrastructure.memory_room import memory_bytes
 from infrastructure.queries.duckdb_names import ALLOWED, IMPLIED
 from infrastructure.room import lacks_room
@@ -141,6 +142,7 @@ class DuckDBFile:
             "autoinstall_known_extensions": False,
             "autoload_known_extensions": False,
         }
+        need_descriptors()
         try:
             if options.path is not None:
                 self._check(options.path)

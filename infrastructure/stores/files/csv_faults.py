@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from domain.errors import InvalidInputError, NotFoundError, PlatformError, StoreUnavailableError
 from domain.stores.table import check_identifier
+from infrastructure.descriptors import shortage
 from infrastructure.stores.files.csv_lines import Lines, RowTooLongError, TooManyValuesError
 from infrastructure.threads import stop_if_unwanted
 
@@ -39,7 +40,9 @@ def unreadable(name: str, error: OSError | None = None) -> PlatformError:
         case PermissionError():
             return InvalidInputError(f"The file {name} may not be read.", code="file.unreadable")
         case OSError():
-            return StoreUnavailableError(f"The file {name} cannot be opened.", code="file.unreadable")
+            return shortage(error) or StoreUnavailableError(
+                f"The file {name} cannot be opened.", code="file.unreadable"
+            )
         case None:
             return InvalidInputError(
                 f"The file {name} cannot be read to its end: it is damaged, cut off, or not compressed as its name "

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import duckdb
 import pyarrow as pa
 
+from infrastructure.descriptors import need_descriptors
 from infrastructure.sql import quote
 from infrastructure.tabular.exact import exact
 
@@ -190,6 +191,7 @@ def _asking(sample: pa.Table) -> _Values:
 @cache
 def _instance() -> duckdb.DuckDBPyConnection:
     """The one instance that looks at samples: to start one takes longer than to look at a small file."""
+    need_descriptors()
     connection = duckdb.connect(":memory:", config={"threads": 2, "python_enable_replacements": False})
     connection.execute("SET GLOBAL TimeZone = 'UTC'")
     return connection

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 
 from domain.errors import InvalidInputError, PlatformError
+from infrastructure.descriptors import shortage
 from infrastructure.memory_room import ROOM, Room
 from infrastructure.stores.files.csv_faults import (
     END,
@@ -218,7 +219,7 @@ class CsvFile:
         except (UnicodeError, FaultyTextError, csv.Error, pa.ArrowException, OSError) as error:
             if "straddling object" in str(error):
                 raise _LongRowError from error
-            raise self._fault(width) or unreadable(self.name) from error
+            raise shortage(error) or self._fault(width) or unreadable(self.name) from error
 
     def _fault(self, width: int) -> PlatformError | None:
         """Look for what is wrong from the file's beginning; None where it cannot be read at all."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from domain.errors import InvalidInputError, NotFoundError
 from domain.pipelines.local_path import is_hidden, leads_astray
 from infrastructure.confinement import Confinement, real_path
+from infrastructure.descriptors import shortage
 from infrastructure.stores.files.formats import format_of
 
 _DEEPEST = 100
@@ -112,7 +113,9 @@ class _Steps:
 def _names(folder: Path) -> list[str]:
     try:
         return [path.name for path in folder.iterdir()]
-    except OSError:  # It is a file, or may not be read.
+    except OSError as error:  # It is a file, or may not be read.
+        if short := shortage(error):
+            raise short from error
         return []
 
 

@@ -18,6 +18,7 @@ from domain.ports.data_store import BATCH_BYTES
 from domain.ports.security import TOO_LARGE
 from domain.stores.table import Column
 from infrastructure.bench.in_process import Calls
+from infrastructure.descriptors import need_descriptors
 from infrastructure.memory_room import Room
 from infrastructure.queries.parquet_footers import look_at_footer
 from infrastructure.stores.files.csv_faults import unreadable
@@ -222,6 +223,7 @@ class ParquetData:
 
     def _refuse_unknown(self) -> None:
         """Refuse the types that Arrow knows nothing of and reads as bytes; DuckDB tells them."""
+        need_descriptors()
         with self._place.opened() as file, duckdb.connect(":memory:") as connection:
             try:
                 found = connection.execute("SELECT name, duckdb_type FROM parquet_schema($1)", [file]).fetchall()

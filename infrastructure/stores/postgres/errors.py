@@ -1,8 +1,7 @@
 """What Postgres says in ours: one table from its SQLSTATEs to a code, a sentence, and whether trying again may help.
 
 Of what the server says only the names of things are passed on, never its text or a value: DETAIL is never read, and of
-messages about data only the type is. What the server said of itself is told as that; only a connection that is gone
-"broke off".
+messages about data only the type is. What the server said of itself is told as that; only a lost connection broke off.
 """
 
 import re
@@ -20,6 +19,7 @@ from domain.errors import (
     StoreUnavailableError,
     WorkFailedError,
 )
+from infrastructure.descriptors import shortage
 from infrastructure.engine_words import said_by_postgres
 from infrastructure.postgres.poolers import ADVICE
 
@@ -296,14 +296,13 @@ def _of_driver(error: Exception) -> PlatformError:
     """An error that no server sent: the connection's, or the driver's own refusal of a value."""
     if _DRIVER_TIMES.search(str(error)[:_LONGEST]):
         return SchemaMismatchError(
-            "A time or interval is beyond what can be carried, such as infinity; turn it into NULL in the source "
-            "query.",
+            "A time or interval is beyond what can be carried, such as infinity; make it NULL in the source query.",
             code="source.time_out_of_range",
         )
     status = getattr(getattr(error, "status_code", None), "name", "")
     if isinstance(error, ValueError) or status in ("INVALID_ARGUMENT", "INVALID_DATA", "NOT_IMPLEMENTED"):
         return SchemaMismatchError("The driver cannot carry a value or type of this batch.", code="value.invalid")
-    return StoreUnavailableError(_BROKE_OFF.sentence)
+    return shortage(error) or StoreUnavailableError(_BROKE_OFF.sentence)
 
 
 def _value(found: Diagnosis) -> str:
@@ -370,14 +369,15 @@ def not_connected(error: Exception, *, place: str, user: str, database: str, ssl
                 "Kerberos, or another one than its require_auth.",
                 code="store.sign_in_method",
             )
-        case "tls":
-            return StoreRefusedError(
+        case "tls":  # Its files are opened to connect.
+            return shortage(error) or StoreRefusedError(
                 f"Postgres at {place} and sslmode {sslmode} do not go together: the server speaks no TLS, or its "
                 "certificate is not vouched for by ssl_ca_cert.",
                 code="store.tls",
             )
-        case "host":
-            return StoreRefusedError(f"There is no host of this name: {place}.", code="store.host_unknown")
+        case "host":  # A resolver that can open nothing knows nobody.
+            short = shortage(error, is_why_untold=True)
+            return short or StoreRefusedError(f"There is no host of this name: {place}.", code="store.host_unknown")
         case "3D000":
             return StoreRefusedError(
                 f"Postgres at {place} has no database named {database}.", code="store.database_missing"
@@ -396,4 +396,4 @@ def not_connected(error: Exception, *, place: str, user: str, database: str, ssl
             return StoreUnavailableError(f"Postgres at {place} is starting, stopping or recovering.")
     if getattr(error, "sqlstate", None):
         return translate(error)
-    return StoreUnavailableError(f"Postgres at {place} cannot be reached.")
+    return shortage(error) or StoreUnavailableError(f"Postgres at {place} cannot be reached.")
