@@ -380,3 +380,69 @@ async def test_refused_rows_of_an_earlier_version_are_replayed_by_their_cursor(
     await pipeline.replays()
 
     assert await pipeline.is_as_if_never_refused()
+
+
+@pytest.mark.invariant("D9")
+@pytest.mark.parametrize(
+    ("own", "other"), [("duckdb", "main.t"), ("duckdb", "MAIN.T"), ("postgres", "public.t")], indirect=["own"]
+)
+@pytest.mark.parametrize("publish", ["batch", "run"])
+async def test_what_lands_under_another_name_of_the_table_overtakes(
+    own: Inside, other: str, publish: str, project: Path
+) -> None:
+    """A row that nothing overtakes is listed and replayed under each name, as proven as under its own; a whole read
+    leaves none.
+    """
+    await own.put("version: 1\nconnection: landing\nkind: files\noptions: {root: data}\n")
+    to = f"key: [acct], publish: {publish}, deleted_when: amount = 3"
+    pipeline = Pipeline(own, "connection: landing, path: f.csv", to)
+
+    async def reads(lines: str, table: str, **changes: Any) -> None:
+        write(project, "data/f.csv", f"acct,amount\n{lines}")
+        await pipeline.put(100, table=table)
+        await own.report("p", **changes)
+
+    await reads("A,500\nB,3\nB,600\n", "t")
+    await reads("A,7\n", other, limit=9)
+
+    assert await pipeline.states() == ["superseded", "open"]
+    elsewhere = Refusals("default", "p", TableName.parse(other))
+    assert await (await own.store()).refused_rows(elsewhere, after=None, limit=9) == await pipeline.refused()
+    await pipeline.put(1000, table=other)
+    await own.report("p", replay="all")
+    assert {row["acct"]: row["amount"] for row in await own.rows("t")} == {"A": 7, "B": 600}
+    assert await pipeline.states() == ["superseded", "repaired"]
+
+    await reads("C,500\n", other, limit=9)
+    await reads("D,1\n", "t")
+    assert await pipeline.states() == ["superseded", "repaired", "superseded"]
+
+
+@pytest.mark.invariant("D9")
+@pytest.mark.parametrize("is_other", [True, False], ids=["another pipeline", "the same one"])
+async def test_a_table_that_the_path_finds_is_the_same_by_its_schema(
+    is_other: bool, postgres_database: str, project: Path
+) -> None:
+    """Headrace's notes lie beside each of its names, in two schemas."""
+    postgres(postgres_database, "create schema app")
+    postgres(postgres_database, f"alter database {postgres_database.rsplit('/', 1)[1]} set search_path = app, public")
+    marks = "_headrace_run_id uuid, _headrace_loaded_at timestamptz"
+    postgres(postgres_database, f"create table public.t (acct text primary key, amount bigint, {marks})")
+    source, to = "connection: landing, path: {}.csv", "table: {}, mode: merge, key: [acct], deleted_when: amount = 3"
+    async with inside(project, **postgres_environment(postgres_database)) as own:
+        await own.put("version: 1\nconnection: landing\nkind: files\noptions: {root: data}\n")
+        write(project, "data/f.csv", "acct,amount\nA,500\nB,600\n")
+        write(project, "data/g.csv", "acct,amount\nA,7\n")
+        await own.pipeline("p", source.format("f"), to.format("t"), RULE.format(most=100))
+        await own.report("p")
+        name = "q" if is_other else "p"
+        await own.pipeline(name, source.format("g"), to.format("public.t"), RULE.format(most=100))
+        await own.report(name, limit=9)
+        await own.pipeline("p", source.format("f"), to.format("t"), RULE.format(most=1000))
+        await own.report("p", replay="all")
+
+        rows = {row["acct"]: row["amount"] for row in await own.rows("t")}
+        states = await Pipeline(own).states()
+    # Nobody knows what another has deleted.
+    assert rows == ({"A": 7} if is_other else {"A": 7, "B": 600})
+    assert states == (["open", "open"] if is_other else ["superseded", "repaired"])

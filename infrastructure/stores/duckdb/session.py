@@ -38,12 +38,14 @@ from infrastructure.tabular.exact import NOT_CONVERTED
 
 _EXACT = re.compile(r"u?int[0-9]+|bool|date|time(stamp(tz)?)?|binary|decimal\(.*")
 _EXACT_OR_UUID = re.compile(f"{_EXACT.pattern}|uuid")
+_WHOLE = "lower(CASE WHEN contains({0}, '.') THEN {0} ELSE 'main.' || {0} END)"
 
 
 class DuckDBSession(Session):
     """A cursor of the store's one connection."""
 
     owned = 'lower("table") = lower($1)'  # Two spellings of one table, to DuckDB.
+    aimed = " = ".join(_WHOLE.format(name) for name in ('"target"', "$3"))
     capabilities = CAPABILITIES
     quarantine_columns = (*QUARANTINE_COLUMNS, RECORD_BYTES)
 

@@ -1,47 +1,35 @@
-"""Who else writes a table of a Postgres that is named with its schema here and without there, where the role's path
-leads: what Headrace notes of it lies beside each of the names.
+"""The names of a table of a Postgres that is named with its schema here and without there, where the role's path leads:
+what Headrace notes of it lies beside each of them.
 """
 
-import json
-
 from domain.stores.table import TableName
-from infrastructure.sql import quote_table
+from infrastructure.sql import quote, quote_table
 from infrastructure.stores.postgres.reserved import Catalog
-from infrastructure.stores.sql.session import OWNER
+from infrastructure.stores.sql.session import CHECKPOINT, OWNER, QUARANTINE
 
-# Nobody else's table of that name is asked: it might be of other columns, or locked.
-_WHERE_NOTED = """
-SELECT coalesce(json_agg(n.nspname), '[]')::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE c.oid <> to_regclass($2) AND c.relkind = 'r' AND (
-    c.oid = to_regclass($1)
-    OR (c.relname = $1 AND c.relnamespace = (SELECT t.relnamespace FROM pg_class t WHERE t.oid = to_regclass($3))))
-  AND to_regclass($3) IS NOT NULL AND pg_has_role(c.relowner, 'USAGE') AND has_schema_privilege(n.oid, 'USAGE')
-  AND 4 = (SELECT count(*) FROM pg_attribute a WHERE a.attrelid = c.oid AND a.atttypid = 'text'::regtype
-           AND a.attname IN ('table', 'org', 'pipeline', 'mode'))"""
-# What has no schema is noted beside what Headrace keeps without one.
-_WRITERS = """
-SELECT o."org", o."pipeline", o."mode" FROM {owners} AS o
-CROSS JOIN LATERAL (SELECT to_regclass(quote_ident($1) || '.' || quote_ident(o."table")) AS named) AS n
-WHERE o."table" = (SELECT c.relname::text FROM pg_class c WHERE c.oid = to_regclass($2))
-  AND coalesce(n.named, CASE WHEN to_regclass($3) = to_regclass($4) THEN to_regclass(quote_ident(o."table")) END)
-  = to_regclass($2)"""
-_ONE_AT_A_TIME = "SELECT pg_advisory_xact_lock(727201403)"
+# Nobody else's tables of those names are asked: they might be of other columns, or locked.
+_KEPT_APART = """
+SELECT n.nspname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.oid = to_regclass($1) AND c.oid = to_regclass($2) AND (
+  SELECT bool_and((here.oid <> there.oid
+    AND pg_has_role(here.relowner, 'USAGE') AND pg_has_role(there.relowner, 'USAGE')
+    AND 4 = (SELECT count(*) FROM pg_attribute a WHERE a.attrelid IN (here.oid, there.oid)
+      AND a.atttypid = 'text'::regtype AND a.attname IN ('org', 'pipeline'))) IS TRUE)
+  FROM unnest(string_to_array($3, ',')) AS kept(name)
+  LEFT JOIN pg_class here ON here.oid = to_regclass(kept.name) AND here.relkind = 'r'
+  LEFT JOIN pg_class there ON there.relname = kept.name AND there.relnamespace = n.oid AND there.relkind = 'r')"""
+
+AIMED = """"target" IN ($3, (
+  SELECT CASE WHEN strpos($3, '.') = 0 THEN n.nspname || '.' || c.relname
+    WHEN c.oid = to_regclass(quote_ident(c.relname)) THEN c.relname::text END
+  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+  WHERE c.oid = to_regclass('"' || replace($3, '.', '"."') || '"')))"""
+"""Refused rows that were meant for a table by either of its names."""
 
 
-def writers_by_other_names(session: Catalog, table: TableName) -> list[tuple[str, str, str]]:
-    """Organization, pipeline and mode of each; until the transaction ends there come no others."""
-    named, beside = quote_table(table), quote_table(table.beside(OWNER))
-    [(schemas,)] = session.execute(_WHERE_NOTED, (OWNER, beside, named))
-    if schemas == "[]":
-        return []
-    session.execute(_ONE_AT_A_TIME)
-    writers: list[tuple[str, str, str]] = []
-    for schema in json.loads(schemas):
-        owners = quote_table(TableName(OWNER, schema))
-        writers += [
-            (str(organization), str(pipeline), str(mode))
-            for organization, pipeline, mode in session.execute(
-                _WRITERS.format(owners=owners), (schema, named, OWNER, owners)
-            )
-        ]
-    return writers
+def names_of(session: Catalog, table: TableName) -> list[TableName]:
+    """The names of a table with tables of ours beside each, its own first."""
+    found = session.execute(
+        _KEPT_APART, (quote_table(table), quote(table.table), ",".join((CHECKPOINT, OWNER, QUARANTINE)))
+    )
+    return [table, *(TableName(table.table, None if table.schema else schema) for (schema,) in found)]

@@ -36,7 +36,7 @@ from infrastructure.stores.postgres.landing import LooksAtLandings
 from infrastructure.stores.postgres.limits import refuse_far_times
 from infrastructure.stores.postgres.losses import refuse_losses
 from infrastructure.stores.postgres.merge import hold_merged, keys_there, merge
-from infrastructure.stores.postgres.owners import writers_by_other_names
+from infrastructure.stores.postgres.owners import AIMED, names_of
 from infrastructure.stores.postgres.predecessors import end_holders, naming_holders, run_patiently
 from infrastructure.stores.postgres.replace import bound_of, clear, is_referred, swap
 from infrastructure.stores.postgres.reserved import refuse_reserved
@@ -58,6 +58,7 @@ class PostgresSession(LooksAtLandings, Session):
 
     for_update = "FOR UPDATE"
     overriding = " OVERRIDING SYSTEM VALUE"
+    aimed = AIMED
     capabilities = CAPABILITIES
 
     def __init__(self, address: PostgresAddress, application_name: str, queries: PostgresQueries | None = None) -> None:
@@ -358,8 +359,8 @@ class PostgresSession(LooksAtLandings, Session):
     def lock_table(self, table: str) -> None:
         self.execute(f"LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE")
 
-    def writers_by_other_names(self, table: TableName) -> Sequence[tuple[str, str, str]]:
-        return writers_by_other_names(self, table)
+    def names(self, table: TableName) -> Sequence[TableName]:
+        return names_of(self, table)
 
     def reopen(self) -> None:
         self.close()

@@ -7,7 +7,8 @@ from domain.ports.data_store import Target
 from domain.runs.lane import Lane
 from domain.stores.table import TableName
 from infrastructure.sql import quote_table
-from infrastructure.stores.sql.session import OWNER, Session
+from infrastructure.stores.sql.names import writers_of
+from infrastructure.stores.sql.session import Session
 
 
 def drop_leftovers(session: Session, state: LaneState, lane: Lane, table: TableName) -> None:
@@ -19,10 +20,7 @@ def drop_leftovers(session: Session, state: LaneState, lane: Lane, table: TableN
         session.execute(f"DROP TABLE IF EXISTS {quote_table(table.beside(left.stage))}")
     if not left.has_made_table or session.describe(table) is None:
         return
-    owners = session.execute(
-        f'SELECT "org", "pipeline" FROM {quote_table(table.beside(OWNER))} WHERE {session.owned}', (table.table,)
-    )
-    if any(tuple(owner) != (lane.organization, lane.pipeline) for owner in owners):
+    if any(writer[:2] != (lane.organization, lane.pipeline) for writer in writers_of(session, table)):
         return
     session.lock_table(quote_table(table))  # Nobody writes to it between the look and the drop.
     if not session.execute(f"SELECT 1 FROM {quote_table(table)} LIMIT 1"):

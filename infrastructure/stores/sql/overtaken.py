@@ -17,8 +17,9 @@ from infrastructure.sql import quote, quote_table
 from infrastructure.stores.landing import landing_gone
 from infrastructure.stores.overtaken import Kept, Replayed, is_before, landing_keys, overtaken_within
 from infrastructure.stores.replayed import repaired_places, still_open
+from infrastructure.stores.sql.names import quarantines, writers_of
 from infrastructure.stores.sql.quarantine import at_places, mark_repaired, open_places
-from infrastructure.stores.sql.session import CHECKPOINT, OWNER, QUARANTINE, Session
+from infrastructure.stores.sql.session import CHECKPOINT, QUARANTINE, Session
 from infrastructure.tabular.arrow import to_table
 
 MOST_KEYS = 100_000
@@ -36,7 +37,8 @@ class Overtaking:
         self._target = target
         self._read_set_id = read_set_id
         self._mine = (lane.organization, lane.pipeline, str(target.table), read_set_id)
-        self._quarantine = quote_table(target.table.beside(QUARANTINE))
+        self._settled = f"{session.aimed} AND {_SETTLED}"
+        self._quarantines: list[str] = []
         self._keys: set[str] | None = None
         self._are_all_known = True
 
@@ -67,28 +69,34 @@ class Overtaking:
         return RefusedState.WAITING, self._read_set_id
 
     def _known(self) -> set[str]:
-        rows = self._session.execute(
-            f'SELECT DISTINCT "merge_key" FROM {self._quarantine} WHERE {_SETTLED} AND "merge_key" IS NOT NULL '
-            f"LIMIT {MOST_KEYS + 1}",
-            self._mine,
-        )
-        self._are_all_known = len(rows) <= MOST_KEYS
-        return {key for (key,) in rows} if self._are_all_known else set()
+        self._quarantines = quarantines(self._session, self._target.table)
+        keys = {
+            key
+            for quarantine in self._quarantines
+            for (key,) in self._session.execute(
+                f'SELECT DISTINCT "merge_key" FROM {quarantine} WHERE {self._settled} AND "merge_key" IS NOT NULL '
+                f"LIMIT {MOST_KEYS + 1}",
+                self._mine,
+            )
+        }
+        self._are_all_known = len(keys) <= MOST_KEYS
+        return keys if self._are_all_known else set()
 
     def _settle(self, keys: Collection[str]) -> None:
         if not keys:
             return
         state, by = self.fate
         moved = f"\"state\" = '{state}', " if state is RefusedState.SUPERSEDED else ""
-        self._session.execute(
-            f'UPDATE {self._quarantine} SET {moved}"settled_by" = $5 WHERE {_SETTLED} '
-            f"AND {self._session.among(quote('merge_key'), '$6')}",
-            (*self._mine, by, ",".join(sorted(keys))),
-        )
+        for quarantine in self._quarantines:
+            self._session.execute(
+                f'UPDATE {quarantine} SET {moved}"settled_by" = $5 WHERE {self._settled} '
+                f"AND {self._session.among(quote('merge_key'), '$6')}",
+                (*self._mine, by, ",".join(sorted(keys))),
+            )
 
 
 _SETTLED = (
-    '"org" = $1 AND "pipeline" = $2 AND "target" = $3 '
+    '"org" = $1 AND "pipeline" = $2 '
     f'AND ("state" = \'{RefusedState.OPEN}\' OR ("state" = \'{RefusedState.WAITING}\' AND "read_set" = $4))'
 )
 
@@ -160,17 +168,14 @@ class Replaying:
         )
         lanes = {
             lane
+            for name in session.names(target.table)
             for (lane,) in session.execute(
-                f'SELECT DISTINCT "lane" FROM {quote_table(target.table.beside(CHECKPOINT))} '
+                f'SELECT DISTINCT "lane" FROM {quote_table(name.beside(CHECKPOINT))} '
                 'WHERE "org" = $1 AND "pipeline" = $2 AND "lane" <> $3',
                 (*self._mine, self._lane.name),
             )
         }
-        others = session.execute(
-            f"SELECT count(*) FROM {quote_table(target.table.beside(OWNER))} WHERE {session.owned} "
-            'AND NOT ("org" = $2 AND "pipeline" = $3)',
-            (target.table.table, *self._mine),
-        )[0][0]
+        others = any(writer[:2] != self._mine for writer in writers_of(session, target.table))
         return {_place(row): Kept(row[4], not others and lanes <= {row[5]}) for row in rows}
 
     def _tell(self, left: Sequence[Position]) -> None:
@@ -187,20 +192,21 @@ class Replaying:
         landed, self._landed = self._landed, {}
         if not landed:
             return
-        rows = self._session.execute(
-            f'SELECT {_PLACES}, "merge_key" FROM {self._quarantine} WHERE "org" = $1 AND "pipeline" = $2 '
-            f'AND "target" = $3 AND "state" = \'{RefusedState.OPEN}\' '
-            f"AND {self._session.among(quote('merge_key'), '$4')}",
-            (*self._mine, str(self._target.table), ",".join(sorted(landed))),
-        )
-        places = [_place(row) for row in rows if is_before(_place(row), landed[row[4]])]
-        if places:
-            condition, values = at_places(self._session, places, 4)
-            self._session.execute(
-                f'UPDATE {self._quarantine} SET "state" = \'{RefusedState.SUPERSEDED}\', "settled_by" = $3 '
-                f'WHERE "org" = $1 AND "pipeline" = $2 AND {condition}',
-                (*self._mine, self._target.run_id, *values),
+        for quarantine in quarantines(self._session, self._target.table):
+            rows = self._session.execute(
+                f'SELECT {_PLACES}, "merge_key" FROM {quarantine} WHERE "org" = $1 AND "pipeline" = $2 '
+                f"AND {self._session.aimed} AND \"state\" = '{RefusedState.OPEN}' "
+                f"AND {self._session.among(quote('merge_key'), '$4')}",
+                (*self._mine, str(self._target.table), ",".join(sorted(landed))),
             )
+            places = [_place(row) for row in rows if is_before(_place(row), landed[row[4]])]
+            if places:
+                condition, values = at_places(self._session, places, 4)
+                self._session.execute(
+                    f'UPDATE {quarantine} SET "state" = \'{RefusedState.SUPERSEDED}\', "settled_by" = $3 '
+                    f'WHERE "org" = $1 AND "pipeline" = $2 AND {condition}',
+                    (*self._mine, self._target.run_id, *values),
+                )
 
 
 def _place(row: Sequence[Any]) -> Position:

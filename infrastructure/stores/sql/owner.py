@@ -31,6 +31,7 @@ from infrastructure.stores.lane_tokens import new_token
 from infrastructure.stores.sql.landed import with_landed
 from infrastructure.stores.sql.lanes import KEY, read_lane_rows
 from infrastructure.stores.sql.leftovers import drop_leftovers
+from infrastructure.stores.sql.names import writers_of
 from infrastructure.stores.sql.own_rows import not_kept
 from infrastructure.stores.sql.quarantine import abandon_refused, settle_refused
 from infrastructure.stores.sql.session import (
@@ -193,12 +194,14 @@ class SqlOwner(IOwner):
 
     def _claim_table(self, target: Target) -> None:
         owners = quote_table(self._table.beside(OWNER))
-        self._session.lock_table(owners)
+        # By another name others lock the same tables, in the same order.
+        for name in sorted(self._session.names(target.table), key=str):
+            self._session.lock_table(quote_table(name.beside(OWNER)))
         rows = self._session.execute(
             f'SELECT "org", "pipeline", "mode" FROM {owners} WHERE {self._session.owned}', (target.table.table,)
         )
         mine = (self._lane.organization, self._lane.pipeline)
-        known = [*rows, *self._session.writers_by_other_names(target.table)]
+        known = writers_of(self._session, target.table)
         writers = [TableWriter(org, pipeline, mode == Mode.REPLACE) for org, pipeline, mode in known]
         refuse_second_writer(target.table, TableWriter(*mine, target.replaces), writers)
         if any((organization, pipeline, mode) == (*mine, target.mode) for organization, pipeline, mode in rows):
@@ -296,9 +299,7 @@ class SqlOwner(IOwner):
             previous = self._lock_head()
             owners = quote_table(self._table.beside(OWNER))
             session.lock_table(owners)
-            rows = session.execute(
-                f'SELECT "org", "pipeline", "mode" FROM {owners} WHERE {session.owned}', (self._table.table,)
-            )
+            rows = writers_of(session, self._table)
             writers = [TableWriter(org, pipeline, mode == Mode.REPLACE) for org, pipeline, mode in rows]
             refuse_discard(self._table, self._lane, writers)
             self._drop_stage_of(previous)

@@ -1,6 +1,7 @@
 """The quarantine table in SQL: listing refused rows, and what becomes of them with their run (D9)."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime
 from itertools import groupby
 from typing import Any
@@ -16,6 +17,7 @@ from domain.runs.lane import Lane
 from domain.stores.table import TableName
 from infrastructure.sql import quote, quote_table
 from infrastructure.stores.replayed import MOST_READ_AGAIN, PAGE_BYTES, PAGE_ROWS, ReadAgain, fitting, may_be_read_again
+from infrastructure.stores.sql.names import quarantines
 from infrastructure.stores.sql.own_rows import not_kept
 from infrastructure.stores.sql.session import QUARANTINE, RECORD_BYTES, Session
 
@@ -33,7 +35,7 @@ def refused_rows(
     held = session.describe(table)
     if held is None:
         return []
-    chosen, values = _following(refusals, after)
+    chosen, values = _following(session, refusals, after)
     has_bytes = held.has(RECORD_BYTES.name)
 
     def fitted() -> list[_Place]:
@@ -92,7 +94,7 @@ def _between(
     session: Session, refusals: Refusals, read_set: str, stream: str, seq: int, first: int, last: int
 ) -> list[RefusedRow]:
     """Read some refused rows of one batch."""
-    where, values = _belonging(refusals)
+    where, values = _belonging(session, refusals)
     count = len(values)
     where += f' AND "read_set" = ${count + 1} AND "stream" = ${count + 2} AND "seq" = ${count + 3}'
     where += f' AND "ordinal" BETWEEN ${count + 4} AND ${count + 5} ORDER BY "ordinal"'
@@ -107,16 +109,16 @@ def refused_places(session: Session, refusals: Refusals, after: Position | None,
     """List the places of refused rows strictly after one; blocking."""
     if session.describe(refusals.table.beside(QUARANTINE)) is None:
         return []
-    chosen, values = _following(refusals, after)
+    chosen, values = _following(session, refusals, after)
     rows = session.execute(f"SELECT {', '.join(map(quote, PLACE))} {chosen}{limit:d}", values)
     return [tuple(str(part) for part in row) for row in rows]
 
 
-def _following(refusals: Refusals, after: Position | None) -> tuple[str, tuple[Any, ...]]:
+def _following(session: Session, refusals: Refusals, after: Position | None) -> tuple[str, tuple[Any, ...]]:
     """Refused rows in their order, strictly after a place: all of a SELECT but its outputs and its limit, and its
     parameters.
     """
-    where, values = _belonging(refusals)
+    where, values = _belonging(session, refusals)
     if after is not None:
         bound = ", ".join(f"CAST(${len(values) + n} AS {kind})" for n, kind in enumerate(_PLACE_TYPES, start=1))
         where += f' AND ("read_set", "stream", "seq", "ordinal") > ({bound})'
@@ -142,7 +144,7 @@ def refused_shapes(session: Session, refusals: Refusals) -> list[str]:
     table = refusals.table.beside(QUARANTINE)
     if session.describe(table) is None:
         return []
-    where, values = _belonging(refusals)
+    where, values = _belonging(session, refusals)
     # Of a batch the first row says it, which may be in another state by now.
     rows = session.execute(
         f'WITH chosen AS (SELECT DISTINCT "read_set", "stream", "seq" FROM {quote_table(table)} WHERE {where}) '
@@ -204,21 +206,27 @@ class Rereads:
         self._refusals = may_be_read_again(lane, target)
         self._key = target.source_key
         self._read_set_id = read_set_id
-        self._again: ReadAgain | None = None
+        self._again: dict[str, ReadAgain] | None = None
 
     def note(self, rows: Batch | None) -> None:
         """Note them in the transaction of the batch: they are superseded when the run is published."""
         if not self._key or rows is None or not rows.num_rows:
             return
         if self._again is None:
-            self._again = ReadAgain(self._key, open_refusals(self._session, self._refusals))
-        if places := self._again.places(rows):
-            condition, values = at_places(self._session, places, 4)
-            self._session.execute(
-                f'UPDATE {quote_table(self._refusals.table.beside(QUARANTINE))} SET "settled_by" = $1 WHERE "org" = $2 '
-                f'AND "pipeline" = $3 AND "state" = \'{RefusedState.OPEN}\' AND {condition}',
-                (self._read_set_id, self._refusals.organization, self._refusals.pipeline, *values),
-            )
+            self._again = {
+                quote_table(name.beside(QUARANTINE)): ReadAgain(
+                    self._key, open_refusals(self._session, replace(self._refusals, table=name))
+                )
+                for name in self._session.names(self._refusals.table)
+            }
+        for quarantine, again in self._again.items():
+            if places := again.places(rows):
+                condition, values = at_places(self._session, places, 4)
+                self._session.execute(
+                    f'UPDATE {quarantine} SET "settled_by" = $1 WHERE "org" = $2 '
+                    f'AND "pipeline" = $3 AND "state" = \'{RefusedState.OPEN}\' AND {condition}',
+                    (self._read_set_id, self._refusals.organization, self._refusals.pipeline, *values),
+                )
 
 
 def settle_refused(session: Session, target: Target, lane: Lane, read_set: ReadSet, counts: Counts) -> None:
@@ -271,12 +279,13 @@ def abandon_refused(session: Session, table: TableName, lane: Lane) -> None:
 
 def _supersede(session: Session, target: Target, lane: Lane, condition: str, values: tuple[Any, ...]) -> None:
     """Supersede what earlier runs refused and a condition is true of; `values` are its parameters, from `$5` on."""
-    session.execute(
-        f"UPDATE {quote_table(target.table.beside(QUARANTINE))} SET \"state\" = '{RefusedState.SUPERSEDED}', "
-        f'"settled_by" = $4 WHERE "org" = $1 AND "pipeline" = $2 AND "target" = $3 '
-        f"AND \"state\" = '{RefusedState.OPEN}' AND ({condition})",
-        (lane.organization, lane.pipeline, str(target.table), target.run_id, *values),
-    )
+    for quarantine in quarantines(session, target.table):
+        session.execute(
+            f'UPDATE {quarantine} SET "state" = \'{RefusedState.SUPERSEDED}\', "settled_by" = $4 '
+            f'WHERE "org" = $1 AND "pipeline" = $2 AND {session.aimed} '
+            f"AND \"state\" = '{RefusedState.OPEN}' AND ({condition})",
+            (lane.organization, lane.pipeline, str(target.table), target.run_id, *values),
+        )
 
 
 _PLACE_TYPES = ("TEXT", "TEXT", "BIGINT", "BIGINT")
@@ -299,8 +308,8 @@ def at_places(session: Session, places: Sequence[Position], number: int) -> tupl
     return condition, (read_sets, streams, batches[0], batches[-1], ",".join("/".join(place) for place in places))
 
 
-def _belonging(refusals: Refusals) -> tuple[str, tuple[Any, ...]]:
-    where = '"org" = $1 AND "pipeline" = $2 AND "target" = $3'
+def _belonging(session: Session, refusals: Refusals) -> tuple[str, tuple[Any, ...]]:
+    where = f'"org" = $1 AND "pipeline" = $2 AND {session.aimed}'
     values: tuple[Any, ...] = (refusals.organization, refusals.pipeline, str(refusals.table))
     for name, value in (("run_id", refusals.run_id), ("state", refusals.state), ("lane", refusals.lane)):
         if value is not None:

@@ -233,11 +233,11 @@ class Session(ABC):
     def lock_table(self, table: str) -> None:
         """Keep other transactions from writing to a table until this one ends."""
 
-    def writers_by_other_names(self, table: TableName) -> Sequence[tuple[str, str, str]]:
-        """Organization, pipeline and mode of who is noted to write a table elsewhere, as it has several names; they are
-        kept from changing until the transaction ends.
+    def names(self, table: TableName) -> Sequence[TableName]:
+        """The names of a table beside which Headrace notes things of it, its own first; where nothing is kept apart for
+        the others it is the only one.
         """
-        return ()
+        return (table,)
 
     @abstractmethod
     def reopen(self) -> None:
@@ -259,6 +259,9 @@ class Session(ABC):
 
     owned = '"table" = $1'
     """What the owners of a table are found by, given its name."""
+
+    aimed = '"target" = $3'
+    """What the refused rows of a table are found by, given its name as text."""
 
     capabilities: Capabilities
     """What the store promises."""
