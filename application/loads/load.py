@@ -29,9 +29,11 @@ from application.runs.work import StoppedError
 from domain.errors import FencedError, QualityRejectedError, WorkFailedError
 from domain.failpoints import fail_at
 from domain.loads.checkpoint import POSITION_FORMAT, LaneState
-from domain.loads.read_set import ReadSet
+from domain.loads.read_set import ReadSet, id_after
 from domain.loads.report import StreamReport
 from domain.loads.way import Route, Way
+from domain.pipelines.replay import refusals_of
+from domain.pipelines.spec import Mode
 from domain.ports.data_store import IOwner
 from domain.ports.engine import IEngine, OnProgress, StreamTask
 from domain.ports.records.unit_of_work import IRecords
@@ -138,7 +140,7 @@ class ReadSetLoader:
     async def _planned(self, attempt: Attempt, ends: Ends, state: LaneState) -> ReadSet:
         with self.telemetry.span("plan"):
             read_set = await self.reads.read_set(
-                self.identifiers.new_id(), attempt.lane, ends, attempt.spec, attempt.request, state
+                await self._new_id(attempt, ends), attempt.lane, ends, attempt.spec, attempt.request, state
             )
         plan = replace(read_set.plan, warnings=(*read_set.plan.warnings, *attempt.notes))
         read_set, attempt.notes = replace(read_set, plan=plan, completed_first=attempt.completed_first), ()
@@ -147,6 +149,15 @@ class ReadSetLoader:
         attempt.stored = read_set
         fail_at("plan.after_store")
         return read_set
+
+    async def _new_id(self, attempt: Attempt, ends: Ends) -> str:
+        """An id for a read set. Refused rows that are merged are replayed in the order of these, so it is greater than
+        those of all that refused any before, whatever the clock says.
+        """
+        spec, new = attempt.spec, self.identifiers.new_id()
+        if spec.destination.mode is not Mode.MERGE:
+            return new
+        return id_after(new, await ends.destination.latest_read_set(refusals_of(spec, attempt.lane.organization)))
 
     async def _store(self, attempt: Attempt, read_set: ReadSet) -> None:
         if not await self._gathered.ask((attempt.claim.run, attempt.claim.fence, read_set)):

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
 from typing import Any
+from uuid import UUID
 
 from domain.loads.horizon import ReadEnd
 from domain.quality.profile import Profile
@@ -16,6 +17,22 @@ OF_CHOSEN_PARAMETERS = "-p"
 """What the id of a read set ends with whose run chose parameters itself. It is kept with every row refused on the way,
 so that of those too it is known that a read with the document's own parameters need not have them.
 """
+_BELOW_TIME = 80
+"""Bits of a UUIDv7 below its milliseconds."""
+
+
+def id_after(new: str, latest: str | None) -> str:
+    """The id for a read set that is opened after another: as it is where it is the greater, else as if it were a
+    millisecond younger than that one's. It tells the time of a clock, which may be put back, or be another machine's.
+    """
+    try:
+        mine, before = UUID(new).int, UUID((latest or "").removesuffix(OF_CHOSEN_PARAMETERS)).int
+        if mine > before:
+            return new
+        time = (before >> _BELOW_TIME) + 1
+        return str(UUID(int=time << _BELOW_TIME | mine % (1 << _BELOW_TIME)))
+    except ValueError:  # There is none, or nobody made it by a clock.
+        return new
 
 
 @dataclass(frozen=True)

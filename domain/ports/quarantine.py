@@ -25,5 +25,11 @@ class IRefusedRows(ABC):
         """List the places of the same rows, of which nothing else is read: they may be large."""
 
     @abstractmethod
+    async def latest_read_set(self, refusals: Refusals) -> str | None:
+        """The greatest id of a read set that refused rows of the pipeline, whatever became of them; None where none
+        did.
+        """
+
+    @abstractmethod
     async def refused_shapes(self, refusals: Refusals) -> Sequence[str]:
         """List the different `columns` of refused rows."""

@@ -2,16 +2,20 @@
 says why (D9).
 """
 
+import json
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pyarrow as pa
 import pytest
+import uuid_utils
 
 from domain.loads.quarantine import LEFT, Refusals, RefusedState
 from domain.stores.table import TableName
+from infrastructure.runtime import RandomIdentifiers
 from infrastructure.stores.duckdb.store import DuckDBDataStore
 from tests.e2e.api import headrace
 from tests.e2e.inside import Inside, inside
@@ -446,3 +450,32 @@ async def test_a_table_that_the_path_finds_is_the_same_by_its_schema(
     # Nobody knows what another has deleted.
     assert rows == ({"A": 7} if is_other else {"A": 7, "B": 600})
     assert states == (["open", "open"] if is_other else ["superseded", "repaired"])
+
+
+@pytest.mark.invariant("D9", "L2")
+@pytest.mark.parametrize("more", ["", "run: {batch_rows: 1}\n"], ids=["one batch", "each alone"])
+@pytest.mark.parametrize("goes", ["back", "on"])
+async def test_refused_rows_are_replayed_in_the_order_of_their_runs_whatever_the_clock_says(
+    own: Inside, more: str, goes: str, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clock is put back, or the second run is another machine's; also where the pipeline was reset in between."""
+    await own.put("version: 1\nconnection: landing\nkind: files\noptions: {root: data}\n")
+    pipeline = Pipeline(own, "connection: landing, path: f.csv", more=more)
+    await pipeline.put(100)
+    for amount in (500, 600, 700):
+        write(project, "data/f.csv", f"acct,amount\nA,{amount}\nB,1\n")
+        with monkeypatch.context() as patch:
+            if amount == 500 and goes == "back":
+                patch.setattr(RandomIdentifiers, "new_id", an_hour_later)
+            await own.report("p", limit=9, full_refresh=False, abandon=amount == 700)
+
+    assert [json.loads(row.record)["amount"] for row in await pipeline.refused()] == ["500", "600", "700"]
+    await pipeline.replays()
+
+    assert {row["acct"]: row["amount"] for row in await own.rows("t")} == {"A": 700, "B": 1}
+    assert (await pipeline.states())[2] == "repaired"
+    assert "open" not in await pipeline.states()
+
+
+def an_hour_later(_: RandomIdentifiers) -> str:
+    return str(UUID(int=uuid_utils.uuid7().int + (3_600_000 << 80)))

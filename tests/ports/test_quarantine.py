@@ -338,3 +338,15 @@ def test_records_of_several_shapes_have_all_their_columns_and_one_type_each() ->
         with pytest.raises(InvalidInputError) as caught:
             merged_shape([first, other])
         assert caught.value.code == "quarantine.types"
+
+
+@pytest.mark.clause("IDataStore", 27)
+async def test_the_latest_read_set_that_refused_rows_of_a_pipeline_is_known(store: IDataStore) -> None:
+    assert await store.latest_read_set(MINE) is None
+    await load(store, 1, "r2", refusing(1))
+    await load(store, 2, "r1", refusing(2))
+    await load(store, 3, "r3", refusing(accepted=(3,)))
+
+    assert await store.latest_read_set(MINE) == "r2"
+    assert await store.latest_read_set(replace(MINE, pipeline="other")) is None
+    assert await store.latest_read_set(replace(MINE, organization="other")) is None

@@ -43,7 +43,7 @@ from infrastructure.stores.planning import Wanted, planned
 from infrastructure.stores.replayed import RefusedReader, plan_refused
 from infrastructure.stores.sql.lanes import read_lane
 from infrastructure.stores.sql.owner import SqlOwner
-from infrastructure.stores.sql.quarantine import refused_places, refused_rows, refused_shapes
+from infrastructure.stores.sql.quarantine import latest_read_set, refused_places, refused_rows, refused_shapes
 from infrastructure.stores.sql.session import append_rows
 from infrastructure.stores.write_lock import WriteLock
 from infrastructure.tabular.arrow import to_table
@@ -124,6 +124,10 @@ class DuckDBDataStore(IDataStore):
     async def refused_places(self, refusals: Refusals, *, after: Position | None, limit: int) -> Sequence[Position]:
         async with self._session() as (session, thread):
             return await thread.call(refused_places, session, refusals, after, limit)
+
+    async def latest_read_set(self, refusals: Refusals) -> str | None:
+        async with self._session() as (session, thread):
+            return await thread.call(latest_read_set, session, refusals)
 
     async def refused_shapes(self, refusals: Refusals) -> Sequence[str]:
         async with self._session() as (session, thread):

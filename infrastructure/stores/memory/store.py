@@ -105,6 +105,11 @@ class InMemoryDataStore(IDataStore):
     async def refused_places(self, refusals: Refusals, *, after: Position | None, limit: int) -> Sequence[Position]:
         return [row.place for row in refused_rows(self._content, refusals, after)[:limit]]
 
+    async def latest_read_set(self, refusals: Refusals) -> str | None:
+        mine = (refusals.organization, refusals.pipeline)
+        found = (row["read_set"] for row in self._content.quarantine if (row["org"], row["pipeline"]) == mine)
+        return max(found, default=None)
+
     async def refused_shapes(self, refusals: Refusals) -> Sequence[str]:
         return sorted({row.columns or "" for row in refused_rows(self._content, refusals, None)})
 

@@ -47,7 +47,7 @@ from infrastructure.stores.postgres.types import native_of
 from infrastructure.stores.replayed import RefusedReader, plan_refused
 from infrastructure.stores.sql.lanes import read_lane
 from infrastructure.stores.sql.owner import SqlOwner
-from infrastructure.stores.sql.quarantine import refused_places, refused_rows, refused_shapes
+from infrastructure.stores.sql.quarantine import latest_read_set, refused_places, refused_rows, refused_shapes
 from infrastructure.stores.sql.session import append_rows
 from infrastructure.stores.sql.writer import Checkpoints, SqlWriter
 from infrastructure.tabular.arrow import to_table
@@ -129,6 +129,10 @@ class PostgresDataStore(IDataStore):
     async def refused_places(self, refusals: Refusals, *, after: Position | None, limit: int) -> Sequence[Position]:
         async with self._session("headrace") as (session, thread):
             return await thread.call(refused_places, session, refusals, after, limit)
+
+    async def latest_read_set(self, refusals: Refusals) -> str | None:
+        async with self._session("headrace") as (session, thread):
+            return await thread.call(latest_read_set, session, refusals)
 
     async def refused_shapes(self, refusals: Refusals) -> Sequence[str]:
         async with self._session("headrace") as (session, thread):

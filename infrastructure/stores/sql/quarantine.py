@@ -135,6 +135,20 @@ def open_refusals(session: Session, refusals: Refusals, most: int = MOST_READ_AG
         after, most = page[-1].place, most - len(page)
 
 
+def latest_read_set(session: Session, refusals: Refusals) -> str | None:
+    """The greatest id of a read set that refused rows of the pipeline; blocking."""
+    if session.describe(refusals.table.beside(QUARANTINE)) is None:
+        return None
+    found = [
+        session.execute(
+            f'SELECT max("read_set") FROM {quarantine} WHERE "org" = $1 AND "pipeline" = $2',
+            (refusals.organization, refusals.pipeline),
+        )[0][0]
+        for quarantine in quarantines(session, refusals.table)
+    ]
+    return max(filter(None, found), default=None)
+
+
 def refused_shapes(session: Session, refusals: Refusals) -> list[str]:
     """List the different columns that refused rows have; blocking.
 
