@@ -41,7 +41,7 @@ bench: .venv/test.stamp
 
 faults: .venv/test.stamp
 	HEADRACE_TEST_RANDOM_PIPELINES=40 $(BIN)/pytest -q -n auto tests/faults/test_random_pipelines.py
-	HEADRACE_TEST_MODELS=1 $(BIN)/pytest -q -n auto tests/models
+	HEADRACE_TEST_MODELS=1 $(BIN)/pytest -q -n auto tests/models tests/ports/test_feature_expressions.py
 	$(BIN)/python -m tests.faults.run --count $(COUNT) $(ARGS)
 
 mutants: .venv/test.stamp
