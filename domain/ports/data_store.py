@@ -71,12 +71,12 @@ class IDataStore(ISource, IDestination, IRefusedRows):
     26. A row larger than a batch may be is refused by name, and nothing of its batch lands.
     27. Refused rows are listed in order, strictly after a place; only a published run's may be replayed. Once a run
         that has read such a row again by its key is published, it is superseded; so is each once the table is replaced,
-        and once a whole read is merged, unless a run with parameters that it chose itself refused it; and one of which
-        a later row of its merge key has landed.
+        and once a whole read is merged, unless a run with parameters that it chose itself refused it and nothing is
+        deleted that is not read; and one of which a later row of its merge key has landed.
     28. What a replay lands is marked in the same transaction, once; what is refused again stays as it was, and what
         another run has settled since it was read does not land and counts as not read. Of a merged
         row that is not proven to be the newest of its key, and may be older than what is there or was, only the reason
-        changes.
+        changes. A batch ends as its rows would one by one, and what is not there may have been once anybody deletes.
     29. Of two attempts under one fence only the later one writes: whatever it does names the token of its take-over.
     30. A read by a cursor ends just above the greatest value seen, and never above what may still commit; what the
         source cannot tell of that is said.

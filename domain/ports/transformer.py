@@ -19,9 +19,9 @@ class TransformPlan:
     those of the `guessed` columns only where the value stays the very one that was written. `target` are the
     destination's columns that already exist: values are converted to their types. `is_partial` says that columns which
     no row rule looks at are left out. `normalizes` puts names into the destination's case, after the rules. Of rows
-    with the same `key` in one batch only the last is accepted; with a key, and where rows are `replayed`, each accepted
-    one has its place in the batch as `_headrace_ordinal`. `deleted_when` is a predicate that adds the column
-    `_headrace_deleted`.
+    with the same `key` in one batch only the last is accepted, or all where rows are `replayed`; with a key, and where
+    rows are `replayed`, each accepted one has its place in the batch as `_headrace_ordinal`. `deleted_when` is a
+    predicate that adds the column `_headrace_deleted`.
     """
 
     source: tuple[Column, ...]
@@ -126,7 +126,8 @@ class ITransformer(ABC):
     4. A transform that is not row-wise is refused (`transform.not_row_wise`), as the result would depend on batches.
     5. No transform reaches files, sockets, settings or other relations than `batch`.
     6. A rule's values and patterns are data, never text of a statement; patterns are RE2 and match the whole value.
-    7. Of the rows of one key in a batch the last is accepted, the others are counted as deduplicated.
+    7. Of the rows of one key in a batch the last is accepted, the others are counted as deduplicated. Of what is
+       replayed all are: which of them may land, the destination knows.
     8. A step that gives two columns one name, letter case aside, is refused: neither is taken for the other.
     """
 

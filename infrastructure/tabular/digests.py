@@ -9,6 +9,10 @@ import pyarrow.compute as pc
 from infrastructure.tabular.json_rows import encoded
 
 _TOGETHER_BYTES = 4 * 1024 * 1024
+_FORM = "2:"
+"""How merge keys are written now. Versions that wrote none had the names of the steps for what was refused and the
+destination's for what landed, so that theirs are equal to none, nor may they ever be.
+"""
 
 
 def digest_of(text: str) -> bytes:
@@ -26,7 +30,8 @@ def digests(key: pa.Table) -> Iterator[bytes]:
 def merge_keys(key: pa.Table, uuids: Collection[str]) -> list[str | None]:
     """What rows are known by in the quarantine, by the columns of their merge key; None where there is NULL in it.
 
-    Only the columns `uuids` hold values equal that are written in two ways.
+    Neither the letter case of the columns' names counts, which the steps and the destination may each have their own
+    of, nor their order. Only the columns `uuids` hold values equal that are written in two ways.
     """
     valid = [True] * key.num_rows
     for place, name in enumerate(key.column_names):
@@ -35,4 +40,6 @@ def merge_keys(key: pa.Table, uuids: Collection[str]) -> list[str | None]:
         if key.column(name).null_count:
             there = pc.is_valid(key.column(name)).to_pylist()
             valid = [one and other for one, other in zip(valid, there, strict=True)]
-    return [found.hex() if is_valid else None for found, is_valid in zip(digests(key), valid, strict=True)]
+    names = sorted(key.column_names, key=str.lower)
+    found = digests(key.select(names).rename_columns([name.lower() for name in names]))
+    return [f"{_FORM}{one.hex()}" if is_valid else None for one, is_valid in zip(found, valid, strict=True)]

@@ -27,7 +27,7 @@ from infrastructure.threads import OneThread
 from infrastructure.transforms.before import Before
 from infrastructure.transforms.engine import for_many_parts, locked_down
 from infrastructure.transforms.failures import batch_error, culprit
-from infrastructure.transforms.keys import keys_of_refused, last_of_each
+from infrastructure.transforms.keys import keys_of_refused, last_of_each, refuse_null
 from infrastructure.transforms.newest import newest_of
 from infrastructure.transforms.profiles import profiled_columns, profiles
 from infrastructure.transforms.python import Hook, PythonHooks
@@ -128,13 +128,16 @@ class DuckDBTransform(IPreparedTransform):
         return await self._thread.call(self.judge, to_table(batch))
 
     def judge(self, batch: pa.Table) -> JudgedBatch:
-        """Judge a batch: what is accepted, under the destination's names, and one row for each key; blocking."""
+        """Judge a batch: what is accepted, under the destination's names, and one row for each key unless it is
+        replayed; blocking.
+        """
         judged = self._apply(batch)
         names = self._plan.landing_names(to_table(judged.accepted).column_names)
         accepted = to_table(judged.accepted).rename_columns(names)
         if not self._plan.key or not accepted.num_rows:
             return replace(judged, accepted=accepted)
-        last = last_of_each(accepted, self._plan.key)
+        refuse_null(accepted, self._plan.key)
+        last = accepted if self._plan.replayed else last_of_each(accepted, self._plan.key)
         repeated = accepted.num_rows - last.num_rows
         return replace(judged, accepted=last, counts=judged.counts + Counts(deduplicated=repeated))
 

@@ -12,11 +12,11 @@ from infrastructure.tabular.digests import merge_keys
 from infrastructure.transforms.refused import Refusal
 
 
-def last_of_each(rows: pa.Table, key: Sequence[str]) -> pa.Table:
-    """Keep the last row of each key; the order of those that stay is kept.
+def refuse_null(rows: pa.Table, key: Sequence[str]) -> None:
+    """Refuse rows that cannot be found by their key.
 
     Raises:
-        WorkFailedError: a key column holds NULL (`merge.key_null`), which no row can be found by.
+        WorkFailedError: a key column holds NULL (`merge.key_null`).
     """
     for name in key:
         if rows.column(name).null_count:
@@ -25,6 +25,10 @@ def last_of_each(rows: pa.Table, key: Sequence[str]) -> pa.Table:
                 "committed.",
                 code="merge.key_null",
             )
+
+
+def last_of_each(rows: pa.Table, key: Sequence[str]) -> pa.Table:
+    """Keep the last row of each key; the order of those that stay is kept."""
     numbered = rows.select(list(key)).append_column(ORDINAL, pa.array(range(rows.num_rows), pa.int64()))
     last = numbered.group_by(list(key)).aggregate([(ORDINAL, "max")]).column(f"{ORDINAL}_max")
     if len(last) == rows.num_rows:

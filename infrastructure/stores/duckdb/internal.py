@@ -28,8 +28,8 @@ def create_internal_tables(session: Session, schema: str | None) -> None:
         session.execute(f"CREATE SCHEMA IF NOT EXISTS {quote(schema)}")
     checkpoint, quarantine = TableName(CHECKPOINT, schema), TableName(QUARANTINE, schema)
     session.execute(checkpoint_ddl(quote_table(checkpoint), primary_key=False))
-    bring_up_to_date(session, checkpoint)
     session.execute(owner_ddl(quote_table(TableName(OWNER, schema))))
+    bring_up_to_date(session, checkpoint)
     existing = session.describe(quarantine)
     if existing is not None:
         add_columns(session, existing, [RECORD_BYTES, MERGE_KEY])

@@ -29,6 +29,7 @@ from infrastructure.stores.duckdb.selection import belonging, from_item
 from infrastructure.stores.duckdb.typed_texts import TypedTexts
 from infrastructure.stores.duckdb.wal import WriteAheadLog
 from infrastructure.stores.landing import landing_changed
+from infrastructure.stores.overtaken import Compared
 from infrastructure.stores.planned import check_planned
 from infrastructure.stores.sql.merge import merged_by
 from infrastructure.stores.sql.session import QUARANTINE_COLUMNS, RECORD_BYTES, Session, T, add_landing
@@ -141,24 +142,28 @@ class DuckDBSession(Session):
             with suppress(duckdb.Error):  # A transaction that is over but for its ROLLBACK forgets them with that.
                 self._cursor.unregister("_headrace_rows")
 
-    def keys_there(
+    def compared(
         self, table: TableName, rows: pa.Table, columns: Sequence[Column], target: Target
-    ) -> tuple[bool, set[int]]:
+    ) -> tuple[bool, list[Compared]]:
         held = self.describe(target.table)
         names = [column.name for column in columns if column.name not in (DELETED, SEQ)]
         with self._registered(rows):
-            found = self.execute(self._merging("_headrace_rows", names, target, held).there)
-        return self._is_exact(target, held, _EXACT_OR_UUID), {number for (number,) in found}
+            found = DuckDBMerge(self._collated("_headrace_rows", names, target), names, target).compared(self)
+        return self._is_exact(target, held, _EXACT_OR_UUID), found
 
     def _merging(
         self, using: str, names: Sequence[str], target: Target, held: TableSchema | None, *, is_batch: bool = False
     ) -> DuckDBMerge:
         is_exact = self._is_exact(target, held)
         if not is_exact:
-            # Put under the table's own columns, which may have a collation.
-            own = f"SELECT {', '.join(quote(name) for name in names)} FROM {quote_table(target.table)} WHERE false"
-            using = f"({own} UNION ALL BY NAME SELECT * FROM {using}) AS merged"
+            using = self._collated(using, names, target)
         return DuckDBMerge(using, names, target, is_exact=is_exact, is_batch=is_batch)
+
+    @staticmethod
+    def _collated(using: str, names: Sequence[str], target: Target) -> str:
+        """Put a FROM item under the table's own columns, which may have a collation."""
+        own = f"SELECT {', '.join(quote(name) for name in names)} FROM {quote_table(target.table)} WHERE false"
+        return f"({own} UNION ALL BY NAME SELECT * FROM {using}) AS merged"
 
     def merge_from(self, using: str, names: Sequence[str], target: Target, *, is_batch: bool = False) -> Merged:
         held = self.describe(target.table)

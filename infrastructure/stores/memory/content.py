@@ -15,6 +15,7 @@ from domain.runs.lane import Lane
 from domain.stores.table import DELETED, DELETED_AT, LOADED_AT, SEQ, Column, TableName
 from infrastructure.clock import utc_now
 from infrastructure.stores.landing import landing_gone
+from infrastructure.stores.overtaken import Compared
 from infrastructure.stores.sql.merge import too_many_missing
 from infrastructure.tabular.arrow import arrow_type, conform
 
@@ -29,6 +30,7 @@ class Content:
     lanes: dict[Lane, LaneState] = field(default_factory=dict)
     quarantine: list[dict[str, Any]] = field(default_factory=list)
     owners: dict[str, dict[tuple[str, str], str]] = field(default_factory=dict)
+    deletions: dict[str, dict[tuple[str, str], str | None]] = field(default_factory=dict)
 
 
 def create_table(content: Content, table: TableName, columns: Sequence[Column]) -> None:
@@ -66,11 +68,19 @@ def merge_rows(content: Content, target: Target, rows: pa.Table) -> Merged:
     return Merged(done["inserted"], done["updated"], done["deleted"], rows.num_rows - len(last))
 
 
-def keys_there(content: Content, target: Target, rows: pa.Table) -> set[int]:
-    """The numbers of the rows whose key the table has."""
+def compared(content: Content, target: Target, rows: pa.Table) -> list[Compared]:
+    """Compare each row with the table and with the others."""
     _, existing = content.tables[str(target.table)]
-    found = {_key(row, target) for row in existing.select(list(target.key)).to_pylist()}
-    return {n for n, row in enumerate(rows.select(list(target.key)).to_pylist()) if _key(row, target) in found}
+    by = target.newest_by
+    there = {_key(row, target): row.get(by or "") for row in existing.to_pylist()}
+    first, found = dict[tuple[Any, ...], int](), list[Compared]()
+    given = [(_key(row, target), row.get(by or "")) for row in rows.to_pylist()]
+    ranks = {cursor: rank for rank, cursor in enumerate(sorted({cursor for _, cursor in given if cursor is not None}))}
+    for number, (key, cursor) in enumerate(given):
+        newest = there.get(key)
+        is_later = newest is not None and cursor is not None and newest >= cursor
+        found.append(Compared(first.setdefault(key, number), key in there, is_later, ranks.get(cursor)))
+    return found
 
 
 def merge_stage(content: Content, target: Target) -> Merged:

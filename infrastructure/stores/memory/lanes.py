@@ -52,6 +52,7 @@ from infrastructure.stores.memory.quarantine import (
     settle_overtaken,
     settle_refused,
 )
+from infrastructure.stores.overtaken import Deletions
 from infrastructure.stores.replayed import repaired_places, still_open
 from infrastructure.tabular.arrow import arrow_type, to_table
 
@@ -203,6 +204,7 @@ class InMemoryOwner(IOwner):
         async with self._store.transaction() as content:
             self._mine(content)
             _fit(content, target)
+            self._note_deletions(content, target)
 
     async def publish(self, read_set: ReadSet, target: Target, checks: StagedChecks, judge: Judge) -> Publication:
         async with self._store.transaction() as content:
@@ -221,7 +223,7 @@ class InMemoryOwner(IOwner):
             fail_at("publish.before_swap")
             counts, measures = _put_in_place(content, target, finished)
             fail_at("publish.after_swap")
-            settle_refused(content, self._lane, target, read_set)
+            settle_refused(content, self._lane, target, read_set, knows_missing=finished.knows_what_is_missing)
             content.lanes[self._lane] = finished.published(judgement, measures)
             fail_at("publish.before_commit")
         fail_at("publish.after_commit")
@@ -255,6 +257,8 @@ class InMemoryOwner(IOwner):
             mine = (self._lane.organization, self._lane.pipeline)
             owners = content.owners.get(str(self._table), {})
             content.owners[str(self._table)] = {owner: mode for owner, mode in owners.items() if owner != mine}
+            noted = content.deletions.get(str(self._table), {})
+            content.deletions[str(self._table)] = {owner: done for owner, done in noted.items() if owner != mine}
 
     async def discard(self) -> None:
         async with self._store.transaction() as content:
@@ -262,6 +266,7 @@ class InMemoryOwner(IOwner):
             mine = (self._lane.organization, self._lane.pipeline)
             refuse_discard(self._table, self._lane, _writers(content, self._table))
             owners = content.owners.pop(str(self._table), {})
+            content.deletions.pop(str(self._table), None)
             _drop_stage(content, self._table, lane)
             if owners:
                 content.tables.pop(str(self._table), None)
@@ -280,6 +285,12 @@ class InMemoryOwner(IOwner):
         wanted = TableWriter(*mine, target.replaces)
         refuse_second_writer(target.table, wanted, _writers(content, target.table))
         content.owners[str(target.table)] = {**owners, mine: target.mode.value}
+        self._note_deletions(content, target)
+
+    def _note_deletions(self, content: Content, target: Target) -> None:
+        noted, mine = content.deletions.get(str(target.table), {}), (self._lane.organization, self._lane.pipeline)
+        deletions = Deletions.noted(target, noted.get(mine, Deletions.NONE))
+        content.deletions[str(target.table)] = {**noted, mine: deletions}
 
 
 def _writers(content: Content, table: TableName) -> list[TableWriter]:

@@ -11,9 +11,17 @@ from domain.loads.quarantine import LEFT, Refusals, RefusedRow, RefusedState
 from domain.loads.read_set import OF_CHOSEN_PARAMETERS, ReadSet
 from domain.ports.data_store import Batch, JudgedBatch, Target
 from domain.runs.lane import Lane
-from infrastructure.stores.memory.content import Content, keys_there, merge_rows
-from infrastructure.stores.overtaken import Kept, Replayed, is_before, landing_keys, overtaken_within
-from infrastructure.stores.replayed import ReadAgain, may_be_read_again, repaired_places
+from infrastructure.stores.memory.content import Content, compared, merge_rows
+from infrastructure.stores.overtaken import (
+    Kept,
+    Replayed,
+    is_before,
+    landing_keys,
+    may_be_gone,
+    overtaken_within,
+    repaired,
+)
+from infrastructure.stores.replayed import ReadAgain, may_be_read_again
 from infrastructure.tabular.arrow import to_table
 
 _KEPT = ("run_id", "kind", "rule", "reason", "record", "columns", "state", "settled_by", "refused_at")
@@ -69,7 +77,7 @@ def note_read_again(content: Content, lane: Lane, target: Target, read_set_id: s
     ]
 
 
-def settle_refused(content: Content, lane: Lane, target: Target, read_set: ReadSet) -> None:
+def settle_refused(content: Content, lane: Lane, target: Target, read_set: ReadSet, *, knows_missing: bool) -> None:
     """The run is published: what it has read again is superseded, and what it refused may be replayed from now on."""
     is_whole = target.merges and read_set.is_whole and lane.is_main
     mine = (lane.organization, lane.pipeline, str(target.table), RefusedState.OPEN)
@@ -83,7 +91,8 @@ def settle_refused(content: Content, lane: Lane, target: Target, read_set: ReadS
             for row in content.quarantine
         ]
 
-    supersede(lambda row: target.replaces or (is_whole and not row["read_set"].endswith(OF_CHOSEN_PARAMETERS)))
+    is_all = target.replaces or (knows_missing and target.delete_missing is not None)
+    supersede(lambda row: is_all or (is_whole and not row["read_set"].endswith(OF_CHOSEN_PARAMETERS)))
     move_refused(content, lane, RefusedState.WAITING, RefusedState.OPEN)
     supersede(lambda row: row["settled_by"] == read_set.id)
 
@@ -118,28 +127,27 @@ def merge_replayed(content: Content, lane: Lane, target: Target, rows: pa.Table,
     known = {_place(row): row for row in content.quarantine}
     lanes = {other.name for other in content.lanes if other.pipeline == lane.pipeline} - {lane.name}
     mine = (lane.organization, lane.pipeline)
-    has_others = any(writer != mine for writer in content.owners.get(str(target.table), {}))
+    noted = content.deletions.get(str(target.table), {})
+    others = [found for writer, found in noted.items() if writer != mine]
     kept = {
-        place: Kept(known[place]["merge_key"], not has_others and lanes <= {known[place]["lane"]})
+        place: Kept(known[place]["merge_key"], not others and lanes <= {known[place]["lane"]})
         for place in replayed.places
         if place in known
     }
     exact = not any(pa.types.is_floating(rows.column(name).type) for name in target.key)
-    proven = replayed.proven(kept) if exact else [False] * rows.num_rows
-    left = replayed.left(proven, keys_there(content, target, rows), target)
-    stays = [ordinal in left for ordinal in replayed.ordinals]
-    merged = Merged.leaving(len(left), sum(stays))
-    for is_proven, newest_by in ((True, None), (False, target.newest_by)):
-        part = rows.filter([not stay and one is is_proven for stay, one in zip(stays, proven, strict=True)])
-        merged += merge_rows(content, replace(target, newest_by=newest_by), part)
+    proven = replayed.proven(kept if exact else {})
+    gone = may_be_gone(target, [noted.get(mine)], others)
+    landing = replayed.landing(proven, compared(content, target, rows), target, may_be_gone=gone)
+    part = rows.filter(landing.mask(rows.num_rows))
+    merged = replayed.merged(landing, merge_rows(content, replace(target, newest_by=None), part))
     origins = batch.origins or ()
-    kept_back = {origins[ordinal] for ordinal in left}
-    mark_repaired(content, lane, target.run_id, [p for p in repaired_places(batch) if p not in kept_back])
-    landed = replayed.landed(left)
+    left = {origins[ordinal] for ordinal in landing.left}
+    mark_repaired(content, lane, target.run_id, repaired(batch, landing.left))
+    landed = replayed.landed(landing.left)
     for number, row in enumerate(content.quarantine):
         key, place = row["merge_key"], _place(row)
-        if place in kept_back and not row["reason"].endswith(LEFT):
-            content.quarantine[number] = {**row, "reason": f"{row['reason']}; {LEFT}"}
+        if place in left and not row["reason"].endswith(LEFT):
+            content.quarantine[number] = row = {**row, "reason": f"{row['reason']}; {LEFT}"}
         is_open = _is_of(row, lane, target) and row["state"] is RefusedState.OPEN
         if is_open and key in landed and is_before(place, landed[key]):
             fate = {"state": RefusedState.SUPERSEDED, "settled_by": target.run_id}

@@ -200,6 +200,7 @@ class InMemoryDataStore(IDataStore):
                 lanes=dict(self._content.lanes),
                 quarantine=list(self._content.quarantine),
                 owners=dict(self._content.owners),
+                deletions=dict(self._content.deletions),
             )
             self._writing_since = utc_now()
             try:

@@ -25,6 +25,7 @@ _INDEXED_BYTES = 128 * 1024 * 1024
 """A table of an earlier version gets it as long as that takes a moment: nobody may write to the table meanwhile."""
 _IS_COMPLETE = """to_regclass($2) IS NOT NULL AND to_regclass($3) IS NOT NULL
   AND (SELECT count(*) = $4 FROM pg_attribute WHERE attrelid = to_regclass($1) AND attname IN ('writer', 'format'))
+  AND EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass($2) AND attname = 'deletes')
   AND EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass($3) AND attname = 'merge_key')
   AND NOT EXISTS (SELECT FROM pg_class WHERE oid IN (to_regclass($2), to_regclass($3))
   AND relreplident = 'd' AND pg_has_role(relowner, 'USAGE'))"""
@@ -53,8 +54,8 @@ def create_internal_tables(session: Session, schema: str | None) -> None:
     session.execute(checkpoint_ddl(quote_table(tables[0]), primary_key=True))
     # It waits for the batches of workers of an earlier version; one that is stopped must not stop everybody.
     session.execute("SET LOCAL lock_timeout = '10s'")
-    bring_up_to_date(session, tables[0])
     session.execute(owner_ddl(quote_table(tables[1])))
+    bring_up_to_date(session, tables[0])
     definitions = ", ".join(f"{quote(c.name)} {native_of(c.type)}" for c in QUARANTINE_COLUMNS)
     if (kept := session.describe(tables[2])) is not None:
         add_columns(session, kept, [MERGE_KEY])

@@ -108,11 +108,10 @@ def merge(session: Session, using: str, names: Sequence[str], target: Target, *,
     return replace(merged, deleted=merged.deleted + gone)
 
 
-def keys_there(session: Session, using: str, target: Target) -> tuple[bool, set[int]]:
-    """As `Session.keys_there`, of what a FROM item gives."""
-    [(are_told,)] = session.execute(f"SELECT {_ARE_TOLD}", (quote_table(target.table), json.dumps(target.key)))
-    found = session.execute(Merge(using, (), target).there)
-    return bool(are_told), {number for (number,) in found}
+def are_told(session: Session, target: Target) -> bool:
+    """Whether two keys of a table are equal only when they are written alike."""
+    [(are_so,)] = session.execute(f"SELECT {_ARE_TOLD}", (quote_table(target.table), json.dumps(target.key)))
+    return bool(are_so)
 
 
 def merge_whole(session: Session, using: str, names: Sequence[str], table: TableName, key: Sequence[str]) -> None:

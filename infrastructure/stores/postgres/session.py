@@ -18,6 +18,7 @@ from domain.stores.table import DELETED, SEQ, Column, TableName, TableSchema
 from infrastructure.postgres.settings import pinned
 from infrastructure.queries.postgres_query import PostgresQueries
 from infrastructure.sql import quote, quote_table
+from infrastructure.stores.overtaken import Compared
 from infrastructure.stores.postgres.capabilities import CAPABILITIES
 from infrastructure.stores.postgres.casts import cast, naming_column, staged_type
 from infrastructure.stores.postgres.catalog import (
@@ -35,7 +36,7 @@ from infrastructure.stores.postgres.internal import create_internal_tables
 from infrastructure.stores.postgres.landing import LooksAtLandings
 from infrastructure.stores.postgres.limits import refuse_far_times
 from infrastructure.stores.postgres.losses import refuse_losses
-from infrastructure.stores.postgres.merge import hold_merged, keys_there, merge
+from infrastructure.stores.postgres.merge import are_told, hold_merged, merge
 from infrastructure.stores.postgres.owners import AIMED, names_of
 from infrastructure.stores.postgres.predecessors import end_holders, naming_holders, run_patiently
 from infrastructure.stores.postgres.replace import bound_of, clear, is_referred, swap
@@ -44,6 +45,7 @@ from infrastructure.stores.postgres.resolving import runs_inside
 from infrastructure.stores.postgres.selection import Selection
 from infrastructure.stores.postgres.types import logical_of, native_of, needs_cast, with_binary_uuids
 from infrastructure.stores.postgres.unasked import refuse_calling_casts
+from infrastructure.stores.sql.merge import Merge
 from infrastructure.stores.sql.session import Session, T
 
 _TEMPORARY = "pg_temp"
@@ -200,11 +202,12 @@ class PostgresSession(LooksAtLandings, Session):
         with self._staged(table, rows) as stage:
             return self.merge_from(stage, names, target, is_batch=True)
 
-    def keys_there(
+    def compared(
         self, table: TableName, rows: pa.Table, columns: Sequence[Column], target: Target
-    ) -> tuple[bool, set[int]]:
-        with self._staged(table, rows.select([*target.key, SEQ])) as stage:
-            return keys_there(self, stage, target)
+    ) -> tuple[bool, list[Compared]]:
+        named = [*target.key, *([target.newest_by] if target.newest_by is not None else [])]
+        with self._staged(table, rows.select([*dict.fromkeys(named), SEQ])) as stage:
+            return are_told(self, target), Merge(stage, named, target).compared(self)
 
     @contextmanager
     def _staged(self, table: TableName, rows: pa.Table) -> Iterator[str]:

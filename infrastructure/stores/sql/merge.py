@@ -12,6 +12,7 @@ from domain.rule_results import RuleResult
 from domain.stores.table import DELETED, DELETED_AT, LOADED_AT, RUN_ID, SEQ
 from infrastructure.sql import quote, quote_table
 from infrastructure.stores.landing import landing_gone
+from infrastructure.stores.overtaken import Compared
 from infrastructure.stores.sql.session import Session
 
 
@@ -66,11 +67,28 @@ class Merge:
         newest_by = quote(self.target.newest_by)
         return f"NOT coalesce(target.{newest_by} >= source.{newest_by}, false)"
 
-    @property
-    def there(self) -> str:
-        """The numbers of the rows whose key the table has."""
-        found = f"SELECT 1 FROM {quote_table(self.target.table)} AS target WHERE {self.on}"
-        return f"SELECT {quote(SEQ)} FROM (SELECT * FROM {self.using}) AS source WHERE EXISTS ({found})"
+    def compared(self, session: Session) -> list[Compared]:
+        """Compare each row, in their order, with the table and with the others."""
+        seq, newest_by = quote(SEQ), self.target.newest_by
+        rank, later = "NULL", set[int]()
+        there = self._there(session, self.on)
+        if newest_by is not None:
+            cursor = quote(newest_by)
+            later = self._there(session, f"{self.on} AND target.{cursor} >= source.{cursor}")
+            rank = f"CASE WHEN {cursor} IS NOT NULL THEN rank() OVER (PARTITION BY {self.key} ORDER BY {cursor}) END"
+        rows = session.execute(
+            f"SELECT {seq}, min({seq}) OVER (PARTITION BY {self.key}), CAST({rank} AS BIGINT) "
+            f"FROM (SELECT * FROM {self.using}) AS source"
+        )
+        return [Compared(key, number in there, number in later, place) for number, key, place in sorted(rows)]
+
+    def _there(self, session: Session, condition: str) -> set[int]:
+        """The numbers of the rows of which the table has one. In WHERE, as anywhere else it is a query for each."""
+        found = f"SELECT 1 FROM {quote_table(self.target.table)} AS target WHERE {condition}"
+        rows = session.execute(
+            f"SELECT {quote(SEQ)} FROM (SELECT * FROM {self.using}) AS source WHERE EXISTS ({found})"
+        )
+        return {number for (number,) in rows}
 
     @property
     def statement(self) -> str:

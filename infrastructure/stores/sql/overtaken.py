@@ -12,12 +12,20 @@ from domain.loads.checkpoint import Merged, Position
 from domain.loads.quarantine import LEFT, PLACE, RefusedState
 from domain.ports.data_store import JudgedBatch, Target
 from domain.runs.lane import Lane
-from domain.stores.table import SEQ, Column, TableName
+from domain.stores.table import Column, TableName
 from infrastructure.sql import quote, quote_table
 from infrastructure.stores.landing import landing_gone
-from infrastructure.stores.overtaken import Kept, Replayed, is_before, landing_keys, overtaken_within
-from infrastructure.stores.replayed import repaired_places, still_open
-from infrastructure.stores.sql.names import quarantines, writers_of
+from infrastructure.stores.overtaken import (
+    Kept,
+    Replayed,
+    is_before,
+    landing_keys,
+    may_be_gone,
+    overtaken_within,
+    repaired,
+)
+from infrastructure.stores.replayed import still_open
+from infrastructure.stores.sql.names import deletions_of, quarantines
 from infrastructure.stores.sql.quarantine import at_places, mark_repaired, open_places
 from infrastructure.stores.sql.session import CHECKPOINT, QUARANTINE, Session
 from infrastructure.tabular.arrow import to_table
@@ -110,7 +118,7 @@ class Replaying:
         self._target = target
         self._mine = (lane.organization, lane.pipeline)
         self._quarantine = quote_table(target.table.beside(QUARANTINE))
-        self._left: set[int] = set()
+        self._left: frozenset[int] = frozenset()
         self._landed: dict[str, Position] = {}
 
     def still_open(self, batch: JudgedBatch, landing: TableName) -> tuple[JudgedBatch, Merged | None]:
@@ -128,20 +136,18 @@ class Replaying:
         """Merge rows, as `Session.merge` takes them, in the transaction of a batch; the table is locked."""
         session, target = self._session, self._target
         replayed = Replayed.of(batch, target)
-        are_told, numbers = session.keys_there(table, rows, columns, target)
-        proven = replayed.proven(self._kept(replayed.places)) if are_told else [False] * rows.num_rows
-        found = rows.column(SEQ).to_pylist()
-        there = {place for place, number in enumerate(found) if number in numbers}
-        left = self._left = replayed.left(proven, there, target)
-        stays = [ordinal in left for ordinal in replayed.ordinals]
-        merged = Merged.leaving(len(left), sum(stays))
-        # A proven row lands as it would have landed in its turn, any other where its cursor is the greater one.
-        for is_proven, by in ((True, None), (False, target.newest_by)):
-            part = rows.filter([not stay and one is is_proven for stay, one in zip(stays, proven, strict=True)])
-            if part.num_rows:
-                merged += session.merge(table, part, columns, replace(target, newest_by=by))
-        self._landed = replayed.landed(left)
-        return merged
+        are_told, compared = session.compared(table, rows, columns, target)
+        noted = deletions_of(session, target.table)
+        own = [found for writer, found in noted if writer == self._mine]
+        others = [found for writer, found in noted if writer != self._mine]
+        kept = self._kept(replayed.places, is_alone=not others) if are_told else {}
+        gone = may_be_gone(target, own, others)
+        landing = replayed.landing(replayed.proven(kept), compared, target, may_be_gone=gone)
+        self._left, self._landed = landing.left, replayed.landed(landing.left)
+        part, merged = rows.filter(landing.mask(rows.num_rows)), Merged()
+        if part.num_rows:
+            merged = session.merge(table, part, columns, replace(target, newest_by=None))
+        return replayed.merged(landing, merged)
 
     def mark(self, batch: JudgedBatch) -> None:
         """Mark what has landed, say of what was left why, and supersede what was refused before a row that has landed.
@@ -150,15 +156,12 @@ class Replaying:
             StoreRefusedError: the marks are not kept (`destination.records`).
         """
         origins, target = batch.origins or (), self._target
-        left = [origins[ordinal] for ordinal in sorted(self._left)]
-        kept = set(left)
-        places = [place for place in repaired_places(batch) if place not in kept]
-        mark_repaired(self._session, target.table, self._lane, target.run_id, places)
-        self._tell(left)
+        mark_repaired(self._session, target.table, self._lane, target.run_id, repaired(batch, self._left))
+        self._tell([origins[ordinal] for ordinal in sorted(self._left)])
         self._supersede()
-        self._left = set()
+        self._left = frozenset()
 
-    def _kept(self, places: Sequence[Position]) -> dict[Position, Kept]:
+    def _kept(self, places: Sequence[Position], *, is_alone: bool) -> dict[Position, Kept]:
         session, target = self._session, self._target
         condition, values = at_places(session, sorted(set(places)), 3)
         rows = session.execute(
@@ -175,8 +178,7 @@ class Replaying:
                 (*self._mine, self._lane.name),
             )
         }
-        others = any(writer[:2] != self._mine for writer in writers_of(session, target.table))
-        return {_place(row): Kept(row[4], not others and lanes <= {row[5]}) for row in rows}
+        return {_place(row): Kept(row[4], is_alone and lanes <= {row[5]}) for row in rows}
 
     def _tell(self, left: Sequence[Position]) -> None:
         if not left:

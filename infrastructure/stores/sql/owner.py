@@ -28,6 +28,7 @@ from domain.stores.table import TableName
 from infrastructure.sql import quote, quote_table
 from infrastructure.stores.landing import landing_of
 from infrastructure.stores.lane_tokens import new_token
+from infrastructure.stores.overtaken import Deletions
 from infrastructure.stores.sql.landed import with_landed
 from infrastructure.stores.sql.lanes import KEY, read_lane_rows
 from infrastructure.stores.sql.leftovers import drop_leftovers
@@ -180,6 +181,7 @@ class SqlOwner(IOwner):
         with self._session.transaction():
             state = self._lock_head()
             fit_target(self._session, target)
+            self._note_deletions(target)
             self._note_run(state, target.run_id)
 
     def _note_run(self, state: LaneState, run_id: str) -> None:
@@ -192,27 +194,38 @@ class SqlOwner(IOwner):
             (*self._key, json.dumps(replace(state.memory, landing=noted).to_json(), default=str)),
         )
 
+    def _note_deletions(self, target: Target) -> None:
+        """Note what a new revision may delete in the open read set."""
+        owners, mine = quote_table(self._table.beside(OWNER)), (target.table.table, *self._key[:2])
+        where = f'{self._session.owned} AND "org" = $2 AND "pipeline" = $3'
+        for (before,) in self._session.execute(f'SELECT "deletes" FROM {owners} WHERE {where}', mine):
+            if (noted := Deletions.noted(target, before)) != before:
+                self._session.execute(f'UPDATE {owners} SET "deletes" = $4 WHERE {where}', (*mine, noted))
+
     def _claim_table(self, target: Target) -> None:
         owners = quote_table(self._table.beside(OWNER))
         # By another name others lock the same tables, in the same order.
         for name in sorted(self._session.names(target.table), key=str):
             self._session.lock_table(quote_table(name.beside(OWNER)))
         rows = self._session.execute(
-            f'SELECT "org", "pipeline", "mode" FROM {owners} WHERE {self._session.owned}', (target.table.table,)
+            f'SELECT "org", "pipeline", "mode", "deletes" FROM {owners} WHERE {self._session.owned}',
+            (target.table.table,),
         )
         mine = (self._lane.organization, self._lane.pipeline)
         known = writers_of(self._session, target.table)
         writers = [TableWriter(org, pipeline, mode == Mode.REPLACE) for org, pipeline, mode in known]
         refuse_second_writer(target.table, TableWriter(*mine, target.replaces), writers)
-        if any((organization, pipeline, mode) == (*mine, target.mode) for organization, pipeline, mode in rows):
+        before = next((row[3] for row in rows if row[:2] == mine), Deletions.NONE.value)
+        noted = Deletions.noted(target, before)
+        if (*mine, target.mode.value, noted) in rows:
             return
         self._session.execute(
             f'DELETE FROM {owners} WHERE {self._session.owned} AND "org" = $2 AND "pipeline" = $3',
             (target.table.table, *mine),
         )
         self._session.execute(
-            f'INSERT INTO {owners} ("table", "org", "pipeline", "mode") VALUES ($1, $2, $3, $4)',
-            (target.table.table, *mine, target.mode.value),
+            f'INSERT INTO {owners} ("table", "org", "pipeline", "mode", "deletes") VALUES ($1, $2, $3, $4, $5)',
+            (target.table.table, *mine, target.mode.value, noted),
         )
 
     def _drop_stage_of(self, lane: LaneState) -> None:

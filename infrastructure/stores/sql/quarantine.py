@@ -247,7 +247,8 @@ def settle_refused(session: Session, target: Target, lane: Lane, read_set: ReadS
     """The run is published: what it has read again or overtaken is superseded, and what else it refused may be replayed
     from now on.
     """
-    if target.replaces:
+    knows_missing = target.delete_missing is not None and not counts.quarantined + counts.failed
+    if target.replaces or knows_missing:
         _supersede(session, target, lane, "true", ())
     elif target.merges and read_set.is_whole and lane.is_main:
         _supersede(session, target, lane, '"read_set" NOT LIKE $5', (f"%{OF_CHOSEN_PARAMETERS}",))

@@ -16,6 +16,7 @@ from domain.stores.capabilities import Capabilities
 from domain.stores.table import Column, TableName, TableSchema
 from infrastructure.sql import quote, quote_table
 from infrastructure.stores.landing import landed_columns, staged_columns
+from infrastructure.stores.overtaken import Compared
 from infrastructure.tabular.arrow import columns_of, conform
 
 T = TypeVar("T")
@@ -26,6 +27,8 @@ OWNER = "_headrace_owner"
 
 LATER_COLUMNS = (Column("writer", "string"), Column("format", "int64"))
 """Columns that checkpoint tables of earlier versions do not have."""
+DELETES = Column("deletes", "string")
+"""What a pipeline has ever deleted from the table; tables of owners of earlier versions do not say it."""
 
 COUNTS = ("read", "used", "filtered", "produced", "deduplicated", "quarantined", "failed")
 
@@ -109,12 +112,10 @@ class Session(ABC):
         """
         raise _unpromised(self, "merges")
 
-    def keys_there(
+    def compared(
         self, table: TableName, rows: pa.Table, columns: Sequence[Column], target: Target
-    ) -> tuple[bool, set[int]]:
-        """Whether two keys of the table are equal only when they are written alike, and the numbers of the rows of a
-        batch, as `merge` takes it, whose key the table has.
-        """
+    ) -> tuple[bool, list[Compared]]:
+        """Whether keys that are equal in a table are written alike, and how rows, as `merge` takes them, compare."""
         raise _unpromised(self, "merges")
 
     @abstractmethod
@@ -305,17 +306,18 @@ def checkpoint_ddl(table: str, *, primary_key: bool) -> str:
 
 
 def bring_up_to_date(session: Session, checkpoint: TableName) -> None:
-    """Give the checkpoint table of an earlier version the columns that came since; to do it twice changes nothing."""
-    existing = session.describe(checkpoint)
-    if existing is not None:
-        add_columns(session, existing, LATER_COLUMNS)
+    """Give tables of checkpoints and owners of an earlier version what came since; twice is as good as once."""
+    for table, columns in ((checkpoint, LATER_COLUMNS), (checkpoint.beside(OWNER), (DELETES,))):
+        existing = session.describe(table)
+        if existing is not None:
+            add_columns(session, existing, columns)
 
 
 def owner_ddl(table: str) -> str:
     """Return the DDL of the table of table owners (D4)."""
     return (
         f'CREATE TABLE IF NOT EXISTS {table} ("table" TEXT NOT NULL, "org" TEXT NOT NULL, "pipeline" TEXT NOT NULL, '
-        '"mode" TEXT NOT NULL)'
+        '"mode" TEXT NOT NULL, "deletes" TEXT)'
     )
 
 
