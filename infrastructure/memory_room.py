@@ -13,9 +13,12 @@ from pathlib import Path
 import pyarrow as pa
 
 from domain.errors import UnavailableError
+from infrastructure.clock import monotonic
+from infrastructure.threads import stop_if_unwanted
 
-LARGE = 48 * 1024 * 1024
+LARGE = 16 * 1024 * 1024
 """What takes less than this is not counted."""
+_LOOK_SECONDS = 0.5
 _OF_GROUP = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
@@ -45,7 +48,7 @@ class Room:
     threads.
     """
 
-    def __init__(self, most: int = 512 * 1024 * 1024, patience_seconds: float = 8.0) -> None:
+    def __init__(self, most: int = 256 * 1024 * 1024, patience_seconds: float = 20.0) -> None:
         self._most = most
         self._free = most
         self._patience_seconds = patience_seconds
@@ -60,7 +63,7 @@ class Room:
         """
         size = min(size, self._most) if size > LARGE else 0
         with self._changed:
-            if not self._changed.wait_for(lambda: self._free >= size, self._patience_seconds):
+            if not self._comes_free(size):
                 raise UnavailableError(
                     "Others are looking at very large values already: try again in a moment.", code="worker.busy"
                 )
@@ -73,6 +76,13 @@ class Room:
                 with self._changed:
                     self._free += size
                     self._changed.notify_all()
+
+    def _comes_free(self, size: int) -> bool:
+        until = monotonic() + self._patience_seconds
+        while self._free < size and (left := until - monotonic()) > 0:
+            stop_if_unwanted()
+            self._changed.wait(min(left, _LOOK_SECONDS))
+        return self._free >= size
 
 
 ROOM = Room()

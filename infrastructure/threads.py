@@ -132,12 +132,14 @@ class OneThread:
         try:
             while True:
                 getter = asyncio.create_task(waiting.get())
-                await asyncio.wait({getter, task}, return_when=asyncio.FIRST_COMPLETED)
-                if not getter.done() and task.done() and waiting.empty():
+                try:
+                    await asyncio.wait({getter, task}, return_when=asyncio.FIRST_COMPLETED)
+                    if not getter.done() and task.done() and waiting.empty():
+                        task.result()
+                        return
+                    has_item, item = await getter
+                finally:
                     getter.cancel()
-                    task.result()
-                    return
-                has_item, item = await getter
                 if not has_item:
                     return
                 yield item  # type: ignore[misc]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
 
-from domain.errors import WorkFailedError
+from domain.errors import PlatformError, WorkFailedError
 
 T = TypeVar("T")
 
@@ -40,9 +40,9 @@ class Patience:
         try:
             async with asyncio.timeout(self.limit.total_seconds()) as waiting:
                 yield
-        except TimeoutError as error:
+        except (TimeoutError, PlatformError) as error:
             if not waiting.expired():
-                raise
+                raise  # Else it was interrupted, whatever a store says of that while it is let go.
             raise WorkFailedError(
                 f"The source gave no answer within {self.limit.total_seconds():g} s; {self.remedy}.",
                 code="query.timeout",

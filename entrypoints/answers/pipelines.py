@@ -87,4 +87,8 @@ def _plain(value: Any) -> Any:
         return f"\\x{value.hex()}"
     if hasattr(value, "nanoseconds"):  # An interval of Arrow's.
         return f"{value.months} months {value.days} days {value.nanoseconds / 1e9:g} seconds"
+    if isinstance(value, dict):
+        return {name: _plain(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):  # The entries of a map are pairs.
+        return [_plain(part) for part in value]
     return value if isinstance(value, str | int | float | bool | None) else str(value)

@@ -145,4 +145,6 @@ def _no_number(name: str) -> None:
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, list | dict):
+        return json.dumps(value, ensure_ascii=False)
     return "" if value is None else str(value)

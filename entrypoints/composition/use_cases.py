@@ -58,6 +58,7 @@ from entrypoints.composition.parts import (
 from entrypoints.composition.telemetry import with_spans
 from entrypoints.use_cases import UseCases as AllUseCases
 from infrastructure.engines.local import LocalEngine
+from infrastructure.memory_room import give_back
 from infrastructure.metadata.lease_holders import this_process
 from infrastructure.security.api_keys import ApiKeys
 from infrastructure.security.query_guard import SqlQueryGuard
@@ -211,8 +212,16 @@ class UseCases(containers.DeclarativeContainer):
         reads=reads,
         transformer=gateways.checking_transformer,
         max_preview_bytes=providers.Callable(lambda size: size * 1024**2, settings.provided.checks.answer_mb),
-        turns=providers.Singleton(Turns, settings.provided.checks.previews),
+        turns=providers.Singleton(
+            Turns,
+            settings.provided.checks.previews,
+            patience=providers.Singleton(
+                timedelta,
+                seconds=providers.Callable(lambda seconds: seconds * 2 / 3, settings.provided.checks.preview_seconds),
+            ),
+        ),
         patience=looking,
+        give_back=providers.Object(give_back),
     )
     catalog = providers.Singleton(
         Catalog,

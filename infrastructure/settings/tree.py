@@ -259,7 +259,9 @@ class CheckSettings(Section):
         "of a dry run; then it is ended (query.timeout).",
     )
     previews: Annotated[Int, Field(ge=1, le=1000)] = setting(
-        8, "How many previews may read their sources at a time; more are answered 503 (worker.busy)."
+        8,
+        "How many previews may read their sources at a time, three quarters of them of one caller, and a quarter dry "
+        "runs, one of a caller; more wait for a while or are answered 503 (worker.busy).",
     )
 
 

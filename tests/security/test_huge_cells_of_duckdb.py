@@ -177,6 +177,22 @@ async def test_previews_of_large_values_take_turns(
     assert (await read(store, large, size=64 * MIB, limit=5)).num_rows == 1
 
 
+async def test_a_preview_gathers_no_rows_in_front_of_its_first(file: Path, store: DuckDBDataStore) -> None:
+    made(file, f"CREATE TABLE t AS SELECT range AS id, repeat('x', {MIB // 10}) || range AS v FROM range(1200)")
+    await store.open()
+    source = SourceSpec(query="SELECT * FROM t")
+    plan = await store.plan(source, lo=None, limit=1100)
+    with grown("self", 320):  # What DuckDB unpacks at a time, of which it has some copies.
+        sizes = []
+        async with store.reader(source, plan, plan.streams[0], batch_rows=1100, batch_bytes=2 * MIB) as reader:
+            async for batch in reader.batches(None, limit=1100):
+                sizes.append(batch.data.num_rows)
+
+    assert (sum(sizes), max(sizes)) == (1100, 19)
+    for limit in (1, 19, 20, 21, 1000):
+        assert (await read(store, source, size=2 * MIB, limit=limit))["id"].to_pylist() == list(range(limit))
+
+
 async def test_rows_that_duckdb_cannot_unpack_together_are_told_with_the_memory_that_they_need(file: Path) -> None:
     text = "repeat('x', 1499000) || range"
     made(file, f"CREATE TABLE big AS SELECT range AS id, {text} AS v FROM range(40)")

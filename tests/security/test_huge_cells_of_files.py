@@ -125,6 +125,27 @@ def test_so_does_a_row_of_csv_that_is_larger_than_a_block(tmp_path: Path) -> Non
         assert sum(batch.num_rows for batch in huge.batches(room=given)) == 2
 
 
+def test_of_large_blocks_few_are_read_in_front_of_the_rows_that_are_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.csv").write_text("id,v\n" + "".join(f"{number},{'x' * (MIB // 2)}\n" for number in range(60)))
+    blocks, decoded = [0], csv_text._Decoded.read
+
+    def read(text: Any, size: int) -> bytes:
+        found: bytes = decoded(text, size)
+        blocks[0] += bool(found)
+        return found
+
+    monkeypatch.setattr(csv_text._Decoded, "read", read)
+    rows, ahead = 0, 0
+    for number, batch in enumerate(CsvFile(tmp_path / "a.csv", "a.csv", Dialect()).batches(MIB)):
+        rows += sum(len(text) > MIB // 4 for text in batch.column(1).to_pylist())
+        ahead = max(ahead, blocks[0] - number)
+
+    assert rows == 60
+    assert ahead <= 5  # Of 32, and the last of those that are asked for is kept back.
+
+
 def compressed(path: Path, text: bytes, longest_mb: int = 16) -> CsvFile:
     with pa.CompressedOutputStream(str(path), {".zst": "zstd", ".gz": "gzip", ".lz4": "lz4"}[path.suffix]) as file:
         file.write(text)

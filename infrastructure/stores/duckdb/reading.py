@@ -21,6 +21,7 @@ from infrastructure.sql import quote
 from infrastructure.stores.duckdb.cursor import natives_of
 from infrastructure.stores.duckdb.reserved import refuse_read
 from infrastructure.stores.duckdb.row_size import (
+    VECTOR_ROWS,
     Sizes,
     is_met,
     measured,
@@ -79,13 +80,15 @@ class DuckDBReader(IReader):
         natives = await self._thread.call(natives_of, self._cursor, text, parameters)
         check_planned(columns, [Column(name, logical_of(native)) for name, native in natives.items()])
         where, bound = belonging(self._source, plan, self._stream, after, natives)
-        query = f"({self._selected(text, where, natives, limit)})"
         ties = plan.order if plan.ordered and not plan.is_proved else ()
         sizes = await self._thread.call(self._sizes, text, parameters, limit if where == _EVERYTHING else None)
+        # To keep rows as they lie, DuckDB gathers all that a LIMIT lets through before it gives the first.
+        is_bounded = limit is not None and (bool(plan.order) or limit * sizes.row_bytes <= self._size[1])
+        query = f"({self._selected(text, where, natives, limit if is_bounded else None)})"
         shown = measured(columns, watched_above(self._size[1]), sizes)
         rows = self._batches(query, {**parameters, **bound}, columns, shown, ties, sizes)
         if limit is not None:  # A run must not fail since somebody looks at the file.
-            rows = _in_turn(rows, sizes.most_bytes)
+            rows = _first(_in_turn(rows, sizes.most_bytes), limit)
         async with aclosing(self._thread.iterate(rows, is_large=are_large)) as batches:
             async for batch in batches:
                 fail_at("extract.mid_page")
@@ -118,7 +121,8 @@ class DuckDBReader(IReader):
         ties: Sequence[str],
         sizes: Sizes,
     ) -> Generator[pa.Table]:
-        at_a_time = max(1, LARGE_ROW * 16 // sizes.longest) if sizes.longest > LARGE_ROW else None
+        most = min(LARGE_ROW * 16, self._size[1])
+        at_a_time = max(1, most // sizes.longest) if sizes.longest > most // VECTOR_ROWS else None
         try:
             yield from batches_of(
                 self._cursor, query, parameters, *self._size, ties=ties, shown=shown, at_a_time=at_a_time
@@ -150,6 +154,17 @@ def _in_turn(rows: Generator[pa.Table], most_bytes: int) -> Generator[pa.Table]:
     """Rows that take much are read when others who look at such have done."""
     with ROOM.taken(most_bytes), closing(rows):
         yield from rows
+
+
+def _first(tables: Generator[pa.Table], limit: int) -> Generator[pa.Table]:
+    """So many of the rows; what comes behind is not read."""
+    with closing(tables):
+        for table in tables:
+            yield table.slice(0, limit)
+            limit -= table.num_rows
+            del table
+            if limit <= 0:
+                return
 
 
 def batches_of(

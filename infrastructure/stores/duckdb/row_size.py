@@ -61,7 +61,7 @@ SELECT max(rows), bool_or(is_updated) FROM (
 @dataclass(frozen=True)
 class Sizes:
     """What a statement reads: the longest text, its column where that is known, and what it may have in memory at a
-    time.
+    time; `row_bytes` is what texts and lists of one row may have.
     """
 
     longest: int = 0
@@ -69,6 +69,7 @@ class Sizes:
     most_bytes: int = 0
     has_lists: bool = False
     is_known: bool = True
+    row_bytes: int = 0
 
     def with_column(self, column: str | None, texts: tuple[int, int] | None, rows: int) -> "Sizes":
         """Count one more, by its longest text and all of them, which are None of lists; without a name nothing is known
@@ -83,6 +84,7 @@ class Sizes:
             self.most_bytes + _COPIES * part,
             self.has_lists or texts is None,
             self.is_known and column is not None,
+            self.row_bytes + (part if texts is None else length),
         )
 
 

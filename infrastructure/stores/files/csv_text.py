@@ -8,7 +8,7 @@ import io
 import re
 import sys
 from collections.abc import Callable, Generator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from infrastructure.stores.files.csv_faults import (
     unreadable,
 )
 from infrastructure.stores.files.csv_lines import Lines, RowTooLongError
+from infrastructure.stores.files.csv_pace import Pace
 from infrastructure.stores.files.opening import FilePlace
 from infrastructure.threads import while_wanted
 
@@ -138,7 +139,7 @@ class CsvFile:
 
     def _first(self, names: tuple[str, ...], size_bytes: int) -> pa.RecordBatch | None:
         with self._faults(len(names)), _opened(self._place, self.name, ROOM) as raw:
-            return next((batch for batch in self._reader(raw, names, size_bytes) if batch.num_rows), None)
+            return next((batch for batch in self._blocks(raw, names, size_bytes) if batch.num_rows), None)
 
     def batches(
         self, block_bytes: int = BLOCK_BYTES, room: Room | None = None, before_again: Callable[[], None] = lambda: None
@@ -183,7 +184,7 @@ class CsvFile:
         """Give the rows behind the first `skip`, one batch behind what is read, as the last row is not the file's."""
         waiting: pa.RecordBatch | None = None
         with self._faults(len(names)), _opened(self._place, self.name, room) as raw:
-            for batch in self._reader(raw, names, block_bytes):
+            for batch in self._blocks(raw, names, block_bytes):
                 if not batch.num_rows:
                     continue
                 if waiting is not None:
@@ -194,9 +195,15 @@ class CsvFile:
                 raise FaultyTextError
         yield from _behind(waiting.slice(0, waiting.num_rows - 1), skip)
 
-    def _reader(self, raw: pa.NativeFile, names: tuple[str, ...], block_bytes: int) -> pacsv.CSVStreamingReader:
+    def _blocks(self, raw: pa.NativeFile, names: tuple[str, ...], block_bytes: int) -> Generator[pa.RecordBatch]:
         end = self._dialect.delimiter.join([f'"{END}"'] * len(names))
         text = self._decoded(raw, f"\n{end}\n".encode())
+        pace = text.pace = Pace() if block_bytes > BLOCK_BYTES else None
+        with closing(text):
+            batches = self._reader(text, names, block_bytes)
+            yield from pace.each(batches) if pace is not None else batches
+
+    def _reader(self, text: "_Decoded", names: tuple[str, ...], block_bytes: int) -> pacsv.CSVStreamingReader:
         return pacsv.open_csv(
             pa.PythonFile(text, mode="r"),
             read_options=pacsv.ReadOptions(block_size=block_bytes, use_threads=False),
@@ -262,9 +269,12 @@ class _Decoded:
         self._stop = while_wanted()
         self._skipped = b""
         self._waiting = b""
+        self.pace: Pace | None = None
 
     def read(self, size: int) -> bytes:
         """Give up to `size` bytes; none at the end."""
+        if self.pace is not None and not self.pace.wait(self._stop):
+            return b""
         while len(self._waiting) < size and self._end:
             self._stop()  # Arrow asks from a thread of its own until it has a row, and empty lines may have no end.
             chunk: bytes = self._raw.read(size)
@@ -294,7 +304,9 @@ class _Decoded:
         return text
 
     def close(self) -> None:
-        """Leave the file to whoever opened it."""
+        """Read no more, and leave the file to whoever opened it."""
+        if self.pace is not None:
+            self.pace.end()
 
 
 @contextmanager

@@ -312,7 +312,8 @@ class FilesReader(ITextReader):
     def _all_batches(self, pinned: PinnedFile, block_bytes: int, room: Room | None) -> Iterator[pa.RecordBatch]:
         name = pinned.file.path
         if self._plan.is_text:
-            yield from self._csv(name).batches(block_bytes, room, pinned.check)
+            # Of blocks, Arrow has 32 in hand.
+            yield from self._csv(name).batches(min(block_bytes, self._size[1] // 16), room, pinned.check)
             return
         data = ParquetData(self._place(name), name, self._limits)
         data.check_footer(self._calls)

@@ -1,6 +1,7 @@
 """What is made ahead while somebody is busy: the next items, but none behind a large one."""
 
 import asyncio
+import threading
 from collections.abc import AsyncGenerator, Generator
 from contextlib import aclosing
 
@@ -75,3 +76,31 @@ async def test_of_an_item_that_is_alone_nobody_knows_whether_it_is_the_last() ->
     assert found == [(0, False, 2), (1, False, 2), (2, False, 4), (3, False, 5), (4, False, 5)]
     made.clear()
     assert [(item, is_last) async for item, is_last in _with_last(items())][-2:] == [(3, False), (4, True)]
+
+
+@pytest.mark.parametrize("way", ["thread", "task"])
+async def test_a_consumer_that_is_cancelled_leaves_no_task_behind(way: str) -> None:
+    may_end = threading.Event()
+
+    def silent() -> Generator[int]:
+        may_end.wait(20)
+        yield 1
+
+    async def given() -> AsyncGenerator[int, None]:
+        await asyncio.sleep(20)
+        yield 1
+
+    async def read() -> None:
+        thread = OneThread("silent")
+        thread.interrupt = may_end.set
+        async with aclosing(thread.iterate(silent()) if way == "thread" else ahead(given())) as items:
+            async for _ in items:
+                pass
+
+    reading = asyncio.create_task(read())
+    await asyncio.sleep(0.01)
+    reading.cancel()
+    await asyncio.wait({reading})
+
+    await asyncio.sleep(0)
+    assert asyncio.all_tasks() == {asyncio.current_task()}

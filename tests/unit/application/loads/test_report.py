@@ -1,5 +1,8 @@
 """Reports of runs say the same, whoever tells them, and previews show values as people read them."""
 
+from datetime import UTC, datetime
+from decimal import Decimal
+
 import pyarrow as pa
 
 from application.answers import AnswerLimits
@@ -24,3 +27,20 @@ def test_preview_writes_bytes_and_intervals_as_people_read_them() -> None:
     body = preview_body(Preview((), (pa.table(values),), Counts(), Measures()), AnswerLimits())
 
     assert body["rows"] == [{"b": "\\x00ff", "i": "14 months -3 days 4.567 seconds"}]
+
+
+def test_preview_writes_what_is_inside_of_a_value_as_it_would_be_shown_alone() -> None:
+    at = pa.array([datetime(2024, 1, 1, tzinfo=UTC)], pa.timestamp("us", "UTC"))
+    values = {
+        "l": [[1, None]],
+        "t": pa.ListArray.from_arrays([0, 1], at),
+        "s": [{"a": b"\0", "f": float("nan"), "d": Decimal("1.10")}],
+        "m": pa.array([[("k", [1])]], pa.map_(pa.string(), pa.list_(pa.int32()))),
+    }
+
+    body = preview_body(Preview((), (pa.table(values),), Counts(), Measures()), AnswerLimits())
+
+    inside = {"a": "\\x00", "f": "nan", "d": "1.10"}
+    assert body["rows"] == [
+        {"l": [1, None], "t": ["2024-01-01 00:00:00+00:00"], "s": inside, "m": [["k", [1]]]},
+    ]
