@@ -413,6 +413,20 @@ async def test_query_that_ends_in_a_comment_cannot_swallow_what_follows(backend:
     assert caught.value.code == "query.unparsable"
 
 
+@pytest.mark.clause("IDataStore", 34)
+async def test_query_that_gives_two_columns_one_name_is_refused(store: IDataStore) -> None:
+    await store.write(TABLE, [rows(1, 2, 3)])
+    doubled = SourceSpec(query="select id, note, 'x' as note from orders", key=("id",))
+    with pytest.raises(InvalidInputError) as caught:
+        await store.plan(doubled, lo=None, limit=None)
+    if not store.capabilities.has_queries:
+        return
+
+    assert caught.value.code == "query.duplicate_column"
+    told = await store.plan(SourceSpec(query="select id, 'x' as note from orders", key=("id",)), lo=None, limit=None)
+    assert [name for name, _ in told.columns] == ["id", "note"]
+
+
 @pytest.mark.clause("IDataStore", 13)
 async def test_planning_refuses_null_cursors_and_ends_before_hi(store: IDataStore) -> None:
     await store.write(TableName("s"), [pa.table({"id": [1, 2], "at": pa.array([1, None], pa.int64())})])

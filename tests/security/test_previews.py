@@ -79,7 +79,7 @@ def _held(database: str) -> None:
 @pytest.mark.line("11", "29")
 def test_a_preview_and_a_plan_end_soon_whatever_a_run_may_take(tmp_path: Path, postgres_server_url: str) -> None:
     (tmp_path / "headrace.toml").write_text("[settings]\n")
-    hasty = {"HEADRACE_CHECKS__PREVIEWS": "4", "HEADRACE_CHECKS__PREVIEW_SECONDS": "0.5"}
+    hasty = {"HEADRACE_CHECKS__PREVIEWS": "8", "HEADRACE_CHECKS__PREVIEW_SECONDS": "0.5"}
     with new_database(postgres_server_url) as database, serving(tmp_path, **hasty) as server:
         postgres(database, "create table held (id int primary key)")
         text = postgres_connection(database)

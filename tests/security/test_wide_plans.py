@@ -123,6 +123,7 @@ def test_many_columns_of_text_are_converted_some_at_a_time_and_alike(transform: 
 _WANTED = {f"c{n}": ("int32", "date", "string", "decimal(9,2)")[n % 4] for n in range(_COLUMNS)}
 _INTEGERS = {name: "int64" for name, kind in _WANTED.items() if kind == "int32"}
 _UPPER = SqlStep("select *, upper(c2) as loud from batch")
+_LOWER = SqlStep("select *, lower(c2) as soft from batch")
 
 
 @pytest.mark.parametrize(
@@ -131,7 +132,7 @@ _UPPER = SqlStep("select *, upper(c2) as loud from batch")
         ((), True, False),
         ((CastStep(_WANTED),), False, True),
         ((CastStep(_INTEGERS), _UPPER), True, True),
-        ((_UPPER, CastStep(_WANTED), RenameStep({"c0": "first"}), _UPPER), False, False),
+        ((_UPPER, CastStep(_WANTED), RenameStep({"c0": "first"}), _LOWER), False, False),
         ((CastStep(_WANTED), CastStep(dict.fromkeys(_WANTED, "string")), CastStep(_WANTED)), True, False),
     ],
     ids=["landing", "cast", "cast and landing", "cast between steps", "casts"],
