@@ -41,7 +41,7 @@ KINDS = {"decimal(38,20)": 20, "decimal(20,2)": 2, "decimal(38,0)": 0, "int64": 
 
 
 @pytest.mark.parametrize("kind", list(KINDS))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(data=st.data())
 def test_between_judges_values_near_the_bound_as_decimals_do(kind: str, data: st.DataObject) -> None:
     scale = KINDS[kind]

@@ -141,7 +141,7 @@ async def test_refused_row_is_kept_as_it_was_read(transformer: ITransformer) -> 
         ),
         ("0001-01-01", "date", "0001-01-01"),
         ("0999-12-31 10:00:00", "timestamp", "0999-12-31 10:00:00"),
-        (f"2013-01-01 10:00:00 {'A' * 100_000_000}", "timestamptz", None),
+        (f"2013-01-01 10:00:00 {'A' * 30_000_000}", "timestamptz", None),
         ("2013-01-01 10:00:00.123456", "timestamp", "2013-01-01 10:00:00.123456"),
         ("2013-01-01 10:00:00.123456789", "timestamp", None),
         ("2013-01-01 10:00:00.123456789Z", "timestamptz", None),
