@@ -3,32 +3,17 @@
 import asyncio
 import resource
 import socket
-from collections.abc import AsyncIterator
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
-import uvicorn
 
 from entrypoints.http.pace import AT_ONCE, Pace
-from entrypoints.http.server import Server
-from entrypoints.http.transport import BoundedProtocol, TransportLimits, protocol_within
+from entrypoints.http.transport import TransportLimits, protocol_within
 from entrypoints.process.descriptors import allow_connections
+from tests.security.raw_connections import all_answered, listening
 
 END = {"type": "http.response.body", "body": b""}
-
-
-@asynccontextmanager
-async def _listening(
-    app: Any, kind: type[BoundedProtocol], listener: socket.socket, **settings: Any
-) -> AsyncIterator[Server]:
-    server = Server(uvicorn.Config(app, lifespan="off", log_config=None, http=kind, **settings))
-    serving = asyncio.create_task(server.serve([listener]))
-    try:
-        yield server
-    finally:
-        server.force_exit = server.should_exit = True
-        await serving
 
 
 def _client(listener: socket.socket, stack: ExitStack, *, takes: int | None = None) -> socket.socket:
@@ -38,15 +23,6 @@ def _client(listener: socket.socket, stack: ExitStack, *, takes: int | None = No
     client.connect(listener.getsockname()[:2])
     client.setblocking(False)
     return client
-
-
-async def _answer(client: socket.socket) -> bytes:
-    """All that comes until the server closes."""
-    found = b""
-    async with asyncio.timeout(10):
-        while chunk := await asyncio.get_running_loop().sock_recv(client, 65536):
-            found += chunk
-    return found
 
 
 async def _measured(scope: Any, receive: Any, send: Any) -> None:
@@ -84,7 +60,7 @@ async def test_the_smallest_chunks_of_bodies_keep_nobody_waiting() -> None:
     chunked = POST + b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 40_000 + b"0\r\n\r\n"
     whole = POST + b"Content-Length: 1000000\r\n\r\n" + b"y" * 1_000_000
     with socket.create_server(("127.0.0.1", 0)) as listener, ExitStack() as stack:
-        async with _listening(_measured, Counted, listener):
+        async with listening(_measured, Counted, listener):
             clients = [_client(listener, stack) for _ in range(4)]
             further = _client(listener, stack)
             watching = asyncio.create_task(watch())
@@ -93,10 +69,10 @@ async def test_the_smallest_chunks_of_bodies_keep_nobody_waiting() -> None:
                 await asyncio.sleep(0)
             sending.append(asyncio.create_task(loop.sock_sendall(clients[3], whole)))
             await loop.sock_sendall(further, POST + b"\r\n")
-            assert b"size=0" in await _answer(further)
+            assert b"size=0" in await all_answered(further)
             assert parsed < 60_000
             for client, size in zip(clients, (*[40_000] * 3, 1_000_000), strict=True):
-                assert b"size=%d" % size in await _answer(client)
+                assert b"size=%d" % size in await all_answered(client)
             await asyncio.gather(*sending)
             watching.cancel()
     assert at_most < 20_000
@@ -146,7 +122,7 @@ async def test_whose_request_is_worked_on_is_known_to_have_left_whatever_stands_
 
     loop = asyncio.get_running_loop()
     with socket.create_server(("127.0.0.1", 0)) as listener, ExitStack() as stack:
-        async with _listening(app, protocol_within(TransportLimits()), listener) as server:
+        async with listening(app, protocol_within(TransportLimits()), listener) as server:
             for paths, pad in ((b"a",), 0), ((b"b", b"c", b"d"), 0), ((b"e", b"f"), 9_000), ((b"g", b"h"), 300_000):
                 client = _client(listener, stack)
                 head = b" HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -171,7 +147,7 @@ async def test_a_connection_whose_answer_came_before_its_body_is_kept_no_longer_
     loop = asyncio.get_running_loop()
     with socket.create_server(("127.0.0.1", 0)) as listener, ExitStack() as stack:
         kind = protocol_within(TransportLimits())
-        async with _listening(app, kind, listener, timeout_keep_alive=0.2):
+        async with listening(app, kind, listener, timeout_keep_alive=0.2):
             client = _client(listener, stack)
             for _ in range(2):  # It may be used again, and then it ends.
                 client.sendall(POST + b"Content-Length: 2\r\n\r\n")
@@ -200,7 +176,7 @@ async def test_who_does_not_take_the_end_of_a_last_answer_gives_the_place_to_oth
 
     with socket.create_server(("127.0.0.1", 0)) as listener, ExitStack() as stack:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
-        async with _listening(app, protocol_within(TransportLimits(connections=4)), listener) as server:
+        async with listening(app, protocol_within(TransportLimits(connections=4)), listener) as server:
             slow = [_client(listener, stack, takes=32768) for _ in range(4)]
             for number, client in enumerate(slow):
                 client.sendall(asks(b"much"))
@@ -208,9 +184,9 @@ async def test_who_does_not_take_the_end_of_a_last_answer_gives_the_place_to_oth
                     await asyncio.sleep(0.01)
             further = _client(listener, stack)
             further.sendall(asks(b"little"))
-            assert b"well" in await _answer(further)
+            assert b"well" in await all_answered(further)
             for client in slow[1:]:  # Those who have waited for less long may still take theirs.
-                assert b"well" in await _answer(client)
+                assert b"well" in await all_answered(client)
 
 
 @pytest.mark.line("36")

@@ -4,25 +4,23 @@ import asyncio
 import os
 import resource
 import socket
-from collections.abc import AsyncIterator
-from contextlib import ExitStack, asynccontextmanager, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import uvicorn
 
 from application.operations.health import Life
 from domain.errors import UnauthenticatedError
 from entrypoints.http import entrance as entrance_module
 from entrypoints.http.hosts import AllowedHosts
 from entrypoints.http.middleware import RequestContext
-from entrypoints.http.server import Server
-from entrypoints.http.transport import TransportLimits, protocol_within
+from entrypoints.http.transport import BoundedProtocol, TransportLimits, protocol_within
 from entrypoints.http.turnstile import Turnstile
 from infrastructure.observability.telemetry import ContextTelemetry
 from tests.e2e.api import serving
+from tests.security.raw_connections import all_answered, listening
 
 LIMIT, WAITING = 8, 60
 HEALTH = b"GET /health HTTP/1.1\r\nHost: 10.0.0.1\r\n\r\n"
@@ -46,19 +44,11 @@ class _Held:
 
 
 async def _nothing(*_: Any) -> Any:
-    """Receive, or send, _nothing."""
+    """Receive, or send, nothing."""
 
 
-@asynccontextmanager
-async def _listening(app: Any, listener: socket.socket) -> AsyncIterator[Server]:
-    kind = protocol_within(TransportLimits(connections=LIMIT))
-    server = Server(uvicorn.Config(app, lifespan="off", log_config=None, http=kind))
-    serving = asyncio.create_task(server.serve([listener]))
-    try:
-        yield server
-    finally:
-        server.force_exit = server.should_exit = True
-        await serving
+def _kind() -> type[BoundedProtocol]:
+    return protocol_within(TransportLimits(connections=LIMIT))
 
 
 def _sent(listener: socket.socket, stack: ExitStack, content: bytes) -> socket.socket:
@@ -66,15 +56,6 @@ def _sent(listener: socket.socket, stack: ExitStack, content: bytes) -> socket.s
     client.setblocking(False)
     client.send(content)
     return client
-
-
-async def _answer(client: socket.socket) -> bytes:
-    """All that comes until the server closes."""
-    found = b""
-    async with asyncio.timeout(10):
-        while chunk := await asyncio.get_running_loop().sock_recv(client, 65536):
-            found += chunk
-    return found
 
 
 async def _until(is_so: Any) -> None:
@@ -105,7 +86,7 @@ async def test_there_are_only_so_many_connections_whatever_they_ask(
                 most = max(most, len(os.listdir("/proc/self/fd")) - before)
                 await asyncio.sleep(0)
 
-        async with _listening(app, listener) as server:
+        async with listening(app, _kind(), listener) as server:
             watching = asyncio.create_task(watch())
             await _until(lambda: len(app.begun) == LIMIT + beyond)
             await asyncio.sleep(0.5)
@@ -114,7 +95,7 @@ async def test_there_are_only_so_many_connections_whatever_they_ask(
             app.is_over.set()
             for one in list(server.server_state.connections):
                 one.shutdown()  # Those within the limit would be kept.
-            answers = [(await _answer(client))[9:12] for client in clients]
+            answers = [(await all_answered(client))[9:12] for client in clients]
     assert answers.count(b"200") == LIMIT + beyond
     assert answers.count(b"503") == 300 - LIMIT - beyond
     assert most <= LIMIT + beyond + WAITING + 5
@@ -124,7 +105,7 @@ async def test_there_are_only_so_many_connections_whatever_they_ask(
 async def test_a_probe_beyond_the_limit_has_one_answer_and_nothing_behind_it_is_kept() -> None:
     app = _Held()
     with socket.create_server(("127.0.0.1", 0)) as listener, ExitStack() as stack:
-        async with _listening(app, listener) as server:
+        async with listening(app, _kind(), listener) as server:
             for _ in range(LIMIT):
                 _sent(listener, stack, HEALTH.replace(b"/health", b"/work"))
             await _until(lambda: len(app.begun) == LIMIT)
@@ -137,7 +118,7 @@ async def test_a_probe_beyond_the_limit_has_one_answer_and_nothing_behind_it_is_
                 kept = [one for one in server.server_state.connections if vars(one)["_is_beyond"]]
                 assert [vars(one)["_unparsed"] for one in kept] == [b""]
                 app.is_over.set()
-                found = await _answer(client)
+                found = await all_answered(client)
                 app.is_over.clear()
                 assert app.begun == ["/ready"]
                 assert found.count(b"HTTP/1.1 200 ") == 1
@@ -157,10 +138,10 @@ async def test_whether_the_process_lives_is_told_while_all_who_ask_more_wait() -
     with socket.create_server(("127.0.0.1", 0), backlog=400) as listener, ExitStack() as stack:
         for _ in range(100):
             _sent(listener, stack, READY)
-        async with _listening(app, listener):
+        async with listening(app, _kind(), listener):
             await _until(lambda: len(held.begun) == LIMIT + 16)
             for _ in range(3):
-                assert (await _answer(_sent(listener, stack, HEALTH))).startswith(b"HTTP/1.1 200 ")
+                assert (await all_answered(_sent(listener, stack, HEALTH))).startswith(b"HTTP/1.1 200 ")
 
 
 @pytest.mark.line("36")
