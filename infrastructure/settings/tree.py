@@ -92,7 +92,9 @@ class MetadataSettings(Section):
 class CacheSettings(Section):
     """The cache in front of online values."""
 
-    kind: Literal["memory", "redis"] = setting("memory", "The cache; `memory` is of one process, as in headrace up.")
+    kind: Literal["memory", "redis"] = setting(
+        "memory", "The cache from which a later version answers features; until then only the health looks at it."
+    )
     read_timeout_ms: Annotated[Int, Field(ge=1, le=10_000)] = setting(
         20, "How long Redis may take to answer a lookup, in milliseconds; after that the store is asked."
     )

@@ -1,13 +1,16 @@
-"""A store of each backend for the suites of IDataStore."""
+"""A store of each backend for the suites of IDataStore, and a transformer of each kind for those of ITransformer."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
 from domain.ports.data_store import IDataStore
+from domain.ports.transformer import ITransformer
+from infrastructure.bench.bench import Bench
 from infrastructure.stores.postgres.store import PostgresDataStore
 from tests.ports.backends import BACKENDS, Backend, address_of
+from tests.ports.transformers import one_bench, transformer_on
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -49,3 +52,14 @@ async def postgres(postgres_database: str) -> AsyncIterator[PostgresDataStore]:
     await store.open()
     yield store
     await store.close()
+
+
+@pytest.fixture(scope="module")
+def bench() -> Iterator[Bench]:
+    with one_bench() as bench:
+        yield bench
+
+
+@pytest.fixture(params=["duckdb", "child"])
+def transformer(request: pytest.FixtureRequest, bench: Bench) -> ITransformer:
+    return transformer_on(request.param, bench)

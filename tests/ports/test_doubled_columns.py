@@ -2,7 +2,7 @@
 another name without a word, and whoever asks for the name would get the old values.
 """
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -15,28 +15,15 @@ from domain.pipelines.spec import CursorSpec, SourceSpec
 from domain.pipelines.steps import DropStep, SqlStep, Step
 from domain.ports.transformer import ITransformer, TransformPlan
 from domain.stores.table import DELETED, ORDINAL, Column
-from infrastructure.bench.bench import Bench
 from infrastructure.stores.duckdb.file import DuckDBOptions
 from infrastructure.stores.duckdb.store import DuckDBDataStore
 from infrastructure.stores.postgres.store import PostgresDataStore
 from infrastructure.tabular.arrow import to_table
 from tests.e2e.tables import postgres as ask
-from tests.ports.transformers import one_bench, transformer_on
 
 ORDERS = pa.table({"id": pa.array([1, 2], pa.int64()), "amount": pa.array([10, 20], pa.int64()), "total": [7, 7]})
 COLUMNS = (Column("id", "int64"), Column("amount", "int64"), Column("total", "int64"))
 BEFORE = COLUMNS[:2]
-
-
-@pytest.fixture(scope="module")
-def bench() -> Iterator[Bench]:
-    with one_bench() as bench:
-        yield bench
-
-
-@pytest.fixture(params=["duckdb", "child"])
-def transformer(request: pytest.FixtureRequest, bench: Bench) -> ITransformer:
-    return transformer_on(request.param, bench)
 
 
 async def made(

@@ -1,6 +1,5 @@
 """Renames, casts, drops, Python functions, keys and names at the destination: what steps do to rows and counts."""
 
-from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -17,16 +16,10 @@ from domain.quality.rules import OnViolation, Rule
 from domain.stores.table import DELETED, ORDINAL, Column
 from infrastructure.bench.bench import Bench
 from infrastructure.transforms.python import PythonHooks
-from tests.ports.transformers import one_bench, transformer_on
+from tests.ports.transformers import transformer_on
 
 ROWS = pa.table({"id": pa.array([1, 2, 3], pa.int64()), "qty": pa.array(["1", "x", "3"])})
 SOURCE = (Column("id", "int64"), Column("qty", "string"))
-
-
-@pytest.fixture(scope="module")
-def bench() -> Iterator[Bench]:
-    with one_bench() as bench:
-        yield bench
 
 
 @pytest.fixture(params=["duckdb", "child"])

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
@@ -15,21 +14,8 @@ from domain.ports.data_store import JudgedBatch
 from domain.ports.transformer import ITransformer, TransformPlan
 from domain.quality.rules import OnViolation, Rule
 from domain.stores.table import Column
-from infrastructure.bench.bench import Bench
-from tests.ports.transformers import one_bench, transformer_on
 
 QUARANTINE = OnViolation.QUARANTINE
-
-
-@pytest.fixture(scope="module")
-def bench() -> Iterator[Bench]:
-    with one_bench() as bench:
-        yield bench
-
-
-@pytest.fixture(params=["duckdb", "child"])
-def transformer(request: pytest.FixtureRequest, bench: Bench) -> ITransformer:
-    return transformer_on(request.param, bench)
 
 
 async def applied(
